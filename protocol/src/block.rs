@@ -1,0 +1,552 @@
+//! Blocks: how a batch's commands, and their results, lie in a payload.
+//!
+//! ```text
+//!  batch block    run*     run      0 │ session slot u64, index u32 │ first u64 │ lowest u64
+//!                                     │ count u32 │ bytes u32 │ (length u32, command)*
+//!                          open     1 │ gateway u8 │ incarnation u64
+//!
+//!  result block   outcome*, one a run
+//!                          done     0 │ session │ first u64 │ count u32 │ bytes u32
+//!                                     │ (length u32, reply)*
+//!                          opened   1 │ session
+//!                          out of order, unknown, trimmed   2, 3, 4 │ session │ next u64
+//! ```
+//!
+//! All integers are little-endian. A block is encoded once, by the gateway, and from there to the
+//! replica only referenced; the session check is paid per run, not per command (R23).
+
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::{GatewayId, Incarnation, Payload, SessionId, Slot};
+
+const TAG_COMMANDS: u8 = 0;
+const TAG_OPEN: u8 = 1;
+const TAG_DONE: u8 = 0;
+const TAG_OPENED: u8 = 1;
+const TAG_OUT_OF_ORDER: u8 = 2;
+const TAG_UNKNOWN_SESSION: u8 = 3;
+const TAG_TRIMMED: u8 = 4;
+
+/// Bytes of a run before its first command.
+pub(crate) const RUN_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4;
+/// Bytes of a command beside the command itself.
+pub(crate) const COMMAND_HEADER_BYTES: usize = 4;
+const SESSION_BYTES: usize = 8 + 4;
+/// How much the encoders allocate at a time; blocks are cut from it and share it.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A block that is not what the module's chart says. Blocks are checksummed on the wire, so this is a
+/// bug of whoever encoded it, or memory gone bad.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MalformedBlock;
+
+/// One run of a batch block.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Run<'a> {
+    /// Consecutive commands of one session.
+    Commands(CommandRun<'a>),
+    /// Asks for a session.
+    Open {
+        /// Who asks.
+        gateway: GatewayId,
+        /// In which life; a second `Open` of the same one gets the same session.
+        incarnation: Incarnation,
+    },
+}
+
+/// Consecutive commands of one session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CommandRun<'a> {
+    /// Whose commands they are.
+    pub session: SessionId,
+    /// The number of the first; the others follow by one.
+    pub first: u64,
+    /// The lowest number that the session's owner has no answer to: all below may be forgotten.
+    pub lowest_unanswered: u64,
+    /// How many there are.
+    pub count: u32,
+    /// The commands.
+    pub commands: Items<'a>,
+}
+
+/// What became of one run of a batch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome<'a> {
+    /// All of its commands have been executed, now or earlier.
+    Done {
+        /// Whose commands they were.
+        session: SessionId,
+        /// The number of the first reply; the others follow by one.
+        first: u64,
+        /// How many there are.
+        count: u32,
+        /// The replies.
+        replies: Items<'a>,
+    },
+    /// The session that an `Open` asked for.
+    Opened(SessionId),
+    /// Nothing was executed: commands before the run's first are missing.
+    OutOfOrder {
+        /// Whose commands they were.
+        session: SessionId,
+        /// The number that the session would execute next.
+        next: u64,
+    },
+    /// Nothing was executed: there is no such session, or no longer.
+    UnknownSession(SessionId),
+    /// The run was executed once, and its owner has said that it has the answers.
+    Trimmed(SessionId),
+}
+
+/// Length-prefixed byte strings, one after the other.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Items<'a>(&'a [u8]);
+
+impl<'a> Items<'a> {
+    /// Reads `encoded`.
+    #[must_use]
+    pub fn new(encoded: &'a [u8]) -> Self {
+        Self(encoded)
+    }
+
+    /// The encoded form.
+    #[must_use]
+    pub fn as_slice(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// All after the first `count`.
+    #[must_use]
+    pub fn skipping(mut self, count: u64) -> Self {
+        for _ in 0..count {
+            self.next();
+        }
+        self
+    }
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (len, rest) = self.0.split_first_chunk::<4>()?;
+        // A length that runs over the end cuts the block short; `Runs` has counted and would have
+        // refused it, were it to matter.
+        let (item, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+        self.0 = rest;
+        Some(item)
+    }
+}
+
+/// Reads a batch block, run by run.
+#[derive(Clone, Debug)]
+pub struct Runs<'a>(Reader<'a>);
+
+impl<'a> Runs<'a> {
+    /// Starts at the first run.
+    #[must_use]
+    pub fn new(block: &'a [u8]) -> Self {
+        Self(Reader(block))
+    }
+}
+
+impl<'a> Iterator for Runs<'a> {
+    type Item = Result<Run<'a>, MalformedBlock>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (!self.0.0.is_empty()).then(|| self.0.run().ok_or(MalformedBlock))
+    }
+}
+
+/// Reads a result block, outcome by outcome.
+#[derive(Clone, Debug)]
+pub struct Outcomes<'a>(Reader<'a>);
+
+impl<'a> Outcomes<'a> {
+    /// Starts at the first outcome.
+    #[must_use]
+    pub fn new(block: &'a [u8]) -> Self {
+        Self(Reader(block))
+    }
+}
+
+impl<'a> Iterator for Outcomes<'a> {
+    type Item = Result<Outcome<'a>, MalformedBlock>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (!self.0.0.is_empty()).then(|| self.0.outcome().ok_or(MalformedBlock))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn run(&mut self) -> Option<Run<'a>> {
+        match self.u8()? {
+            TAG_COMMANDS => {
+                let (session, first, lowest_unanswered) =
+                    (self.session()?, self.u64()?, self.u64()?);
+                let (count, bytes) = (self.u32()?, self.u32()?);
+                let commands = Items(self.bytes(bytes)?);
+                Some(Run::Commands(CommandRun {
+                    session,
+                    first,
+                    lowest_unanswered,
+                    count,
+                    commands,
+                }))
+            }
+            TAG_OPEN => Some(Run::Open {
+                gateway: GatewayId(self.u8()?),
+                incarnation: Incarnation(self.u64()?),
+            }),
+            _ => None,
+        }
+    }
+
+    fn outcome(&mut self) -> Option<Outcome<'a>> {
+        let tag = self.u8()?;
+        let session = self.session()?;
+        match tag {
+            TAG_DONE => {
+                let (first, count, bytes) = (self.u64()?, self.u32()?, self.u32()?);
+                let replies = Items(self.bytes(bytes)?);
+                Some(Outcome::Done { session, first, count, replies })
+            }
+            TAG_OPENED => Some(Outcome::Opened(session)),
+            TAG_OUT_OF_ORDER => Some(Outcome::OutOfOrder { session, next: self.u64()? }),
+            TAG_UNKNOWN_SESSION => Some(Outcome::UnknownSession(session)),
+            TAG_TRIMMED => Some(Outcome::Trimmed(session)),
+            _ => None,
+        }
+    }
+
+    fn session(&mut self) -> Option<SessionId> {
+        Some(SessionId { slot: Slot(self.u64()?), index: self.u32()? })
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.chunk().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.chunk().map(u64::from_le_bytes)
+    }
+
+    fn chunk<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (chunk, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*chunk)
+    }
+
+    fn bytes(&mut self, len: u32) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(len as usize)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+}
+
+/// Cuts payloads from one growing buffer: short ones are copied out, so that the buffer is reused and
+/// a steady state allocates nothing; long ones share it.
+#[derive(Clone, Debug, Default)]
+struct Chunk(BytesMut);
+
+impl Chunk {
+    fn take(&mut self) -> Payload {
+        if let Some(payload) = Payload::inline(&self.0) {
+            self.0.clear();
+            return payload;
+        }
+        let block: Bytes = self.0.split().freeze();
+        Payload::from(block)
+    }
+
+    fn room_for(&mut self, bytes: usize) {
+        if self.0.capacity() - self.0.len() < bytes {
+            self.0.reserve(bytes.max(CHUNK_BYTES));
+        }
+    }
+
+    fn session(&mut self, session: SessionId) {
+        self.0.put_u64_le(session.slot.0);
+        self.0.put_u32_le(session.index);
+    }
+
+    fn item(&mut self, item: &[u8]) {
+        self.0.put_u32_le(length(item.len()));
+        self.0.put_slice(item);
+    }
+
+    fn patch_u32(&mut self, at: usize, value: u32) {
+        self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or_else(|_| panic!("{bytes} bytes in one block"))
+}
+
+/// Encodes the batches of one session.
+///
+/// The run's header is written when the batch is closed: until then its session may not be open yet.
+#[derive(Clone, Debug, Default)]
+pub struct BatchWriter {
+    chunk: Chunk,
+    commands_count: u32,
+}
+
+impl BatchWriter {
+    /// Adds a command; returns how many there are now.
+    pub fn push(&mut self, command: &[u8]) -> u32 {
+        self.chunk.room_for(RUN_HEADER_BYTES + COMMAND_HEADER_BYTES + command.len());
+        if self.commands_count == 0 {
+            self.chunk.0.put_bytes(0, RUN_HEADER_BYTES);
+        }
+        self.chunk.item(command);
+        self.commands_count += 1;
+        self.commands_count
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.chunk.0.len()
+    }
+
+    /// Whether no command was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commands_count == 0
+    }
+
+    /// How many commands were added.
+    #[must_use]
+    pub fn commands_count(&self) -> u32 {
+        self.commands_count
+    }
+
+    /// Closes the batch: all commands since the last one, as one run.
+    pub fn close(&mut self, session: SessionId, first: u64, lowest_unanswered: u64) -> Payload {
+        assert!(!self.is_empty(), "a batch of no commands");
+        let bytes = length(self.chunk.0.len() - RUN_HEADER_BYTES);
+        let mut header = &mut self.chunk.0[..RUN_HEADER_BYTES];
+        header.put_u8(TAG_COMMANDS);
+        header.put_u64_le(session.slot.0);
+        header.put_u32_le(session.index);
+        header.put_u64_le(first);
+        header.put_u64_le(lowest_unanswered);
+        header.put_u32_le(self.commands_count);
+        header.put_u32_le(bytes);
+        self.commands_count = 0;
+        self.chunk.take()
+    }
+
+    /// Forgets the commands since the last batch.
+    pub fn clear(&mut self) {
+        self.chunk.0.clear();
+        self.commands_count = 0;
+    }
+
+    /// Encodes a batch that asks for a session and nothing else.
+    #[must_use]
+    pub fn open(gateway: GatewayId, incarnation: Incarnation) -> Payload {
+        let mut block = BytesMut::with_capacity(10);
+        block.put_u8(TAG_OPEN);
+        block.put_u8(gateway.0);
+        block.put_u64_le(incarnation.0);
+        Payload::from(block.freeze())
+    }
+}
+
+/// Encodes what became of a batch, and the replies of single runs.
+#[derive(Clone, Debug, Default)]
+pub struct ResultWriter {
+    chunk: Chunk,
+    /// Where the `Done` under way keeps its count.
+    done_at: usize,
+    done_count: u32,
+    /// Where the reply under way keeps its length.
+    reply_at: usize,
+}
+
+impl ResultWriter {
+    /// Starts a run's outcome; one reply for each of its commands follows.
+    pub fn start_done(&mut self, session: SessionId, first: u64) {
+        self.chunk.room_for(RUN_HEADER_BYTES);
+        self.chunk.0.put_u8(TAG_DONE);
+        self.chunk.session(session);
+        self.chunk.0.put_u64_le(first);
+        self.done_at = self.chunk.0.len();
+        self.done_count = 0;
+        self.chunk.0.put_bytes(0, 8);
+    }
+
+    /// Starts a reply.
+    pub fn start_reply(&mut self) {
+        self.chunk.room_for(COMMAND_HEADER_BYTES);
+        self.reply_at = self.chunk.0.len();
+        self.chunk.0.put_u32_le(0);
+    }
+
+    /// Adds to the reply under way.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.chunk.room_for(bytes.len());
+        self.chunk.0.put_slice(bytes);
+    }
+
+    /// Ends the reply under way.
+    pub fn end_reply(&mut self) {
+        let bytes = length(self.chunk.0.len() - self.reply_at - COMMAND_HEADER_BYTES);
+        self.chunk.patch_u32(self.reply_at, bytes);
+        self.done_count += 1;
+    }
+
+    /// Ends the run's outcome; returns where in the block its encoded replies are, for the session's
+    /// memory.
+    pub fn end_done(&mut self) -> Range<usize> {
+        let replies_at = self.done_at + 8;
+        let bytes = length(self.chunk.0.len() - replies_at);
+        self.chunk.patch_u32(self.done_at, self.done_count);
+        self.chunk.patch_u32(self.done_at + 4, bytes);
+        replies_at..self.chunk.0.len()
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.chunk.0.len()
+    }
+
+    /// Whether nothing was written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chunk.0.is_empty()
+    }
+
+    /// Copies a part of what was written.
+    #[must_use]
+    pub fn copy(&self, range: Range<usize>) -> Payload {
+        let bytes = &self.chunk.0[range];
+        Payload::inline(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes).into())
+    }
+
+    /// Adds a run's outcome whose replies are at hand.
+    pub fn done(&mut self, session: SessionId, first: u64, count: u32, replies: Items<'_>) {
+        self.start_done(session, first);
+        self.put(replies.as_slice());
+        self.done_count = count;
+        self.end_done();
+    }
+
+    /// How many replies the outcome under way has.
+    #[must_use]
+    pub fn replies_count(&self) -> u32 {
+        self.done_count
+    }
+
+    /// Says that an `Open` got `session`.
+    pub fn opened(&mut self, session: SessionId) {
+        self.refusal(TAG_OPENED, session);
+    }
+
+    /// Says that commands from `next` on are missing.
+    pub fn out_of_order(&mut self, session: SessionId, next: u64) {
+        self.refusal(TAG_OUT_OF_ORDER, session);
+        self.chunk.0.put_u64_le(next);
+    }
+
+    /// Says that there is no such session.
+    pub fn unknown_session(&mut self, session: SessionId) {
+        self.refusal(TAG_UNKNOWN_SESSION, session);
+    }
+
+    /// Says that the answers were given and forgotten.
+    pub fn trimmed(&mut self, session: SessionId) {
+        self.refusal(TAG_TRIMMED, session);
+    }
+
+    /// Takes all outcomes out.
+    pub fn take(&mut self) -> Payload {
+        self.chunk.take()
+    }
+
+    fn refusal(&mut self, tag: u8, session: SessionId) {
+        self.chunk.room_for(1 + SESSION_BYTES + 8);
+        self.chunk.0.put_u8(tag);
+        self.chunk.session(session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: SessionId = SessionId { slot: Slot(7), index: 3 };
+
+    #[test]
+    fn a_batch_reads_back_as_it_was_written() {
+        let mut writer = BatchWriter::default();
+        for len in [0usize, 16, 300] {
+            let commands = [vec![1; len], vec![2; len], vec![]];
+            for command in &commands {
+                writer.push(command);
+            }
+            let block = writer.close(SESSION, 40, 38);
+            assert!(writer.is_empty());
+            let runs: Vec<_> = Runs::new(block.as_slice()).collect();
+            let [Ok(Run::Commands(run))] = runs[..] else { panic!("{runs:?}") };
+            assert_eq!((run.session, run.first, run.lowest_unanswered), (SESSION, 40, 38));
+            assert_eq!(run.count, 3);
+            assert!(run.commands.eq(commands.iter().map(Vec::as_slice)));
+        }
+        let block = BatchWriter::open(GatewayId(2), Incarnation(9));
+        let open = Run::Open { gateway: GatewayId(2), incarnation: Incarnation(9) };
+        assert!(Runs::new(block.as_slice()).eq([Ok(open)]));
+    }
+
+    #[test]
+    fn results_read_back_as_they_were_written() {
+        let mut writer = ResultWriter::default();
+        writer.opened(SESSION);
+        writer.start_done(SESSION, 5);
+        for reply in [&b"yes"[..], b"", b"no"] {
+            writer.start_reply();
+            writer.put(reply);
+            writer.end_reply();
+        }
+        writer.end_done();
+        writer.out_of_order(SESSION, 11);
+        writer.unknown_session(SESSION);
+        writer.trimmed(SESSION);
+        let block = writer.take();
+        let outcomes: Vec<_> = Outcomes::new(block.as_slice()).map(Result::unwrap).collect();
+        let Outcome::Done { session, first: 5, count: 3, replies } = outcomes[1] else {
+            panic!("{outcomes:?}")
+        };
+        assert!(session == SESSION && replies.eq([&b"yes"[..], b"", b"no"]));
+        assert_eq!(outcomes[0], Outcome::Opened(SESSION));
+        assert_eq!(outcomes[2], Outcome::OutOfOrder { session: SESSION, next: 11 });
+        assert_eq!(outcomes[3..], [Outcome::UnknownSession(SESSION), Outcome::Trimmed(SESSION)]);
+    }
+
+    #[test]
+    fn a_block_cut_anywhere_is_malformed_or_shorter_and_never_read_past() {
+        let mut writer = BatchWriter::default();
+        writer.push(b"one");
+        writer.push(b"two");
+        let block = writer.close(SESSION, 0, 0);
+        for cut in 1..block.len() {
+            assert_eq!(Runs::new(&block.as_slice()[..cut]).next(), Some(Err(MalformedBlock)));
+        }
+        assert_eq!(Runs::new(&[9]).next(), Some(Err(MalformedBlock)));
+    }
+}

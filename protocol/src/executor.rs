@@ -1,0 +1,232 @@
+//! The executor: a state machine with its sessions, fed one slot at a time.
+//!
+//! ```text
+//!  run        when                                    does                     says
+//!  Open       this life of the gateway has none       a session of this place  Opened
+//!             has one                                                          Opened: the first
+//!  Commands   no such session                                                  UnknownSession
+//!             first > next                                                     OutOfOrder
+//!             goes beyond the session's window                                 OutOfOrder
+//!             executed in part or whole, answers kept executes the rest        Done
+//!             executed, answers trimmed                                        Trimmed
+//! ```
+//!
+//! source: R22, R23, R26
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::block::{CommandRun, ResultWriter, Run, Runs};
+use crate::machine::RunReplies;
+use crate::session::Sessions;
+use crate::{Ask, At, Cluster, Halt, Payload, SessionId, Slot, StateMachine, Time, Value};
+
+/// A state machine with its sessions.
+#[derive(Debug)]
+pub(crate) struct Executor<M> {
+    pub(crate) machine: M,
+    sessions: Sessions,
+    session_window: u32,
+    /// The log's time. Never goes down.
+    time: Time,
+    writer: ResultWriter,
+    /// Commands applied.
+    pub(crate) commands: u64,
+    /// Runs answered from memory.
+    pub(crate) repeated_runs: u64,
+    /// Runs refused.
+    pub(crate) refused_runs: u64,
+}
+
+/// What the executor knows of a batch that somebody asks about.
+#[derive(Debug)]
+pub(crate) enum Known {
+    /// Executed, with these outcomes.
+    Executed(Payload),
+    /// Not executed so far.
+    NotYet,
+}
+
+impl<M: StateMachine> Executor<M> {
+    pub(crate) fn new(machine: M, cluster: &Cluster) -> Self {
+        Self {
+            machine,
+            sessions: Sessions::new(cluster.sessions_max),
+            session_window: cluster.session_window,
+            time: Time(0),
+            writer: ResultWriter::default(),
+            commands: 0,
+            repeated_runs: 0,
+            refused_runs: 0,
+        }
+    }
+
+    /// Executes a slot; returns its outcomes.
+    ///
+    /// # Errors
+    ///
+    /// If the machine panics, or the block is no block: the replica can go no further.
+    pub(crate) fn execute(&mut self, slot: Slot, value: &Value) -> Result<Payload, Halt> {
+        self.time = self.time.max(value.stamp);
+        let Some(batch) = value.batch() else {
+            return Ok(Payload::empty());
+        };
+        let mut index = 0;
+        // Almost every batch has one run, whose replies are remembered as a part of the finished block.
+        let mut fresh: Option<(SessionId, u32, Range<usize>)> = None;
+        for run in Runs::new(batch.block.as_slice()) {
+            if let Some((session, count, replies)) = fresh.take() {
+                self.remember_copy(session, count, replies);
+            }
+            match run.map_err(|_| Halt::Malformed { slot })? {
+                Run::Open { gateway, incarnation } => {
+                    let name = SessionId { slot, index };
+                    let session = self.sessions.open(gateway, incarnation, name);
+                    self.writer.opened(session);
+                    index += 1;
+                }
+                Run::Commands(run) => {
+                    fresh = self.run(At { slot, index, time: self.time }, run)?;
+                    index += run.count;
+                }
+            }
+        }
+        let outcomes = self.writer.take();
+        if let Some((session, count, replies)) = fresh {
+            let session = self.sessions.session_mut(session).expect("it was just used");
+            session.executed(count, outcomes.slice(replies));
+        }
+        Ok(outcomes)
+    }
+
+    /// What became of a batch, as far as this replica has executed.
+    ///
+    /// source: R25
+    pub(crate) fn known(&mut self, ask: &Ask, executed_any_after: bool) -> Known {
+        let Some(id) = ask.session else {
+            let opened = self.sessions.opened_by(ask.batch.gateway, ask.batch.incarnation);
+            return match opened {
+                Some(session) => {
+                    self.writer.opened(session);
+                    Known::Executed(self.writer.take())
+                }
+                None => Known::NotYet,
+            };
+        };
+        let Some(session) = self.sessions.session(id) else {
+            if !executed_any_after {
+                return Known::NotYet; // its Open has not been executed here
+            }
+            self.writer.unknown_session(id);
+            return Known::Executed(self.writer.take());
+        };
+        match session.run_answers(ask.first, ask.count) {
+            Some(replies) => {
+                self.writer.done(id, ask.first, ask.count, replies);
+                Known::Executed(self.writer.take())
+            }
+            None => Known::NotYet,
+        }
+    }
+
+    pub(crate) fn validate(&self) {
+        self.sessions.validate(self.session_window);
+    }
+
+    /// Executes what of a run is new; returns its session, count and replies where all of it was.
+    fn run(
+        &mut self,
+        at: At,
+        run: CommandRun<'_>,
+    ) -> Result<Option<(SessionId, u32, Range<usize>)>, Halt> {
+        let Some(session) = self.sessions.session_mut(run.session) else {
+            self.refused_runs += 1;
+            self.writer.unknown_session(run.session);
+            return Ok(None);
+        };
+        session.trim(run.lowest_unanswered.min(session.next()), at.slot);
+        let next = session.next();
+        let end = run.first + u64::from(run.count);
+        if run.first > next || end > run.lowest_unanswered + u64::from(self.session_window) {
+            self.refused_runs += 1;
+            self.writer.out_of_order(run.session, next);
+            return Ok(None);
+        }
+        if run.first == next {
+            let replies = self.apply(at, run, run.count, 0)?;
+            return Ok(Some((run.session, run.count, replies)));
+        }
+        self.repeated_runs += 1;
+        self.rerun(at, run, next)?;
+        Ok(None)
+    }
+
+    /// Answers a run that was executed before, in part or whole, and executes the rest.
+    fn rerun(&mut self, at: At, run: CommandRun<'_>, next: u64) -> Result<(), Halt> {
+        let end = run.first + u64::from(run.count);
+        if let Some(session) = self.sessions.session(run.session) {
+            let answered = run.first..end.min(next);
+            if answered.clone().any(|number| session.answer(number).is_none()) {
+                self.writer.trimmed(run.session);
+                return Ok(());
+            }
+            self.writer.start_done(run.session, run.first);
+            for number in answered {
+                self.writer.start_reply();
+                self.writer.put(session.answer(number).unwrap_or_default());
+                self.writer.end_reply();
+            }
+        }
+        let Some(rest) = end.checked_sub(next).filter(|rest| *rest > 0) else {
+            self.writer.end_done();
+            return Ok(());
+        };
+        let skipped = run.count - u32::try_from(rest).unwrap_or(run.count);
+        let rest = run.count - skipped;
+        let replies = self.apply(At { index: at.index + skipped, ..at }, run, rest, skipped)?;
+        self.remember_copy(run.session, rest, replies);
+        Ok(())
+    }
+
+    /// Applies the last `count` commands of a run, of which `skipped` were answered already; returns
+    /// where in the block their replies are.
+    fn apply(
+        &mut self,
+        at: At,
+        run: CommandRun<'_>,
+        count: u32,
+        skipped: u32,
+    ) -> Result<Range<usize>, Halt> {
+        if skipped == 0 {
+            self.writer.start_done(run.session, run.first);
+        }
+        let replies_start = self.writer.len();
+        let commands = run.commands.skipping(skipped.into());
+        let (machine, writer) = (&mut self.machine, &mut self.writer);
+        let applied = catch_unwind(AssertUnwindSafe(|| {
+            machine.apply_run(at, commands, &mut RunReplies::new(writer));
+        }));
+        let done = self.writer.replies_count() - skipped;
+        if let Err(panic) = applied {
+            let index = at.index + done.saturating_sub(1);
+            let message = panic_message(panic.as_ref());
+            return Err(Halt::Panicked { slot: at.slot, index, message });
+        }
+        assert_eq!(done, count, "{}: the machine answered not once for each command", at.slot);
+        self.commands += u64::from(count);
+        let replies = self.writer.end_done();
+        Ok(replies_start..replies.end)
+    }
+
+    /// Remembers replies of a block that is not finished.
+    fn remember_copy(&mut self, session: SessionId, count: u32, replies: Range<usize>) {
+        let replies = self.writer.copy(replies);
+        let session = self.sessions.session_mut(session).expect("it was just used");
+        session.executed(count, replies);
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_owned())
+}

@@ -1,0 +1,351 @@
+//! Formation: how a cluster of blank memories agrees, once, on who its acceptors are.
+//!
+//! ```text
+//!  Probing(first) ──all blank──▶ Probing(second) ──all blank, same ids──▶ Storing ──▶ Standing
+//!       │                             │                                    ▲   a read and a write
+//!       └──────── an acceptor has a table ─────────────────────────────────┘   quorum hold the table
+//! ```
+//!
+//! An acceptor that has forgotten must not count: its promise and its votes are what a chosen value rests
+//! on. So a cluster is the *table* of its acceptors' directory ids, and an acceptor whose id is not in its
+//! place of the table neither promises nor votes.
+//!
+//! Could two tables stand? A table stands when a read and a write quorum have stored it, an acceptor
+//! stores the first one for good, and every read quorum meets every write quorum: the acceptor in
+//! which one's read quorum meets the other's write quorum would have to hold both.
+//!
+//! Could a table be drawn up over a cluster that has already worked? It takes all acceptors and all
+//! replicas to be blank at one moment. Every id answered the first probe before the second was sent, and
+//! answered the second unchanged: at the moment between, all those memories were up and blank. Whoever
+//! has a table, or has executed a slot, is not blank.
+//!
+//! source: R4
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::{
+    AcceptorId, AcceptorSet, DirectoryId, FormationId, Formed, ProbeAck, QuorumSystem, Rememberer,
+};
+
+/// Which acceptors make up a cluster, by their memories.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Table {
+    /// The quorum system and f (R3).
+    quorum_digest: u64,
+    /// The acceptors' directories, in order.
+    acceptors: Box<[DirectoryId]>,
+}
+
+impl Table {
+    /// Returns the table of `acceptors` under the quorum system of `quorum_digest`.
+    #[must_use]
+    pub fn new(quorum_digest: u64, acceptors: Box<[DirectoryId]>) -> Self {
+        Self { quorum_digest, acceptors }
+    }
+
+    /// Its hash: the cluster's formation id.
+    #[must_use]
+    pub fn id(&self) -> FormationId {
+        let seed = Digest::new("loggos formation").word(self.quorum_digest);
+        FormationId(self.acceptors.iter().fold(seed, |d, a| d.word(a.0)).finish())
+    }
+
+    /// Whether `directory` is what `acceptor`'s place holds.
+    #[must_use]
+    pub fn names(&self, acceptor: AcceptorId, directory: DirectoryId) -> bool {
+        self.acceptors.get(usize::from(acceptor.0)) == Some(&directory)
+    }
+
+    /// The quorum system and f that it was drawn up under (R3).
+    #[must_use]
+    pub fn quorum_digest(&self) -> u64 {
+        self.quorum_digest
+    }
+}
+
+/// What a role knows of its cluster: nothing, or a table for good.
+///
+/// source: R4, "every role and client refuses another formation"
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Membership {
+    quorum_digest: u64,
+    known: Option<(FormationId, Arc<Table>)>,
+}
+
+impl Membership {
+    /// Returns a membership of nothing yet, that accepts only tables of `quorum_digest`.
+    #[must_use]
+    pub fn new(quorum_digest: u64) -> Self {
+        Self { quorum_digest, known: None }
+    }
+
+    /// The formation, if known.
+    #[must_use]
+    pub fn formation(&self) -> Option<FormationId> {
+        self.known.as_ref().map(|(id, _)| *id)
+    }
+
+    /// The table, if known.
+    #[must_use]
+    pub fn table(&self) -> Option<&Arc<Table>> {
+        self.known.as_ref().map(|(_, table)| table)
+    }
+
+    /// Joins the cluster of `table`, if none was joined; returns whether it is the one joined now.
+    pub fn join(&mut self, table: &Arc<Table>) -> bool {
+        if table.quorum_digest() != self.quorum_digest {
+            return false;
+        }
+        if let Some((id, known)) = &self.known {
+            return Arc::ptr_eq(known, table) || *id == table.id();
+        }
+        self.known = Some((table.id(), Arc::clone(table)));
+        true
+    }
+
+    /// Whether `acceptor` with `directory` is in its place of the table.
+    #[must_use]
+    pub fn names(&self, acceptor: AcceptorId, directory: DirectoryId) -> bool {
+        self.known.as_ref().is_some_and(|(_, table)| table.names(acceptor, directory))
+    }
+}
+
+/// A proposer's part in formation.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Former {
+    quorums: QuorumSystem,
+    quorum_digest: u64,
+    replicas_count: u8,
+    /// Names the probe under way.
+    nonce: u64,
+    stage: FormerStage,
+    /// The table each acceptor is known to hold, by its hash.
+    stored: BTreeMap<FormationId, AcceptorSet>,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum FormerStage {
+    /// Asking all memories: `first` has the ids of a completed first probe.
+    Probing {
+        answers: BTreeMap<Rememberer, DirectoryId>,
+        first: Option<BTreeMap<Rememberer, DirectoryId>>,
+    },
+    Storing(Arc<Table>),
+    Standing(Arc<Table>),
+}
+
+impl Former {
+    /// Returns a former that has asked nobody yet; its first probe is named `nonce`.
+    #[must_use]
+    pub fn new(quorums: QuorumSystem, f: u8, replicas_count: u8, nonce: u64) -> Self {
+        let stage = FormerStage::Probing { answers: BTreeMap::new(), first: None };
+        let quorum_digest = quorums.digest(f);
+        Self { quorums, quorum_digest, replicas_count, nonce, stage, stored: BTreeMap::new() }
+    }
+
+    /// The probe under way, while there is one.
+    #[must_use]
+    pub fn probe_nonce(&self) -> Option<u64> {
+        matches!(self.stage, FormerStage::Probing { .. }).then_some(self.nonce)
+    }
+
+    /// The table to be stored, and who is not known to hold one, while that is under way.
+    #[must_use]
+    pub fn to_store(&self) -> Option<(&Arc<Table>, AcceptorSet)> {
+        let FormerStage::Storing(table) = &self.stage else { return None };
+        let have = self.stored.values().fold(AcceptorSet::default(), |all, set| all.union(*set));
+        Some((table, self.quorums.acceptors().without(have)))
+    }
+
+    /// The table, once it stands.
+    #[must_use]
+    pub fn standing(&self) -> Option<&Arc<Table>> {
+        match &self.stage {
+            FormerStage::Standing(table) => Some(table),
+            FormerStage::Probing { .. } | FormerStage::Storing(_) => None,
+        }
+    }
+
+    /// Counts the answer to a probe. The next probe is named `next_nonce` where one is due.
+    ///
+    /// source: R4
+    pub fn on_probe_ack(&mut self, ack: &ProbeAck, next_nonce: u64) {
+        if let (Some(table), Rememberer::Acceptor(acceptor)) = (&ack.table, ack.from) {
+            return self.on_table(acceptor, ack.directory, table);
+        }
+        let memories =
+            usize::from(self.quorums.acceptors_count()) + usize::from(self.replicas_count);
+        let FormerStage::Probing { answers, first } = &mut self.stage else {
+            return;
+        };
+        if ack.nonce != self.nonce {
+            return;
+        }
+        if !ack.is_blank {
+            // Somebody remembers a cluster: no new one may be drawn up over it. The table will come
+            // from an acceptor; until then, ask again from the start.
+            answers.clear();
+            *first = None;
+            self.nonce = next_nonce;
+            return;
+        }
+        answers.insert(ack.from, ack.directory);
+        if answers.len() < memories {
+            return;
+        }
+        self.nonce = next_nonce;
+        let answers = std::mem::take(answers);
+        if first.as_ref() != Some(&answers) {
+            *first = Some(answers);
+            return;
+        }
+        let acceptors = answers.iter().filter_map(|(from, directory)| match from {
+            Rememberer::Acceptor(_) => Some(*directory), // in order, as the map is
+            Rememberer::Replica(_) => None,
+        });
+        let table = Table::new(self.quorum_digest, acceptors.collect());
+        self.stage = FormerStage::Storing(Arc::new(table));
+    }
+
+    /// Counts the table that an acceptor holds.
+    ///
+    /// source: R4
+    pub fn on_formed(&mut self, formed: &Formed) {
+        self.on_table(formed.acceptor, formed.directory, &formed.table);
+    }
+
+    /// Takes in that a leader works with `table`, which therefore stands.
+    pub fn on_standing(&mut self, table: &Arc<Table>) {
+        if table.quorum_digest() == self.quorum_digest && self.standing().is_none() {
+            self.stage = FormerStage::Standing(Arc::clone(table));
+        }
+    }
+
+    /// A proposer that meets a table anywhere adopts it; one that a read and a write quorum hold
+    /// stands, and no other can.
+    fn on_table(&mut self, acceptor: AcceptorId, directory: DirectoryId, table: &Arc<Table>) {
+        let counts =
+            table.quorum_digest() == self.quorum_digest && table.names(acceptor, directory);
+        if !counts || self.standing().is_some() {
+            return;
+        }
+        let stored = self.stored.entry(table.id()).or_default();
+        stored.insert(acceptor);
+        if self.quorums.is_read_quorum(*stored) && self.quorums.is_write_quorum(*stored) {
+            self.stage = FormerStage::Standing(Arc::clone(table));
+        } else if matches!(self.stage, FormerStage::Probing { .. }) {
+            self.stage = FormerStage::Storing(Arc::clone(table));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ReplicaId;
+
+    fn former() -> Former {
+        Former::new(QuorumSystem::grid(2, 2, 1).unwrap(), 1, 2, 100)
+    }
+
+    fn memories() -> impl Iterator<Item = Rememberer> {
+        let acceptors = (0..4).map(|a| Rememberer::Acceptor(AcceptorId(a)));
+        acceptors.chain((0..2).map(|r| Rememberer::Replica(ReplicaId(r))))
+    }
+
+    fn ack(from: Rememberer, nonce: u64, directory: u64) -> ProbeAck {
+        let directory = DirectoryId(directory);
+        ProbeAck { from, nonce, directory, is_blank: true, table: None }
+    }
+
+    fn answer_all(former: &mut Former, directory: u64) {
+        let nonce = former.probe_nonce().expect("probing");
+        memories().for_each(|m| former.on_probe_ack(&ack(m, nonce, directory), nonce + 1));
+    }
+
+    fn formed(acceptor: u8, table: &Arc<Table>) -> Formed {
+        let directory = table.acceptors[usize::from(acceptor)];
+        Formed { acceptor: AcceptorId(acceptor), directory, table: Arc::clone(table) }
+    }
+
+    #[test]
+    fn r4_a_table_takes_two_probes_of_all_memories_with_the_same_ids() {
+        let mut former = former();
+        answer_all(&mut former, 7);
+        assert!(former.to_store().is_none(), "after one probe");
+        answer_all(&mut former, 8);
+        assert!(former.to_store().is_none(), "after two probes that differ");
+        answer_all(&mut former, 8);
+        let (table, missing) = former.to_store().expect("storing");
+        assert_eq!((table.acceptors.len(), missing.len()), (4, 4));
+    }
+
+    #[test]
+    fn r4_an_answer_to_the_first_probe_does_not_count_for_the_second() {
+        let mut former = former();
+        let first = former.probe_nonce().expect("probing");
+        answer_all(&mut former, 7);
+        memories().for_each(|m| former.on_probe_ack(&ack(m, first, 7), 999));
+        assert!(former.to_store().is_none());
+    }
+
+    #[test]
+    fn r4_a_memory_that_is_not_blank_stops_a_new_table() {
+        let mut former = former();
+        answer_all(&mut former, 7);
+        let nonce = former.probe_nonce().expect("probing");
+        let mut used = ack(Rememberer::Replica(ReplicaId(1)), nonce, 7);
+        used.is_blank = false;
+        former.on_probe_ack(&used, nonce + 1);
+        memories().for_each(|m| former.on_probe_ack(&ack(m, nonce, 7), nonce + 2));
+        assert!(former.to_store().is_none());
+        answer_all(&mut former, 7);
+        assert!(former.to_store().is_none(), "both probes start over");
+    }
+
+    #[test]
+    fn r4_a_table_stands_once_a_read_and_a_write_quorum_hold_it() {
+        let mut former = former();
+        answer_all(&mut former, 7);
+        answer_all(&mut former, 7);
+        let table = Arc::clone(former.to_store().expect("storing").0);
+        for acceptor in [0, 1, 1] {
+            former.on_formed(&formed(acceptor, &table));
+            assert!(former.standing().is_none(), "a row is no read quorum");
+        }
+        former.on_formed(&formed(2, &table));
+        assert_eq!(former.standing(), Some(&table));
+    }
+
+    #[test]
+    fn r4_a_table_met_anywhere_is_adopted_and_a_forgetful_acceptor_does_not_count() {
+        let mut former = former();
+        let directories = (0..4).map(DirectoryId).collect();
+        let quorums = QuorumSystem::grid(2, 2, 1).unwrap();
+        let table = Arc::new(Table::new(quorums.digest(1), directories));
+        let mut forgetful = formed(0, &table);
+        forgetful.directory = DirectoryId(77);
+        former.on_formed(&forgetful);
+        assert!(former.to_store().is_none());
+        former.on_formed(&formed(3, &table));
+        assert_eq!(former.to_store().map(|(t, _)| t), Some(&table));
+    }
+
+    /// R3: a table drawn up under another quorum system, or another f, is refused.
+    #[test]
+    fn r3_a_table_of_another_quorum_system_is_refused() {
+        let quorums = QuorumSystem::grid(2, 2, 1).unwrap();
+        let table = |digest| Arc::new(Table::new(digest, (0..4).map(DirectoryId).collect()));
+        let mut membership = Membership::new(quorums.digest(1));
+        assert!(!membership.join(&table(quorums.digest(0))));
+        assert_eq!(membership.formation(), None);
+        assert!(membership.join(&table(quorums.digest(1))));
+        let other = Table::new(quorums.digest(1), (5..9).map(DirectoryId).collect());
+        assert!(!membership.join(&Arc::new(other)), "the first one is for good");
+        let mut former = former();
+        former.on_formed(&formed(0, &table(quorums.digest(0))));
+        assert!(former.to_store().is_none());
+    }
+}

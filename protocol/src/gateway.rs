@@ -1,0 +1,624 @@
+//! The gateway: forms batches, sees them through, and hands results back.
+//!
+//! ```text
+//!  input        when                           does                            says
+//!  submit       there is room                  number, batch ← command         nothing yet
+//!               else                                                           Busy, to the client
+//!  flush        commands wait, batches in      in flight ← batch               Propose, to the leader
+//!               flight below the most
+//!  Results      done, of a batch in flight     batch → gone                    replies, to the clients
+//!               out of order, of its current   doubts nothing: resends from
+//!               attempt                        the gap, in number order        Propose each
+//!               unknown session                all in flight → outcome unknown failures; Propose an Open
+//!               of another life, or answered   counts it                       nothing
+//!  NotLeader    of the current attempt         moves on                        Propose, to the hint
+//!  Heartbeat    a new leader                   doubts all in flight            Ask each, of a replica
+//!  Resend       no answer for too long         doubts it; suspects who was     Ask, of another replica
+//!                                              to answer
+//!               doubted for too long           a new attempt                   Propose, to the next
+//!  NotExecuted  of the current attempt         a new attempt of all doubted    Propose each, in order
+//! ```
+//!
+//! It is the paper's batcher and unbatcher in one \[CP §4.1, §4.2\]. All its clients share one session:
+//! numbers are given in the order in which commands arrive, and replicas execute them in that order
+//! exactly once, however often they are sent (R22, R23).
+
+use std::collections::VecDeque;
+
+use crate::block::{BatchWriter, Items, Outcome, Outcomes};
+use crate::outbox::Caller;
+use crate::{
+    Ask, Ballot, Batch, BatchId, Cluster, Event, Failure, FormationId, GatewayId, Heartbeat,
+    Incarnation, Latency, Membership, NotExecuted, NotLeader, Outbox, Payload, ProposerId,
+    ReplicaId, Results, Rng, SessionId, Slot, Stage, Time, Timer, Timers, ToGateway, ToProposer,
+    ToReplica,
+};
+
+/// One gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    cluster: Cluster,
+    id: GatewayId,
+    incarnation: Incarnation,
+    membership: Membership,
+    session: Option<SessionId>,
+    /// Where batches go.
+    leader: ProposerId,
+    /// The ballot of the last leader heard.
+    ballot: Ballot,
+    writer: BatchWriter,
+    /// When the oldest command that waits for a batch came.
+    waiting_since: Option<Time>,
+    /// Batches without an answer, in number order. The session's `Open` is one, alone.
+    in_flight: VecDeque<InFlight>,
+    /// Whose the commands without an answer are, in number order: those in flight, then those waiting.
+    callers: VecDeque<Caller>,
+    /// The number of the first of `callers`: the lowest unanswered.
+    lowest_unanswered: u64,
+    next_batch: u64,
+    /// Replicas that let a batch go unanswered and have not been heard since.
+    suspects: Vec<ReplicaId>,
+    /// From sending a batch to its results.
+    latency: Latency,
+    /// Draws the incarnation that follows a lost session.
+    incarnations: Rng,
+    timers: Timers,
+    counters: GatewayCounters,
+}
+
+/// A batch without an answer.
+#[derive(Clone, Debug)]
+struct InFlight {
+    number: u64,
+    /// The number of its first command.
+    first: u64,
+    count: u32,
+    block: Payload,
+    attempt: u32,
+    answerer: ReplicaId,
+    sent_at: Time,
+    stage: InFlightStage,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum InFlightStage {
+    /// Sent, and not heard of since.
+    Sent,
+    /// Maybe lost: a replica was asked.
+    Doubted,
+    /// Answered; waits for those before it.
+    Done,
+}
+
+/// What a gateway did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct GatewayCounters {
+    /// Commands taken in.
+    pub commands: u64,
+    /// Commands answered with their result.
+    pub replies: u64,
+    /// Batches formed.
+    pub batches: u64,
+    /// Batches sent again.
+    pub resends: u64,
+    /// Replicas asked what became of a batch.
+    pub asks: u64,
+    /// Commands told to come again.
+    pub busy: u64,
+    /// Times that commands arrived out of order at the replicas.
+    pub out_of_order: u64,
+    /// Results of batches that are answered, or of a former life.
+    pub stale_results: u64,
+    /// Sessions lost.
+    pub sessions_lost: u64,
+    /// Messages of another cluster.
+    pub foreign: u64,
+}
+
+impl Gateway {
+    /// Returns a gateway that has no session yet; it asks for one once it hears of a leader.
+    ///
+    /// `incarnation` must never have been used by this gateway before (R24); should its session get
+    /// lost, further ones follow from `seed`.
+    #[must_use]
+    pub fn new(cluster: Cluster, id: GatewayId, incarnation: Incarnation, seed: u64) -> Self {
+        assert!(id.0 < cluster.gateways, "{id:?} is not in the cluster");
+        Self {
+            id,
+            incarnation,
+            membership: Membership::new(cluster.quorum_digest()),
+            session: None,
+            leader: ProposerId(0),
+            ballot: Ballot::default(),
+            writer: BatchWriter::default(),
+            waiting_since: None,
+            in_flight: VecDeque::new(),
+            callers: VecDeque::new(),
+            lowest_unanswered: 0,
+            next_batch: 0,
+            suspects: Vec::new(),
+            latency: Latency::default(),
+            incarnations: Rng::new(seed),
+            timers: Timers::default(),
+            counters: GatewayCounters::default(),
+            cluster,
+        }
+    }
+
+    /// Takes a command in, to be sent with the next batch, or refuses it.
+    ///
+    /// A command that is refused here was never sent on, and never will be: `Busy` and `TooLarge` are
+    /// safe to answer with another try.
+    ///
+    /// source: R23, R24, R29
+    pub fn submit(&mut self, caller: Caller, command: &[u8], now: Time, out: &mut Outbox) {
+        if command.len() > self.cluster.command_bytes_max as usize {
+            return out.replies.fail(caller, Failure::TooLarge);
+        }
+        let is_window_full = self.callers.len() >= self.cluster.session_window as usize;
+        if is_window_full || !self.fits(command.len()) && !self.close_batch(now, out) {
+            self.counters.busy += 1;
+            return out.replies.fail(caller, Failure::Busy);
+        }
+        self.counters.commands += 1;
+        self.callers.push_back(caller);
+        self.writer.push(command);
+        self.waiting_since.get_or_insert(now);
+    }
+
+    /// Sends what has arrived, as one batch: the driver calls this at the end of each tick, so what came
+    /// while the last tick ran is the next batch.
+    ///
+    /// source: \[CP §4.1\]
+    pub fn flush(&mut self, now: Time, out: &mut Outbox) {
+        let Some(since) = self.waiting_since else { return };
+        let due = since + self.cluster.batch_delay;
+        if now < due {
+            return self.timers.set_if_unset(Timer::Batch, due);
+        }
+        self.close_batch(now, out);
+    }
+
+    /// Takes a message in.
+    pub fn on_message(&mut self, message: ToGateway, now: Time, out: &mut Outbox) {
+        match message {
+            ToGateway::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now, out),
+            ToGateway::NotLeader(not_leader) => self.on_not_leader(not_leader, now, out),
+            ToGateway::Results(results) => self.on_results(&results, now, out),
+            ToGateway::NotExecuted(not_executed) => self.on_not_executed(not_executed, now, out),
+        }
+    }
+
+    /// Joins the leader's cluster; with a new leader, finds out what became of what the old one had.
+    ///
+    /// source: R4, R9, R25
+    pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time, out: &mut Outbox) {
+        if !self.membership.join(&heartbeat.table) {
+            self.counters.foreign += 1;
+            return out.event(Event::Foreign { at: "gateway: heartbeat" });
+        }
+        if heartbeat.stage == Stage::Leading && heartbeat.ballot > self.ballot {
+            self.ballot = heartbeat.ballot;
+            self.leader = heartbeat.ballot.proposer;
+            for place in 0..self.in_flight.len() {
+                self.doubt(place, now, out);
+            }
+        }
+        let may_open = self.session.is_none() && self.in_flight.is_empty();
+        if may_open && heartbeat.stage == Stage::Leading {
+            self.open_session(now, out);
+        }
+    }
+
+    /// Moves on to another proposer.
+    ///
+    /// The refused attempt was not proposed, so nothing is in doubt. With a hint the batch goes there at
+    /// once, but only once an attempt: two proposers that name each other must not make us run in
+    /// circles. Without one, the resend timer tries all in turn.
+    ///
+    /// source: R9
+    pub fn on_not_leader(&mut self, not_leader: NotLeader, now: Time, out: &mut Outbox) {
+        let Some(place) = self.current(not_leader.batch, not_leader.attempt) else { return };
+        if not_leader.proposer != self.leader {
+            return;
+        }
+        match not_leader.hint.filter(|hint| hint.0 < self.cluster.proposers) {
+            Some(hint) if self.in_flight[place].attempt == 0 => {
+                self.leader = hint;
+                self.resend_from(place, now, out);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Hands results back to the clients.
+    ///
+    /// source: R23, R24, \[CP §4.2\]
+    pub fn on_results(&mut self, results: &Results, now: Time, out: &mut Outbox) {
+        self.suspects.retain(|suspect| *suspect != results.replica);
+        let Some(place) = self.place_of(results.batch) else {
+            self.counters.stale_results += 1;
+            return;
+        };
+        if self.in_flight[place].stage == InFlightStage::Done {
+            self.counters.stale_results += 1;
+            return;
+        }
+        for outcome in Outcomes::new(results.outcomes.as_slice()) {
+            let Ok(outcome) = outcome else { return };
+            match outcome {
+                Outcome::Done { session, first, count, replies } => {
+                    let batch = &self.in_flight[place];
+                    let is_ours = self.session == Some(session) && batch.first == first;
+                    if is_ours && batch.count == count {
+                        self.sample_latency(place, now);
+                        self.done(place, results.slot, replies, out);
+                    }
+                }
+                Outcome::Opened(session) => self.opened(session, out),
+                Outcome::OutOfOrder { session, next } => {
+                    if self.session == Some(session) {
+                        self.out_of_order(results, next, now, out);
+                    }
+                }
+                Outcome::UnknownSession(session) => {
+                    if self.session == Some(session) {
+                        self.lose_session(session, now, out);
+                    }
+                }
+                Outcome::Trimmed(_) => {
+                    // Only what we have said to be answered is trimmed, and that is not in flight.
+                    self.counters.stale_results += 1;
+                }
+            }
+            if self.in_flight.is_empty() {
+                break;
+            }
+        }
+        self.flush(now, out);
+    }
+
+    /// Sends what is in doubt once more: a replica says that it was not executed so far.
+    ///
+    /// It may still be chosen and executed later; then the session's numbers see to it that it counts
+    /// once.
+    ///
+    /// source: R23, R25
+    pub fn on_not_executed(&mut self, not_executed: NotExecuted, now: Time, out: &mut Outbox) {
+        self.suspects.retain(|suspect| *suspect != not_executed.replica);
+        let Some(place) = self.current(not_executed.batch, not_executed.attempt) else { return };
+        if self.in_flight[place].stage == InFlightStage::Doubted {
+            self.resend_from(place, now, out);
+        }
+    }
+
+    /// Does what a timer asks for.
+    pub fn on_timeout(&mut self, timer: Timer, now: Time, out: &mut Outbox) {
+        match timer {
+            Timer::Resend => self.resend(now, out),
+            Timer::Batch => {
+                self.close_batch(now, out);
+            }
+            Timer::Formation
+            | Timer::Heartbeat
+            | Timer::Election
+            | Timer::Phase1
+            | Timer::Retry
+            | Timer::Probe
+            | Timer::Gap
+            | Timer::Report
+            | Timer::Deadline => unreachable!("a gateway never sets {timer:?}"),
+        }
+    }
+
+    /// Asserts what must hold between any two messages.
+    pub fn validate(&self) {
+        let most = self.cluster.batches_in_flight_max as usize;
+        assert!(self.in_flight.len() <= most, "{} batches in flight", self.in_flight.len());
+        let session_window = self.cluster.session_window as usize;
+        assert!(self.callers.len() <= session_window, "{} commands under way", self.callers.len());
+        let mut next = self.in_flight.front().map_or(self.lowest_unanswered, |b| b.first);
+        assert_eq!(next, self.lowest_unanswered, "the first batch is not the lowest unanswered");
+        for batch in &self.in_flight {
+            assert_eq!(batch.first, next, "batch {} is out of order", batch.number);
+            next += u64::from(batch.count);
+        }
+        let is_watched = self.timers.is_set(Timer::Resend) || self.in_flight.is_empty();
+        assert!(is_watched, "batches in flight and no timer");
+    }
+
+    /// Its timers.
+    pub fn timers(&mut self) -> &mut Timers {
+        &mut self.timers
+    }
+
+    /// The formation it belongs to.
+    #[must_use]
+    pub fn formation(&self) -> Option<FormationId> {
+        self.membership.formation()
+    }
+
+    /// Which gateway it is.
+    #[must_use]
+    pub fn id(&self) -> GatewayId {
+        self.id
+    }
+
+    /// Its session, once open.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    /// Commands that have no answer yet.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.callers.len()
+    }
+
+    /// What it did.
+    #[must_use]
+    pub fn counters(&self) -> GatewayCounters {
+        self.counters
+    }
+
+    fn fits(&self, command_bytes: usize) -> bool {
+        let bytes = self.writer.len() + crate::block::COMMAND_HEADER_BYTES + command_bytes;
+        self.writer.is_empty()
+            || (bytes <= self.cluster.batch_bytes_max as usize
+                && self.writer.commands_count() < self.cluster.batch_commands_max)
+    }
+
+    /// Sends what waits as one batch, if there may be one more in flight; returns whether the next
+    /// command has room now.
+    fn close_batch(&mut self, now: Time, out: &mut Outbox) -> bool {
+        let Some(session) = self.session else { return false };
+        if self.in_flight.len() >= self.cluster.batches_in_flight_max as usize {
+            return false;
+        }
+        if self.writer.is_empty() {
+            return true;
+        }
+        let count = self.writer.commands_count();
+        let end = self.lowest_unanswered + self.callers.len() as u64;
+        let first = end - u64::from(count);
+        let block = self.writer.close(session, first, self.lowest_unanswered);
+        self.waiting_since = None;
+        self.timers.stop(Timer::Batch);
+        self.counters.batches += 1;
+        self.send_new(count, block, now, out);
+        true
+    }
+
+    fn open_session(&mut self, now: Time, out: &mut Outbox) {
+        let block = BatchWriter::open(self.id, self.incarnation);
+        self.send_new(0, block, now, out);
+    }
+
+    fn send_new(&mut self, count: u32, block: Payload, now: Time, out: &mut Outbox) {
+        let last = self.in_flight.back();
+        let first = last.map_or(self.lowest_unanswered, |b| b.first + u64::from(b.count));
+        let number = self.next_batch;
+        self.next_batch += 1;
+        let answerer = self.next_answerer(number);
+        let stage = InFlightStage::Sent;
+        let batch =
+            InFlight { number, first, count, block, attempt: 0, answerer, sent_at: now, stage };
+        self.propose(&batch, out);
+        self.in_flight.push_back(batch);
+        let at = now + self.timeout(0);
+        self.timers.set_if_unset(Timer::Resend, at);
+    }
+
+    fn propose(&self, batch: &InFlight, out: &mut Outbox) {
+        let batch = Batch {
+            id: BatchId { gateway: self.id, incarnation: self.incarnation, number: batch.number },
+            attempt: batch.attempt,
+            answerer: batch.answerer,
+            commands_count: batch.count,
+            block: batch.block.clone(),
+        };
+        out.tell_proposer(self.leader, ToProposer::Propose(batch));
+    }
+
+    /// The replica that answers a batch: they take turns, leaving out suspects while there are others.
+    ///
+    /// source: R25, \[CP §3.3\]
+    fn next_answerer(&self, turn: u64) -> ReplicaId {
+        let count = u64::from(self.cluster.replicas);
+        let in_turn = |i: u64| ReplicaId(u8::try_from((turn + i) % count).unwrap_or(0));
+        let healthy = (0..count).map(in_turn).find(|replica| !self.suspects.contains(replica));
+        healthy.unwrap_or_else(|| in_turn(0))
+    }
+
+    /// Where a batch of this life stands among those in flight.
+    fn place_of(&self, batch: BatchId) -> Option<usize> {
+        if (batch.gateway, batch.incarnation) != (self.id, self.incarnation) {
+            return None;
+        }
+        let first = self.in_flight.front()?.number;
+        let place = usize::try_from(batch.number.checked_sub(first)?).ok()?;
+        (place < self.in_flight.len()).then_some(place)
+    }
+
+    /// Likewise, if `attempt` is its current one and it has no answer.
+    fn current(&self, batch: BatchId, attempt: u32) -> Option<usize> {
+        self.place_of(batch).filter(|place| {
+            let batch = &self.in_flight[*place];
+            batch.attempt == attempt && batch.stage != InFlightStage::Done
+        })
+    }
+
+    /// Of a batch sent more than once it is not known which sending was answered.
+    fn sample_latency(&mut self, place: usize, now: Time) {
+        let batch = &self.in_flight[place];
+        if batch.attempt == 0 && batch.stage == InFlightStage::Sent {
+            self.latency.sample(now.since(batch.sent_at));
+        }
+    }
+
+    fn done(&mut self, place: usize, slot: Slot, replies: Items<'_>, out: &mut Outbox) {
+        let batch = &mut self.in_flight[place];
+        batch.stage = InFlightStage::Done;
+        let batch = &self.in_flight[place];
+        let offset = usize::try_from(batch.first - self.lowest_unanswered).unwrap_or(usize::MAX);
+        let callers = self.callers.range(offset..offset + batch.count as usize);
+        for (caller, reply) in callers.zip(replies) {
+            out.replies.push(*caller, slot, reply);
+            self.counters.replies += 1;
+        }
+        self.forget_done();
+    }
+
+    fn forget_done(&mut self) {
+        while self.in_flight.front().is_some_and(|b| b.stage == InFlightStage::Done) {
+            let Some(batch) = self.in_flight.pop_front() else { return };
+            self.callers.drain(..batch.count as usize);
+            self.lowest_unanswered += u64::from(batch.count);
+        }
+        if self.in_flight.is_empty() {
+            self.timers.stop(Timer::Resend);
+        }
+    }
+
+    fn opened(&mut self, session: SessionId, out: &mut Outbox) {
+        if self.session.is_some() {
+            return;
+        }
+        assert_eq!(self.in_flight.len(), 1, "something was sent before the session was open");
+        self.in_flight.clear();
+        self.timers.stop(Timer::Resend);
+        self.session = Some(session);
+        out.event(Event::SessionOpened { gateway: self.id, session });
+    }
+
+    /// Sends everything from the gap on once more, in number order, unless that was done since: the
+    /// attempt that was out of order is then no longer the current one.
+    ///
+    /// source: R23, "once per gap, in number order"
+    fn out_of_order(&mut self, results: &Results, next: u64, now: Time, out: &mut Outbox) {
+        if self.current(results.batch, results.attempt).is_none() {
+            self.counters.stale_results += 1;
+            return;
+        }
+        self.counters.out_of_order += 1;
+        let gap = self.in_flight.iter().position(|b| b.first + u64::from(b.count) > next);
+        if let Some(gap) = gap {
+            self.resend_from(gap, now, out);
+        }
+    }
+
+    /// A new attempt of the batch at `place` and of all behind it that have no answer, in number order.
+    fn resend_from(&mut self, place: usize, now: Time, out: &mut Outbox) {
+        for place in place..self.in_flight.len() {
+            if self.in_flight[place].stage == InFlightStage::Done {
+                continue;
+            }
+            let attempt = self.in_flight[place].attempt + 1;
+            let answerer = self.next_answerer(self.in_flight[place].number + u64::from(attempt));
+            let batch = &mut self.in_flight[place];
+            (batch.attempt, batch.answerer) = (attempt, answerer);
+            (batch.sent_at, batch.stage) = (now, InFlightStage::Sent);
+            self.counters.resends += 1;
+            self.propose(&self.in_flight[place], out);
+        }
+    }
+
+    /// Asks a replica other than the batch's answerer what became of it.
+    ///
+    /// source: R25
+    fn doubt(&mut self, place: usize, now: Time, out: &mut Outbox) {
+        let batch = &self.in_flight[place];
+        if batch.stage == InFlightStage::Done {
+            return;
+        }
+        let mut turn = u64::from(batch.answerer.0) + 1;
+        let mut asked = self.next_answerer(turn);
+        if asked == batch.answerer && self.cluster.replicas > 1 {
+            turn += 1;
+            asked = self.next_answerer(turn);
+        }
+        let ask = Ask {
+            batch: BatchId {
+                gateway: self.id,
+                incarnation: self.incarnation,
+                number: batch.number,
+            },
+            attempt: batch.attempt,
+            session: self.session,
+            first: batch.first,
+            count: batch.count,
+        };
+        let batch = &mut self.in_flight[place];
+        (batch.stage, batch.sent_at) = (InFlightStage::Doubted, now);
+        self.counters.asks += 1;
+        out.tell_replica(asked, ToReplica::Ask(ask));
+    }
+
+    /// Doubts what has gone unanswered for too long, and sends anew what was doubted for too long.
+    ///
+    /// source: R9, R25
+    fn resend(&mut self, now: Time, out: &mut Outbox) {
+        let is_late = |batch: &InFlight, timeout| now.since(batch.sent_at) >= timeout;
+        let mut lost = None;
+        for place in 0..self.in_flight.len() {
+            let batch = &self.in_flight[place];
+            if !is_late(batch, self.timeout(batch.attempt)) {
+                continue;
+            }
+            match batch.stage {
+                InFlightStage::Done => {}
+                InFlightStage::Sent => {
+                    let answerer = batch.answerer;
+                    if !self.suspects.contains(&answerer) {
+                        self.suspects.push(answerer);
+                    }
+                    self.doubt(place, now, out);
+                }
+                InFlightStage::Doubted => {
+                    lost.get_or_insert(place);
+                }
+            }
+        }
+        if let Some(place) = lost {
+            // Nobody answered: neither replica nor leader can be taken for alive.
+            self.leader = ProposerId((self.leader.0 + 1) % self.cluster.proposers);
+            self.resend_from(place, now, out);
+        }
+        if self.suspects.len() >= usize::from(self.cluster.replicas) {
+            self.suspects.clear(); // all suspected is none suspected: the trouble lies elsewhere
+        }
+        if !self.in_flight.is_empty() {
+            self.timers.set(Timer::Resend, now + self.cluster.resend_min);
+        }
+    }
+
+    /// The replicated state has closed our session: what is in flight was executed or will never be,
+    /// and we cannot tell which.
+    ///
+    /// The next session is asked for in a new life, and numbers start over with it. Were it the same
+    /// life, a replica that lags behind could still answer for the old session: that it is open, and with
+    /// the replies that its numbers had then.
+    ///
+    /// source: R22, R24, "an unknown outcome is an error of its own"
+    fn lose_session(&mut self, session: SessionId, now: Time, out: &mut Outbox) {
+        self.counters.sessions_lost += 1;
+        out.event(Event::SessionLost { gateway: self.id, session });
+        for caller in self.callers.drain(..) {
+            out.replies.fail(caller, Failure::OutcomeUnknown);
+        }
+        self.in_flight.clear();
+        self.writer.clear();
+        self.waiting_since = None;
+        self.timers.stop(Timer::Batch);
+        self.session = None;
+        self.incarnation = Incarnation(self.incarnations.next_u64());
+        self.lowest_unanswered = 0;
+        self.open_session(now, out);
+    }
+
+    fn timeout(&self, attempt: u32) -> std::time::Duration {
+        let (least, most) = (4 * self.cluster.resend_min, self.cluster.resend_max);
+        self.latency.timeout(attempt, least, most)
+    }
+}

@@ -1,0 +1,75 @@
+//! Compartmentalized MultiPaxos as sans-IO state machines.
+//!
+//! One module a role; every role is a struct that is told what happened and says what to do about it.
+//! Nothing here opens a socket, reads a clock, draws a random number or starts a thread, so a run is a
+//! pure function of its inputs and can be replayed from a seed.
+//!
+//! ```text
+//!             Propose        P2a             P2a
+//!   Gateway ─────────▶ Proposer ──▶ ProxyLeader ──▶ Acceptor     a write quorum of them
+//!      ▲                                │  ▲          │
+//!      │                         Chosen │  └── P2b ───┘
+//!      │           Results              ▼
+//!      └───────────────────────────── Replica                    all execute, one answers
+//! ```
+//!
+//! Source: Whittaker et al., "Scaling Replicated State Machines with Compartmentalization", VLDB 2021,
+//! cited below as \[CP §n\]; \[seed\] is Hydro's dataflow version of it, \[FP\] Howard et al., "Flexible Paxos",
+//! and R1 to R34 are the rules of `docs/PROTOCOL.md`.
+
+#![forbid(unsafe_code)]
+
+mod acceptor;
+mod block;
+mod digest;
+mod executor;
+mod formation;
+mod gateway;
+mod ids;
+mod machine;
+mod message;
+mod outbox;
+mod payload;
+mod proposer;
+mod proxy_leader;
+mod quorum;
+mod replica;
+mod rng;
+mod role;
+mod roster;
+mod session;
+mod settings;
+mod time;
+mod timer;
+mod window;
+
+pub use acceptor::{Acceptor, AcceptorCounters};
+pub use block::{
+    BatchWriter, CommandRun, Items, MalformedBlock, Outcome, Outcomes, ResultWriter, Run, Runs,
+};
+pub use formation::{Former, Membership, Table};
+pub use gateway::{Gateway, GatewayCounters};
+pub use ids::{
+    AcceptorId, Ballot, BatchId, ClientId, DirectoryId, FormationId, GatewayId, Incarnation,
+    ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Watermark,
+};
+pub use machine::{At, Reply, RunReplies, StateMachine};
+pub use message::{
+    Ask, Batch, Chosen, Content, Envelope, Executed, Fetch, Fetched, Form, Formed, Heartbeat,
+    HeartbeatAck, Identify, Listener, Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b,
+    PreVote, PreVoteAck, Probe, ProbeAck, Rememberer, Results, Stage, To, ToAcceptor, ToGateway,
+    ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher,
+};
+pub use outbox::{Caller, Event, Failure, Halt, Outbox, Replies};
+pub use payload::{INLINE_BYTES_MAX, Payload};
+pub use proposer::{Proposer, ProposerCounters};
+pub use proxy_leader::{ProxyLeader, ProxyLeaderCounters};
+pub use quorum::{ACCEPTORS_MAX, AcceptorSet, QuorumError, QuorumSystem};
+pub use replica::{Replica, ReplicaCounters};
+pub use rng::Rng;
+pub use role::{Role, RoleId};
+pub use roster::Roster;
+pub use settings::{Cluster, Settings, SettingsError};
+pub use time::Time;
+pub use timer::{Latency, Timer, Timers};
+pub use window::Window;

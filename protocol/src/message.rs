@@ -1,0 +1,605 @@
+//! What the roles say to each other. Names and fields are the paper's where it has them.
+//!
+//! Every message names its sender where the receiver cares (R1), so that no transport has to. A message
+//! is addressed by its type: what a role cannot understand cannot be sent to it.
+//!
+//! ```text
+//!              Propose ▶           P2a ▶               P2a ▶
+//!   Gateway ─────────── Proposer ───────── ProxyLeader ─────── Acceptor
+//!      │  ◀ NotLeader                          │       ◀ P2b, Nack, Truncated
+//!      │                                       │ Chosen ▶
+//!      └──────────────── Results ◀ ────────── Replica
+//! ```
+
+use std::sync::Arc;
+
+use crate::{
+    AcceptorId, Ballot, BatchId, DirectoryId, FormationId, GatewayId, Incarnation, Payload,
+    ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Table, Time, Watermark,
+};
+
+/// A message on its way: to whom, and of which cluster.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Envelope {
+    /// The formation that the sender belongs to; `None` before it knows of one (R4).
+    pub formation: Option<FormationId>,
+    /// Receiver and message.
+    pub to: To,
+}
+
+/// A receiver, and what it is told.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum To {
+    /// To a gateway.
+    Gateway(GatewayId, ToGateway),
+    /// To a proposer.
+    Proposer(ProposerId, ToProposer),
+    /// To a proxy leader.
+    ProxyLeader(ProxyLeaderId, ToProxyLeader),
+    /// To an acceptor.
+    Acceptor(AcceptorId, ToAcceptor),
+    /// To a replica.
+    Replica(ReplicaId, ToReplica),
+}
+
+/// What a gateway is told.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum ToGateway {
+    /// Who leads.
+    Heartbeat(Heartbeat),
+    /// A proposer does not lead.
+    NotLeader(NotLeader),
+    /// A batch was executed, or why not.
+    Results(Results),
+    /// A replica has not executed a batch it was asked about.
+    NotExecuted(NotExecuted),
+}
+
+/// What a proposer is told.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum ToProposer {
+    /// An acceptor's or replica's memory, before formation.
+    ProbeAck(ProbeAck),
+    /// Which table an acceptor holds.
+    Formed(Formed),
+    /// Whether an acceptor has heard of a leader lately.
+    PreVoteAck(PreVoteAck),
+    /// A page of a promise.
+    P1b(P1b),
+    /// A larger ballot got to an acceptor first.
+    Nack(Nack),
+    /// Another proposer leads, or means to.
+    Heartbeat(Heartbeat),
+    /// A heartbeat got through.
+    HeartbeatAck(HeartbeatAck),
+    /// A batch for the log.
+    Propose(Batch),
+    /// A slot was chosen and forgotten long ago.
+    Truncated(Truncated),
+    /// How far a replica is.
+    Executed(Executed),
+    /// A replica misses a slot that none of its peers can give it.
+    Need(Need),
+}
+
+/// What a proxy leader is told.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum ToProxyLeader {
+    /// Who leads.
+    Heartbeat(Heartbeat),
+    /// A value to get chosen.
+    P2a(P2a),
+    /// A vote.
+    P2b(P2b),
+    /// A larger ballot got to an acceptor first.
+    Nack(Nack),
+    /// A slot was chosen and forgotten long ago.
+    Truncated(Truncated),
+}
+
+/// What an acceptor is told.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum ToAcceptor {
+    /// A proposer asks whether its memory is blank.
+    Probe(Probe),
+    /// The cluster's table.
+    Form(Form),
+    /// A proposer asks whether it may campaign.
+    PreVote(PreVote),
+    /// Phase 1.
+    P1a(P1a),
+    /// Phase 2.
+    P2a(P2a),
+    /// A leader or candidate is alive.
+    Heartbeat(Heartbeat),
+    /// How far a replica is.
+    Executed(Executed),
+}
+
+/// What a replica is told.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum ToReplica {
+    /// A proposer asks whether its memory is blank.
+    Probe(Probe),
+    /// Who leads, and how far the others are.
+    Heartbeat(Heartbeat),
+    /// A decided slot.
+    Chosen(Chosen),
+    /// Somebody asks which life of it is the current one.
+    Identify(Identify),
+    /// A peer asks for slots.
+    Fetch(Fetch),
+    /// Slots that a peer has executed.
+    Fetched(Fetched),
+    /// A gateway asks what became of a batch.
+    Ask(Ask),
+    /// The leader cannot get a needed slot any more.
+    Truncated(Truncated),
+}
+
+/// What a slot is decided to hold, and when its leader first proposed it.
+///
+/// source: R26, "the stamp is part of the voted value"
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Value {
+    /// The log's time at this slot, as its first proposer saw it.
+    pub stamp: Time,
+    /// Commands, or nothing.
+    pub content: Content,
+}
+
+/// Commands, or nothing.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Content {
+    /// Fills a hole that a new leader found in the log.
+    Noop,
+    /// Commands of a gateway.
+    Batch(Batch),
+}
+
+/// An opaque block of commands, encoded once by a gateway and only referenced from there on.
+///
+/// source: \[CP §4.1\], "the leader is responsible for sequencing batches"
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Batch {
+    /// Which batch; equal ids have equal blocks.
+    pub id: BatchId,
+    /// Counts its sendings, from 0 (R23).
+    pub attempt: u32,
+    /// The one replica that answers it. \[CP §3.3\]
+    pub answerer: ReplicaId,
+    /// How many commands it holds.
+    pub commands_count: u32,
+    /// The commands: see [`Runs`](crate::Runs).
+    pub block: Payload,
+}
+
+/// An acceptor's vote: the value, and the ballot it was voted for in.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Vote {
+    /// The ballot of the P2a that was voted for.
+    pub ballot: Ballot,
+    /// The value of that P2a.
+    pub value: Value,
+}
+
+/// Proposer → acceptors and replicas: "who are you, and have you ever done anything?"
+///
+/// source: R4
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Probe {
+    /// Who asks.
+    pub proposer: ProposerId,
+    /// Names this probe: an answer to another does not count.
+    pub nonce: u64,
+    /// The asker's quorum system and f (R3).
+    pub quorum_digest: u64,
+}
+
+/// Who answers a probe.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Rememberer {
+    /// An acceptor.
+    Acceptor(AcceptorId),
+    /// A replica.
+    Replica(ReplicaId),
+}
+
+/// Acceptor or replica → proposer: its memory.
+///
+/// source: R4
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct ProbeAck {
+    /// Who answers.
+    pub from: Rememberer,
+    /// Which probe.
+    pub nonce: u64,
+    /// The memory's identity.
+    pub directory: DirectoryId,
+    /// Whether it holds neither table, promise, vote nor executed slot.
+    pub is_blank: bool,
+    /// The table it holds, if it is an acceptor that has one.
+    pub table: Option<Arc<Table>>,
+}
+
+/// Proposer → acceptors: "this is the cluster".
+///
+/// source: R4
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Form {
+    /// Who asks.
+    pub proposer: ProposerId,
+    /// The table to store.
+    pub table: Arc<Table>,
+}
+
+/// Acceptor → proposer: the table it holds. **After sync.**
+///
+/// source: R4
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Formed {
+    /// Who answers.
+    pub acceptor: AcceptorId,
+    /// Its memory's identity.
+    pub directory: DirectoryId,
+    /// The first table it stored, whatever was offered later.
+    pub table: Arc<Table>,
+}
+
+/// Proposer → acceptors: "may I campaign?"
+///
+/// source: R28
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct PreVote {
+    /// Who asks.
+    pub proposer: ProposerId,
+    /// Names this question: an answer to an earlier one does not count.
+    pub nonce: u64,
+}
+
+/// Acceptor → proposer: whether it has heard nobody for an election timeout.
+///
+/// source: R28
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct PreVoteAck {
+    /// Who answers.
+    pub acceptor: AcceptorId,
+    /// Its memory's identity.
+    pub directory: DirectoryId,
+    /// Which question.
+    pub nonce: u64,
+    /// Whether it has heard of no leader for an election timeout.
+    pub is_quiet: bool,
+    /// Its promise: the campaign must outbid it.
+    pub promised: Ballot,
+}
+
+/// Leader → all acceptors: "promise me `ballot`, and send me a page of what you voted for".
+///
+/// source: R5, R6, \[CP §2.1\]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct P1a {
+    /// The ballot to promise.
+    pub ballot: Ballot,
+    /// The first slot of interest. Never changes within a ballot.
+    pub first: Slot,
+    /// Where the wanted page starts; `first` in the first one.
+    pub page: Slot,
+}
+
+/// Acceptor → leader: "promised; this is what I voted for in `[from, to)`". **After sync.**
+///
+/// source: R6
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct P1b {
+    /// Who promises.
+    pub acceptor: AcceptorId,
+    /// Its memory's identity.
+    pub directory: DirectoryId,
+    /// What is promised.
+    pub ballot: Ballot,
+    /// Everything below is chosen, executed by f+1 replicas, and forgotten here.
+    pub truncated: Watermark,
+    /// Where this page starts.
+    pub from: Slot,
+    /// The bound that it ends at; `None` if there is nothing above.
+    pub to: Option<Watermark>,
+    /// Every vote in the page's range, in slot order.
+    pub votes: Vec<(Slot, Vote)>,
+}
+
+/// Leader → proxy leader → acceptors of one write quorum: "vote for `value` in `slot`".
+///
+/// source: \[CP §3.1\]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct P2a {
+    /// The leader's ballot.
+    pub ballot: Ballot,
+    /// The slot to vote in.
+    pub slot: Slot,
+    /// The proxy leader that it goes through, and that is answered.
+    pub via: ProxyLeaderId,
+    /// The value to vote for.
+    pub value: Value,
+}
+
+/// Acceptor → proxy leader: "voted". **After sync.**
+///
+/// source: R4, R11
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct P2b {
+    /// Who voted.
+    pub acceptor: AcceptorId,
+    /// Its memory's identity.
+    pub directory: DirectoryId,
+    /// The ballot voted in.
+    pub ballot: Ballot,
+    /// The slot voted in.
+    pub slot: Slot,
+}
+
+/// Acceptor → proposer of the refused ballot, and → proxy leader: "a larger ballot got here first".
+///
+/// source: R13
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Nack {
+    /// The slot of the refused P2a; `None` for a refused P1a or heartbeat.
+    pub slot: Option<Slot>,
+    /// The ballot that was refused.
+    pub refused: Ballot,
+    /// The ballot that was promised instead; always larger.
+    pub promised: Ballot,
+}
+
+/// Acceptor → proxy leader → proposer → replica: "that slot was chosen, executed by f+1 replicas, and
+/// forgotten; its value is not to be had here".
+///
+/// source: R10
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Truncated {
+    /// The slot that was asked for.
+    pub slot: Slot,
+    /// The ballot it was asked for in.
+    pub ballot: Ballot,
+    /// Everything below is forgotten.
+    pub truncated: Watermark,
+}
+
+/// Proxy leader → replicas: "`slot` is decided, for ever".
+///
+/// source: R14, \[CP §3.1\]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Chosen {
+    /// The decided slot.
+    pub slot: Slot,
+    /// A ballot it was chosen in.
+    pub ballot: Ballot,
+    /// The decided value.
+    pub value: Value,
+}
+
+/// Leader or candidate → everybody: "I am here".
+///
+/// source: R28
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Heartbeat {
+    /// Who, and in which ballot.
+    pub ballot: Ballot,
+    /// What its sender is about.
+    pub stage: Stage,
+    /// What f+1 replicas have executed, as far as the sender knows: who has less, has missed something.
+    pub executed: Watermark,
+    /// The cluster's table, for whoever has just started.
+    pub table: Arc<Table>,
+}
+
+/// What the sender of a heartbeat is about.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Stage {
+    /// In phase 1.
+    Campaigning,
+    /// In phase 2.
+    Leading,
+    /// About to stop: whoever hears this need not wait for an election timeout.
+    Leaving,
+}
+
+/// Who acknowledges a heartbeat.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Listener {
+    /// An acceptor.
+    Acceptor(AcceptorId),
+    /// A proxy leader.
+    ProxyLeader(ProxyLeaderId),
+}
+
+/// Acceptor or proxy leader → leader: "heard you".
+///
+/// source: R28
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct HeartbeatAck {
+    /// Who heard.
+    pub from: Listener,
+    /// The heartbeat's ballot.
+    pub ballot: Ballot,
+}
+
+/// Proposer → gateway: "I do not lead; ask another".
+///
+/// source: R9
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct NotLeader {
+    /// Who says so.
+    pub proposer: ProposerId,
+    /// The refused batch: it was not proposed in this attempt.
+    pub batch: BatchId,
+    /// The refused attempt.
+    pub attempt: u32,
+    /// Who might lead.
+    pub hint: Option<ProposerId>,
+}
+
+/// Replica → gateway: what became of a batch's commands.
+///
+/// source: \[CP §4.2\], R23
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Results {
+    /// Who answers.
+    pub replica: ReplicaId,
+    /// Which batch.
+    pub batch: BatchId,
+    /// Which sending of it.
+    pub attempt: u32,
+    /// The slot that the answer reflects.
+    pub slot: Slot,
+    /// What became of each run: see [`Outcomes`](crate::Outcomes).
+    pub outcomes: Payload,
+}
+
+/// Gateway → replica: "what became of this batch?"
+///
+/// source: R25
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Ask {
+    /// Which batch.
+    pub batch: BatchId,
+    /// Which sending of it is in doubt.
+    pub attempt: u32,
+    /// Whose commands; `None` for the batch that opens the session.
+    pub session: Option<SessionId>,
+    /// The number of the first.
+    pub first: u64,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// Replica → gateway: "not executed here so far".
+///
+/// source: R25
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct NotExecuted {
+    /// Who answers.
+    pub replica: ReplicaId,
+    /// Which batch.
+    pub batch: BatchId,
+    /// Which sending of it.
+    pub attempt: u32,
+}
+
+/// Who keeps an eye on the replicas' progress.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Watcher {
+    /// A proposer: for phase 1 and for credit (R5, R29).
+    Proposer(ProposerId),
+    /// An acceptor: for truncation (R16).
+    Acceptor(AcceptorId),
+}
+
+/// Proposer or acceptor → replica: "answer with this nonce, so that I know you are alive now".
+///
+/// source: R16
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Identify {
+    /// Who asks.
+    pub watcher: Watcher,
+    /// To be sent back.
+    pub nonce: u64,
+}
+
+/// Replica → proposers and acceptors: "I have executed everything below".
+///
+/// source: R5, R16
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Executed {
+    /// Who.
+    pub replica: ReplicaId,
+    /// In which life: another one may have to start over.
+    pub incarnation: Incarnation,
+    /// How far. Never goes down within a life.
+    pub executed: Watermark,
+    /// The nonce of the [`Identify`] that this answers.
+    pub nonce: Option<u64>,
+}
+
+/// Replica → leader: "nobody can give me this slot".
+///
+/// source: R8
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Need {
+    /// Who asks.
+    pub replica: ReplicaId,
+    /// In which life.
+    pub incarnation: Incarnation,
+    /// The slot it is stuck at.
+    pub slot: Slot,
+}
+
+/// Replica → replica: "give me what you executed from `first` on".
+///
+/// source: R15
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Fetch {
+    /// Who asks.
+    pub replica: ReplicaId,
+    /// The first slot wanted.
+    pub first: Slot,
+}
+
+/// Replica → replica: slots of its executed log.
+///
+/// source: R15
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Fetched {
+    /// Who answers.
+    pub replica: ReplicaId,
+    /// The first slot asked for.
+    pub first: Slot,
+    /// The slots from `first` on that the sender has executed and still holds: possibly none.
+    pub slots: Vec<(Ballot, Value)>,
+    /// How far the sender has executed: more than `first` with no slots means that it has let go of them.
+    pub executed: Watermark,
+}
+
+impl Value {
+    /// A value that fills a hole.
+    #[must_use]
+    pub fn noop(stamp: Time) -> Self {
+        Self { stamp, content: Content::Noop }
+    }
+
+    /// The batch, if it is one.
+    #[must_use]
+    pub fn batch(&self) -> Option<&Batch> {
+        match &self.content {
+            Content::Noop => None,
+            Content::Batch(batch) => Some(batch),
+        }
+    }
+}
+
+impl ToProposer {
+    /// Whether this may come from, or go to, a role that belongs to no formation yet (R4).
+    #[must_use]
+    pub fn precedes_formation(&self) -> bool {
+        matches!(self, Self::ProbeAck(_) | Self::Formed(_))
+    }
+}
+
+impl To {
+    /// Whether this may pass between roles that do not both know the formation yet (R4): what sets it
+    /// up, and the heartbeats that spread it.
+    #[must_use]
+    pub fn precedes_formation(&self) -> bool {
+        match self {
+            Self::Gateway(_, message) => matches!(message, ToGateway::Heartbeat(_)),
+            Self::Proposer(_, message) => message.precedes_formation(),
+            Self::ProxyLeader(_, message) => matches!(message, ToProxyLeader::Heartbeat(_)),
+            Self::Acceptor(_, message) => {
+                matches!(message, ToAcceptor::Probe(_) | ToAcceptor::Form(_))
+            }
+            Self::Replica(_, message) => {
+                matches!(message, ToReplica::Probe(_) | ToReplica::Heartbeat(_))
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What a role wants done, in the order it wants it.
+//!
+//! ```text
+//!   lane      what                        leaves
+//!   sends     messages                    at once
+//!   held      P1b, P2b, Formed            after the next sync completes (R31)
+//!   replies   results to a gateway's      at once
+//!             own clients
+//!   events    what a person should know   to the log
+//! ```
+//!
+//! The held lane is the whole of the protocol's interest in a disk. In memory the driver syncs by doing
+//! nothing and releases it in the same tick.
+
+use std::ops::Range;
+
+use crate::{
+    AcceptorId, Ballot, ClientId, FormationId, GatewayId, ProposerId, ProxyLeaderId, ReplicaId,
+    SessionId, Slot, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Watermark,
+};
+
+/// Collects what roles want done.
+///
+/// Owned by the driver and reused, so a warm role allocates nothing to speak.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Messages to send at once.
+    pub sends: Vec<To>,
+    /// Messages that wait for the next sync.
+    pub held: Vec<To>,
+    /// Replies to the clients of a gateway.
+    pub replies: Replies,
+    /// News for the log.
+    pub events: Vec<Event>,
+}
+
+/// Replies to a gateway's clients, their bytes side by side.
+#[derive(Debug, Default)]
+pub struct Replies {
+    bytes: Vec<u8>,
+    entries: Vec<(Caller, Slot, Result<Range<usize>, Failure>)>,
+}
+
+/// Whose command a reply is for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Caller {
+    /// The client.
+    pub client: ClientId,
+    /// The client's own name for the command.
+    pub tag: u64,
+}
+
+/// Why a command has no reply.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Failure {
+    /// It was never sent on: the gateway has as many commands under way as it may. Try again.
+    Busy,
+    /// It was never sent on: it is longer than `command_bytes_max`.
+    TooLarge,
+    /// It may have been executed, now or never: the gateway lost its session.
+    OutcomeUnknown,
+    /// It may have been executed, or may yet be: no answer came within the client's deadline.
+    DeadlineExceeded,
+}
+
+/// News that a person should read, or a simulator check.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Event {
+    /// The cluster's table stands.
+    Formed {
+        /// Who found out.
+        proposer: ProposerId,
+        /// The table's hash.
+        formation: FormationId,
+    },
+    /// A proposer leads.
+    Elected {
+        /// In which ballot.
+        ballot: Ballot,
+        /// The first slot its phase 1 covered.
+        first: Slot,
+        /// The first slot it is free to fill.
+        next: Slot,
+        /// Holes it fills with no-ops.
+        noops: u64,
+    },
+    /// A proposer no longer leads.
+    SteppedDown {
+        /// The ballot it led or campaigned in.
+        ballot: Ballot,
+        /// The ballot it met.
+        promised: Ballot,
+    },
+    /// A campaign got no read quorum in time.
+    CampaignFailed {
+        /// Its ballot.
+        ballot: Ballot,
+    },
+    /// A leader cannot reach its acceptors, or chooses nothing, and falls silent.
+    Silenced {
+        /// Its ballot.
+        ballot: Ballot,
+    },
+    /// A proxy leader has an acceptor under suspicion, or no longer.
+    Suspected {
+        /// Who suspects.
+        proxy_leader: ProxyLeaderId,
+        /// Whom.
+        acceptor: AcceptorId,
+        /// Whether it does now.
+        suspected: bool,
+    },
+    /// An acceptor is not the one that the table has in its place: it has forgotten, and does not
+    /// count (R4).
+    Forgotten {
+        /// Which.
+        acceptor: AcceptorId,
+    },
+    /// Somebody of another formation, or configured apart, was refused (R3, R4).
+    Foreign {
+        /// Where it was refused.
+        at: &'static str,
+    },
+    /// One ballot, two values for a slot: somebody broke R2.
+    Equivocation {
+        /// Which acceptor refused it.
+        acceptor: AcceptorId,
+        /// The ballot.
+        ballot: Ballot,
+        /// The slot.
+        slot: Slot,
+    },
+    /// A replica can go no further, and says why.
+    Halted {
+        /// Which.
+        replica: ReplicaId,
+        /// Where it stands.
+        executed: Watermark,
+        /// Why.
+        why: Halt,
+    },
+    /// A gateway has a session.
+    SessionOpened {
+        /// Which gateway.
+        gateway: GatewayId,
+        /// Which session.
+        session: SessionId,
+    },
+    /// A gateway lost its session, and with it the outcome of what it had under way.
+    SessionLost {
+        /// Which gateway.
+        gateway: GatewayId,
+        /// Which session.
+        session: SessionId,
+    },
+}
+
+/// Why a replica halted.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Halt {
+    /// The slots that it misses are held by nobody any more: it needs a snapshot.
+    TooFarBehind {
+        /// The first slot that somebody holds, if anybody said so.
+        held_from: Watermark,
+    },
+    /// The state machine panicked.
+    Panicked {
+        /// In which slot.
+        slot: Slot,
+        /// At which command of that slot.
+        index: u32,
+        /// What it said.
+        message: String,
+    },
+    /// A chosen block is not a block.
+    Malformed {
+        /// In which slot.
+        slot: Slot,
+    },
+}
+
+impl Outbox {
+    /// Takes the messages out that may leave now, oldest first.
+    pub fn drain_sends(&mut self) -> impl Iterator<Item = To> + '_ {
+        self.sends.drain(..)
+    }
+
+    pub(crate) fn tell_gateway(&mut self, to: GatewayId, message: ToGateway) {
+        self.sends.push(To::Gateway(to, message));
+    }
+
+    pub(crate) fn tell_proposer(&mut self, to: ProposerId, message: ToProposer) {
+        self.sends.push(To::Proposer(to, message));
+    }
+
+    pub(crate) fn tell_proxy_leader(&mut self, to: ProxyLeaderId, message: ToProxyLeader) {
+        self.sends.push(To::ProxyLeader(to, message));
+    }
+
+    pub(crate) fn tell_acceptor(&mut self, to: AcceptorId, message: ToAcceptor) {
+        self.sends.push(To::Acceptor(to, message));
+    }
+
+    pub(crate) fn tell_replica(&mut self, to: ReplicaId, message: ToReplica) {
+        self.sends.push(To::Replica(to, message));
+    }
+
+    /// Sends to a proposer, but not before the next sync completes.
+    ///
+    /// source: R31
+    pub(crate) fn hold_to_proposer(&mut self, to: ProposerId, message: ToProposer) {
+        self.held.push(To::Proposer(to, message));
+    }
+
+    /// Sends to a proxy leader, but not before the next sync completes.
+    ///
+    /// source: R31
+    pub(crate) fn hold_to_proxy_leader(&mut self, to: ProxyLeaderId, message: ToProxyLeader) {
+        self.held.push(To::ProxyLeader(to, message));
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+}
+
+impl Replies {
+    /// Answers `caller` with `reply`, which reflects `slot`.
+    pub fn push(&mut self, caller: Caller, slot: Slot, reply: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(reply);
+        self.entries.push((caller, slot, Ok(start..self.bytes.len())));
+    }
+
+    /// Tells `caller` that there is no reply.
+    pub fn fail(&mut self, caller: Caller, why: Failure) {
+        self.entries.push((caller, Slot(0), Err(why)));
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All replies, oldest first, with the slot that each reflects.
+    pub fn iter(&self) -> impl Iterator<Item = (Caller, Slot, Result<&[u8], Failure>)> {
+        self.entries.iter().map(|(caller, slot, reply)| {
+            (*caller, *slot, reply.as_ref().map(|at| &self.bytes[at.clone()]).map_err(|e| *e))
+        })
+    }
+
+    /// Forgets them, keeping the room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+}

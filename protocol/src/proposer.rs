@@ -1,0 +1,791 @@
+//! The proposer: claims the log, then sequences.
+//!
+//! ```text
+//!            nobody heard         read and write         read quorum
+//!            for a while          quorum are quiet       is whole
+//!  Following ───────────▶ PreVote ──────────────▶ Phase1 ───────────▶ Phase2
+//!      ▲                     │                      │ │ ▲                │ │
+//!      └──── leader heard ───┘  ◀── no new page ────┘ │ └─ slot needed ──┘ │
+//!      ▲                                              │    (R8)            │
+//!      └────────── Nack of our ballot, a higher leader ────────────────────┘
+//!
+//!  input         when                       does                             says
+//!  Propose       leading                    next slot ← batch                P2a, to a proxy leader
+//!                not leading                                                 NotLeader
+//!  P1b           ballot is ours, a new page merges it                        P1a, for the next page
+//!                … and a read quorum whole  every recovered slot is open     P2a each, Heartbeat
+//!  Executed      f+1 replicas are further   closes slots                     P2a, for what waited
+//!  Nack          of our ballot              steps down                       NotLeader, for what waited
+//!  Heartbeat     of a higher ballot         notes it; a leader's: steps down
+//!  Need          slot is open                                                P2a, once more
+//!                slot is closed             Phase1 in a new ballot from it   P1a
+//!  Truncated     leading                    closes slots                     Truncated, to who needed it
+//! ```
+//!
+//! Could two proposers both believe that they lead? Yes, and it does no harm: a value is chosen only by a
+//! write quorum voting in one ballot; the later leader's read quorum has promised to refuse the earlier
+//! one's ballot, and what had been chosen before is in what that quorum reported.
+
+mod phase1;
+mod phase2;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use phase1::Phase1;
+use phase2::{Admission, Phase2};
+
+use crate::{
+    AcceptorId, AcceptorSet, Ballot, Batch, Cluster, Event, Executed, Form, FormationId, Formed,
+    Former, Heartbeat, HeartbeatAck, Identify, Incarnation, Latency, Listener, Membership, Nack,
+    Need, NotLeader, Outbox, P1b, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, ReplicaId, Rng,
+    Roster, Slot, Stage, Table, Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer,
+    ToProxyLeader, ToReplica, Truncated, Watcher,
+};
+
+/// One of the proposers; at most one at a time gets anything chosen.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Proposer {
+    cluster: Cluster,
+    id: ProposerId,
+    incarnation: Incarnation,
+    former: Former,
+    membership: Membership,
+    /// The largest ballot seen anywhere: the next campaign outbids it. Never goes down.
+    seen: Ballot,
+    /// Who leads, as far as we know.
+    leader: Option<ProposerId>,
+    /// When another leader or candidate was last heard.
+    heard_at: Option<Time>,
+    phase: Phase,
+    roster: Roster,
+    /// From asking for a slot to its execution by f+1 replicas.
+    latency: Latency,
+    /// Elections of ours in a row in which nothing was chosen: each doubles our patience (R28).
+    fruitless_elections: u32,
+    /// The last stamp given (R26). Never goes down.
+    stamp: Time,
+    rng: Rng,
+    timers: Timers,
+    counters: ProposerCounters,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Phase {
+    /// Somebody else leads, or nobody.
+    Following,
+    /// Asking whether a campaign would disturb anybody.
+    PreVote { nonce: u64, quiet: AcceptorSet },
+    /// Campaigning.
+    Phase1(Box<Phase1>),
+    /// Leading.
+    Phase2(Box<Phase2>),
+}
+
+/// What a proposer did.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct ProposerCounters {
+    /// Batches given a slot.
+    pub proposed: u64,
+    /// Slots sent to a proxy leader again.
+    pub resent: u64,
+    /// Holes filled with no-ops.
+    pub noops: u64,
+    /// Times it asked whether it might campaign.
+    pub pre_votes: u64,
+    /// Campaigns started.
+    pub campaigns: u64,
+    /// Campaigns won.
+    pub elections: u64,
+    /// Campaigns and reigns ended by a larger ballot.
+    pub preemptions: u64,
+    /// Campaigns for a slot that a replica could get from nobody (R8).
+    pub reruns: u64,
+    /// Batches refused because it does not lead.
+    pub not_leader: u64,
+    /// Attempts dropped because they were open already.
+    pub duplicates: u64,
+    /// Batches dropped because too many waited.
+    pub dropped: u64,
+    /// Messages of acceptors that are not the table's, or of another cluster.
+    pub foreign: u64,
+}
+
+impl Proposer {
+    /// Returns a proposer that knows of no cluster yet.
+    ///
+    /// `incarnation` must never have been used by this proposer before (R2). Back-off and nonces follow
+    /// from `seed`.
+    #[must_use]
+    pub fn new(
+        cluster: Cluster,
+        id: ProposerId,
+        incarnation: Incarnation,
+        seed: u64,
+        now: Time,
+    ) -> Self {
+        assert!(id.0 < cluster.proposers, "{id:?} is not in the cluster");
+        let mut rng = Rng::new(seed);
+        let nonce = rng.next_u64();
+        let mut timers = Timers::default();
+        timers.set(Timer::Formation, now);
+        Self {
+            id,
+            incarnation,
+            former: Former::new(cluster.quorums, cluster.f, cluster.replicas, nonce),
+            membership: Membership::new(cluster.quorum_digest()),
+            seen: Ballot::default(),
+            leader: None,
+            heard_at: None,
+            phase: Phase::Following,
+            roster: Roster::new(cluster.replicas, rng.next_u64()),
+            latency: Latency::default(),
+            fruitless_elections: 0,
+            stamp: Time(0),
+            rng,
+            timers,
+            counters: ProposerCounters::default(),
+            cluster,
+        }
+    }
+
+    /// Takes a message in.
+    pub fn on_message(&mut self, message: ToProposer, now: Time, out: &mut Outbox) {
+        match message {
+            ToProposer::ProbeAck(ack) => self.on_probe_ack(&ack, now, out),
+            ToProposer::Formed(formed) => self.on_formed(&formed, now, out),
+            ToProposer::PreVoteAck(ack) => self.on_pre_vote_ack(ack, now, out),
+            ToProposer::P1b(p1b) => self.on_p1b(p1b, now, out),
+            ToProposer::Nack(nack) => self.on_nack(nack, now, out),
+            ToProposer::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now, out),
+            ToProposer::HeartbeatAck(ack) => self.on_heartbeat_ack(ack, now),
+            ToProposer::Propose(batch) => self.on_propose(batch, now, out),
+            ToProposer::Truncated(truncated) => self.on_truncated(truncated, now, out),
+            ToProposer::Executed(executed) => self.on_executed(&executed, now, out),
+            ToProposer::Need(need) => self.on_need(need, now, out),
+        }
+    }
+
+    /// Formation: counts a memory.
+    ///
+    /// source: R4
+    pub fn on_probe_ack(&mut self, ack: &ProbeAck, now: Time, out: &mut Outbox) {
+        let probing = self.former.probe_nonce();
+        let next_nonce = self.rng.next_u64();
+        self.former.on_probe_ack(ack, next_nonce);
+        self.after_formation_step(now, out);
+        if self.former.probe_nonce() != probing
+            || (probing.is_some() && self.former.to_store().is_some())
+        {
+            self.form(now, out);
+        }
+    }
+
+    /// Formation: counts a stored table.
+    ///
+    /// source: R4
+    pub fn on_formed(&mut self, formed: &Formed, now: Time, out: &mut Outbox) {
+        self.former.on_formed(formed);
+        self.after_formation_step(now, out);
+    }
+
+    /// Campaigns once a read and a write quorum of acceptors have heard nobody for an election timeout:
+    /// whom we would depose would have been heard by one of them.
+    ///
+    /// source: R28
+    pub fn on_pre_vote_ack(&mut self, ack: PreVoteAck, now: Time, out: &mut Outbox) {
+        if !self.counts(ack.acceptor, ack.directory, out) {
+            return;
+        }
+        self.seen = self.seen.max(ack.promised);
+        let (nonce, quiet) = match &mut self.phase {
+            Phase::PreVote { nonce, quiet } => (nonce, quiet),
+            Phase::Phase2(phase2) => {
+                // We asked because we had fallen silent: somebody hears us, or has a better leader.
+                if ack.promised > phase2.ballot {
+                    return self.step_down(ack.promised, now, out);
+                }
+                return phase2.on_acceptor(ack.acceptor, now);
+            }
+            Phase::Following | Phase::Phase1(_) => return,
+        };
+        if ack.nonce != *nonce || !ack.is_quiet {
+            return;
+        }
+        quiet.insert(ack.acceptor);
+        let quorums = self.cluster.quorums;
+        if quorums.is_read_quorum(*quiet) && quorums.is_write_quorum(*quiet) {
+            let first = self.roster.executed_by_f_plus_1(self.cluster.f).first_open();
+            self.campaign(first, None, now, out);
+        }
+    }
+
+    /// Phase 1: takes in a page of a promise; the one that completes a read quorum ends it.
+    ///
+    /// source: R4, R6, \[CP §2.1\]
+    pub fn on_p1b(&mut self, p1b: P1b, now: Time, out: &mut Outbox) {
+        if !self.counts(p1b.acceptor, p1b.directory, out) {
+            return;
+        }
+        let Phase::Phase1(phase1) = &mut self.phase else {
+            return;
+        };
+        if p1b.ballot != phase1.ballot {
+            return; // an answer to a campaign since abandoned
+        }
+        let acceptor = p1b.acceptor;
+        if !phase1.on_page(p1b, now) {
+            return;
+        }
+        if phase1.is_whole(self.cluster.quorums) {
+            self.lead(now, out);
+        } else if let Some(p1a) = phase1.p1a_for(acceptor) {
+            out.tell_acceptor(acceptor, ToAcceptor::P1a(p1a));
+        }
+    }
+
+    /// Gives a batch the next slot, or says who might.
+    ///
+    /// source: R9, R24, \[CP §4.1\]
+    pub fn on_propose(&mut self, batch: Batch, now: Time, out: &mut Outbox) {
+        let Phase::Phase2(phase2) = &mut self.phase else {
+            return self.refuse(&batch, out);
+        };
+        if batch.id.gateway.0 >= self.cluster.gateways {
+            self.counters.foreign += 1;
+            return;
+        }
+        match phase2.admit(batch) {
+            Admission::Accepted => self.pump(now, out),
+            Admission::Duplicate => self.counters.duplicates += 1,
+            Admission::Dropped => self.counters.dropped += 1,
+        }
+    }
+
+    /// Steps down if it is our ballot that was refused.
+    ///
+    /// source: R13
+    pub fn on_nack(&mut self, nack: Nack, now: Time, out: &mut Outbox) {
+        self.seen = self.seen.max(nack.promised);
+        if self.ballot() == Some(nack.refused) && nack.refused < nack.promised {
+            self.counters.preemptions += 1;
+            self.step_down(nack.promised, now, out);
+        }
+    }
+
+    /// Notes who leads; a higher ballot that leads ends ours.
+    ///
+    /// source: R28
+    pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time, out: &mut Outbox) {
+        if !self.membership.join(&heartbeat.table) {
+            self.counters.foreign += 1;
+            return out.event(Event::Foreign { at: "proposer: heartbeat" });
+        }
+        self.former.on_standing(&heartbeat.table);
+        self.after_formation_step(now, out);
+        let ballot = heartbeat.ballot;
+        if ballot < self.seen {
+            return;
+        }
+        self.seen = ballot;
+        if self.ballot().is_some_and(|ours| ours >= ballot) {
+            return;
+        }
+        match heartbeat.stage {
+            Stage::Campaigning => self.heard_at = Some(now),
+            Stage::Leading => {
+                self.heard_at = Some(now);
+                self.leader = Some(ballot.proposer);
+                if self.ballot().is_some() {
+                    self.counters.preemptions += 1;
+                    self.step_down(ballot, now, out);
+                } else if matches!(self.phase, Phase::PreVote { .. }) {
+                    self.phase = Phase::Following;
+                }
+            }
+            Stage::Leaving => {
+                (self.heard_at, self.leader) = (None, None);
+                let turn = self.cluster.heartbeat_interval * u32::from(self.id.0);
+                self.timers.set(Timer::Election, now + turn);
+            }
+        }
+    }
+
+    /// Notes who hears us.
+    ///
+    /// source: R28
+    pub fn on_heartbeat_ack(&mut self, ack: HeartbeatAck, now: Time) {
+        let Phase::Phase2(phase2) = &mut self.phase else {
+            return;
+        };
+        if ack.ballot != phase2.ballot {
+            return;
+        }
+        match ack.from {
+            Listener::Acceptor(acceptor) => phase2.on_acceptor(acceptor, now),
+            Listener::ProxyLeader(proxy_leader) => phase2.on_proxy_leader(proxy_leader),
+        }
+    }
+
+    /// Notes how far a replica is: closes slots, and fills what there is credit for now.
+    ///
+    /// source: R5, R9, R29
+    pub fn on_executed(&mut self, executed: &Executed, now: Time, out: &mut Outbox) {
+        if let Some(nonce) = self.roster.on_executed(executed, now) {
+            let identify = Identify { watcher: Watcher::Proposer(self.id), nonce };
+            return out.tell_replica(executed.replica, ToReplica::Identify(identify));
+        }
+        let Phase::Phase2(phase2) = &mut self.phase else {
+            return;
+        };
+        if let Some(took) = phase2.close(&self.roster, now) {
+            self.latency.sample(took);
+            self.fruitless_elections = 0;
+            if std::mem::take(&mut phase2.is_silent) {
+                self.timers.set(Timer::Heartbeat, now);
+            }
+        }
+        self.pump(now, out);
+    }
+
+    /// Sees to a replica that can get a slot from nobody.
+    ///
+    /// An open slot is asked for again. One that we closed, or never covered, is not in our hands: to
+    /// know what was chosen there takes a phase 1 that covers it, in a new ballot. Until that is over,
+    /// or while one is under way, the question is dropped: it will come again.
+    ///
+    /// source: R8
+    pub fn on_need(&mut self, need: Need, now: Time, out: &mut Outbox) {
+        let Phase::Phase2(phase2) = &mut self.phase else {
+            return;
+        };
+        if self.roster.incarnation(need.replica) != Some(need.incarnation) {
+            return;
+        }
+        if !phase2.floor().covers(need.slot) {
+            return phase2.resend_one(need.slot, now, out);
+        }
+        if phase2.rerun.is_some() {
+            return;
+        }
+        self.counters.reruns += 1;
+        self.campaign(need.slot, Some((need.replica, need.incarnation)), now, out);
+    }
+
+    /// Closes what was chosen, executed and forgotten long ago.
+    ///
+    /// source: R10
+    pub fn on_truncated(&mut self, truncated: Truncated, now: Time, out: &mut Outbox) {
+        let Phase::Phase2(phase2) = &mut self.phase else {
+            return;
+        };
+        if truncated.ballot != phase2.ballot {
+            return;
+        }
+        if let Some(rerun) = phase2.rerun {
+            out.tell_replica(rerun.replica, ToReplica::Truncated(truncated));
+        }
+        phase2.on_truncated(truncated.truncated);
+        self.pump(now, out);
+    }
+
+    /// Does what a timer asks for.
+    pub fn on_timeout(&mut self, timer: Timer, now: Time, out: &mut Outbox) {
+        match timer {
+            Timer::Formation => self.form(now, out),
+            Timer::Heartbeat => self.heartbeat(now, out),
+            Timer::Election => self.election(now, out),
+            Timer::Phase1 => self.resend_p1a(now, out),
+            Timer::Resend => self.resend(now, out),
+            Timer::Retry
+            | Timer::Probe
+            | Timer::Gap
+            | Timer::Report
+            | Timer::Batch
+            | Timer::Deadline => unreachable!("a proposer never sets {timer:?}"),
+        }
+    }
+
+    /// Hands over before a planned stop: tells the others not to wait for an election timeout.
+    ///
+    /// source: R28, "a leader told to stop announces a hand-over first"
+    pub fn leave(&mut self, out: &mut Outbox) {
+        if let (Some(ballot), Some(table)) = (self.ballot(), self.membership.table().cloned()) {
+            self.say_heartbeat(ballot, Stage::Leaving, &table, out);
+        }
+        self.give_up(out);
+        self.timers.clear();
+    }
+
+    /// Asserts what must hold between any two messages.
+    pub fn validate(&self) {
+        if let Some(ballot) = self.ballot() {
+            assert!(self.former.standing().is_some(), "campaigned without a table");
+            let is_ours = (ballot.proposer, ballot.incarnation) == (self.id, self.incarnation);
+            assert!(is_ours, "campaigned in somebody else's ballot {ballot}");
+            assert!(ballot <= self.seen, "our own ballot was not seen");
+        }
+        if let Phase::Phase2(phase2) = &self.phase {
+            phase2.validate();
+            let is_watched = self.timers.is_set(Timer::Resend) || !phase2.has_open();
+            assert!(is_watched, "open slots and no timer");
+        }
+    }
+
+    /// Its timers.
+    pub fn timers(&mut self) -> &mut Timers {
+        &mut self.timers
+    }
+
+    /// The formation it belongs to.
+    #[must_use]
+    pub fn formation(&self) -> Option<FormationId> {
+        self.membership.formation()
+    }
+
+    /// Which proposer it is.
+    #[must_use]
+    pub fn id(&self) -> ProposerId {
+        self.id
+    }
+
+    /// Whether it leads, as far as it knows.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        matches!(self.phase, Phase::Phase2(_))
+    }
+
+    /// The ballot it campaigns or leads in.
+    #[must_use]
+    pub fn ballot(&self) -> Option<Ballot> {
+        match &self.phase {
+            Phase::Following | Phase::PreVote { .. } => None,
+            Phase::Phase1(phase1) => Some(phase1.ballot),
+            Phase::Phase2(phase2) => Some(phase2.ballot),
+        }
+    }
+
+    /// The first slot it would fill next, while it leads.
+    #[must_use]
+    pub fn next_slot(&self) -> Option<Slot> {
+        match &self.phase {
+            Phase::Following | Phase::PreVote { .. } | Phase::Phase1(_) => None,
+            Phase::Phase2(phase2) => Some(phase2.next()),
+        }
+    }
+
+    /// What it did.
+    #[must_use]
+    pub fn counters(&self) -> ProposerCounters {
+        self.counters
+    }
+
+    /// Asks for the memories, or tables, that formation misses.
+    fn form(&mut self, now: Time, out: &mut Outbox) {
+        if self.former.standing().is_some() {
+            return;
+        }
+        self.timers.set(Timer::Formation, now + self.cluster.heartbeat_interval);
+        if let Some(nonce) = self.former.probe_nonce() {
+            let quorum_digest = self.cluster.quorum_digest();
+            let probe = Probe { proposer: self.id, nonce, quorum_digest };
+            for acceptor in self.cluster.quorums.acceptors().iter() {
+                out.tell_acceptor(acceptor, ToAcceptor::Probe(probe));
+            }
+            for replica in self.roster.replicas() {
+                out.tell_replica(replica, ToReplica::Probe(probe));
+            }
+        }
+        if let Some((table, missing)) = self.former.to_store() {
+            for acceptor in missing.iter() {
+                let form = Form { proposer: self.id, table: Arc::clone(table) };
+                out.tell_acceptor(acceptor, ToAcceptor::Form(form));
+            }
+        }
+    }
+
+    /// Joins the table once it stands; proposer 0 then campaigns at once, the others in their turn.
+    fn after_formation_step(&mut self, now: Time, out: &mut Outbox) {
+        let Some(table) = self.former.standing() else { return };
+        let is_new = self.membership.table().is_none();
+        if is_new && self.membership.join(&Arc::clone(table)) {
+            let formation = table.id();
+            out.event(Event::Formed { proposer: self.id, formation });
+        }
+        if !self.timers.is_set(Timer::Election) {
+            let turn = self.cluster.election_stagger * u32::from(self.id.0);
+            self.timers.set(Timer::Election, now + turn);
+            self.timers.stop(Timer::Formation);
+        }
+    }
+
+    /// Nobody was heard for a while: asks whether we may campaign.
+    ///
+    /// source: R28
+    fn election(&mut self, now: Time, out: &mut Outbox) {
+        let cluster = &self.cluster;
+        let again = cluster.election_timeout / 2 + self.rng.up_to(cluster.election_stagger);
+        self.timers.set(Timer::Election, now + again);
+        if self.ballot().is_some() || self.membership.table().is_none() {
+            return;
+        }
+        let patience = cluster.election_timeout + cluster.election_stagger * u32::from(self.id.0);
+        if let Some(heard_at) = self.heard_at.filter(|at| now.since(*at) < patience) {
+            return self.timers.set(Timer::Election, heard_at + patience);
+        }
+        self.leader = None;
+        self.counters.pre_votes += 1;
+        let nonce = self.rng.next_u64();
+        self.phase = Phase::PreVote { nonce, quiet: AcceptorSet::default() };
+        self.say_pre_vote(nonce, out);
+    }
+
+    fn say_pre_vote(&self, nonce: u64, out: &mut Outbox) {
+        for acceptor in self.cluster.quorums.acceptors().iter() {
+            let pre_vote = PreVote { proposer: self.id, nonce };
+            out.tell_acceptor(acceptor, ToAcceptor::PreVote(pre_vote));
+        }
+    }
+
+    /// Starts phase 1 in a ballot larger than any seen, over all slots from `first` on.
+    ///
+    /// `first` is what f+1 replicas have executed, or, in a rerun, the slot that a replica needs. An old
+    /// reign's open slots are dropped: what of them was chosen, phase 1 finds.
+    ///
+    /// source: R5, R8, \[CP §2.1\]
+    fn campaign(
+        &mut self,
+        first: Slot,
+        rerun_for: Option<(ReplicaId, Incarnation)>,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let Some(table) = self.membership.table().cloned() else { return };
+        self.give_up(out);
+        let round = self.seen.round + 1;
+        let ballot = Ballot { round, proposer: self.id, incarnation: self.incarnation };
+        assert!(ballot > self.seen, "{ballot} does not outbid {}", self.seen);
+        self.seen = ballot;
+        self.counters.campaigns += 1;
+        let acceptors = self.cluster.quorums.acceptors_count();
+        let phase1 = Phase1::new(ballot, first, acceptors, now, rerun_for);
+        self.phase = Phase::Phase1(Box::new(phase1));
+        self.say_heartbeat(ballot, Stage::Campaigning, &table, out);
+        self.timers.set(Timer::Heartbeat, now + self.cluster.heartbeat_interval);
+        self.resend_p1a(now, out);
+    }
+
+    /// Asks for the pages that phase 1 misses; gives up when nothing new has come for an election
+    /// timeout: another may be luckier.
+    ///
+    /// source: R5, R28
+    fn resend_p1a(&mut self, now: Time, out: &mut Outbox) {
+        let Phase::Phase1(phase1) = &self.phase else {
+            return;
+        };
+        if now.since(phase1.progress_at) >= self.cluster.election_timeout {
+            let ballot = phase1.ballot;
+            out.event(Event::CampaignFailed { ballot });
+            self.fruitless_elections += 1;
+            self.give_up(out);
+            return self.back_off(now);
+        }
+        for acceptor in self.cluster.quorums.acceptors().iter() {
+            if let Some(p1a) = phase1.p1a_for(acceptor) {
+                out.tell_acceptor(acceptor, ToAcceptor::P1a(p1a));
+            }
+        }
+        self.timers.set(Timer::Phase1, now + 2 * self.cluster.resend_min);
+    }
+
+    /// Ends phase 1: every slot that it covers and somebody voted in, or that lies between such, is
+    /// proposed anew in our ballot. This happens once a ballot, because the campaign ends here.
+    ///
+    /// source: R7
+    fn lead(&mut self, now: Time, out: &mut Outbox) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Following);
+        let Phase::Phase1(phase1) = phase else { unreachable!("only a candidate is elected") };
+        let (ballot, first, rerun_for) = (phase1.ballot, phase1.first(), phase1.rerun_for);
+        let recovered = phase1.finish();
+        let noops = recovered.values.iter().filter(|v| v.is_none()).count() as u64;
+        let stamps = recovered.values.iter().flatten().map(|value| value.stamp);
+        self.stamp = stamps.fold(self.stamp, Time::max);
+        if let (Some((replica, _)), None) = (rerun_for, recovered.rerun_for) {
+            let truncated = Truncated { slot: first, ballot, truncated: recovered.truncated };
+            out.tell_replica(replica, ToReplica::Truncated(truncated));
+        }
+        let phase2 = Phase2::new(&self.cluster, ballot, recovered, self.stamp, now);
+        self.counters.elections += 1;
+        self.counters.noops += noops;
+        self.leader = Some(self.id);
+        out.event(Event::Elected { ballot, first, next: phase2.next(), noops });
+        self.phase = Phase::Phase2(Box::new(phase2));
+        self.timers.stop(Timer::Phase1);
+        self.heartbeat(now, out);
+        self.pump(now, out);
+    }
+
+    /// Asks for all slots there is credit for.
+    fn pump(&mut self, now: Time, out: &mut Outbox) {
+        let Phase::Phase2(phase2) = &mut self.phase else {
+            return;
+        };
+        self.stamp = self.stamp.max(now);
+        self.counters.proposed += phase2.pump(&self.roster, self.stamp, now, out);
+        match phase2.resend_at(&self.latency) {
+            // Only ever later than what is set: the timer looks again when it fires.
+            Some(at) => self.timers.set_if_unset(Timer::Resend, at),
+            None => self.timers.stop(Timer::Resend),
+        }
+    }
+
+    /// Asks again for slots that make no progress.
+    ///
+    /// source: R9
+    fn resend(&mut self, now: Time, out: &mut Outbox) {
+        let Phase::Phase2(phase2) = &mut self.phase else {
+            return;
+        };
+        let due = phase2.resend_at(&self.latency);
+        if due.is_some_and(|at| at <= now) {
+            self.counters.resent += phase2.resend(now, out);
+        }
+        if let Some(at) = phase2.resend_at(&self.latency) {
+            self.timers.set(Timer::Resend, at);
+        }
+        // A silent replica gives its credit up with time, not with a message.
+        self.pump(now, out);
+    }
+
+    /// Says that we are here, to everybody; or falls silent, if that only keeps a better one away.
+    ///
+    /// source: R28
+    fn heartbeat(&mut self, now: Time, out: &mut Outbox) {
+        let Some(table) = self.membership.table().cloned() else { return };
+        let ballot = match &self.phase {
+            Phase::Following | Phase::PreVote { .. } => return,
+            Phase::Phase1(phase1) => {
+                self.say_heartbeat(phase1.ballot, Stage::Campaigning, &table, out);
+                return self.timers.set(Timer::Heartbeat, now + self.cluster.heartbeat_interval);
+            }
+            Phase::Phase2(phase2) => phase2.ballot,
+        };
+        self.timers.set(Timer::Heartbeat, now + self.cluster.heartbeat_interval);
+        let is_useless = self.is_useless(now);
+        let Phase::Phase2(phase2) = &mut self.phase else {
+            return;
+        };
+        let was_silent = std::mem::replace(&mut phase2.is_silent, is_useless);
+        if !is_useless {
+            self.say_heartbeat(ballot, Stage::Leading, &table, out);
+        } else {
+            if !was_silent {
+                out.event(Event::Silenced { ballot });
+            }
+            // Whether acceptors are back is asked in a way that does not count as being heard.
+            self.say_pre_vote(0, out);
+        }
+    }
+
+    /// Whether no read quorum hears us, or nothing gets chosen although something is open.
+    ///
+    /// source: R28
+    fn is_useless(&self, now: Time) -> bool {
+        let Phase::Phase2(phase2) = &self.phase else {
+            return false;
+        };
+        let timeout = self.cluster.election_timeout;
+        let heard = phase2.acceptors_heard_at.iter().zip(0..);
+        let hearing: AcceptorSet = heard
+            .filter(|(at, _)| now.since(**at) < timeout)
+            .map(|(_, acceptor)| AcceptorId(acceptor))
+            .collect();
+        let measured = self.latency.timeout(3, Duration::ZERO, self.cluster.resend_max * 8);
+        let patience = (2 * timeout).max(measured) * (1 << self.fruitless_elections.min(6));
+        let is_stalled = phase2.stalled_since().is_some_and(|since| now.since(since) >= patience);
+        is_stalled || !self.cluster.quorums.is_read_quorum(hearing)
+    }
+
+    fn say_heartbeat(&self, ballot: Ballot, stage: Stage, table: &Arc<Table>, out: &mut Outbox) {
+        let executed = self.roster.executed_by_f_plus_1(self.cluster.f);
+        let heartbeat = || Heartbeat { ballot, stage, executed, table: Arc::clone(table) };
+        for acceptor in self.cluster.quorums.acceptors().iter() {
+            out.tell_acceptor(acceptor, ToAcceptor::Heartbeat(heartbeat()));
+        }
+        for proposer in self.cluster.all_proposers().filter(|p| *p != self.id) {
+            out.tell_proposer(proposer, ToProposer::Heartbeat(heartbeat()));
+        }
+        for proxy_leader in self.cluster.all_proxy_leaders() {
+            out.tell_proxy_leader(proxy_leader, ToProxyLeader::Heartbeat(heartbeat()));
+        }
+        for replica in self.roster.replicas() {
+            out.tell_replica(replica, ToReplica::Heartbeat(heartbeat()));
+        }
+        for gateway in (0..self.cluster.gateways).map(crate::GatewayId) {
+            out.tell_gateway(gateway, ToGateway::Heartbeat(heartbeat()));
+        }
+    }
+
+    /// Ends a campaign or reign that a larger ballot has overtaken.
+    fn step_down(&mut self, promised: Ballot, now: Time, out: &mut Outbox) {
+        if let Some(ballot) = self.ballot() {
+            out.event(Event::SteppedDown { ballot, promised });
+        }
+        self.leader = Some(promised.proposer).filter(|winner| *winner != self.id);
+        self.give_up(out);
+        self.heard_at = Some(now);
+        self.back_off(now);
+    }
+
+    /// Drops whatever belongs to the campaign or reign: open slots, timers, and what waits for a slot,
+    /// whose gateways are told.
+    ///
+    /// source: R9
+    fn give_up(&mut self, out: &mut Outbox) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Following);
+        for timer in [Timer::Heartbeat, Timer::Phase1, Timer::Resend] {
+            self.timers.stop(timer);
+        }
+        if let Phase::Phase2(mut phase2) = phase {
+            if !phase2.has_chosen {
+                self.fruitless_elections += 1;
+            }
+            for batch in phase2.drain_queue() {
+                self.refuse(&batch, out);
+            }
+        }
+    }
+
+    fn refuse(&mut self, batch: &Batch, out: &mut Outbox) {
+        self.counters.not_leader += 1;
+        let hint = self.leader.filter(|leader| *leader != self.id);
+        let (proposer, attempt) = (self.id, batch.attempt);
+        let not_leader = NotLeader { proposer, batch: batch.id, attempt, hint };
+        out.tell_gateway(batch.id.gateway, ToGateway::NotLeader(not_leader));
+    }
+
+    fn back_off(&mut self, now: Time) {
+        let cluster = &self.cluster;
+        let turn = cluster.election_stagger * u32::from(self.id.0);
+        let wait = cluster.election_timeout + turn + self.rng.up_to(cluster.election_stagger);
+        self.timers.set(Timer::Election, now + wait);
+    }
+
+    /// Whether `acceptor` with this memory is the table's; if not, it has forgotten, and says nothing
+    /// that counts.
+    ///
+    /// source: R4
+    fn counts(
+        &mut self,
+        acceptor: AcceptorId,
+        directory: crate::DirectoryId,
+        out: &mut Outbox,
+    ) -> bool {
+        let counts = self.membership.names(acceptor, directory);
+        if !counts {
+            self.counters.foreign += 1;
+            out.event(Event::Forgotten { acceptor });
+        }
+        counts
+    }
+}

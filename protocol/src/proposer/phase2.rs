@@ -1,0 +1,408 @@
+//! Phase 2: giving batches slots, and seeing to it that they are chosen.
+//!
+//! ```text
+//!      floor              sent                next          ring
+//!        ▼                 ▼                   ▼              ▼
+//!  ──────┬─────────────────┬───────────────────┬ ─ ─ ─ ─ ─ ─ ─┐
+//!  closed│ open, asked for │ recovered, waiting│  free        │
+//!  ──────┴─────────────────┴───────────────────┴ ─ ─ ─ ─ ─ ─ ─┘
+//! ```
+//!
+//! `floor` follows what f+1 replicas have executed; in a rerun (R8) it follows the replica that asked.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::{
+    AcceptorId, Ballot, Batch, BatchId, Cluster, Incarnation, Latency, Outbox, P2a, ProxyLeaderId,
+    ReplicaId, Roster, Slot, Time, ToProxyLeader, Value, Watermark, Window,
+};
+
+use super::phase1::Recovered;
+
+/// How many open slots are asked for again at once where no proxy leader can be blamed.
+const RESEND_SLOTS_MAX: u64 = 64;
+
+/// A reign.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Phase2 {
+    cluster: Cluster,
+    pub(super) ballot: Ballot,
+    /// Everything below is closed: executed by f+1 replicas, or not ours to propose.
+    floor: Watermark,
+    /// Everything below has been asked for at least once.
+    sent: Watermark,
+    /// The first free slot. Only goes up: a slot gets one value in our ballot (R7).
+    next: Slot,
+    open: Window<Open>,
+    /// Batches that wait for credit.
+    queue: VecDeque<Batch>,
+    recent: Recent,
+    /// When each acceptor, and each proxy leader, last acknowledged a heartbeat.
+    pub(super) acceptors_heard_at: Box<[Time]>,
+    /// Proxy leaders that let a slot stall and have not been heard since.
+    suspects: Vec<ProxyLeaderId>,
+    pub(super) rerun: Option<Rerun>,
+    /// When the floor last rose, or the first open slot was asked for.
+    progress_at: Time,
+    /// When that was, or the last resend since.
+    waiting_since: Time,
+    /// Resends since progress.
+    attempt: u32,
+    pub(super) has_chosen: bool,
+    /// Whether it has stopped its heartbeats, so that another may try (R28).
+    pub(super) is_silent: bool,
+}
+
+/// A slot that f+1 replicas have not executed yet.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Open {
+    value: Value,
+    via: ProxyLeaderId,
+    asked_at: Time,
+}
+
+/// A second look at slots that f+1 replicas have executed, for one that can get them from nobody.
+///
+/// source: R8
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Rerun {
+    pub(super) replica: ReplicaId,
+    pub(super) incarnation: Incarnation,
+    /// The bound of what it is about.
+    until: Watermark,
+}
+
+/// What a reign has to say about one batch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Admission {
+    /// It has a slot, or will get one.
+    Accepted,
+    /// The same attempt is open already (R24).
+    Duplicate,
+    /// There is no room for it (R29).
+    Dropped,
+}
+
+/// Which attempts of which batches were given slots of late: for each gateway a ring by batch number.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Recent {
+    places: Box<[Option<(BatchId, u32, Slot)>]>,
+    per_gateway: usize,
+}
+
+impl Phase2 {
+    /// Starts to reign over what phase 1 found: every recovered slot is open, with its value or a no-op,
+    /// and this happens once.
+    ///
+    /// source: R7
+    pub(super) fn new(
+        cluster: &Cluster,
+        ballot: Ballot,
+        recovered: Recovered,
+        noop_stamp: Time,
+        now: Time,
+    ) -> Self {
+        let Recovered { base, values, rerun_for, .. } = recovered;
+        let mut open = Window::new(2 * cluster.ring_slots());
+        let mut next = base;
+        for value in values {
+            let value = value.unwrap_or_else(|| Value::noop(noop_stamp));
+            open.insert(next, Open { value, via: ProxyLeaderId(0), asked_at: now });
+            next = next.next();
+        }
+        assert!(next.0 - base.0 <= open.capacity(), "recovered more slots than a ring holds");
+        let floor = Watermark(base.0);
+        let rerun = rerun_for.map(|(replica, incarnation)| Rerun {
+            replica,
+            incarnation,
+            until: Watermark(next.0),
+        });
+        Self {
+            ballot,
+            floor,
+            sent: floor,
+            next,
+            open,
+            queue: VecDeque::new(),
+            recent: Recent::new(cluster),
+            acceptors_heard_at: vec![now; cluster.quorums.acceptors_count().into()].into(),
+            suspects: Vec::new(),
+            rerun,
+            progress_at: now,
+            waiting_since: now,
+            attempt: 0,
+            has_chosen: false,
+            is_silent: false,
+            cluster: cluster.clone(),
+        }
+    }
+
+    /// Takes a batch in: it gets the next free slot, now or when there is credit.
+    ///
+    /// source: R24, R29
+    pub(super) fn admit(&mut self, batch: Batch) -> Admission {
+        let is_queued = |queued: &Batch| queued.id == batch.id && queued.attempt == batch.attempt;
+        if self.recent.is_open(&batch, self.floor) || self.queue.iter().any(is_queued) {
+            return Admission::Duplicate;
+        }
+        let most = usize::from(self.cluster.gateways) * self.cluster.batches_in_flight_max as usize;
+        if self.queue.len() >= most {
+            return Admission::Dropped;
+        }
+        self.queue.push_back(batch);
+        Admission::Accepted
+    }
+
+    /// Asks for every slot that there is credit for: recovered ones first, then new ones for what waits
+    /// in the queue. Returns how many new slots were filled.
+    ///
+    /// source: R29, \[CP §3.1\]
+    pub(super) fn pump(
+        &mut self,
+        roster: &Roster,
+        stamp: Time,
+        now: Time,
+        out: &mut Outbox,
+    ) -> u64 {
+        if self.queue.is_empty() && self.sent.first_open() == self.next {
+            return 0;
+        }
+        let limit = self.credit(roster, now);
+        if self.floor.0 == self.sent.0 {
+            // Nothing was under way: the wait starts here.
+            (self.progress_at, self.waiting_since) = (now, now);
+        }
+        while self.sent.first_open() < self.next && self.sent < limit {
+            self.ask(self.sent.first_open(), now, out);
+            self.sent.0 += 1;
+        }
+        let before = self.next;
+        while self.sent.first_open() == self.next && self.sent < limit {
+            let Some(batch) = self.queue.pop_front() else { break };
+            let slot = self.next;
+            self.recent.note(&batch, slot);
+            let value = Value { stamp, content: crate::Content::Batch(batch) };
+            self.open.insert(slot, Open { value, via: ProxyLeaderId(0), asked_at: now });
+            self.next = slot.next();
+            self.ask(slot, now, out);
+            self.sent = Watermark(self.next.0);
+        }
+        self.next.0 - before.0
+    }
+
+    /// Closes what f+1 replicas have executed; in a rerun, what the asker has. Returns how long the last
+    /// slot closed took, if one did.
+    ///
+    /// source: R8, R9
+    pub(super) fn close(&mut self, roster: &Roster, now: Time) -> Option<Duration> {
+        let mut executed = roster.executed_by_f_plus_1(self.cluster.f);
+        if let Some(rerun) = self.rerun {
+            let asker = roster.executed(rerun.replica);
+            let is_current = roster.incarnation(rerun.replica) == Some(rerun.incarnation);
+            let is_silent = now.since(roster.heard_at(rerun.replica)) > self.cluster.replica_grace;
+            if !is_current || is_silent || asker >= rerun.until {
+                self.rerun = None;
+            } else {
+                executed = executed.min(asker);
+            }
+        }
+        // Beyond `sent` others have executed what we never asked for: a larger ballot's, or a rerun's.
+        let to = executed.min(Watermark(self.next.0));
+        if to <= self.floor {
+            return None;
+        }
+        let last = Slot(to.0 - 1);
+        let took = self.open.at(last).map(|open| now.since(open.asked_at));
+        self.open.remove_range(self.floor, to);
+        self.floor = to;
+        self.sent.raise(to);
+        (self.progress_at, self.waiting_since) = (now, now);
+        self.attempt = 0;
+        self.has_chosen = true;
+        took
+    }
+
+    /// Asks again for what makes no progress. Where another proxy leader is left to try, the one whose
+    /// slot holds all others up is suspected, and all of its slots go elsewhere.
+    ///
+    /// Ballot and value are the slot's own: a resend never reads the current ones, and a reign has but
+    /// one ballot.
+    ///
+    /// source: R9, R12
+    pub(super) fn resend(&mut self, now: Time, out: &mut Outbox) -> u64 {
+        let Some(stalled) = self.open.at(self.floor.first_open()) else { return 0 };
+        let blamed = stalled.via;
+        self.attempt += 1;
+        self.waiting_since = now;
+        let may_blame =
+            self.cluster.proxy_leaders_of(self.ballot.proposer).len() > self.suspects.len() + 1;
+        let is_new = may_blame && !self.suspects.contains(&blamed);
+        if is_new {
+            self.suspects.push(blamed);
+        }
+        let most = if is_new { u64::MAX } else { RESEND_SLOTS_MAX };
+        let mut resent = 0;
+        for slot in (self.floor.0..self.sent.0).map(Slot) {
+            let Some(open) = self.open.at(slot) else { continue };
+            if resent >= most {
+                break;
+            }
+            if !is_new || open.via == blamed || slot == self.floor.first_open() {
+                self.ask(slot, now, out);
+                resent += 1;
+            }
+        }
+        resent
+    }
+
+    /// Asks once more for `slot`, which some replica misses.
+    pub(super) fn resend_one(&mut self, slot: Slot, now: Time, out: &mut Outbox) {
+        if self.sent.covers(slot) && self.open.at(slot).is_some() {
+            self.ask(slot, now, out);
+        }
+    }
+
+    /// Closes a slot that was chosen and forgotten long ago, value unknown: every slot below the
+    /// truncation is.
+    ///
+    /// source: R10
+    pub(super) fn on_truncated(&mut self, truncated: Watermark) {
+        let to = truncated.min(Watermark(self.next.0));
+        if to > self.floor {
+            self.open.remove_range(self.floor, to);
+            self.floor = to;
+            self.sent.raise(to);
+            self.rerun = None;
+        }
+    }
+
+    /// Hears a proxy leader: it is alive.
+    pub(super) fn on_proxy_leader(&mut self, proxy_leader: ProxyLeaderId) {
+        self.suspects.retain(|suspect| *suspect != proxy_leader);
+    }
+
+    /// Hears an acceptor.
+    pub(super) fn on_acceptor(&mut self, acceptor: AcceptorId, now: Time) {
+        self.acceptors_heard_at[usize::from(acceptor.0)] = now;
+    }
+
+    /// Takes the batches out that have no slot.
+    pub(super) fn drain_queue(&mut self) -> impl Iterator<Item = Batch> + '_ {
+        self.queue.drain(..)
+    }
+
+    /// Whether some slot is asked for and not closed.
+    pub(super) fn has_open(&self) -> bool {
+        self.floor < self.sent
+    }
+
+    /// When the next resend is due, by `latency`.
+    pub(super) fn resend_at(&self, latency: &Latency) -> Option<Time> {
+        let (least, most) = (2 * self.cluster.resend_min, self.cluster.resend_max);
+        self.has_open().then(|| self.waiting_since + latency.timeout(self.attempt, least, most))
+    }
+
+    /// Since when nothing was executed although something is open.
+    pub(super) fn stalled_since(&self) -> Option<Time> {
+        self.has_open().then_some(self.progress_at)
+    }
+
+    /// The bound below which everything is closed.
+    pub(super) fn floor(&self) -> Watermark {
+        self.floor
+    }
+
+    /// The first free slot.
+    pub(super) fn next(&self) -> Slot {
+        self.next
+    }
+
+    pub(super) fn validate(&self) {
+        assert!(self.floor <= self.sent && self.sent.0 <= self.next.0, "floor ≤ sent ≤ next");
+        assert!(self.next.0 - self.floor.0 <= self.open.capacity(), "open slots outgrow the ring");
+        for slot in self.floor.0..self.next.0 {
+            assert!(self.open.at(Slot(slot)).is_some(), "s{slot} is open and has no value");
+        }
+        let most = usize::from(self.cluster.gateways) * self.cluster.batches_in_flight_max as usize;
+        assert!(self.queue.len() <= most, "{} batches wait", self.queue.len());
+    }
+
+    /// The bound on slots to ask for: one window beyond the slowest replica that holds credit, and never
+    /// beyond what the ring has room for.
+    ///
+    /// A replica holds credit while it is within a window of what f+1 have executed and was heard within
+    /// `replica_grace`; whoever lags more is to be brought up in another way. That f+1-th watermark itself
+    /// always holds, silent or not: acceptors keep, and the leader reproposes, all that is above it.
+    ///
+    /// source: R29
+    fn credit(&self, roster: &Roster, now: Time) -> Watermark {
+        let executed = roster.executed_by_f_plus_1(self.cluster.f);
+        let window = u64::from(self.cluster.slot_window);
+        let holds = |replica: &ReplicaId| {
+            let is_near = roster.executed(*replica).0 + window >= executed.0;
+            let is_heard = now.since(roster.heard_at(*replica)) <= self.cluster.replica_grace;
+            roster.incarnation(*replica).is_some() && is_near && is_heard
+        };
+        let slowest = roster.replicas().filter(holds).map(|r| roster.executed(r)).min();
+        let base = slowest.map_or(executed, |slowest| slowest.min(executed));
+        // In a rerun the asker is behind all of them: recovered slots go at its pace.
+        let base = if self.rerun.is_some_and(|r| self.sent < r.until) { self.floor } else { base };
+        Watermark((base.0 + window).min(self.floor.0 + self.open.capacity()))
+    }
+
+    /// Sends `slot` to its proxy leader, or, from the second time on, to another.
+    fn ask(&mut self, slot: Slot, now: Time, out: &mut Outbox) {
+        let via = self.proxy_leader_for(slot);
+        let Some(open) = self.open.at_mut(slot) else { return };
+        (open.via, open.asked_at) = (via, now);
+        let p2a = P2a { ballot: self.ballot, slot, via, value: open.value.clone() };
+        out.tell_proxy_leader(via, ToProxyLeader::P2a(p2a));
+    }
+
+    /// The proxy leader of `slot`: they take turns by slot, and by attempt, leaving out suspects while
+    /// there are others.
+    ///
+    /// source: \[seed\], "slot % proxies"
+    fn proxy_leader_for(&self, slot: Slot) -> ProxyLeaderId {
+        let ours = self.cluster.proxy_leaders_of(self.ballot.proposer);
+        let count = u64::try_from(ours.len()).unwrap_or(u64::MAX);
+        let turn = slot.0.wrapping_add(u64::from(self.attempt)) % count;
+        let in_turn = |i: u64| {
+            let offset = u8::try_from((turn + i) % count).unwrap_or(0);
+            ProxyLeaderId(ours.start + offset)
+        };
+        if self.suspects.is_empty() {
+            return in_turn(0);
+        }
+        let healthy = (0..count).map(in_turn).find(|p| !self.suspects.contains(p));
+        healthy.unwrap_or_else(|| in_turn(0))
+    }
+}
+
+impl Recent {
+    fn new(cluster: &Cluster) -> Self {
+        let per_gateway = (2 * cluster.batches_in_flight_max).next_power_of_two() as usize;
+        let places = vec![None; per_gateway * usize::from(cluster.gateways)].into();
+        Self { places, per_gateway }
+    }
+
+    /// Whether this very attempt was given a slot that is still open.
+    fn is_open(&self, batch: &Batch, floor: Watermark) -> bool {
+        let place = &self.places[self.place(batch.id)];
+        place.is_some_and(|(id, attempt, slot)| {
+            id == batch.id && attempt == batch.attempt && !floor.covers(slot)
+        })
+    }
+
+    fn note(&mut self, batch: &Batch, slot: Slot) {
+        self.places[self.place(batch.id)] = Some((batch.id, batch.attempt, slot));
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "masked to below the ring's size")]
+    fn place(&self, id: BatchId) -> usize {
+        let gateway = usize::from(id.gateway.0) * self.per_gateway;
+        assert!(gateway < self.places.len(), "{:?} is not in the cluster", id.gateway);
+        gateway + (id.number & (self.per_gateway as u64 - 1)) as usize
+    }
+}

@@ -1,0 +1,451 @@
+//! The replica: executes the log in slot order, and answers.
+//!
+//! ```text
+//!  input      when                             does                          says
+//!  Chosen     slot = executed                  executes it, and what follows Results, if named to answer
+//!             executed < slot < + window       log[slot] ←                   nothing
+//!             below, or beyond the window      counts it                     nothing
+//!  Heartbeat  others have executed more        waits, then asks them         Executed, to the leader
+//!  Fetch      it still holds the slots                                       Fetched
+//!  Fetched    of the slot it misses            as if chosen                  Fetch, for the next ones
+//!  Identify   always                                                         Executed, with the nonce
+//!  Ask        the batch was executed                                         Results
+//!             it was not                                                     NotExecuted
+//!  Gap        a slot is missing since a while                                Fetch, to a peer in turn;
+//!                                                                            Need, to the leader
+//!  Truncated  and no peer has it either        halts                         nothing, loudly
+//!  Report     has executed more                                              Executed, to all watchers
+//! ```
+//!
+//! What it executes, it knows to be chosen: from a proxy leader that counted a write quorum, or from a
+//! peer that executed it. One acceptor's vote proves nothing, however low the slot (R15).
+
+use crate::executor::{Executor, Known};
+use crate::{
+    AcceptorId, Ask, Ballot, Chosen, Cluster, DirectoryId, Event, Executed, Fetch, Fetched,
+    FormationId, Halt, Heartbeat, Identify, Incarnation, Membership, Need, NotExecuted, Outbox,
+    Probe, ProbeAck, ProposerId, Rememberer, ReplicaId, Results, Slot, StateMachine, Time, Timer,
+    Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark,
+    Window,
+};
+
+/// How often every peer is asked for a slot before a replica believes that none will ever have it.
+const PATIENCE_ROUNDS: u32 = 4;
+
+/// One replica of the state machine.
+#[derive(Debug)]
+pub struct Replica<M> {
+    cluster: Cluster,
+    id: ReplicaId,
+    incarnation: Incarnation,
+    membership: Membership,
+    /// Chosen slots: those not executed yet, and one window of those that were, for peers.
+    log: Window<(Ballot, Value)>,
+    /// Everything below is executed. Never goes down.
+    executed: Watermark,
+    /// Everything below is chosen, somebody says. Never goes down.
+    chosen: Watermark,
+    executor: Executor<M>,
+    gap: Option<Gap>,
+    /// What the watchers were last told.
+    reported: Watermark,
+    /// Who leads, as far as we know.
+    leader: Option<ProposerId>,
+    halted: Option<Halt>,
+    timers: Timers,
+    counters: ReplicaCounters,
+}
+
+/// A slot that is missing.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    slot: Slot,
+    /// How often somebody was asked for it.
+    asked: u32,
+}
+
+/// What a replica did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ReplicaCounters {
+    /// Slots executed.
+    pub slots: u64,
+    /// No-ops among them.
+    pub noops: u64,
+    /// Commands executed.
+    pub commands: u64,
+    /// Runs answered from a session's memory.
+    pub repeated_runs: u64,
+    /// Runs refused: out of order, or of no session.
+    pub refused_runs: u64,
+    /// Batches answered.
+    pub answers: u64,
+    /// Slots told of again, after they were executed.
+    pub repeated_slots: u64,
+    /// Slots told of too early to be kept.
+    pub above_window: u64,
+    /// Times a slot was missing long enough to ask for it.
+    pub gaps: u64,
+    /// Slots got from peers.
+    pub fetched: u64,
+    /// Messages of another cluster.
+    pub foreign: u64,
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// Returns a replica that has executed nothing on `machine`, which must be in its initial state.
+    #[must_use]
+    pub fn new(cluster: Cluster, id: ReplicaId, incarnation: Incarnation, machine: M) -> Self {
+        assert!(id.0 < cluster.replicas, "{id:?} is not in the cluster");
+        Self {
+            id,
+            incarnation,
+            membership: Membership::new(cluster.quorum_digest()),
+            log: Window::new(cluster.ring_slots()),
+            executed: Watermark(0),
+            chosen: Watermark(0),
+            executor: Executor::new(machine, &cluster),
+            gap: None,
+            reported: Watermark(0),
+            leader: None,
+            halted: None,
+            timers: Timers::default(),
+            counters: ReplicaCounters::default(),
+            cluster,
+        }
+    }
+
+    /// Takes a message in. A halted replica ignores all.
+    pub fn on_message(&mut self, message: ToReplica, now: Time, out: &mut Outbox) {
+        if self.halted.is_some() {
+            return;
+        }
+        match message {
+            ToReplica::Probe(probe) => self.on_probe(probe, out),
+            ToReplica::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now, out),
+            ToReplica::Chosen(chosen) => self.on_chosen(chosen, now, out),
+            ToReplica::Identify(identify) => self.on_identify(identify, out),
+            ToReplica::Fetch(fetch) => self.on_fetch(fetch, out),
+            ToReplica::Fetched(fetched) => self.on_fetched(fetched, now, out),
+            ToReplica::Ask(ask) => self.on_ask(&ask, out),
+            ToReplica::Truncated(truncated) => self.on_truncated(truncated, out),
+        }
+    }
+
+    /// Formation: tells whether this memory has ever done anything.
+    ///
+    /// source: R4
+    pub fn on_probe(&mut self, probe: Probe, out: &mut Outbox) {
+        let ack = ProbeAck {
+            from: Rememberer::Replica(self.id),
+            nonce: probe.nonce,
+            directory: DirectoryId(self.incarnation.0),
+            is_blank: self.executed == Watermark(0) && self.membership.table().is_none(),
+            table: None,
+        };
+        out.tell_proposer(probe.proposer, ToProposer::ProbeAck(ack));
+    }
+
+    /// Joins the leader's cluster, shows it that we live, and learns how far the others are.
+    ///
+    /// source: R4, R29
+    pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time, out: &mut Outbox) {
+        if !self.membership.join(&heartbeat.table) {
+            self.counters.foreign += 1;
+            return out.event(Event::Foreign { at: "replica: heartbeat" });
+        }
+        self.leader = Some(heartbeat.ballot.proposer);
+        self.chosen.raise(heartbeat.executed);
+        self.watch_gap(now);
+        let executed = ToProposer::Executed(self.report(None));
+        out.tell_proposer(heartbeat.ballot.proposer, executed);
+    }
+
+    /// Takes a decided slot in, and executes what is in order now.
+    ///
+    /// source: R15, \[CP §2.3\], "replicas execute commands in log order"
+    pub fn on_chosen(&mut self, chosen: Chosen, now: Time, out: &mut Outbox) {
+        let Chosen { slot, ballot, value } = chosen;
+        self.chosen.raise(slot.watermark_after());
+        if self.executed.covers(slot) {
+            self.counters.repeated_slots += 1;
+            return;
+        }
+        if slot.0 - self.executed.0 >= u64::from(self.cluster.slot_window) {
+            // Its place still holds what a peer may need; it will be fetched in its turn.
+            self.counters.above_window += 1;
+            return self.watch_gap(now);
+        }
+        match self.log.at(slot) {
+            None => self.log.insert(slot, (ballot, value)),
+            Some((_, known)) => {
+                assert!(*known == value, "{slot}: two values were chosen");
+                self.counters.repeated_slots += 1;
+            }
+        }
+        self.execute(now, out);
+        if self.executed < self.chosen {
+            self.watch_gap(now);
+        }
+    }
+
+    /// Shows a watcher which life of this replica is the current one.
+    ///
+    /// source: R16
+    pub fn on_identify(&mut self, identify: Identify, out: &mut Outbox) {
+        let executed = self.report(Some(identify.nonce));
+        match identify.watcher {
+            Watcher::Proposer(id) => out.tell_proposer(id, ToProposer::Executed(executed)),
+            Watcher::Acceptor(id) => out.tell_acceptor(id, ToAcceptor::Executed(executed)),
+        }
+    }
+
+    /// Gives a peer what it misses, as far as it is executed and still held.
+    ///
+    /// source: R15
+    pub fn on_fetch(&mut self, fetch: Fetch, out: &mut Outbox) {
+        let (mut slots, mut bytes) = (Vec::new(), 0);
+        for slot in (fetch.first.0..self.executed.0).map(Slot) {
+            let is_full = slots.len() >= self.cluster.page_slots_max as usize
+                || bytes >= self.cluster.page_bytes_max as usize;
+            let Some(entry) = self.log.at(slot).filter(|_| !is_full) else { break };
+            bytes += entry.1.batch().map_or(0, |batch| batch.block.len());
+            slots.push(entry.clone());
+        }
+        let executed = self.executed;
+        let fetched = Fetched { replica: self.id, first: fetch.first, slots, executed };
+        out.tell_replica(fetch.replica, ToReplica::Fetched(fetched));
+    }
+
+    /// Takes in what a peer has executed: its word is as good as a quorum's.
+    ///
+    /// source: R15
+    pub fn on_fetched(&mut self, fetched: Fetched, now: Time, out: &mut Outbox) {
+        self.chosen.raise(fetched.executed);
+        let before = self.executed;
+        for (slot, (ballot, value)) in (fetched.first.0..).map(Slot).zip(fetched.slots) {
+            if !self.executed.covers(slot) && self.halted.is_none() {
+                self.counters.fetched += 1;
+                self.on_chosen(Chosen { slot, ballot, value }, now, out);
+            }
+        }
+        if self.executed > before && self.executed < fetched.executed && self.halted.is_none() {
+            let fetch = Fetch { replica: self.id, first: self.executed.first_open() };
+            out.tell_replica(fetched.replica, ToReplica::Fetch(fetch));
+        }
+    }
+
+    /// Tells a gateway what became of a batch.
+    ///
+    /// source: R25
+    pub fn on_ask(&mut self, ask: &Ask, out: &mut Outbox) {
+        let is_past_open = ask.session.is_some_and(|session| self.executed.covers(session.slot));
+        let answer = match self.executor.known(ask, is_past_open) {
+            Known::Executed(outcomes) => ToGateway::Results(Results {
+                replica: self.id,
+                batch: ask.batch,
+                attempt: ask.attempt,
+                slot: Slot(self.executed.0.saturating_sub(1)),
+                outcomes,
+            }),
+            Known::NotYet => ToGateway::NotExecuted(NotExecuted {
+                replica: self.id,
+                batch: ask.batch,
+                attempt: ask.attempt,
+            }),
+        };
+        out.tell_gateway(ask.batch.gateway, answer);
+    }
+
+    /// The leader cannot get what we miss. If no peer could either, there is no way on but a snapshot.
+    ///
+    /// source: R8, R10
+    pub fn on_truncated(&mut self, truncated: Truncated, out: &mut Outbox) {
+        let peers = u32::from(self.cluster.replicas) - 1;
+        let is_stuck = self.gap.is_some_and(|gap| {
+            gap.slot == self.executed.first_open() && gap.asked >= PATIENCE_ROUNDS * (peers + 1)
+        });
+        if is_stuck && truncated.truncated.covers(self.executed.first_open()) {
+            self.halt(Halt::TooFarBehind { held_from: truncated.truncated }, out);
+        }
+    }
+
+    /// Does what a timer asks for.
+    pub fn on_timeout(&mut self, timer: Timer, now: Time, out: &mut Outbox) {
+        if self.halted.is_some() {
+            return;
+        }
+        match timer {
+            Timer::Gap => self.fill_gap(now, out),
+            Timer::Report => self.report_to_all(out),
+            Timer::Formation
+            | Timer::Heartbeat
+            | Timer::Election
+            | Timer::Phase1
+            | Timer::Resend
+            | Timer::Retry
+            | Timer::Probe
+            | Timer::Batch
+            | Timer::Deadline => unreachable!("a replica never sets {timer:?}"),
+        }
+    }
+
+    /// Asserts what must hold between any two messages.
+    pub fn validate(&self) {
+        assert!(self.reported <= self.executed, "reported more than was executed");
+        assert!(self.executed <= self.chosen, "executed more than was chosen");
+        let (executed, window) = (self.executed.0, u64::from(self.cluster.slot_window));
+        for (slot, _) in self.log.iter() {
+            let is_near = slot.0 < executed + window && slot.0 + self.log.capacity() >= executed;
+            assert!(is_near, "{slot} is held at {}", self.executed);
+        }
+        let is_next_held = self.log.at(self.executed.first_open()).is_some();
+        assert!(!is_next_held || self.halted.is_some(), "the next slot is held and not executed");
+        self.executor.validate();
+    }
+
+    /// Its timers.
+    pub fn timers(&mut self) -> &mut Timers {
+        &mut self.timers
+    }
+
+    /// The formation it belongs to.
+    #[must_use]
+    pub fn formation(&self) -> Option<FormationId> {
+        self.membership.formation()
+    }
+
+    /// Which replica it is.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// The bound below which it has executed everything.
+    #[must_use]
+    pub fn executed(&self) -> Watermark {
+        self.executed
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn machine(&self) -> &M {
+        &self.executor.machine
+    }
+
+    /// What it executed in `slot`, if it still holds that.
+    #[must_use]
+    pub fn executed_value(&self, slot: Slot) -> Option<&Value> {
+        self.log.at(slot).filter(|_| self.executed.covers(slot)).map(|(_, value)| value)
+    }
+
+    /// Why it goes no further.
+    #[must_use]
+    pub fn halted(&self) -> Option<&Halt> {
+        self.halted.as_ref()
+    }
+
+    /// What it did.
+    #[must_use]
+    pub fn counters(&self) -> ReplicaCounters {
+        ReplicaCounters {
+            commands: self.executor.commands,
+            repeated_runs: self.executor.repeated_runs,
+            refused_runs: self.executor.refused_runs,
+            ..self.counters
+        }
+    }
+
+    /// Executes slots for as long as the next one is known.
+    fn execute(&mut self, now: Time, out: &mut Outbox) {
+        while let Some((_, value)) = self.log.at(self.executed.first_open()) {
+            let slot = self.executed.first_open();
+            let outcomes = match self.executor.execute(slot, value) {
+                Ok(outcomes) => outcomes,
+                Err(why) => return self.halt(why, out),
+            };
+            self.executed = slot.watermark_after();
+            self.counters.slots += 1;
+            match value.batch() {
+                Some(batch) if batch.answerer == self.id => {
+                    self.counters.answers += 1;
+                    let (batch_id, attempt) = (batch.id, batch.attempt);
+                    let results =
+                        Results { replica: self.id, batch: batch_id, attempt, slot, outcomes };
+                    out.tell_gateway(batch_id.gateway, ToGateway::Results(results));
+                }
+                Some(_) => {}
+                None => self.counters.noops += 1,
+            }
+        }
+        if self.executed.0 - self.reported.0 >= u64::from(self.cluster.slot_window / 8) {
+            self.report_to_all(out);
+        } else if self.executed > self.reported {
+            self.timers.set_if_unset(Timer::Report, now + self.cluster.report_interval);
+        }
+    }
+
+    /// Starts to wait for a slot that is known to be chosen and was not told to us.
+    fn watch_gap(&mut self, now: Time) {
+        let slot = self.executed.first_open();
+        if self.executed < self.chosen && !self.timers.is_set(Timer::Gap) {
+            self.gap = Some(Gap { slot, asked: 0 });
+            self.timers.set(Timer::Gap, now + self.cluster.resend_min);
+        }
+    }
+
+    /// Asks the peers in turn, then the leader, for the slot that holds us up.
+    ///
+    /// source: R8, R15
+    fn fill_gap(&mut self, now: Time, out: &mut Outbox) {
+        let slot = self.executed.first_open();
+        let Some(gap) = &mut self.gap else { return };
+        if self.executed >= self.chosen {
+            self.gap = None;
+            return;
+        }
+        self.timers.set(Timer::Gap, now + self.cluster.resend_min);
+        if gap.slot != slot {
+            *gap = Gap { slot, asked: 0 }; // another slot: it may be on its way
+            return;
+        }
+        if gap.asked == 0 {
+            self.counters.gaps += 1;
+        }
+        let turn = gap.asked % u32::from(self.cluster.replicas);
+        gap.asked += 1;
+        // One turn is our own, and goes to the leader.
+        if turn + 1 == u32::from(self.cluster.replicas) {
+            let need = Need { replica: self.id, incarnation: self.incarnation, slot };
+            if let Some(leader) = self.leader {
+                out.tell_proposer(leader, ToProposer::Need(need));
+            }
+            return;
+        }
+        let offset = u8::try_from(turn + 1).unwrap_or(1);
+        let peer = ReplicaId((self.id.0 + offset) % self.cluster.replicas);
+        out.tell_replica(peer, ToReplica::Fetch(Fetch { replica: self.id, first: slot }));
+    }
+
+    fn report(&self, nonce: Option<u64>) -> Executed {
+        let (replica, incarnation) = (self.id, self.incarnation);
+        Executed { replica, incarnation, executed: self.executed, nonce }
+    }
+
+    fn report_to_all(&mut self, out: &mut Outbox) {
+        self.timers.stop(Timer::Report);
+        self.reported = self.executed;
+        let executed = self.report(None);
+        for proposer in self.cluster.all_proposers() {
+            out.tell_proposer(proposer, ToProposer::Executed(executed));
+        }
+        for acceptor in (0..self.cluster.quorums.acceptors_count()).map(AcceptorId) {
+            out.tell_acceptor(acceptor, ToAcceptor::Executed(executed));
+        }
+    }
+
+    fn halt(&mut self, why: Halt, out: &mut Outbox) {
+        self.timers.clear();
+        self.halted = Some(why.clone());
+        out.event(Event::Halted { replica: self.id, executed: self.executed, why });
+    }
+}

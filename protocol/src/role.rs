@@ -1,0 +1,145 @@
+//! A role, whichever it is, as a driver sees it.
+//!
+//! A driver owns roles and an [`Outbox`], and does no more than this: it hands messages and due timers in,
+//! sends what comes out, and holds back what waits for a sync. The simulator and the runtime are two such
+//! drivers.
+
+use crate::{
+    Acceptor, AcceptorId, Envelope, Event, FormationId, Gateway, GatewayId, Outbox, Proposer,
+    ProposerId, ProxyLeader, ProxyLeaderId, Replica, ReplicaId, StateMachine, Time, Timers, To,
+};
+
+/// Which role of a cluster.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum RoleId {
+    /// A gateway.
+    Gateway(GatewayId),
+    /// A proposer.
+    Proposer(ProposerId),
+    /// A proxy leader.
+    ProxyLeader(ProxyLeaderId),
+    /// An acceptor.
+    Acceptor(AcceptorId),
+    /// A replica.
+    Replica(ReplicaId),
+}
+
+/// A role.
+#[derive(Debug)]
+pub enum Role<M> {
+    /// A gateway.
+    Gateway(Box<Gateway>),
+    /// A proposer.
+    Proposer(Box<Proposer>),
+    /// A proxy leader.
+    ProxyLeader(Box<ProxyLeader>),
+    /// An acceptor.
+    Acceptor(Box<Acceptor>),
+    /// A replica.
+    Replica(Box<Replica<M>>),
+}
+
+impl To {
+    /// Who this is for.
+    #[must_use]
+    pub fn role(&self) -> RoleId {
+        match self {
+            Self::Gateway(id, _) => RoleId::Gateway(*id),
+            Self::Proposer(id, _) => RoleId::Proposer(*id),
+            Self::ProxyLeader(id, _) => RoleId::ProxyLeader(*id),
+            Self::Acceptor(id, _) => RoleId::Acceptor(*id),
+            Self::Replica(id, _) => RoleId::Replica(*id),
+        }
+    }
+}
+
+impl<M: StateMachine> Role<M> {
+    /// Takes a message in, unless it is of another formation: that is refused here, once for all roles.
+    ///
+    /// A role that knows of no formation yet takes in only what sets one up or tells of it; so a blank
+    /// replica cannot be fed slots of one cluster and then join another.
+    ///
+    /// source: R4, "every role and client refuses another formation"
+    pub fn on_envelope(&mut self, envelope: Envelope, now: Time, out: &mut Outbox) {
+        let is_same = envelope.formation.is_some() && envelope.formation == self.formation();
+        if !is_same && !envelope.to.precedes_formation() {
+            if envelope.formation.is_some() && self.formation().is_some() {
+                out.events.push(Event::Foreign { at: "the door" });
+            }
+            return;
+        }
+        match (self, envelope.to) {
+            (Self::Gateway(role), To::Gateway(_, message)) => role.on_message(message, now, out),
+            (Self::Proposer(role), To::Proposer(_, message)) => role.on_message(message, now, out),
+            (Self::ProxyLeader(role), To::ProxyLeader(_, message)) => {
+                role.on_message(message, now, out);
+            }
+            (Self::Acceptor(role), To::Acceptor(_, message)) => role.on_message(message, now, out),
+            (Self::Replica(role), To::Replica(_, message)) => role.on_message(message, now, out),
+            (role, to) => panic!("{:?} was handed a message to {:?}", role.id(), to.role()),
+        }
+    }
+
+    /// Fires every timer that is due.
+    pub fn on_time(&mut self, now: Time, out: &mut Outbox) {
+        while let Some(timer) = self.timers().and_then(|timers| timers.take_due(now)) {
+            match self {
+                Self::Gateway(role) => role.on_timeout(timer, now, out),
+                Self::Proposer(role) => role.on_timeout(timer, now, out),
+                Self::ProxyLeader(role) => role.on_timeout(timer, now, out),
+                Self::Acceptor(_) => unreachable!("an acceptor has no timers"),
+                Self::Replica(role) => role.on_timeout(timer, now, out),
+            }
+        }
+    }
+
+    /// When the next timer fires.
+    pub fn next_timeout(&mut self) -> Option<Time> {
+        self.timers().and_then(|timers| timers.next_at())
+    }
+
+    /// Which role it is.
+    #[must_use]
+    pub fn id(&self) -> RoleId {
+        match self {
+            Self::Gateway(role) => RoleId::Gateway(role.id()),
+            Self::Proposer(role) => RoleId::Proposer(role.id()),
+            Self::ProxyLeader(role) => RoleId::ProxyLeader(role.id()),
+            Self::Acceptor(role) => RoleId::Acceptor(role.id()),
+            Self::Replica(role) => RoleId::Replica(role.id()),
+        }
+    }
+
+    /// The formation it belongs to, with which the driver marks all that it sends.
+    #[must_use]
+    pub fn formation(&self) -> Option<FormationId> {
+        match self {
+            Self::Gateway(role) => role.formation(),
+            Self::Proposer(role) => role.formation(),
+            Self::ProxyLeader(role) => role.formation(),
+            Self::Acceptor(role) => role.formation(),
+            Self::Replica(role) => role.formation(),
+        }
+    }
+
+    /// Asserts what must hold between any two messages.
+    pub fn validate(&self) {
+        match self {
+            Self::Gateway(role) => role.validate(),
+            Self::Proposer(role) => role.validate(),
+            Self::ProxyLeader(role) => role.validate(),
+            Self::Acceptor(role) => role.validate(),
+            Self::Replica(role) => role.validate(),
+        }
+    }
+
+    fn timers(&mut self) -> Option<&mut Timers> {
+        match self {
+            Self::Gateway(role) => Some(role.timers()),
+            Self::Proposer(role) => Some(role.timers()),
+            Self::ProxyLeader(role) => Some(role.timers()),
+            Self::Acceptor(_) => None,
+            Self::Replica(role) => Some(role.timers()),
+        }
+    }
+}

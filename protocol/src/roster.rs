@@ -1,0 +1,161 @@
+//! The roster: how far each replica is, in its current life.
+//!
+//! ```text
+//!  input      when                              does                          says
+//!  Executed   of the life we know               executed ↑, heard             nothing
+//!             of another, answers our nonce     that life is current now      nothing
+//!             of another                        a fresh nonce                 Identify
+//! ```
+//!
+//! A restarted replica may hold less than it did, so what its former life had executed must not count:
+//! neither for phase 1's first slot (R5) nor for truncation (R16). Lives are random numbers and have no
+//! order; what tells the current one is that only a living process answers a fresh nonce. A former life's
+//! late message cannot carry it: the nonce was drawn after that life had ended, or it would not have been
+//! replaced.
+//!
+//! Why two watchers may disagree: each acts on lower bounds of its own. A watcher that has not met the new
+//! life yet still counts the old one, as it could have done a moment before the restart.
+
+use crate::{Executed, Incarnation, ReplicaId, Rng, Time, Watermark};
+
+/// The replicas as one proposer or acceptor knows them.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Roster {
+    replicas: Box<[Entry]>,
+    nonces: Rng,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+struct Entry {
+    /// The life that answered our latest nonce.
+    incarnation: Option<Incarnation>,
+    /// How far that life is. Never goes down within it.
+    executed: Watermark,
+    heard_at: Time,
+    /// The nonce that a new life has to answer.
+    asked: Option<u64>,
+}
+
+impl Roster {
+    /// Returns a roster of `count` replicas of which nothing is known; nonces follow from `seed`.
+    #[must_use]
+    pub fn new(count: u8, seed: u64) -> Self {
+        assert!(count > 0, "a cluster without replicas");
+        Self { replicas: (0..count).map(|_| Entry::default()).collect(), nonces: Rng::new(seed) }
+    }
+
+    /// Takes in how far a replica is. Returns a nonce to identify it by, if its life is not the one
+    /// that we know.
+    ///
+    /// source: R16, "an incarnation replaced by a completed, nonce-answered handshake never counts again"
+    #[must_use]
+    pub fn on_executed(&mut self, executed: &Executed, now: Time) -> Option<u64> {
+        let entry = &mut self.replicas[usize::from(executed.replica.0)];
+        if entry.incarnation == Some(executed.incarnation) {
+            entry.executed.raise(executed.executed);
+        } else if entry.asked.is_some() && entry.asked == executed.nonce {
+            entry.incarnation = Some(executed.incarnation);
+            entry.executed = executed.executed;
+            entry.asked = None;
+        } else {
+            let nonce = self.nonces.next_u64();
+            entry.asked = Some(nonce);
+            return Some(nonce);
+        }
+        entry.heard_at = now;
+        None
+    }
+
+    /// Forgets what all lives have executed, and asks for them anew.
+    ///
+    /// How far `replica` is, in its current life; zero before that is known.
+    #[must_use]
+    pub fn executed(&self, replica: ReplicaId) -> Watermark {
+        self.replicas[usize::from(replica.0)].executed
+    }
+
+    /// The current life of `replica`, if known.
+    #[must_use]
+    pub fn incarnation(&self, replica: ReplicaId) -> Option<Incarnation> {
+        self.replicas[usize::from(replica.0)].incarnation
+    }
+
+    /// When `replica` was last heard of, in its current life.
+    #[must_use]
+    pub fn heard_at(&self, replica: ReplicaId) -> Time {
+        self.replicas[usize::from(replica.0)].heard_at
+    }
+
+    /// What at least `f + 1` replicas have executed in their current lives: the (f+1)-th largest
+    /// watermark.
+    ///
+    /// source: R5, R16
+    #[must_use]
+    pub fn executed_by_f_plus_1(&self, f: u8) -> Watermark {
+        // At most a handful of replicas: count for each how many are as far, without sorting a copy.
+        let needed = usize::from(f) + 1;
+        let is_reached = |mark: Watermark| {
+            self.replicas.iter().filter(|entry| entry.executed >= mark).count() >= needed
+        };
+        self.replicas
+            .iter()
+            .map(|e| e.executed)
+            .filter(|m| is_reached(*m))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// All replicas.
+    pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        (0..u8::try_from(self.replicas.len()).unwrap_or(u8::MAX)).map(ReplicaId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn executed(replica: u8, life: u64, executed: u64, nonce: Option<u64>) -> Executed {
+        Executed {
+            replica: ReplicaId(replica),
+            incarnation: Incarnation(life),
+            executed: Watermark(executed),
+            nonce,
+        }
+    }
+
+    fn introduce(roster: &mut Roster, replica: u8, life: u64, at: u64) {
+        let nonce = roster.on_executed(&executed(replica, life, at, None), Time(0));
+        assert!(nonce.is_some(), "an unknown life is asked");
+        assert_eq!(roster.on_executed(&executed(replica, life, at, nonce), Time(0)), None);
+    }
+
+    /// R5: the (f+1)-th largest, by distinct replica.
+    #[test]
+    fn r5_f_plus_1_replicas_have_executed_it() {
+        let mut roster = Roster::new(3, 1);
+        introduce(&mut roster, 0, 10, 100);
+        assert_eq!(roster.executed_by_f_plus_1(1), Watermark(0));
+        introduce(&mut roster, 2, 12, 70);
+        assert_eq!(roster.executed_by_f_plus_1(1), Watermark(70));
+        assert_eq!(roster.on_executed(&executed(0, 10, 200, None), Time(0)), None);
+        assert_eq!(roster.executed_by_f_plus_1(1), Watermark(70), "one replica counts once");
+    }
+
+    /// R16: a restart lowers the mark, and the former life's late messages do not raise it again.
+    #[test]
+    fn r16_a_replaced_life_never_counts_again() {
+        let mut roster = Roster::new(2, 1);
+        introduce(&mut roster, 0, 10, 100);
+        introduce(&mut roster, 1, 11, 100);
+        assert_eq!(roster.executed_by_f_plus_1(1), Watermark(100));
+        introduce(&mut roster, 0, 20, 3);
+        assert_eq!(roster.executed_by_f_plus_1(1), Watermark(3));
+        let nonce = roster.on_executed(&executed(0, 10, 150, None), Time(0));
+        assert!(nonce.is_some(), "a life that is not current is asked, not believed");
+        assert_eq!(roster.executed_by_f_plus_1(1), Watermark(3));
+        let stale = nonce.map(|n| n ^ 1);
+        assert_ne!(roster.on_executed(&executed(0, 10, 150, stale), Time(0)), None);
+        assert_eq!(roster.executed_by_f_plus_1(1), Watermark(3));
+    }
+}

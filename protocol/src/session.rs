@@ -1,0 +1,149 @@
+//! Sessions: what lets a command be sent twice and executed once.
+//!
+//! ```text
+//!   numbers   0 ─────────┬──────────────────────┬──────────▶
+//!             trimmed    │ executed, answers    │ next
+//!                        │ kept                 │
+//!                 lowest unanswered
+//! ```
+//!
+//! A session belongs to the replicated state: every replica has the same sessions with the same answers
+//! at the same slot, because all that happens to them follows from the log. So a command that was
+//! executed is known as executed wherever it is sent again, and gets the same answer.
+//!
+//! source: R22, R23
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::block::Items;
+use crate::{GatewayId, Incarnation, Payload, SessionId, Slot};
+
+/// All sessions of a replica.
+#[derive(Clone, Debug)]
+pub(crate) struct Sessions {
+    sessions: BTreeMap<SessionId, Session>,
+    sessions_max: usize,
+}
+
+/// One session.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    opened_by: (GatewayId, Incarnation),
+    /// The number that is executed next; all below have been.
+    next: u64,
+    /// The slot that last used it.
+    used_at: Slot,
+    /// The answers from the owner's lowest unanswered number up to `next`.
+    answers: VecDeque<Answers>,
+}
+
+/// The answers to one run.
+#[derive(Clone, Debug)]
+struct Answers {
+    first: u64,
+    count: u32,
+    replies: Payload,
+}
+
+impl Sessions {
+    pub(crate) fn new(sessions_max: u32) -> Self {
+        Self { sessions: BTreeMap::new(), sessions_max: sessions_max as usize }
+    }
+
+    /// Opens a session named by its place in the log, or returns the one that this very life of the
+    /// gateway has. Where there is no room, the one unused for longest is closed: deterministically, so
+    /// on every replica.
+    ///
+    /// source: R22
+    pub(crate) fn open(
+        &mut self,
+        gateway: GatewayId,
+        incarnation: Incarnation,
+        name: SessionId,
+    ) -> SessionId {
+        let opened_by = (gateway, incarnation);
+        if let Some(existing) = self.opened_by(gateway, incarnation) {
+            return existing;
+        }
+        if self.sessions.len() >= self.sessions_max {
+            let oldest = self.sessions.iter().min_by_key(|(id, s)| (s.used_at, **id));
+            if let Some(oldest) = oldest.map(|(id, _)| *id) {
+                self.sessions.remove(&oldest);
+            }
+        }
+        let session = Session { opened_by, next: 0, used_at: name.slot, answers: VecDeque::new() };
+        let before = self.sessions.insert(name, session);
+        assert!(before.is_none(), "{name} was opened twice");
+        name
+    }
+
+    /// The session that this life of the gateway has opened.
+    pub(crate) fn opened_by(
+        &self,
+        gateway: GatewayId,
+        incarnation: Incarnation,
+    ) -> Option<SessionId> {
+        let is_ours = |s: &Session| s.opened_by == (gateway, incarnation);
+        self.sessions.iter().find(|(_, session)| is_ours(session)).map(|(id, _)| *id)
+    }
+
+    pub(crate) fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&id)
+    }
+
+    pub(crate) fn validate(&self, session_window: u32) {
+        assert!(self.sessions.len() <= self.sessions_max, "{} sessions", self.sessions.len());
+        for (id, session) in &self.sessions {
+            let mut next = session.answers.front().map_or(session.next, |a| a.first);
+            assert!(session.next - next <= 2 * u64::from(session_window), "{id} keeps too much");
+            for answers in &session.answers {
+                assert_eq!(answers.first, next, "{id}: answers have a hole");
+                next += u64::from(answers.count);
+            }
+            assert_eq!(next, session.next, "{id}: answers end early");
+        }
+    }
+}
+
+impl Session {
+    /// The number that is executed next.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Notes a use, and forgets answers that the owner has.
+    ///
+    /// source: R23, "windows are trimmed only by the client's own lowest unanswered number"
+    pub(crate) fn trim(&mut self, lowest_unanswered: u64, used_at: Slot) {
+        self.used_at = used_at;
+        let is_done = |a: &Answers| a.first + u64::from(a.count) <= lowest_unanswered;
+        while self.answers.front().is_some_and(is_done) {
+            self.answers.pop_front();
+        }
+    }
+
+    /// Takes in that the next `count` commands were executed.
+    pub(crate) fn executed(&mut self, count: u32, replies: Payload) {
+        self.answers.push_back(Answers { first: self.next, count, replies });
+        self.next += u64::from(count);
+    }
+
+    /// The answer to an executed command, unless it was trimmed.
+    pub(crate) fn answer(&self, number: u64) -> Option<&[u8]> {
+        let place = self.answers.partition_point(|a| a.first + u64::from(a.count) <= number);
+        let answers = self.answers.get(place).filter(|a| a.first <= number)?;
+        Items::new(answers.replies.as_slice()).skipping(number - answers.first).next()
+    }
+
+    /// The encoded answers to exactly this run, if it was executed as one and not trimmed.
+    pub(crate) fn run_answers(&self, first: u64, count: u32) -> Option<Items<'_>> {
+        let place = self.answers.partition_point(|a| a.first < first);
+        let answers = self.answers.get(place)?;
+        let is_it = (answers.first, answers.count) == (first, count);
+        is_it.then(|| Items::new(answers.replies.as_slice()))
+    }
+}

@@ -1,0 +1,282 @@
+//! What all roles of a cluster must agree on, and the limits they keep.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::block::{COMMAND_HEADER_BYTES, RUN_HEADER_BYTES};
+use crate::{ProposerId, ProxyLeaderId, QuorumSystem};
+
+/// Size, limits and timing of a cluster, before they are checked.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Settings {
+    /// Losses of each role to survive.
+    pub f: u8,
+    /// How acceptors form quorums.
+    pub quorums: QuorumSystem,
+    /// At least f + 1.
+    pub proposers: u8,
+    /// At least f + 1, or none: each proposer is its own then, as in plain MultiPaxos.
+    pub proxy_leaders: u8,
+    /// At least f + 1; below 2f + 1 the cluster halts at its bound when one is lost.
+    pub replicas: u8,
+    /// At least 1.
+    pub gateways: u8,
+    /// How many slots may be under way at once (R29). A power of two.
+    pub slot_window: u32,
+    /// How many commands of one session may be without an answer (R23).
+    pub session_window: u32,
+    /// How many sessions a cluster remembers; beyond that the one unused for longest is closed.
+    pub sessions_max: u32,
+    /// How many batches of one gateway may be without an answer.
+    pub batches_in_flight_max: u32,
+    /// The longest batch.
+    pub batch_bytes_max: u32,
+    /// The most commands in a batch.
+    pub batch_commands_max: u32,
+    /// How long a batch waits for company. Zero: what arrived in a tick is a batch.
+    pub batch_delay: Duration,
+    /// The longest command.
+    pub command_bytes_max: u32,
+    /// The most slots in one page of a P1b, or in one answer of a replica to its peer.
+    pub page_slots_max: u32,
+    /// The bytes at which such a page ends.
+    pub page_bytes_max: u32,
+    /// How often a leader says that it is there.
+    pub heartbeat_interval: Duration,
+    /// How long nobody must be heard before a proposer campaigns.
+    pub election_timeout: Duration,
+    /// How much later each proposer does so than the one before it.
+    pub election_stagger: Duration,
+    /// The least that anything is waited for before it is sent again.
+    pub resend_min: Duration,
+    /// The most.
+    pub resend_max: Duration,
+    /// How often a replica says how far it is, at the least when that has changed.
+    pub report_interval: Duration,
+    /// How often a suspected acceptor is tried again.
+    pub probe_interval: Duration,
+    /// How long a silent replica holds credit (R29).
+    pub replica_grace: Duration,
+}
+
+/// Why [`Settings`] make no cluster. Each says what would be right.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SettingsError {
+    /// Which setting, by its field's name.
+    pub setting: &'static str,
+    /// What is wrong, and what would be right.
+    pub what: String,
+}
+
+/// Settings that make a cluster: checked, and shared by all roles.
+///
+/// source: R3
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Cluster(Arc<Settings>);
+
+impl Settings {
+    /// Returns the defaults for `f` losses, in a cluster of the smallest useful size.
+    ///
+    /// # Errors
+    ///
+    /// If `quorums` was made for another `f` is not checked here but in [`Settings::check`].
+    #[must_use]
+    pub fn new(f: u8, quorums: QuorumSystem) -> Self {
+        Self {
+            f,
+            quorums,
+            proposers: f + 1,
+            proxy_leaders: f + 1,
+            replicas: 2 * f + 1,
+            gateways: 1,
+            slot_window: 1024,
+            session_window: 1 << 16,
+            sessions_max: 1024,
+            batches_in_flight_max: 64,
+            batch_bytes_max: 64 * 1024,
+            batch_commands_max: 512,
+            batch_delay: Duration::ZERO,
+            command_bytes_max: 32 * 1024,
+            page_slots_max: 256,
+            page_bytes_max: 256 * 1024,
+            heartbeat_interval: Duration::from_millis(50),
+            election_timeout: Duration::from_millis(300),
+            election_stagger: Duration::from_millis(150),
+            resend_min: Duration::from_millis(20),
+            resend_max: Duration::from_secs(1),
+            report_interval: Duration::from_millis(10),
+            probe_interval: Duration::from_millis(100),
+            replica_grace: Duration::from_millis(1500),
+        }
+    }
+
+    /// Checks that these settings make a cluster.
+    ///
+    /// # Errors
+    ///
+    /// Every setting that contradicts another, with what would be right.
+    pub fn check(self) -> Result<Cluster, Vec<SettingsError>> {
+        let mut errors = Vec::new();
+        let mut require = |holds: bool, setting, what: String| {
+            if !holds {
+                errors.push(SettingsError { setting, what });
+            }
+        };
+        let f = self.f;
+        let least = u16::from(f) + 1;
+        let enough = |count: u8| u16::from(count) >= least;
+        let few = |count: u8, what: &str| {
+            format!("{count} {what} cannot survive the loss of {f}: at least {least} are needed")
+        };
+        require(enough(self.proposers), "proposers", few(self.proposers, "proposers"));
+        require(
+            self.proxy_leaders == 0 || enough(self.proxy_leaders),
+            "proxy_leaders",
+            few(self.proxy_leaders, "proxy leaders") + ", or 0 to let proposers do their work",
+        );
+        require(enough(self.replicas), "replicas", few(self.replicas, "replicas"));
+        require(self.gateways > 0, "gateways", "at least 1 is needed".to_owned());
+        require(
+            self.slot_window.is_power_of_two() && (8..=1 << 20).contains(&self.slot_window),
+            "slot_window",
+            format!("{} is not a power of two from 8 to 1048576", self.slot_window),
+        );
+        let positive = [
+            ("sessions_max", self.sessions_max),
+            ("batches_in_flight_max", self.batches_in_flight_max),
+            ("batch_commands_max", self.batch_commands_max),
+            ("command_bytes_max", self.command_bytes_max),
+            ("page_slots_max", self.page_slots_max),
+            ("page_bytes_max", self.page_bytes_max),
+        ];
+        for (setting, value) in positive {
+            require(value > 0, setting, "must be at least 1".to_owned());
+        }
+        require(
+            self.session_window >= self.batch_commands_max,
+            "session_window",
+            format!("must be at least batch_commands_max = {}", self.batch_commands_max),
+        );
+        let overhead = RUN_HEADER_BYTES + COMMAND_HEADER_BYTES;
+        require(
+            self.batch_bytes_max as usize >= self.command_bytes_max as usize + overhead,
+            "batch_bytes_max",
+            format!("must be at least command_bytes_max + {overhead}, so that any command fits"),
+        );
+        require(
+            !self.heartbeat_interval.is_zero()
+                && self.election_timeout >= 3 * self.heartbeat_interval,
+            "election_timeout",
+            format!("must be at least three heartbeat_interval = {:?}", self.heartbeat_interval),
+        );
+        require(
+            !self.resend_min.is_zero() && self.resend_min <= self.resend_max,
+            "resend_min",
+            format!("must be above zero and at most resend_max = {:?}", self.resend_max),
+        );
+        require(
+            !self.report_interval.is_zero(),
+            "report_interval",
+            "must be above zero".to_owned(),
+        );
+        require(!self.probe_interval.is_zero(), "probe_interval", "must be above zero".to_owned());
+        if errors.is_empty() { Ok(Cluster(Arc::new(self))) } else { Err(errors) }
+    }
+}
+
+impl Cluster {
+    /// Identifies quorum system and f: nodes that differ never act together.
+    ///
+    /// source: R3
+    #[must_use]
+    pub fn quorum_digest(&self) -> u64 {
+        self.quorums.digest(self.f)
+    }
+
+    /// How many proxy leaders run: without any of its own, the cluster's proposers each have one.
+    #[must_use]
+    pub fn proxy_leaders_running(&self) -> u8 {
+        if self.proxy_leaders == 0 { self.proposers } else { self.proxy_leaders }
+    }
+
+    /// The proxy leaders that `proposer` may use: all, or, where the cluster has none, the one that
+    /// lives with it.
+    ///
+    /// source: \[seed\], "plain Paxos"
+    #[must_use]
+    pub fn proxy_leaders_of(&self, proposer: ProposerId) -> std::ops::Range<u8> {
+        if self.proxy_leaders == 0 { proposer.0..proposer.0 + 1 } else { 0..self.proxy_leaders }
+    }
+
+    /// All proxy leaders that run.
+    pub fn all_proxy_leaders(&self) -> impl Iterator<Item = ProxyLeaderId> + use<> {
+        (0..self.proxy_leaders_running()).map(ProxyLeaderId)
+    }
+
+    /// All proposers.
+    pub fn all_proposers(&self) -> impl Iterator<Item = ProposerId> + use<> {
+        (0..self.proposers).map(ProposerId)
+    }
+
+    /// How many slots an acceptor, proxy leader or proposer has room for: a leader fills one window
+    /// beyond what f+1 replicas have executed, and truncation may lag another behind.
+    #[must_use]
+    pub fn ring_slots(&self) -> u32 {
+        2 * self.slot_window
+    }
+}
+
+impl Deref for Cluster {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.0
+    }
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.setting, self.what)
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defaults() -> Settings {
+        Settings::new(1, QuorumSystem::grid(2, 2, 1).unwrap())
+    }
+
+    #[test]
+    fn the_defaults_make_a_cluster() {
+        let cluster = defaults().check().unwrap();
+        assert_eq!((cluster.proposers, cluster.proxy_leaders, cluster.replicas), (2, 2, 3));
+    }
+
+    #[test]
+    fn every_contradiction_is_reported_at_once() {
+        let mut settings = defaults();
+        settings.proposers = 1;
+        settings.slot_window = 1000;
+        settings.batch_bytes_max = settings.command_bytes_max;
+        settings.election_timeout = settings.heartbeat_interval;
+        let errors = settings.check().unwrap_err();
+        let names: Vec<_> = errors.iter().map(|e| e.setting).collect();
+        assert_eq!(names, ["proposers", "slot_window", "batch_bytes_max", "election_timeout"]);
+        assert!(errors[0].what.contains("at least 2"), "{}", errors[0]);
+    }
+
+    #[test]
+    fn without_proxy_leaders_each_proposer_has_its_own() {
+        let mut settings = defaults();
+        settings.proxy_leaders = 0;
+        let cluster = settings.check().unwrap();
+        assert_eq!(cluster.proxy_leaders_running(), 2);
+        assert_eq!(cluster.proxy_leaders_of(ProposerId(1)), 1..2);
+    }
+}
