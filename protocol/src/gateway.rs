@@ -86,6 +86,8 @@ enum InFlightStage {
     Sent,
     /// Maybe lost: a replica was asked.
     Doubted,
+    /// Not proposed: whom it was sent to does not lead.
+    Refused,
     /// Answered; waits for those before it.
     Done,
 }
@@ -197,9 +199,12 @@ impl Gateway {
             self.counters.foreign += 1;
             return out.event(Event::Foreign { at: "gateway: heartbeat" });
         }
-        if heartbeat.stage == Stage::Leading && heartbeat.ballot > self.ballot {
+        let is_new = heartbeat.ballot > self.ballot;
+        if heartbeat.stage == Stage::Leading && heartbeat.ballot >= self.ballot {
             self.ballot = heartbeat.ballot;
-            self.leader = heartbeat.ballot.proposer;
+            self.leader = heartbeat.ballot.proposer; // also where we had tried others meanwhile
+        }
+        if heartbeat.stage == Stage::Leading && is_new {
             for place in 0..self.in_flight.len() {
                 self.doubt(place, now, out);
             }
@@ -212,23 +217,22 @@ impl Gateway {
 
     /// Moves on to another proposer.
     ///
-    /// The refused attempt was not proposed, so nothing is in doubt. With a hint the batch goes there at
-    /// once, but only once an attempt: two proposers that name each other must not make us run in
-    /// circles. Without one, the resend timer tries all in turn.
+    /// The refused attempt was not proposed, so nothing is in doubt. A batch's first refusal with a hint
+    /// sends it there at once; later ones wait a little, so that two proposers that name each other do not
+    /// make us run in circles. Without a hint it is the next one's turn.
     ///
     /// source: R9
     pub fn on_not_leader(&mut self, not_leader: NotLeader, now: Time, out: &mut Outbox) {
         let Some(place) = self.current(not_leader.batch, not_leader.attempt) else { return };
-        if not_leader.proposer != self.leader {
-            return;
+        let hint = not_leader.hint.filter(|hint| hint.0 < self.cluster.proposers);
+        if not_leader.proposer == self.leader {
+            self.leader = hint.unwrap_or_else(|| self.next_leader());
         }
-        match not_leader.hint.filter(|hint| hint.0 < self.cluster.proposers) {
-            Some(hint) if self.in_flight[place].attempt == 0 => {
-                self.leader = hint;
-                self.resend_from(place, now, out);
-            }
-            Some(_) | None => {}
+        if hint.is_some() && not_leader.attempt == 0 {
+            return self.resend_from(place, now, out);
         }
+        let batch = &mut self.in_flight[place];
+        (batch.stage, batch.sent_at) = (InFlightStage::Refused, now);
     }
 
     /// Hands results back to the clients.
@@ -410,6 +414,10 @@ impl Gateway {
         self.timers.set_if_unset(Timer::Resend, at);
     }
 
+    fn next_leader(&self) -> ProposerId {
+        ProposerId((self.leader.0 + 1) % self.cluster.proposers)
+    }
+
     fn propose(&self, batch: &InFlight, out: &mut Outbox) {
         let batch = Batch {
             id: BatchId { gateway: self.id, incarnation: self.incarnation, number: batch.number },
@@ -560,14 +568,16 @@ impl Gateway {
     /// source: R9, R25
     fn resend(&mut self, now: Time, out: &mut Outbox) {
         let is_late = |batch: &InFlight, timeout| now.since(batch.sent_at) >= timeout;
-        let mut lost = None;
+        let (mut lost, mut refused) = (None, None);
         for place in 0..self.in_flight.len() {
             let batch = &self.in_flight[place];
-            if !is_late(batch, self.timeout(batch.attempt)) {
-                continue;
-            }
             match batch.stage {
-                InFlightStage::Done => {}
+                InFlightStage::Refused if is_late(batch, self.cluster.resend_min) => {
+                    refused.get_or_insert(place);
+                }
+                InFlightStage::Done | InFlightStage::Refused => {}
+                InFlightStage::Sent | InFlightStage::Doubted
+                    if !is_late(batch, self.timeout(batch.attempt)) => {}
                 InFlightStage::Sent => {
                     let answerer = batch.answerer;
                     if !self.suspects.contains(&answerer) {
@@ -580,9 +590,11 @@ impl Gateway {
                 }
             }
         }
-        if let Some(place) = lost {
+        if lost.is_some() {
             // Nobody answered: neither replica nor leader can be taken for alive.
-            self.leader = ProposerId((self.leader.0 + 1) % self.cluster.proposers);
+            self.leader = self.next_leader();
+        }
+        if let Some(place) = lost.into_iter().chain(refused).min() {
             self.resend_from(place, now, out);
         }
         if self.suspects.len() >= usize::from(self.cluster.replicas) {
@@ -604,10 +616,17 @@ impl Gateway {
     fn lose_session(&mut self, session: SessionId, now: Time, out: &mut Outbox) {
         self.counters.sessions_lost += 1;
         out.event(Event::SessionLost { gateway: self.id, session });
-        for caller in self.callers.drain(..) {
-            out.replies.fail(caller, Failure::OutcomeUnknown);
+        let mut callers = self.callers.drain(..);
+        for batch in self.in_flight.drain(..) {
+            let of_batch = callers.by_ref().take(batch.count as usize);
+            if batch.stage == InFlightStage::Done {
+                of_batch.for_each(drop); // they have their replies
+            } else {
+                of_batch.for_each(|caller| out.replies.fail(caller, Failure::OutcomeUnknown));
+            }
         }
-        self.in_flight.clear();
+        // What was not sent on yet is sure not to be executed, but its order is lost with the session.
+        callers.for_each(|caller| out.replies.fail(caller, Failure::Busy));
         self.writer.clear();
         self.waiting_since = None;
         self.timers.stop(Timer::Batch);

@@ -32,8 +32,9 @@ struct Entry {
     /// How far that life is. Never goes down within it.
     executed: Watermark,
     heard_at: Time,
-    /// The nonce that a new life has to answer.
-    asked: Option<u64>,
+    /// The life that may be the new one, and the nonce that it has to answer. One nonce a life, however
+    /// often it is asked: answers to two questions of ours must not outdate each other for ever.
+    asked: Option<(Incarnation, u64)>,
 }
 
 impl Roster {
@@ -53,21 +54,21 @@ impl Roster {
         let entry = &mut self.replicas[usize::from(executed.replica.0)];
         if entry.incarnation == Some(executed.incarnation) {
             entry.executed.raise(executed.executed);
-        } else if entry.asked.is_some() && entry.asked == executed.nonce {
+        } else {
+            let asked = entry.asked.filter(|(life, _)| *life == executed.incarnation);
+            let nonce = asked.map_or_else(|| self.nonces.next_u64(), |(_, nonce)| nonce);
+            if asked.is_none() || executed.nonce != Some(nonce) {
+                entry.asked = Some((executed.incarnation, nonce));
+                return Some(nonce);
+            }
             entry.incarnation = Some(executed.incarnation);
             entry.executed = executed.executed;
             entry.asked = None;
-        } else {
-            let nonce = self.nonces.next_u64();
-            entry.asked = Some(nonce);
-            return Some(nonce);
         }
         entry.heard_at = now;
         None
     }
 
-    /// Forgets what all lives have executed, and asks for them anew.
-    ///
     /// How far `replica` is, in its current life; zero before that is known.
     #[must_use]
     pub fn executed(&self, replica: ReplicaId) -> Watermark {
@@ -154,6 +155,8 @@ mod tests {
         let nonce = roster.on_executed(&executed(0, 10, 150, None), Time(0));
         assert!(nonce.is_some(), "a life that is not current is asked, not believed");
         assert_eq!(roster.executed_by_f_plus_1(1), Watermark(3));
+        let again = roster.on_executed(&executed(0, 10, 150, None), Time(0));
+        assert_eq!(again, nonce, "one nonce a life: two must not outdate each other");
         let stale = nonce.map(|n| n ^ 1);
         assert_ne!(roster.on_executed(&executed(0, 10, 150, stale), Time(0)), None);
         assert_eq!(roster.executed_by_f_plus_1(1), Watermark(3));

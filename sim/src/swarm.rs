@@ -1,0 +1,123 @@
+//! Swarm testing: each seed draws its own cluster, load and faults, so that runs differ in kind and not
+//! just in detail.
+
+use std::time::Duration;
+
+use loggos_protocol::{Cluster, QuorumSystem, Rng, Settings};
+
+use crate::network::NetworkPlan;
+
+/// All that a run is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What everything else was drawn from.
+    pub seed: u64,
+    /// The cluster.
+    pub cluster: Cluster,
+    pub(crate) network: NetworkPlan,
+    pub(crate) faults: FaultPlan,
+    pub(crate) load: LoadPlan,
+}
+
+/// What befalls the processes.
+#[derive(Clone, Debug)]
+pub(crate) struct FaultPlan {
+    /// When faults start: usually once the cluster has formed.
+    pub(crate) from: Duration,
+    /// When everything heals.
+    pub(crate) until: Duration,
+    /// The mean time between two faults.
+    pub(crate) every: Duration,
+    /// The longest a process is paused, or down before it restarts.
+    pub(crate) down_max: Duration,
+    /// The longest that a sync takes.
+    pub(crate) sync_max: Duration,
+    /// Percent of faults that are crashes; the others are pauses.
+    pub(crate) crash_percent: u64,
+}
+
+/// What clients do.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadPlan {
+    pub(crate) clients_per_gateway: u32,
+    /// Commands that each client has under way at once.
+    pub(crate) pipeline: u32,
+    /// Commands after which a client is done.
+    pub(crate) commands_per_client: u32,
+    pub(crate) command_bytes_max: u64,
+    pub(crate) keys: u64,
+}
+
+impl Plan {
+    /// Draws the plan of `seed`.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5EED_0F5A_11CE);
+        let cluster = draw_cluster(&mut rng);
+        let is_calm = rng.below(10) == 0;
+        let percent = |rng: &mut Rng, most: u64| if is_calm { 0 } else { rng.below(most + 1) };
+        let network = NetworkPlan {
+            loss_percent: percent(&mut rng, 20),
+            copy_percent: percent(&mut rng, 20),
+            slow_percent: percent(&mut rng, 10),
+            delay_max: Duration::from_micros(100 + rng.below(5_000)),
+            slow_max: Duration::from_millis(10 + rng.below(500)),
+            partition_percent: percent(&mut rng, 60),
+        };
+        let from = if rng.below(10) == 0 { 0 } else { 400 };
+        let faults = FaultPlan {
+            from: Duration::from_millis(from),
+            until: Duration::from_millis(2_000 + rng.below(3_000)),
+            every: Duration::from_millis(if is_calm { 60_000 } else { 50 + rng.below(800) }),
+            down_max: Duration::from_millis(50 + rng.below(1_500)),
+            sync_max: Duration::from_micros(rng.below(3_000)),
+            crash_percent: rng.below(101),
+        };
+        let load = LoadPlan {
+            clients_per_gateway: 1 + small(&mut rng, 6),
+            pipeline: 1 + small(&mut rng, 8),
+            commands_per_client: 20 + small(&mut rng, 100),
+            command_bytes_max: 1 + rng.below(200),
+            keys: 1 + rng.below(20),
+        };
+        Self { seed, cluster, network, faults, load }
+    }
+}
+
+fn small(rng: &mut Rng, below: u64) -> u32 {
+    u32::try_from(rng.below(below)).unwrap_or(0)
+}
+
+fn small_u8(rng: &mut Rng, below: u64) -> u8 {
+    u8::try_from(rng.below(below)).unwrap_or(0)
+}
+
+fn draw_cluster(rng: &mut Rng) -> Cluster {
+    let f = if rng.below(4) == 0 { 2 } else { 1 };
+    let quorums = match rng.below(4) {
+        0 => QuorumSystem::majority(f),
+        1 => {
+            // Any pair of sizes that meet, with one acceptor more than it takes.
+            let acceptors = 2 * f + 2;
+            let write = f + 1 + small_u8(rng, 2);
+            QuorumSystem::flexible(acceptors, acceptors - write + 1, write, f)
+        }
+        _ => QuorumSystem::grid(f + 1 + small_u8(rng, 3), f + 1 + small_u8(rng, 2), f),
+    };
+    let mut settings = Settings::new(f, quorums.expect("drawn within the limits"));
+    settings.proposers = f + 1 + small_u8(rng, 2);
+    settings.proxy_leaders = [0, f + 1, f + 2][usize::from(small_u8(rng, 3))];
+    settings.replicas = (2 * f + 1 + small_u8(rng, 2)) - if rng.below(8) == 0 { f } else { 0 };
+    settings.gateways = 1 + small_u8(rng, 3);
+    settings.slot_window = 8 << rng.below(5);
+    settings.batch_commands_max = 1 + small(rng, 8);
+    settings.session_window = settings.batch_commands_max + small(rng, 64);
+    settings.sessions_max = if rng.below(10) == 0 { 2 } else { 64 };
+    settings.batches_in_flight_max = 1 + small(rng, 16);
+    settings.command_bytes_max = 512;
+    settings.batch_bytes_max = 600 + small(rng, 2_000);
+    settings.batch_delay = Duration::from_micros(rng.below(3) * 300);
+    settings.page_slots_max = 1 + small(rng, 16);
+    settings.page_bytes_max = 100 + small(rng, 5_000);
+    settings.check().expect("drawn within the limits")
+}
