@@ -13,7 +13,8 @@
 //!             slot < truncated             promised ← ballot           Truncated
 //!             slot ≥ truncated + ring      counts it                   nothing
 //!             voted otherwise in ballot    counts it                   nothing, loudly
-//!  Heartbeat  ballot ≥ promised            heard ← now                 HeartbeatAck
+//!  Heartbeat  no table, names our memory   table ← heartbeat.table
+//!             ballot ≥ promised            heard ← now                 HeartbeatAck
 //!             ballot < promised                                        Nack, to the proposer
 //!  Executed   f+1 replicas are further     truncated ↑, votes dropped  nothing
 //! ```
@@ -234,12 +235,16 @@ impl Acceptor {
         out.hold_to_proxy_leader(via, ToProxyLeader::P2b(p2b));
     }
 
-    /// Remembers that somebody leads, or means to.
+    /// Remembers that somebody leads, or means to. An acceptor that missed the forming of its cluster
+    /// gets the table here: it stands, or its sender would not campaign.
     ///
-    /// source: R28
+    /// source: R4, R28
     pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time, out: &mut Outbox) {
-        if !self.is_member() {
-            return;
+        if self.membership.table().is_none() && heartbeat.table.names(self.id, self.directory) {
+            self.membership.join(&heartbeat.table);
+        }
+        if !self.membership.is_joined(&heartbeat.table) {
+            return self.refuse_foreign("acceptor: heartbeat", out);
         }
         if heartbeat.ballot < self.promised {
             return self.refuse(heartbeat.ballot, None, out);

@@ -98,11 +98,18 @@ impl Membership {
         if table.quorum_digest() != self.quorum_digest {
             return false;
         }
-        if let Some((id, known)) = &self.known {
-            return Arc::ptr_eq(known, table) || *id == table.id();
+        if self.known.is_some() {
+            return self.is_joined(table);
         }
         self.known = Some((table.id(), Arc::clone(table)));
         true
+    }
+
+    /// Whether `table` is the one joined.
+    #[must_use]
+    pub fn is_joined(&self, table: &Arc<Table>) -> bool {
+        let known = self.known.as_ref();
+        known.is_some_and(|(id, known)| Arc::ptr_eq(known, table) || *id == table.id())
     }
 
     /// Whether `acceptor` with `directory` is in its place of the table.
@@ -151,10 +158,14 @@ impl Former {
         matches!(self.stage, FormerStage::Probing { .. }).then_some(self.nonce)
     }
 
-    /// The table to be stored, and who is not known to hold one, while that is under way.
+    /// The table to be stored, or that stands, and who is not known to hold one: a table stands before
+    /// all have it, and those who could not be reached then must not stay without.
     #[must_use]
     pub fn to_store(&self) -> Option<(&Arc<Table>, AcceptorSet)> {
-        let FormerStage::Storing(table) = &self.stage else { return None };
+        let table = match &self.stage {
+            FormerStage::Probing { .. } => return None,
+            FormerStage::Storing(table) | FormerStage::Standing(table) => table,
+        };
         let have = self.stored.values().fold(AcceptorSet::default(), |all, set| all.union(*set));
         Some((table, self.quorums.acceptors().without(have)))
     }
@@ -228,11 +239,14 @@ impl Former {
     fn on_table(&mut self, acceptor: AcceptorId, directory: DirectoryId, table: &Arc<Table>) {
         let counts =
             table.quorum_digest() == self.quorum_digest && table.names(acceptor, directory);
-        if !counts || self.standing().is_some() {
+        if !counts {
             return;
         }
         let stored = self.stored.entry(table.id()).or_default();
         stored.insert(acceptor);
+        if matches!(self.stage, FormerStage::Standing(_)) {
+            return;
+        }
         if self.quorums.is_read_quorum(*stored) && self.quorums.is_write_quorum(*stored) {
             self.stage = FormerStage::Standing(Arc::clone(table));
         } else if matches!(self.stage, FormerStage::Probing { .. }) {
@@ -317,6 +331,8 @@ mod tests {
         }
         former.on_formed(&formed(2, &table));
         assert_eq!(former.standing(), Some(&table));
+        let missing = former.to_store().expect("the table").1;
+        assert!(missing.iter().eq([AcceptorId(3)]), "who could not be reached is still offered it");
     }
 
     #[test]

@@ -577,14 +577,6 @@ impl Value {
     }
 }
 
-impl ToProposer {
-    /// Whether this may come from, or go to, a role that belongs to no formation yet (R4).
-    #[must_use]
-    pub fn precedes_formation(&self) -> bool {
-        matches!(self, Self::ProbeAck(_) | Self::Formed(_))
-    }
-}
-
 impl To {
     /// Whether this may pass between roles that do not both know the formation yet (R4): what sets it
     /// up, and the heartbeats that spread it.
@@ -592,10 +584,16 @@ impl To {
     pub fn precedes_formation(&self) -> bool {
         match self {
             Self::Gateway(_, message) => matches!(message, ToGateway::Heartbeat(_)),
-            Self::Proposer(_, message) => message.precedes_formation(),
+            Self::Proposer(_, message) => matches!(
+                message,
+                ToProposer::ProbeAck(_) | ToProposer::Formed(_) | ToProposer::Heartbeat(_)
+            ),
             Self::ProxyLeader(_, message) => matches!(message, ToProxyLeader::Heartbeat(_)),
             Self::Acceptor(_, message) => {
-                matches!(message, ToAcceptor::Probe(_) | ToAcceptor::Form(_))
+                matches!(
+                    message,
+                    ToAcceptor::Probe(_) | ToAcceptor::Form(_) | ToAcceptor::Heartbeat(_)
+                )
             }
             Self::Replica(_, message) => {
                 matches!(message, ToReplica::Probe(_) | ToReplica::Heartbeat(_))

@@ -496,11 +496,17 @@ impl Proposer {
                 out.tell_replica(replica, ToReplica::Probe(probe));
             }
         }
-        if let Some((table, missing)) = self.former.to_store() {
-            for acceptor in missing.iter() {
-                let form = Form { proposer: self.id, table: Arc::clone(table) };
-                out.tell_acceptor(acceptor, ToAcceptor::Form(form));
-            }
+        self.say_form(out);
+    }
+
+    /// Offers the table to every acceptor that is not known to have one.
+    ///
+    /// source: R4
+    fn say_form(&self, out: &mut Outbox) {
+        let Some((table, missing)) = self.former.to_store() else { return };
+        for acceptor in missing.iter() {
+            let form = Form { proposer: self.id, table: Arc::clone(table) };
+            out.tell_acceptor(acceptor, ToAcceptor::Form(form));
         }
     }
 
@@ -537,6 +543,7 @@ impl Proposer {
         self.counters.pre_votes += 1;
         let nonce = self.rng.next_u64();
         self.phase = Phase::PreVote { nonce, quiet: AcceptorSet::default() };
+        self.say_form(out); // who has no table cannot answer
         self.say_pre_vote(nonce, out);
     }
 
