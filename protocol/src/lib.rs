@@ -21,6 +21,7 @@
 
 mod acceptor;
 mod block;
+mod client;
 mod digest;
 mod executor;
 mod formation;
@@ -47,6 +48,7 @@ pub use acceptor::{Acceptor, AcceptorCounters};
 pub use block::{
     BatchWriter, CommandRun, Items, MalformedBlock, Outcome, Outcomes, ResultWriter, Run, Runs,
 };
+pub use client::{Client, Due};
 pub use formation::{Former, Membership, Table};
 pub use gateway::{Gateway, GatewayCounters};
 pub use ids::{

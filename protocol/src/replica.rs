@@ -5,7 +5,7 @@
 //!  Chosen     slot = executed                  executes it, and what follows Results, if named to answer
 //!             executed < slot < + window       log[slot] ←                   nothing
 //!             below, or beyond the window      counts it                     nothing
-//!  Heartbeat  others have executed more        waits, then asks them         Executed, to the leader
+//!  Heartbeat  others have executed more        waits, then asks them         Executed, to all watchers
 //!  Fetch      it still holds the slots                                       Fetched
 //!  Fetched    of the slot it misses            as if chosen                  Fetch, for the next ones
 //!  Identify   always                                                         Executed, with the nonce
@@ -156,8 +156,9 @@ impl<M: StateMachine> Replica<M> {
         self.leader = Some(heartbeat.ballot.proposer);
         self.chosen.raise(heartbeat.executed);
         self.watch_gap(now);
-        let executed = ToProposer::Executed(self.report(None));
-        out.tell_proposer(heartbeat.ballot.proposer, executed);
+        // To all, whether it has changed or not: an acceptor that missed the last report could not
+        // truncate, and would refuse what is beyond its ring, for as long as nothing else is executed.
+        self.report_to_all(out);
     }
 
     /// Takes a decided slot in, and executes what is in order now.

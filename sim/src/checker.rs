@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 
 use loggos_protocol::{
-    AcceptorId, AcceptorSet, Ballot, Cluster, Incarnation, Role, RoleId, Slot, StateMachine, To,
+    AcceptorSet, Ballot, Cluster, Incarnation, P2b, Role, RoleId, Slot, StateMachine, To,
     ToProposer, ToProxyLeader, Value, Watermark,
 };
 
@@ -65,16 +65,30 @@ impl Checker {
         }
     }
 
-    /// Checks what an acceptor's sync lets go.
-    pub(crate) fn on_released(&mut self, acceptor: &Role<Recorder>, released: &[To]) {
+    /// Notes what an acceptor has voted for and holds back. By the time it is let go, a larger ballot may
+    /// have replaced the vote.
+    pub(crate) fn on_held(&mut self, acceptor: &Role<Recorder>, held: &[To]) {
         let Role::Acceptor(acceptor) = acceptor else { return };
-        for to in released {
-            let To::ProxyLeader(_, ToProxyLeader::P2b(p2b)) = to else { continue };
-            // A later ballot may have replaced the vote by now; it was noted when it was released.
-            let Some(vote) = acceptor.vote(p2b.slot).filter(|v| v.ballot == p2b.ballot) else {
-                continue;
-            };
-            self.on_vote(acceptor.id(), p2b.slot, p2b.ballot, &vote.value);
+        for p2b in held.iter().filter_map(p2b) {
+            let vote = acceptor.vote(p2b.slot).filter(|vote| vote.ballot == p2b.ballot);
+            let value = &vote.expect("an acceptor says what it has just voted").value;
+            let nobody = || (value.clone(), AcceptorSet::default());
+            let (first, _) = self.votes.entry((p2b.slot, p2b.ballot)).or_insert_with(nobody);
+            assert_eq!(first, value, "{}: {} has two values", p2b.slot, p2b.ballot);
+        }
+    }
+
+    /// Counts the votes that an acceptor's sync lets go.
+    pub(crate) fn on_released(&mut self, released: &[To]) {
+        for p2b in released.iter().filter_map(p2b) {
+            let votes = self.votes.get_mut(&(p2b.slot, p2b.ballot));
+            let (value, voters) = votes.expect("what is released was held");
+            voters.insert(p2b.acceptor);
+            if self.cluster.quorums.is_write_quorum(*voters) {
+                let chosen = self.chosen.entry(p2b.slot).or_insert_with(|| value.clone());
+                let (slot, ballot) = (p2b.slot, p2b.ballot);
+                assert_eq!(chosen, value, "{slot}: two values were chosen, the second in {ballot}");
+            }
         }
     }
 
@@ -128,21 +142,19 @@ impl Checker {
         }
     }
 
-    fn on_vote(&mut self, acceptor: AcceptorId, slot: Slot, ballot: Ballot, value: &Value) {
-        let (first, voters) = self
-            .votes
-            .entry((slot, ballot))
-            .or_insert_with(|| (value.clone(), AcceptorSet::default()));
-        assert_eq!(first, value, "{slot}: {ballot} has two values");
-        voters.insert(acceptor);
-        if self.cluster.quorums.is_write_quorum(*voters) {
-            let chosen = self.chosen.entry(slot).or_insert_with(|| value.clone());
-            assert_eq!(chosen, value, "{slot}: two values were chosen, the second in {ballot}");
-        }
-    }
-
     fn on_executed(&self, slot: Slot, value: &Value) {
         let chosen = self.chosen.get(&slot);
         assert_eq!(chosen, Some(value), "{slot}: executed what was not chosen");
+    }
+}
+
+fn p2b(to: &To) -> Option<&P2b> {
+    match to {
+        To::ProxyLeader(_, ToProxyLeader::P2b(p2b)) => Some(p2b),
+        To::ProxyLeader(..)
+        | To::Gateway(..)
+        | To::Proposer(..)
+        | To::Acceptor(..)
+        | To::Replica(..) => None,
     }
 }

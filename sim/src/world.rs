@@ -258,11 +258,12 @@ impl World {
             process.backlog.push(what);
             return;
         }
+        let is_release = matches!(what, Happening::Release(..));
         match what {
             Happening::Deliver(envelope) => role.on_envelope(envelope, self.now, &mut self.out),
             Happening::Release(_, incarnation, held) => {
                 if incarnation == process.incarnation {
-                    self.checker.on_released(role, &held);
+                    self.checker.on_released(&held);
                     self.out.sends.extend(held);
                 }
             }
@@ -279,22 +280,23 @@ impl World {
                 unreachable!("not a role's business")
             }
         }
-        self.settle(id);
+        self.settle(id, is_release);
     }
 
     /// After a role has acted: checks, and hands on what it wants done.
-    fn settle(&mut self, id: RoleId) {
+    fn settle(&mut self, id: RoleId, is_release: bool) {
         let process = self.processes.get_mut(&id).expect("every role has a process");
         let role = process.role.as_mut().expect("only a role that is up acts");
         let incarnation = process.incarnation;
         let released: Vec<To> = self.out.sends.drain(..).collect();
         let formation = role.formation();
-        if !matches!(role, Role::Acceptor(_)) {
+        if !is_release {
             self.checker.on_sends(&released);
         }
         self.checker.on_step(role, incarnation);
         let wake_at = role.next_timeout();
         let held: Vec<To> = self.out.held.drain(..).collect();
+        self.checker.on_held(role, &held);
         if let RoleId::Gateway(gateway) = id {
             for (caller, _, reply) in self.out.replies.iter() {
                 self.load.on_reply(gateway, caller, reply);

@@ -1,0 +1,188 @@
+//! A mailbox from one core to another: whole ticks, handed over and handed back.
+//!
+//! ```text
+//!   sender                    full ▶                      receiver
+//!   Vec being filled ──flush──▶ [tick][tick] ──drain──▶ items
+//!           ▲                                              │
+//!           └────────────── [empty][empty] ◀───────────────┘
+//!                              ◀ empty
+//! ```
+//!
+//! Whatever a core has to say to another in one tick goes over as one vector: the two cores touch each
+//! other's cache lines once a tick, not once a message. Emptied vectors come back, so that a steady state
+//! allocates nothing.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+
+#[derive(Debug)]
+struct Shared<T> {
+    full: CachePadded<ArrayQueue<Vec<T>>>,
+    empty: CachePadded<ArrayQueue<Vec<T>>>,
+}
+
+/// The end that fills ticks.
+#[derive(Debug)]
+pub struct MailboxSender<T> {
+    shared: Arc<Shared<T>>,
+    filling: Vec<T>,
+    /// The most items that wait while no tick can be handed over.
+    items_max: usize,
+    dropped: u64,
+}
+
+/// The end that empties them.
+#[derive(Debug)]
+pub struct MailboxReceiver<T> {
+    shared: Arc<Shared<T>>,
+}
+
+/// Returns the two ends of a mailbox that holds up to `ticks_max` ticks; while it is full, up to
+/// `items_max` items wait at the sender and the rest is dropped.
+#[must_use]
+pub fn mailbox<T>(ticks_max: usize, items_max: usize) -> (MailboxSender<T>, MailboxReceiver<T>) {
+    assert!(ticks_max > 0 && items_max > 0, "a mailbox that holds nothing");
+    let shared = Arc::new(Shared {
+        full: CachePadded::new(ArrayQueue::new(ticks_max)),
+        empty: CachePadded::new(ArrayQueue::new(ticks_max)),
+    });
+    let sender =
+        MailboxSender { shared: Arc::clone(&shared), filling: Vec::new(), items_max, dropped: 0 };
+    (sender, MailboxReceiver { shared })
+}
+
+impl<T> MailboxSender<T> {
+    /// Adds an item to the tick being filled. Where the receiver has stopped reading, what exceeds the
+    /// bound is dropped and counted: whoever sent it will send it again (R29).
+    pub fn push(&mut self, item: T) {
+        if self.filling.len() < self.items_max {
+            self.filling.push(item);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// Hands the tick over, if there is anything in it; returns whether the receiver has something new.
+    pub fn flush(&mut self) -> bool {
+        if self.filling.is_empty() {
+            return false;
+        }
+        let next = self.shared.empty.pop().unwrap_or_default();
+        let tick = std::mem::replace(&mut self.filling, next);
+        if let Err(tick) = self.shared.full.push(tick) {
+            self.filling = tick; // full: it goes with the next tick
+            return false;
+        }
+        true
+    }
+
+    /// Whether something waits to be handed over.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.filling.is_empty()
+    }
+
+    /// How many items were dropped so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+impl<T> MailboxReceiver<T> {
+    /// Hands every item of the ticks that have arrived to `take`, oldest first; returns how many.
+    ///
+    /// Looks at no more ticks than had arrived when it began, so that a busy sender cannot keep it here.
+    pub fn drain(&mut self, mut take: impl FnMut(T)) -> usize {
+        let mut items = 0;
+        for _ in 0..self.shared.full.len() {
+            let Some(mut tick) = self.shared.full.pop() else { break };
+            items += tick.len();
+            tick.drain(..).for_each(&mut take);
+            // A full return queue just means that this vector is freed.
+            drop(self.shared.empty.push(tick));
+        }
+        items
+    }
+
+    /// Whether nothing has arrived.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shared.full.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drained(receiver: &mut MailboxReceiver<u32>) -> Vec<u32> {
+        let mut items = Vec::new();
+        receiver.drain(|item| items.push(item));
+        items
+    }
+
+    #[test]
+    fn items_arrive_in_order_and_a_tick_at_a_time() {
+        let (mut sender, mut receiver) = mailbox(4, 100);
+        assert!(!sender.flush(), "an empty tick is not sent");
+        (0..3).for_each(|item| sender.push(item));
+        assert!(receiver.is_empty());
+        assert!(sender.flush());
+        sender.push(3);
+        assert!(sender.flush());
+        assert_eq!(drained(&mut receiver), [0, 1, 2, 3]);
+        assert!(receiver.is_empty());
+    }
+
+    #[test]
+    fn a_full_mailbox_keeps_its_order_and_drops_what_exceeds_the_bound() {
+        let (mut sender, mut receiver) = mailbox(1, 2);
+        sender.push(0);
+        assert!(sender.flush());
+        (1..5).for_each(|item| sender.push(item));
+        assert!(!sender.flush());
+        assert_eq!((sender.is_waiting(), sender.dropped()), (true, 2));
+        assert_eq!(drained(&mut receiver), [0]);
+        assert!(sender.flush());
+        assert_eq!(drained(&mut receiver), [1, 2]);
+    }
+
+    #[test]
+    fn a_million_items_cross_between_threads() {
+        let (mut sender, mut receiver) = mailbox(8, 1000);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut next = 0_u32;
+                while next < 1_000_000 {
+                    if sender.is_waiting() {
+                        if !sender.flush() {
+                            std::thread::yield_now();
+                        }
+                        continue;
+                    }
+                    for _ in 0..100 {
+                        sender.push(next);
+                        next += 1;
+                    }
+                    sender.flush();
+                }
+                while sender.is_waiting() {
+                    sender.flush();
+                }
+            });
+            let mut expected = 0;
+            while expected < 1_000_000 {
+                let items = receiver.drain(|item| {
+                    assert_eq!(item, expected, "items overtook each other");
+                    expected += 1;
+                });
+                if items == 0 {
+                    std::thread::yield_now();
+                }
+            }
+        });
+    }
+}

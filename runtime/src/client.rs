@@ -1,0 +1,289 @@
+//! The in-process client: futures that any executor can poll, and a blocking form.
+//!
+//! ```text
+//!   any thread                               the gateway's core
+//!   execute ── Submission ──▶ port ─────────▶ protocol::Client ──▶ Gateway
+//!      ▲                                           │
+//!      └── waker ◀── completion, in the call's ◀───┘
+//!                    own cell
+//! ```
+//!
+//! A call's cell is taken from a pool and goes back to it, so that a steady state allocates nothing.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use atomic_waker::AtomicWaker;
+use bytes::Bytes;
+use crossbeam::queue::ArrayQueue;
+use loggos_protocol::{Failure, Payload, Slot};
+
+use crate::executor::Alarm;
+
+/// Calls whose cells are kept for the next ones.
+const POOL_CELLS: usize = 8192;
+/// Commands on their way to the gateway's core.
+const SUBMISSIONS_MAX: usize = 8192;
+
+/// A command's result: its reply, and the slot it was executed in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Executed {
+    /// The slot that the reply reflects.
+    pub slot: Slot,
+    /// What the state machine answered.
+    pub reply: Payload,
+}
+
+/// Why a command has no result.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CallError {
+    /// It was never sent on, and will not be executed: the gateway had as many commands under way as it
+    /// may, until the deadline.
+    Busy,
+    /// It was never sent on: it is longer than `command_bytes_max`.
+    TooLarge,
+    /// It may have been executed, or may yet be.
+    OutcomeUnknown,
+    /// No answer came within the deadline. It may have been executed, or may yet be.
+    DeadlineExceeded,
+    /// The cluster has stopped. The command may have been executed.
+    Stopped,
+}
+
+/// A handle to a cluster in this process. Cheap to clone; all clones share the gateway's session.
+#[derive(Clone, Debug)]
+pub struct Client {
+    port: Arc<Port>,
+}
+
+/// Where a client's commands enter the gateway's core.
+#[derive(Debug)]
+pub(crate) struct Port {
+    submissions: ArrayQueue<Submission>,
+    pool: ArrayQueue<Arc<Cell>>,
+    is_closed: AtomicBool,
+    alarm: Alarm,
+}
+
+/// A command on its way in.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) command: Payload,
+    pub(crate) answer: Answer,
+}
+
+/// Where a call's result goes. Dropped without one, the call ends as [`CallError::Stopped`].
+#[derive(Debug)]
+pub(crate) struct Answer(Option<Arc<Cell>>);
+
+/// A call under way: one place for its result, and who waits for it.
+#[derive(Debug)]
+struct Cell {
+    result: ArrayQueue<Result<Executed, CallError>>,
+    waker: AtomicWaker,
+}
+
+/// The future of a command's result.
+#[derive(Debug)]
+#[must_use = "a command is sent when its call is first polled"]
+pub struct Call<'a> {
+    port: &'a Port,
+    state: CallState,
+}
+
+#[derive(Debug)]
+enum CallState {
+    Unsent(Payload),
+    Waiting(Arc<Cell>),
+    Over,
+}
+
+impl Client {
+    pub(crate) fn new(port: Arc<Port>) -> Self {
+        Self { port }
+    }
+
+    /// Executes `command` on every replica; the future resolves to what one of them answered.
+    ///
+    /// Commands of one client take effect in the order in which their futures are first polled. Dropping
+    /// a future gives up the answer, not the command.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallError`]: it tells whether the command may have been executed.
+    pub fn execute(&self, command: &[u8]) -> Call<'_> {
+        let payload =
+            Payload::inline(command).unwrap_or_else(|| Bytes::copy_from_slice(command).into());
+        Call { port: &self.port, state: CallState::Unsent(payload) }
+    }
+
+    /// Like [`Client::execute`], waiting on this thread. Not to be called on a core of the cluster.
+    ///
+    /// # Errors
+    ///
+    /// Likewise.
+    pub fn execute_blocking(&self, command: &[u8]) -> Result<Executed, CallError> {
+        struct Thread(std::thread::Thread);
+        impl Wake for Thread {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Thread(std::thread::current())));
+        let mut call = pin!(self.execute(command));
+        loop {
+            match call.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(result) => return result,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+}
+
+impl Future for Call<'_> {
+    type Output = Result<Executed, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let CallState::Unsent(_) = this.state {
+            let CallState::Unsent(command) = std::mem::replace(&mut this.state, CallState::Over)
+            else {
+                unreachable!("just matched");
+            };
+            if this.port.is_closed.load(Ordering::Acquire) {
+                return Poll::Ready(Err(CallError::Stopped));
+            }
+            let cell = this.port.pool.pop().unwrap_or_else(Cell::new);
+            cell.waker.register(cx.waker());
+            let answer = Answer(Some(Arc::clone(&cell)));
+            if let Err(submission) = this.port.submissions.push(Submission { command, answer }) {
+                // The gateway's core is behind: this caller waits its turn.
+                submission.answer.forget();
+                this.state = CallState::Unsent(submission.command);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            this.state = CallState::Waiting(cell);
+            this.port.alarm.ring();
+            this.port.sweep_if_closed();
+        }
+        let CallState::Waiting(cell) = &this.state else { panic!("polled after it was over") };
+        if let Some(result) = cell.result.pop() {
+            return Poll::Ready(this.finish(result));
+        }
+        cell.waker.register(cx.waker());
+        // The result may have come between the look and the registration.
+        match cell.result.pop() {
+            Some(result) => Poll::Ready(this.finish(result)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Call<'_> {
+    fn finish(&mut self, result: Result<Executed, CallError>) -> Result<Executed, CallError> {
+        if let CallState::Waiting(cell) = std::mem::replace(&mut self.state, CallState::Over) {
+            drop(self.port.pool.push(cell)); // a full pool just means that it is freed
+        }
+        result
+    }
+}
+
+impl Cell {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { result: ArrayQueue::new(1), waker: AtomicWaker::new() })
+    }
+
+    fn give(&self, result: Result<Executed, CallError>) {
+        assert!(self.result.push(result).is_ok(), "a call was answered twice");
+        self.waker.wake();
+    }
+}
+
+impl Answer {
+    pub(crate) fn give(mut self, result: Result<Executed, CallError>) {
+        if let Some(cell) = self.0.take() {
+            cell.give(result);
+        }
+    }
+
+    fn forget(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(cell) = self.0.take() {
+            cell.give(Err(CallError::Stopped));
+        }
+    }
+}
+
+impl Port {
+    pub(crate) fn new(alarm: Alarm) -> Arc<Self> {
+        Arc::new(Self {
+            submissions: ArrayQueue::new(SUBMISSIONS_MAX),
+            pool: ArrayQueue::new(POOL_CELLS),
+            is_closed: AtomicBool::new(false),
+            alarm,
+        })
+    }
+
+    pub(crate) fn pop(&self) -> Option<Submission> {
+        self.submissions.pop()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.submissions.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.submissions.len()
+    }
+
+    /// Ends all calls, now and to come, as [`CallError::Stopped`].
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.sweep_if_closed();
+    }
+
+    /// Whoever pushes looks after it whether the port was closed meanwhile, and whoever closes it empties
+    /// it after: one of the two finds what the other missed.
+    fn sweep_if_closed(&self) {
+        if self.is_closed.load(Ordering::SeqCst) {
+            while let Some(submission) = self.submissions.pop() {
+                drop(submission); // answers Stopped
+            }
+        }
+    }
+}
+
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Busy => Self::Busy,
+            Failure::TooLarge => Self::TooLarge,
+            Failure::OutcomeUnknown => Self::OutcomeUnknown,
+            Failure::DeadlineExceeded => Self::DeadlineExceeded,
+        }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Busy => "the cluster was busy until the deadline; the command was not executed",
+            Self::TooLarge => "the command is too long; it was not executed",
+            Self::OutcomeUnknown => "the gateway lost its session; the command may be executed",
+            Self::DeadlineExceeded => "no answer within the deadline; the command may be executed",
+            Self::Stopped => "the cluster has stopped; the command may have been executed",
+        })
+    }
+}
+
+impl std::error::Error for CallError {}

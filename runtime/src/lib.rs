@@ -1,0 +1,28 @@
+//! Loggos: a replicated log and state-machine replication engine.
+//!
+//! This is the crate to embed: a cluster on pinned cores of this process, and a client whose futures run
+//! on any executor.
+
+#![deny(unsafe_code)]
+
+mod client;
+mod clock;
+mod cluster;
+mod config;
+mod core;
+#[expect(unsafe_code, reason = "glommio takes ownership of a raw descriptor")]
+mod executor;
+mod random;
+mod status;
+
+pub use client::{Call, CallError, Client, Executed};
+pub use cluster::{LocalCluster, NoSuchRole, StartError};
+pub use config::Config;
+pub use core::Idle;
+pub use loggos_kv as kv;
+pub use loggos_protocol::{
+    AcceptorId, At, Cluster, GatewayId, Items, Payload, ProposerId, ProxyLeaderId, QuorumError,
+    QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings, SettingsError, Slot,
+    StateMachine, Time, Watermark,
+};
+pub use status::{RoleStatus, Standing, Traffic};
