@@ -6,8 +6,8 @@
 //!                          open     1 │ gateway u8 │ incarnation u64
 //!
 //!  result block   outcome*, one a run
-//!                          done     0 │ session │ first u64 │ count u32 │ bytes u32
-//!                                     │ (length u32, reply)*
+//!                          done     0 │ session │ first u64 │ slot u64, index u32
+//!                                     │ count u32 │ bytes u32 │ (length u32, reply)*
 //!                          opened   1 │ session
 //!                          out of order, unknown, trimmed   2, 3, 4 │ session │ next u64
 //! ```
@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::{GatewayId, Incarnation, Payload, SessionId, Slot};
+use crate::{GatewayId, Incarnation, Payload, Position, SessionId, Slot};
 
 const TAG_COMMANDS: u8 = 0;
 const TAG_OPEN: u8 = 1;
@@ -34,6 +34,7 @@ pub(crate) const RUN_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4;
 /// Bytes of a command beside the command itself.
 pub(crate) const COMMAND_HEADER_BYTES: usize = 4;
 const SESSION_BYTES: usize = 8 + 4;
+const DONE_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4 + 4;
 /// How much the encoders allocate at a time; blocks are cut from it and share it.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -71,6 +72,17 @@ pub struct CommandRun<'a> {
     pub commands: Items<'a>,
 }
 
+/// The remembered answers to a run.
+#[derive(Clone, Copy, Debug)]
+pub struct RunAnswers<'a> {
+    /// Where its first command was executed.
+    pub at: Position,
+    /// How many there are.
+    pub count: u32,
+    /// The replies.
+    pub replies: Items<'a>,
+}
+
 /// What became of one run of a batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome<'a> {
@@ -80,6 +92,8 @@ pub enum Outcome<'a> {
         session: SessionId,
         /// The number of the first reply; the others follow by one.
         first: u64,
+        /// Where the first was executed; the others follow by one index.
+        at: Position,
         /// How many there are.
         count: u32,
         /// The replies.
@@ -212,9 +226,11 @@ impl<'a> Reader<'a> {
         let session = self.session()?;
         match tag {
             TAG_DONE => {
-                let (first, count, bytes) = (self.u64()?, self.u32()?, self.u32()?);
+                let first = self.u64()?;
+                let at = Position { slot: Slot(self.u64()?), index: self.u32()? };
+                let (count, bytes) = (self.u32()?, self.u32()?);
                 let replies = Items(self.bytes(bytes)?);
-                Some(Outcome::Done { session, first, count, replies })
+                Some(Outcome::Done { session, first, at, count, replies })
             }
             TAG_OPENED => Some(Outcome::Opened(session)),
             TAG_OUT_OF_ORDER => Some(Outcome::OutOfOrder { session, next: self.u64()? }),
@@ -379,12 +395,14 @@ pub struct ResultWriter {
 }
 
 impl ResultWriter {
-    /// Starts a run's outcome; one reply for each of its commands follows.
-    pub fn start_done(&mut self, session: SessionId, first: u64) {
-        self.chunk.room_for(RUN_HEADER_BYTES);
+    /// Starts the outcome of a run executed at `at`; one reply for each of its commands follows.
+    pub fn start_done(&mut self, session: SessionId, first: u64, at: Position) {
+        self.chunk.room_for(DONE_HEADER_BYTES);
         self.chunk.0.put_u8(TAG_DONE);
         self.chunk.session(session);
         self.chunk.0.put_u64_le(first);
+        self.chunk.0.put_u64_le(at.slot.0);
+        self.chunk.0.put_u32_le(at.index);
         self.done_at = self.chunk.0.len();
         self.done_count = 0;
         self.chunk.0.put_bytes(0, 8);
@@ -439,11 +457,11 @@ impl ResultWriter {
         Payload::inline(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes).into())
     }
 
-    /// Adds a run's outcome whose replies are at hand.
-    pub fn done(&mut self, session: SessionId, first: u64, count: u32, replies: Items<'_>) {
-        self.start_done(session, first);
-        self.put(replies.as_slice());
-        self.done_count = count;
+    /// Adds the outcome of a run whose replies are at hand.
+    pub fn done(&mut self, session: SessionId, first: u64, answers: RunAnswers<'_>) {
+        self.start_done(session, first, answers.at);
+        self.put(answers.replies.as_slice());
+        self.done_count = answers.count;
         self.end_done();
     }
 
@@ -517,7 +535,8 @@ mod tests {
     fn results_read_back_as_they_were_written() {
         let mut writer = ResultWriter::default();
         writer.opened(SESSION);
-        writer.start_done(SESSION, 5);
+        let at = Position { slot: Slot(9), index: 2 };
+        writer.start_done(SESSION, 5, at);
         for reply in [&b"yes"[..], b"", b"no"] {
             writer.start_reply();
             writer.put(reply);
@@ -529,10 +548,12 @@ mod tests {
         writer.trimmed(SESSION);
         let block = writer.take();
         let outcomes: Vec<_> = Outcomes::new(block.as_slice()).map(Result::unwrap).collect();
-        let Outcome::Done { session, first: 5, count: 3, replies } = outcomes[1] else {
+        let Outcome::Done { session, first: 5, at: done_at, count: 3, replies } = outcomes[1]
+        else {
             panic!("{outcomes:?}")
         };
-        assert!(session == SESSION && replies.eq([&b"yes"[..], b"", b"no"]));
+        assert_eq!((session, done_at), (SESSION, at));
+        assert!(replies.eq([&b"yes"[..], b"", b"no"]));
         assert_eq!(outcomes[0], Outcome::Opened(SESSION));
         assert_eq!(outcomes[2], Outcome::OutOfOrder { session: SESSION, next: 11 });
         assert_eq!(outcomes[3..], [Outcome::UnknownSession(SESSION), Outcome::Trimmed(SESSION)]);

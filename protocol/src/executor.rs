@@ -19,7 +19,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::block::{CommandRun, ResultWriter, Run, Runs};
 use crate::machine::RunReplies;
 use crate::session::Sessions;
-use crate::{Ask, At, Cluster, Halt, Payload, SessionId, Slot, StateMachine, Time, Value};
+use crate::{
+    Ask, At, Cluster, Halt, Payload, Position, SessionId, Slot, StateMachine, Time, Value,
+};
 
 /// A state machine with its sessions.
 #[derive(Debug)]
@@ -36,6 +38,16 @@ pub(crate) struct Executor<M> {
     pub(crate) repeated_runs: u64,
     /// Runs refused.
     pub(crate) refused_runs: u64,
+}
+
+/// A run that was executed just now.
+#[derive(Debug)]
+struct Fresh {
+    session: SessionId,
+    at: Position,
+    count: u32,
+    /// Where in the block its replies are.
+    replies: Range<usize>,
 }
 
 /// What the executor knows of a batch that somebody asks about.
@@ -73,10 +85,11 @@ impl<M: StateMachine> Executor<M> {
         };
         let mut index = 0;
         // Almost every batch has one run, whose replies are remembered as a part of the finished block.
-        let mut fresh: Option<(SessionId, u32, Range<usize>)> = None;
+        let mut fresh: Option<Fresh> = None;
         for run in Runs::new(batch.block.as_slice()) {
-            if let Some((session, count, replies)) = fresh.take() {
-                self.remember_copy(session, count, replies);
+            if let Some(fresh) = fresh.take() {
+                let replies = self.writer.copy(fresh.replies.clone());
+                self.remember(&fresh, replies);
             }
             match run.map_err(|_| Halt::Malformed { slot })? {
                 Run::Open { gateway, incarnation } => {
@@ -92,9 +105,8 @@ impl<M: StateMachine> Executor<M> {
             }
         }
         let outcomes = self.writer.take();
-        if let Some((session, count, replies)) = fresh {
-            let session = self.sessions.session_mut(session).expect("it was just used");
-            session.executed(count, outcomes.slice(replies));
+        if let Some(fresh) = fresh {
+            self.remember(&fresh, outcomes.slice(fresh.replies.clone()));
         }
         Ok(outcomes)
     }
@@ -121,8 +133,8 @@ impl<M: StateMachine> Executor<M> {
             return Known::Executed(self.writer.take());
         };
         match session.run_answers(ask.first, ask.count) {
-            Some(replies) => {
-                self.writer.done(id, ask.first, ask.count, replies);
+            Some(answers) => {
+                self.writer.done(id, ask.first, answers);
                 Known::Executed(self.writer.take())
             }
             None => Known::NotYet,
@@ -133,12 +145,8 @@ impl<M: StateMachine> Executor<M> {
         self.sessions.validate(self.session_window);
     }
 
-    /// Executes what of a run is new; returns its session, count and replies where all of it was.
-    fn run(
-        &mut self,
-        at: At,
-        run: CommandRun<'_>,
-    ) -> Result<Option<(SessionId, u32, Range<usize>)>, Halt> {
+    /// Executes what of a run is new; returns it where all of it was.
+    fn run(&mut self, at: At, run: CommandRun<'_>) -> Result<Option<Fresh>, Halt> {
         let Some(session) = self.sessions.session_mut(run.session) else {
             self.refused_runs += 1;
             self.writer.unknown_session(run.session);
@@ -153,8 +161,7 @@ impl<M: StateMachine> Executor<M> {
             return Ok(None);
         }
         if run.first == next {
-            let replies = self.apply(at, run, run.count, 0)?;
-            return Ok(Some((run.session, run.count, replies)));
+            return self.apply(at, run, run.count).map(Some);
         }
         self.repeated_runs += 1;
         self.rerun(at, run, next)?;
@@ -162,15 +169,22 @@ impl<M: StateMachine> Executor<M> {
     }
 
     /// Answers a run that was executed before, in part or whole, and executes the rest.
+    ///
+    /// A gateway sends the same runs again, so as a rule it is the whole of one that was executed as one;
+    /// pieces of several are answered as of here.
     fn rerun(&mut self, at: At, run: CommandRun<'_>, next: u64) -> Result<(), Halt> {
         let end = run.first + u64::from(run.count);
         if let Some(session) = self.sessions.session(run.session) {
+            if let Some(answers) = session.run_answers(run.first, run.count) {
+                self.writer.done(run.session, run.first, answers);
+                return Ok(());
+            }
             let answered = run.first..end.min(next);
             if answered.clone().any(|number| session.answer(number).is_none()) {
                 self.writer.trimmed(run.session);
                 return Ok(());
             }
-            self.writer.start_done(run.session, run.first);
+            self.writer.start_done(run.session, run.first, at.position());
             for number in answered {
                 self.writer.start_reply();
                 self.writer.put(session.answer(number).unwrap_or_default());
@@ -181,26 +195,20 @@ impl<M: StateMachine> Executor<M> {
             self.writer.end_done();
             return Ok(());
         };
-        let skipped = run.count - u32::try_from(rest).unwrap_or(run.count);
-        let rest = run.count - skipped;
-        let replies = self.apply(At { index: at.index + skipped, ..at }, run, rest, skipped)?;
-        self.remember_copy(run.session, rest, replies);
+        let fresh = self.apply(at, run, u32::try_from(rest).unwrap_or(run.count))?;
+        let replies = self.writer.copy(fresh.replies.clone());
+        self.remember(&fresh, replies);
         Ok(())
     }
 
-    /// Applies the last `count` commands of a run, of which `skipped` were answered already; returns
-    /// where in the block their replies are.
-    fn apply(
-        &mut self,
-        at: At,
-        run: CommandRun<'_>,
-        count: u32,
-        skipped: u32,
-    ) -> Result<Range<usize>, Halt> {
+    /// Applies the last `count` commands of a run; the others were answered already.
+    fn apply(&mut self, at: At, run: CommandRun<'_>, count: u32) -> Result<Fresh, Halt> {
+        let skipped = run.count - count;
+        let at = At { index: at.index + skipped, ..at };
         if skipped == 0 {
-            self.writer.start_done(run.session, run.first);
+            self.writer.start_done(run.session, run.first, at.position());
         }
-        let replies_start = self.writer.len();
+        let start = self.writer.len();
         let commands = run.commands.skipping(skipped.into());
         let (machine, writer) = (&mut self.machine, &mut self.writer);
         let applied = catch_unwind(AssertUnwindSafe(|| {
@@ -217,15 +225,13 @@ impl<M: StateMachine> Executor<M> {
             return Err(Halt::Malformed { slot: at.slot });
         }
         self.commands += u64::from(count);
-        let replies = self.writer.end_done();
-        Ok(replies_start..replies.end)
+        let end = self.writer.end_done().end;
+        Ok(Fresh { session: run.session, at: at.position(), count, replies: start..end })
     }
 
-    /// Remembers replies of a block that is not finished.
-    fn remember_copy(&mut self, session: SessionId, count: u32, replies: Range<usize>) {
-        let replies = self.writer.copy(replies);
-        let session = self.sessions.session_mut(session).expect("it was just used");
-        session.executed(count, replies);
+    fn remember(&mut self, fresh: &Fresh, replies: Payload) {
+        let session = self.sessions.session_mut(fresh.session).expect("it was just used");
+        session.executed(fresh.at, fresh.count, replies);
     }
 }
 

@@ -29,9 +29,9 @@ use crate::block::{BatchWriter, Items, Outcome, Outcomes};
 use crate::outbox::Caller;
 use crate::{
     Ask, Ballot, Batch, BatchId, Cluster, Event, Failure, FormationId, GatewayId, Heartbeat,
-    Incarnation, Latency, Membership, NotExecuted, NotLeader, Outbox, Payload, ProposerId,
-    ReplicaId, Results, Rng, SessionId, Slot, Stage, Time, Timer, Timers, ToGateway, ToProposer,
-    ToReplica,
+    Incarnation, Latency, Membership, NotExecuted, NotLeader, Outbox, Payload, Position,
+    ProposerId, ReplicaId, Results, Rng, SessionId, Stage, Time, Timer, Timers, ToGateway,
+    ToProposer, ToReplica,
 };
 
 /// One gateway.
@@ -251,12 +251,12 @@ impl Gateway {
         for outcome in Outcomes::new(results.outcomes.as_slice()) {
             let Ok(outcome) = outcome else { return };
             match outcome {
-                Outcome::Done { session, first, count, replies } => {
+                Outcome::Done { session, first, at, count, replies } => {
                     let batch = &self.in_flight[place];
                     let is_ours = self.session == Some(session) && batch.first == first;
                     if is_ours && batch.count == count {
                         self.sample_latency(place, now);
-                        self.done(place, results.slot, replies, out);
+                        self.done(place, at, replies, out);
                     }
                 }
                 Outcome::Opened(session) => self.opened(session, out),
@@ -465,14 +465,15 @@ impl Gateway {
         }
     }
 
-    fn done(&mut self, place: usize, slot: Slot, replies: Items<'_>, out: &mut Outbox) {
+    fn done(&mut self, place: usize, mut at: Position, replies: Items<'_>, out: &mut Outbox) {
         let batch = &mut self.in_flight[place];
         batch.stage = InFlightStage::Done;
         let batch = &self.in_flight[place];
         let offset = usize::try_from(batch.first - self.lowest_unanswered).unwrap_or(usize::MAX);
         let callers = self.callers.range(offset..offset + batch.count as usize);
         for (caller, reply) in callers.zip(replies) {
-            out.replies.push(*caller, slot, reply);
+            out.replies.push(*caller, at, reply);
+            at.index += 1;
             self.counters.replies += 1;
         }
         self.forget_done();

@@ -92,6 +92,15 @@ pub struct BatchId {
     pub number: u64,
 }
 
+/// A command's place in the log.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Position {
+    /// Its slot.
+    pub slot: Slot,
+    /// Its index among that slot's commands.
+    pub index: u32,
+}
+
 /// A session: named by the place of its `Open` in the log, hence never reused.
 ///
 /// source: R22

@@ -46,14 +46,15 @@ mod window;
 
 pub use acceptor::{Acceptor, AcceptorCounters};
 pub use block::{
-    BatchWriter, CommandRun, Items, MalformedBlock, Outcome, Outcomes, ResultWriter, Run, Runs,
+    BatchWriter, CommandRun, Items, MalformedBlock, Outcome, Outcomes, ResultWriter, Run,
+    RunAnswers, Runs,
 };
 pub use client::{Client, Due};
 pub use formation::{Former, Membership, Table};
 pub use gateway::{Gateway, GatewayCounters};
 pub use ids::{
     AcceptorId, Ballot, BatchId, ClientId, DirectoryId, FormationId, GatewayId, Incarnation,
-    ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Watermark,
+    Position, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Watermark,
 };
 pub use machine::{At, Reply, RunReplies, StateMachine};
 pub use message::{

@@ -1,7 +1,7 @@
 //! The state machine that a replica executes the log on.
 
 use crate::block::{Items, ResultWriter};
-use crate::{Slot, Time};
+use crate::{Position, Slot, Time};
 
 /// Where in the log a command stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -14,6 +14,14 @@ pub struct At {
     ///
     /// source: R26
     pub time: Time,
+}
+
+impl At {
+    /// Its place in the log.
+    #[must_use]
+    pub fn position(self) -> Position {
+        Position { slot: self.slot, index: self.index }
+    }
 }
 
 /// A deterministic service, replicated by executing the same commands in the same order everywhere.

@@ -15,8 +15,9 @@
 use std::ops::Range;
 
 use crate::{
-    AcceptorId, Ballot, ClientId, FormationId, GatewayId, ProposerId, ProxyLeaderId, ReplicaId,
-    SessionId, Slot, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Watermark,
+    AcceptorId, Ballot, ClientId, FormationId, GatewayId, Position, ProposerId, ProxyLeaderId,
+    ReplicaId, SessionId, Slot, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
+    Watermark,
 };
 
 /// Collects what roles want done.
@@ -38,8 +39,11 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 pub struct Replies {
     bytes: Vec<u8>,
-    entries: Vec<(Caller, Slot, Result<Range<usize>, Failure>)>,
+    entries: Vec<(Caller, Entry)>,
 }
+
+/// Where a command was executed and which bytes are its reply, or why there are none.
+type Entry = Result<(Position, Range<usize>), Failure>;
 
 /// Whose command a reply is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -225,16 +229,16 @@ impl Outbox {
 }
 
 impl Replies {
-    /// Answers `caller` with `reply`, which reflects `slot`.
-    pub fn push(&mut self, caller: Caller, slot: Slot, reply: &[u8]) {
+    /// Answers `caller` with `reply`, executed at `at`.
+    pub fn push(&mut self, caller: Caller, at: Position, reply: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(reply);
-        self.entries.push((caller, slot, Ok(start..self.bytes.len())));
+        self.entries.push((caller, Ok((at, start..self.bytes.len()))));
     }
 
     /// Tells `caller` that there is no reply.
     pub fn fail(&mut self, caller: Caller, why: Failure) {
-        self.entries.push((caller, Slot(0), Err(why)));
+        self.entries.push((caller, Err(why)));
     }
 
     /// Whether there are none.
@@ -243,10 +247,11 @@ impl Replies {
         self.entries.is_empty()
     }
 
-    /// All replies, oldest first, with the slot that each reflects.
-    pub fn iter(&self) -> impl Iterator<Item = (Caller, Slot, Result<&[u8], Failure>)> {
-        self.entries.iter().map(|(caller, slot, reply)| {
-            (*caller, *slot, reply.as_ref().map(|at| &self.bytes[at.clone()]).map_err(|e| *e))
+    /// All replies, oldest first, each with where its command was executed.
+    pub fn iter(&self) -> impl Iterator<Item = (Caller, Result<(Position, &[u8]), Failure>)> {
+        self.entries.iter().map(|(caller, reply)| {
+            let reply = reply.as_ref().map(|(at, range)| (*at, &self.bytes[range.clone()]));
+            (*caller, reply.map_err(|why| *why))
         })
     }
 

@@ -15,8 +15,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::block::Items;
-use crate::{GatewayId, Incarnation, Payload, SessionId, Slot};
+use crate::block::{Items, RunAnswers};
+use crate::{GatewayId, Incarnation, Payload, Position, SessionId, Slot};
 
 /// All sessions of a replica.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub(crate) struct Session {
 #[derive(Clone, Debug)]
 struct Answers {
     first: u64,
+    /// Where the first was executed.
+    at: Position,
     count: u32,
     replies: Payload,
 }
@@ -126,9 +128,9 @@ impl Session {
         }
     }
 
-    /// Takes in that the next `count` commands were executed.
-    pub(crate) fn executed(&mut self, count: u32, replies: Payload) {
-        self.answers.push_back(Answers { first: self.next, count, replies });
+    /// Takes in that the next `count` commands were executed, the first of them at `at`.
+    pub(crate) fn executed(&mut self, at: Position, count: u32, replies: Payload) {
+        self.answers.push_back(Answers { first: self.next, at, count, replies });
         self.next += u64::from(count);
     }
 
@@ -139,11 +141,12 @@ impl Session {
         Items::new(answers.replies.as_slice()).skipping(number - answers.first).next()
     }
 
-    /// The encoded answers to exactly this run, if it was executed as one and not trimmed.
-    pub(crate) fn run_answers(&self, first: u64, count: u32) -> Option<Items<'_>> {
+    /// The answers to exactly this run, if it was executed as one and not trimmed.
+    pub(crate) fn run_answers(&self, first: u64, count: u32) -> Option<RunAnswers<'_>> {
         let place = self.answers.partition_point(|a| a.first < first);
         let answers = self.answers.get(place)?;
+        let replies = Items::new(answers.replies.as_slice());
         let is_it = (answers.first, answers.count) == (first, count);
-        is_it.then(|| Items::new(answers.replies.as_slice()))
+        is_it.then_some(RunAnswers { at: answers.at, count, replies })
     }
 }

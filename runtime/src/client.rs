@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
-use loggos_protocol::{Failure, Payload, Slot};
+use loggos_protocol::{Failure, Payload, Position};
 
 use crate::executor::Alarm;
 
@@ -29,11 +29,11 @@ const POOL_CELLS: usize = 8192;
 /// Commands on their way to the gateway's core.
 const SUBMISSIONS_MAX: usize = 8192;
 
-/// A command's result: its reply, and the slot it was executed in.
+/// A command's result: its reply, and where in the log it was executed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Executed {
-    /// The slot that the reply reflects.
-    pub slot: Slot,
+    /// Where it was executed.
+    pub at: Position,
     /// What the state machine answered.
     pub reply: Payload,
 }

@@ -388,11 +388,11 @@ impl<M: StateMachine> Core<M> {
 
     /// Hands results to the callers.
     fn answer(&mut self, now: Time) {
-        for (caller, slot, reply) in self.out.replies.iter() {
+        for (caller, reply) in self.out.replies.iter() {
             let Some(answer) = self.client.on_reply(caller.tag, reply.err(), now) else { continue };
             answer.give(match reply {
-                Ok(reply) => Ok(Executed {
-                    slot,
+                Ok((at, reply)) => Ok(Executed {
+                    at,
                     reply: Payload::inline(reply)
                         .unwrap_or_else(|| bytes::Bytes::copy_from_slice(reply).into()),
                 }),

@@ -180,7 +180,12 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
-/// Runs `task` beside the loop of the core that this is called on.
-pub(crate) fn spawn_local(task: Pin<Box<dyn Future<Output = ()>>>) {
+/// Runs `task` beside the loop of the core that this is called on, as
+/// [`LocalCluster::spawn_near`](crate::LocalCluster::spawn_near) puts one there.
+///
+/// # Panics
+///
+/// If it is called anywhere else.
+pub fn spawn_local(task: impl Future<Output = ()> + 'static) {
     glommio::spawn_local(task).detach();
 }

@@ -19,10 +19,11 @@ pub use client::{Call, CallError, Client, Executed};
 pub use cluster::{LocalCluster, NoSuchRole, StartError};
 pub use config::Config;
 pub use core::Idle;
+pub use executor::spawn_local;
 pub use loggos_kv as kv;
 pub use loggos_protocol::{
-    AcceptorId, At, Cluster, GatewayId, Items, Payload, ProposerId, ProxyLeaderId, QuorumError,
-    QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings, SettingsError, Slot,
+    AcceptorId, At, Cluster, GatewayId, Items, Payload, Position, ProposerId, ProxyLeaderId,
+    QuorumError, QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings, SettingsError, Slot,
     StateMachine, Time, Watermark,
 };
 pub use status::{RoleStatus, Standing, Traffic};

@@ -298,8 +298,8 @@ impl World {
         let held: Vec<To> = self.out.held.drain(..).collect();
         self.checker.on_held(role, &held);
         if let RoleId::Gateway(gateway) = id {
-            for (caller, _, reply) in self.out.replies.iter() {
-                self.load.on_reply(gateway, caller, reply);
+            for (caller, reply) in self.out.replies.iter() {
+                self.load.on_reply(gateway, caller, reply.map(|(_, reply)| reply));
             }
         }
         self.out.replies.clear();
