@@ -22,7 +22,7 @@ pub use core::Idle;
 pub use executor::spawn_local;
 pub use loggos_kv as kv;
 pub use loggos_protocol::{
-    AcceptorId, At, Cluster, GatewayId, Items, Payload, Position, ProposerId, ProxyLeaderId,
+    AcceptorId, At, Cluster, GatewayId, Halt, Items, Payload, Position, ProposerId, ProxyLeaderId,
     QuorumError, QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings, SettingsError, Slot,
     StateMachine, Time, Watermark,
 };

@@ -1,0 +1,271 @@
+//! Clusters in this process that lose a role, or have one paused, under load: commands go on, nothing
+//! acknowledged is lost or executed twice, and replicas stay equal.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use loggos::kv::{Answer, Command, Kv};
+use loggos::{
+    AcceptorId, At, CallError, Client, Config, Idle, LocalCluster, ProposerId, ProxyLeaderId,
+    ReplicaId, Reply, RoleId, RoleStatus, Standing, StateMachine,
+};
+
+/// What anything that must happen may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+const CALLERS: u64 = 4;
+
+fn config() -> Config {
+    let mut config = Config::standard();
+    config.idle = Idle::Park; // tests share the machine
+    config.deadline = DEADLINE;
+    config
+}
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < DEADLINE, "{what} did not happen in {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Adds one to a counter of its own, over and over: every answer must be one more than the last.
+fn count(client: &Client, caller: u64, counted: &AtomicU64, is_over: &AtomicBool) {
+    let mut command = Vec::new();
+    let key = format!("counter {caller}").into_bytes();
+    Command::Increment { key: &key, by: 1 }.encode(&mut command).unwrap();
+    while !is_over.load(Ordering::Relaxed) {
+        let executed = client.execute_blocking(&command).unwrap();
+        let answer = Answer::decode(executed.reply.as_slice()).unwrap();
+        let expected = i64::try_from(counted.load(Ordering::Relaxed) + 1).unwrap();
+        assert_eq!(answer, Answer::Number(expected), "caller {caller}: lost, or run twice");
+        counted.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Runs a load, lets `fault` strike in the middle of it, and waits until every caller has got on well
+/// after that; returns the roles at the end.
+fn under_load(fault: impl FnOnce(&LocalCluster)) -> Vec<RoleStatus> {
+    let cluster = LocalCluster::start(&config(), |_| Kv::default()).unwrap();
+    let counted: Vec<AtomicU64> = (0..CALLERS).map(|_| AtomicU64::new(0)).collect();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for (caller, counted) in (0..).zip(&counted) {
+            let (client, is_over) = (cluster.client(), &is_over);
+            scope.spawn(move || count(&client, caller, counted, is_over));
+        }
+        let all_reach = |least: &[u64]| {
+            counted.iter().zip(least).all(|(c, least)| c.load(Ordering::Acquire) >= *least)
+        };
+        wait_for("the first commands", || all_reach(&[50; CALLERS as usize]));
+        fault(&cluster);
+        let now: Vec<u64> = counted.iter().map(|c| c.load(Ordering::Acquire)).collect();
+        let (first, later): (Vec<_>, Vec<_>) = now.iter().map(|n| (n + 1, n + 200)).unzip();
+        let struck = Instant::now();
+        wait_for("the next command", || all_reach(&first));
+        println!("every caller had its next answer {:?} after the fault", struck.elapsed());
+        wait_for("many more commands", || all_reach(&later));
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let statuses = wait_until_equal(&cluster);
+    cluster.stop().unwrap();
+    statuses
+}
+
+/// Waits until all replicas that run have executed as much, and compares them.
+fn wait_until_equal(cluster: &LocalCluster) -> Vec<RoleStatus> {
+    let mut statuses = Vec::new();
+    wait_for("equal watermarks", || {
+        statuses = cluster.status();
+        let mut executed = replicas(&statuses).map(|(executed, _)| executed);
+        let first = executed.next();
+        first.is_some() && executed.all(|other| Some(other) == first)
+    });
+    let standings: Vec<_> = replicas(&statuses).collect();
+    assert!(standings.iter().all(|s| *s == standings[0]), "replicas differ: {statuses:#?}");
+    statuses
+}
+
+fn replicas(statuses: &[RoleStatus]) -> impl Iterator<Item = (u64, u64)> {
+    statuses.iter().filter_map(|status| match &status.standing {
+        Standing::Replica { executed, state_hash, halted: None, .. } => {
+            Some((executed.0, *state_hash))
+        }
+        _ => None,
+    })
+}
+
+fn leader(cluster: &LocalCluster) -> RoleId {
+    let statuses = cluster.status();
+    let leads = |s: &&RoleStatus| matches!(s.standing, Standing::Proposer { is_leading: true, .. });
+    statuses.iter().find(leads).expect("somebody leads under load").role
+}
+
+#[test]
+fn commands_go_on_when_the_leader_is_killed() {
+    let statuses = under_load(|cluster| {
+        let leader = leader(cluster);
+        cluster.kill(leader).unwrap();
+    });
+    assert_eq!(replicas(&statuses).count(), 3);
+}
+
+#[test]
+fn commands_go_on_when_the_leader_is_killed_and_comes_back() {
+    under_load(|cluster| {
+        let leader = leader(cluster);
+        cluster.kill(leader).unwrap();
+        cluster.restart(leader).unwrap();
+    });
+}
+
+#[test]
+fn commands_go_on_when_an_acceptor_is_killed() {
+    under_load(|cluster| cluster.kill(RoleId::Acceptor(AcceptorId(0))).unwrap());
+}
+
+#[test]
+fn an_acceptor_that_comes_back_without_its_memory_is_refused() {
+    let id = RoleId::Acceptor(AcceptorId(3));
+    let statuses = under_load(|cluster| {
+        cluster.kill(id).unwrap();
+        cluster.restart(id).unwrap();
+    });
+    let acceptor = statuses.iter().find(|status| status.role == id).unwrap();
+    let Standing::Acceptor { promised, counters, .. } = &acceptor.standing else {
+        panic!("{acceptor:?}")
+    };
+    assert_eq!((promised.round, counters.votes, counters.promises), (0, 0, 0));
+    assert!(counters.foreign > 0, "it was offered the table and P2as: {counters:?}");
+}
+
+#[test]
+fn commands_go_on_when_a_proxy_leader_is_killed() {
+    under_load(|cluster| cluster.kill(RoleId::ProxyLeader(ProxyLeaderId(0))).unwrap());
+}
+
+#[test]
+fn commands_go_on_when_a_replica_is_killed() {
+    let statuses = under_load(|cluster| cluster.kill(RoleId::Replica(ReplicaId(1))).unwrap());
+    assert_eq!(replicas(&statuses).count(), 2);
+}
+
+/// Three election timeouts of the defaults.
+const PAUSE: Duration = Duration::from_millis(900);
+
+#[test]
+fn commands_go_on_when_the_leader_is_paused() {
+    under_load(|cluster| {
+        let leader = leader(cluster);
+        cluster.pause(leader, PAUSE).unwrap();
+    });
+}
+
+#[test]
+fn commands_go_on_when_others_are_paused() {
+    for role in [
+        RoleId::Acceptor(AcceptorId(2)),
+        RoleId::ProxyLeader(ProxyLeaderId(1)),
+        RoleId::Replica(ReplicaId(0)),
+        RoleId::Proposer(ProposerId(1)),
+    ] {
+        let statuses = under_load(|cluster| cluster.pause(role, PAUSE).unwrap());
+        assert_eq!(replicas(&statuses).count(), 3, "{role:?} was paused");
+    }
+}
+
+/// Panics on a command of its own.
+#[derive(Debug, Default)]
+struct Grenade(u64);
+
+impl StateMachine for Grenade {
+    fn apply(&mut self, _: At, command: &[u8], reply: &mut Reply<'_>) {
+        assert!(command != b"boom", "the machine has met its command");
+        self.0 += 1;
+        reply.put(command);
+    }
+
+    fn state_hash(&self) -> u64 {
+        self.0
+    }
+}
+
+#[test]
+fn a_machine_that_panics_halts_its_replicas_and_nothing_else() {
+    let mut config = config();
+    config.deadline = Duration::from_millis(500);
+    let cluster = LocalCluster::start(&config, |_| Grenade::default()).unwrap();
+    let client = cluster.client();
+    wait_for("the first command", || client.execute_blocking(b"hello").is_ok());
+    assert_eq!(client.execute_blocking(b"boom"), Err(CallError::DeadlineExceeded));
+    let halted = |s: &RoleStatus| match &s.standing {
+        Standing::Replica { halted: Some(loggos::Halt::Panicked { message, .. }), .. } => {
+            message.contains("has met its command")
+        }
+        _ => false,
+    };
+    wait_for("all replicas to halt", || {
+        cluster.status().iter().filter(|status| halted(status)).count() == 3
+    });
+    let is_up = |s: &RoleStatus| !matches!(s.standing, Standing::Down);
+    assert!(cluster.status().iter().all(is_up), "the others are unharmed");
+    cluster.stop().unwrap();
+}
+
+#[test]
+fn a_stopped_cluster_answers_every_call_with_an_error() {
+    let cluster = LocalCluster::start(&config(), |_| Kv::default()).unwrap();
+    let client = cluster.client();
+    let caller = std::thread::spawn({
+        let client = client.clone();
+        move || loop {
+            if let Err(error) = client.execute_blocking(b"not even a command") {
+                return error;
+            }
+        }
+    });
+    cluster.stop().unwrap();
+    assert_eq!(caller.join().unwrap(), CallError::Stopped);
+    assert_eq!(client.execute_blocking(b"late"), Err(CallError::Stopped));
+}
+
+#[test]
+fn a_command_over_the_limit_is_refused_and_harms_nobody() {
+    let config = config();
+    let cluster = LocalCluster::start(&config, |_| Kv::default()).unwrap();
+    let client = cluster.client();
+    let long = vec![0; config.cluster.command_bytes_max as usize + 1];
+    assert_eq!(client.execute_blocking(&long), Err(CallError::TooLarge));
+    assert!(client.execute_blocking(&long[1..]).is_ok());
+    cluster.stop().unwrap();
+}
+
+/// What the client promises: futures that any executor can poll, here one made of nothing but a waker.
+#[test]
+fn futures_of_one_client_take_effect_in_the_order_they_were_polled() {
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+
+    let cluster = LocalCluster::start(&config(), |_| Kv::default()).unwrap();
+    let client = cluster.client();
+    let mut command = Vec::new();
+    Command::Increment { key: b"n", by: 1 }.encode(&mut command).unwrap();
+    let mut calls: Vec<_> = (0..100).map(|_| Box::pin(client.execute(&command))).collect();
+    let mut cx = Context::from_waker(Waker::noop());
+    for call in &mut calls {
+        assert!(call.as_mut().poll(&mut cx).is_pending());
+    }
+    for (expected, call) in (1..).zip(&mut calls) {
+        let mut answer = None;
+        wait_for("an answer", || match call.as_mut().poll(&mut cx) {
+            Poll::Ready(result) => {
+                answer = Some(result.unwrap());
+                true
+            }
+            Poll::Pending => false,
+        });
+        let reply = answer.unwrap().reply;
+        assert_eq!(Answer::decode(reply.as_slice()).unwrap(), Answer::Number(expected));
+    }
+    cluster.stop().unwrap();
+}
