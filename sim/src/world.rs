@@ -50,8 +50,10 @@ pub struct World {
     rng: Rng,
     out: Outbox,
     hasher: DefaultHasher,
-    /// Acceptors and replicas that have lost their memory.
+    /// Acceptors and replicas that have lost their memory, or cannot go on for what they miss.
     lost: Vec<RoleId>,
+    /// Replicas among them that we took ourselves.
+    crashed_replicas: u8,
     has_formed: bool,
     is_healed: bool,
     is_safety_only: bool,
@@ -130,6 +132,7 @@ impl World {
             out: Outbox::default(),
             hasher: DefaultHasher::new(),
             lost: Vec::new(),
+            crashed_replicas: 0,
             has_formed: false,
             is_healed: false,
             is_safety_only: false,
@@ -417,7 +420,11 @@ impl World {
             return;
         }
         match id {
-            RoleId::Acceptor(_) | RoleId::Replica(_) => self.lose(id),
+            RoleId::Acceptor(_) => self.lose(id),
+            RoleId::Replica(_) => {
+                self.crashed_replicas += u8::from(!self.lost.contains(&id));
+                self.lose(id);
+            }
             RoleId::Gateway(_) | RoleId::Proposer(_) | RoleId::ProxyLeader(_) => {}
         }
         let mut ids = vec![id];
@@ -456,9 +463,13 @@ impl World {
         self.lost.push(id);
         let lost = self.lost.iter().filter(|r| matches!(r, RoleId::Replica(_))).count();
         let left = usize::from(self.plan.cluster.replicas) - lost;
-        if !self.has_formed || left <= usize::from(self.plan.cluster.f) {
+        let f = usize::from(self.plan.cluster.f);
+        if !self.has_formed || left <= f {
             self.is_safety_only = true;
         }
+        // What acceptors forget, f + 1 replicas have: of those only what we took may be missing (R16).
+        let least = f + 1 - usize::from(self.crashed_replicas);
+        assert!(left >= least, "nobody has what was forgotten:\n{}", self.standing());
     }
 
     fn pause(&mut self, id: RoleId, down: Duration) {
