@@ -387,8 +387,8 @@ pub struct Heartbeat {
     pub ballot: Ballot,
     /// What its sender is about.
     pub stage: Stage,
-    /// What f+1 replicas have executed, as far as the sender knows: who has less, has missed something.
-    pub executed: Watermark,
+    /// Everything below is chosen: who has not executed as much has missed something.
+    pub chosen: Watermark,
     /// The cluster's table, for whoever has just started.
     pub table: Arc<Table>,
 }

@@ -40,7 +40,7 @@ use crate::{
     Former, Heartbeat, HeartbeatAck, Identify, Incarnation, Latency, Listener, Membership, Nack,
     Need, NotLeader, Outbox, P1b, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, ReplicaId, Rng,
     Roster, Slot, Stage, Table, Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Truncated, Watcher,
+    ToProxyLeader, ToReplica, Truncated, Watcher, Watermark,
 };
 
 /// One of the proposers; at most one at a time gets anything chosen.
@@ -713,9 +713,20 @@ impl Proposer {
         is_stalled || !self.cluster.quorums.is_read_quorum(hearing)
     }
 
-    fn say_heartbeat(&self, ballot: Ballot, stage: Stage, table: &Arc<Table>, out: &mut Outbox) {
+    /// What is known to be chosen: what f+1 replicas have executed, or acceptors have truncated. The
+    /// latter may be more: of the f+1 that had executed it one may have died since, and the others do not
+    /// know of what they miss but by this.
+    fn chosen_watermark(&self) -> Watermark {
         let executed = self.roster.executed_by_f_plus_1(self.cluster.f);
-        let heartbeat = || Heartbeat { ballot, stage, executed, table: Arc::clone(table) };
+        match &self.phase {
+            Phase::Phase2(phase2) => executed.max(phase2.floor()),
+            Phase::Following | Phase::PreVote { .. } | Phase::Phase1(_) => executed,
+        }
+    }
+
+    fn say_heartbeat(&self, ballot: Ballot, stage: Stage, table: &Arc<Table>, out: &mut Outbox) {
+        let chosen = self.chosen_watermark();
+        let heartbeat = || Heartbeat { ballot, stage, chosen, table: Arc::clone(table) };
         for acceptor in self.cluster.quorums.acceptors().iter() {
             out.tell_acceptor(acceptor, ToAcceptor::Heartbeat(heartbeat()));
         }

@@ -154,7 +154,7 @@ impl<M: StateMachine> Replica<M> {
             return out.event(Event::Foreign { at: "replica: heartbeat" });
         }
         self.leader = Some(heartbeat.ballot.proposer);
-        self.chosen.raise(heartbeat.executed);
+        self.chosen.raise(heartbeat.chosen);
         self.watch_gap(now);
         // To all, whether it has changed or not: an acceptor that missed the last report could not
         // truncate, and would refuse what is beyond its ring, for as long as nothing else is executed.

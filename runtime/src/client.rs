@@ -13,7 +13,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -81,9 +81,9 @@ pub(crate) struct Submission {
 pub(crate) struct Answer(Option<Arc<Cell>>);
 
 /// A call under way: one place for its result, and who waits for it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Cell {
-    result: ArrayQueue<Result<Executed, CallError>>,
+    result: OnceLock<Result<Executed, CallError>>,
     waker: AtomicWaker,
 }
 
@@ -157,7 +157,7 @@ impl Future for Call<'_> {
             if this.port.is_closed.load(Ordering::Acquire) {
                 return Poll::Ready(Err(CallError::Stopped));
             }
-            let cell = this.port.pool.pop().unwrap_or_else(Cell::new);
+            let cell = this.port.pool.pop().unwrap_or_default();
             cell.waker.register(cx.waker());
             let answer = Answer(Some(Arc::clone(&cell)));
             if let Err(submission) = this.port.submissions.push(Submission { command, answer }) {
@@ -172,34 +172,34 @@ impl Future for Call<'_> {
             this.port.sweep_if_closed();
         }
         let CallState::Waiting(cell) = &this.state else { panic!("polled after it was over") };
-        if let Some(result) = cell.result.pop() {
-            return Poll::Ready(this.finish(result));
+        if cell.result.get().is_none() {
+            cell.waker.register(cx.waker());
+            // The result may have come between the look and the registration.
+            if cell.result.get().is_none() {
+                return Poll::Pending;
+            }
         }
-        cell.waker.register(cx.waker());
-        // The result may have come between the look and the registration.
-        match cell.result.pop() {
-            Some(result) => Poll::Ready(this.finish(result)),
-            None => Poll::Pending,
-        }
+        Poll::Ready(this.finish())
     }
 }
 
 impl Call<'_> {
-    fn finish(&mut self, result: Result<Executed, CallError>) -> Result<Executed, CallError> {
-        if let CallState::Waiting(cell) = std::mem::replace(&mut self.state, CallState::Over) {
+    /// Takes the result out of the cell, which goes back to the pool if nobody else has it any more.
+    fn finish(&mut self) -> Result<Executed, CallError> {
+        let state = std::mem::replace(&mut self.state, CallState::Over);
+        let CallState::Waiting(mut cell) = state else { panic!("finished before it was sent") };
+        if let Some(own) = Arc::get_mut(&mut cell) {
+            let result = own.result.take().expect("it was seen to be there");
             drop(self.port.pool.push(cell)); // a full pool just means that it is freed
+            return result;
         }
-        result
+        cell.result.get().expect("it was seen to be there").clone()
     }
 }
 
 impl Cell {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { result: ArrayQueue::new(1), waker: AtomicWaker::new() })
-    }
-
     fn give(&self, result: Result<Executed, CallError>) {
-        assert!(self.result.push(result).is_ok(), "a call was answered twice");
+        assert!(self.result.set(result).is_ok(), "a call was answered twice");
         self.waker.wake();
     }
 }

@@ -5,16 +5,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use loggos::kv::Command;
-use loggos::{CallError, Client, Position};
+use loggos::{CallError, Client, Position, Slot};
+use quanta::Instant;
 
 use super::{Options, was_never_sent};
 
 /// Bytes of a key.
 const KEY_BYTES: usize = 16;
+
+/// The longest latency that is told apart from longer ones.
+const LATENCY_NANOS_MAX: u64 = 100_000_000_000;
 
 const WARMING_UP: u8 = 0;
 const MEASURING: u8 = 1;
@@ -38,8 +42,9 @@ pub(crate) struct Measured {
     /// Writes that may have been executed although nobody was told.
     pub(crate) unknown: u64,
     pub(crate) elapsed: Duration,
-    /// The highest acknowledged write of each key.
-    written: Vec<Option<Position>>,
+    /// The highest acknowledged write of each key, packed: this table is touched at random with every
+    /// operation, and shall not push the cluster out of the cache.
+    written: Vec<u64>,
     started: Option<Instant>,
 }
 
@@ -61,20 +66,20 @@ impl Measured {
     fn new(options: &Options) -> Self {
         let seconds = usize::try_from(options.duration.as_secs() + 2).unwrap_or(0);
         Self {
-            latency: Histogram::new(3).expect("three digits are few enough"),
+            latency: Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 3).expect("bounds in order"),
             by_second: Vec::with_capacity(seconds),
             errors: 0,
             unknown: 0,
             elapsed: Duration::ZERO,
-            written: vec![None; options.keys as usize],
+            written: vec![0; options.keys as usize],
             started: None,
         }
     }
 
     /// The keys that were written, with the highest acknowledged write of each.
     pub(crate) fn written(&self) -> impl Iterator<Item = (u32, Position)> + '_ {
-        let keys = self.written.iter().zip(0..);
-        keys.filter_map(|(written, key)| written.map(|written| (key, written)))
+        let keys = self.written.iter().zip(0..).filter(|(written, _)| **written > 0);
+        keys.map(|(written, key)| (key, unpack(*written)))
     }
 
     /// Operations answered while it counted.
@@ -92,6 +97,17 @@ impl Measured {
         self.by_second[second] += 1;
         self.latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
+}
+
+/// Packs a position so that later ones are larger, and none is zero.
+fn pack(at: Position) -> u64 {
+    assert!(at.slot.0 < 1 << 47 && at.index < (1 << 16) - 1, "{at:?} is beyond any benchmark");
+    at.slot.0 << 16 | u64::from(at.index + 1)
+}
+
+fn unpack(packed: u64) -> Position {
+    let index = u32::try_from(packed & 0xFFFF).unwrap_or(0) - 1;
+    Position { slot: Slot(packed >> 16), index }
 }
 
 /// The key of a number: sixteen bytes, all keys alike long.
@@ -164,7 +180,7 @@ async fn run_caller(client: &Client, load: &Load, caller: u64, measured: &RefCel
                 }
                 if !is_read {
                     let written = &mut measured.written[number as usize];
-                    *written = (*written).max(Some(executed.at));
+                    *written = (*written).max(pack(executed.at));
                 }
             }
             Err(CallError::Stopped) => return,

@@ -10,6 +10,19 @@ use serde::Serialize;
 use super::Options;
 use super::load::Measured;
 
+/// What was seen besides the callers' own figures.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// How the roles stood when measuring began.
+    pub(crate) before: Vec<RoleStatus>,
+    /// And when it ended.
+    pub(crate) after: Vec<RoleStatus>,
+    /// Keys read back.
+    pub(crate) checked_keys: usize,
+    /// The replicas that were equal at the end.
+    pub(crate) replicas: Vec<RoleStatus>,
+}
+
 /// The figures.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -62,14 +75,8 @@ struct LoadFigures {
 }
 
 impl Report {
-    pub(crate) fn new(
-        options: &Options,
-        measured: &Measured,
-        before: &[RoleStatus],
-        after: &[RoleStatus],
-        checked_keys: usize,
-        replicas: &[RoleStatus],
-    ) -> Self {
+    pub(crate) fn new(options: &Options, measured: &Measured, found: &Found) -> Self {
+        let Found { before, after, checked_keys, replicas } = found;
         let operations = measured.operations();
         let slots = slots(after).saturating_sub(slots(before));
         let roles = before.iter().zip(after).map(|(b, a)| figures(b, a, operations, slots));
@@ -82,7 +89,7 @@ impl Report {
             latency_us: Latency::of(&measured.latency),
             roles: roles.collect(),
             read_back: ReadBack {
-                keys: checked_keys,
+                keys: *checked_keys,
                 replicas: replicas.len(),
                 executed_watermark,
                 state_hash: format!("{state_hash:016x}"),
