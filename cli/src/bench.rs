@@ -7,16 +7,17 @@
 mod load;
 mod report;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use loggos::kv::Kv;
-use loggos::{CallError, Config, Idle, LocalCluster, RoleStatus, Standing};
+use loggos::{CallError, Config, Idle, LocalCluster, RoleStatus};
 
 use load::{Load, Measured};
-use report::Report;
+use report::{Found, Report};
 
 /// How long the cluster may take to elect its first leader and answer a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +27,9 @@ const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
 /// What to measure.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
+    /// The cluster to measure, as `loggos config example` shows it; by default as it is there.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Independent callers.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
@@ -60,7 +64,10 @@ pub(crate) struct Options {
 
 /// Runs the benchmark and prints what it measured.
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
-    let mut config = Config::standard();
+    let mut config = match &options.config {
+        Some(file) => Config::load(file)?,
+        None => Config::standard(),
+    };
     if options.poll {
         config.idle = Idle::Poll;
     } else if options.park {
@@ -88,7 +95,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let replicas = wait_until_equal(&cluster)?;
     cluster.stop()?;
 
-    let report = Report::new(options, &measured, &before, &after, checked_keys, &replicas);
+    let report = Report::new(options, &measured, &Found { before, after, checked_keys, replicas });
     match options.json.as_deref() {
         Some("-") => report.print_json(std::io::stdout().lock())?,
         Some(file) => {
@@ -164,16 +171,10 @@ fn wait_until_equal(cluster: &LocalCluster) -> Result<Vec<RoleStatus>, Box<dyn s
         let statuses = cluster.status();
         let replicas: Vec<_> = statuses
             .into_iter()
-            .filter(|status| matches!(status.standing, Standing::Replica { halted: None, .. }))
+            .filter(|status| status.standing.replica().is_some_and(|r| r.halted.is_none()))
             .collect();
-        let mut standings = replicas.iter().filter_map(|status| match &status.standing {
-            Standing::Replica { executed, state_hash, .. } => Some((*executed, *state_hash)),
-            Standing::Down
-            | Standing::Gateway(_)
-            | Standing::Proposer { .. }
-            | Standing::ProxyLeader(_)
-            | Standing::Acceptor { .. } => None,
-        });
+        let standings = replicas.iter().filter_map(|status| status.standing.replica());
+        let mut standings = standings.map(|replica| (replica.executed, replica.state_hash));
         let first = standings.next();
         let others: Vec<_> = standings.collect();
         if others.iter().all(|other| Some(*other) == first) {

@@ -1,10 +1,12 @@
 //! `loggos`: runs, measures and inspects clusters.
 
 mod bench;
+mod config;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use loggos::ConfigErrors;
 use tracing_subscriber::EnvFilter;
 
 /// A replicated log and state-machine replication engine: Compartmentalized MultiPaxos, thread per core.
@@ -19,6 +21,8 @@ struct Options {
 enum Command {
     /// Measure throughput and latency of a cluster started for the purpose, in memory.
     Bench(bench::Options),
+    /// Check a configuration, or print one that names everything.
+    Config(config::Options),
 }
 
 fn main() -> ExitCode {
@@ -26,11 +30,16 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match Options::parse().command {
         Command::Bench(options) => bench::run(&options),
+        Command::Config(options) => config::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("loggos: {error}");
+            match error.downcast_ref::<ConfigErrors>() {
+                // Each mistake begins with its file and line: editors find them by that.
+                Some(mistakes) => eprintln!("{mistakes}"),
+                None => eprintln!("loggos: {error}"),
+            }
             ExitCode::FAILURE
         }
     }

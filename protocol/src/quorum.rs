@@ -102,14 +102,11 @@ impl QuorumSystem {
     ///
     /// source: \[CP §3.2\], "an r × w rectangular grid, where r, w ≥ f + 1"
     pub fn grid(rows: u8, columns: u8, f: u8) -> Result<Self, QuorumError> {
-        if rows <= f || columns <= f {
-            return Err(QuorumError::GridTooSmall { rows, columns, f });
-        }
         let acceptors = u16::from(rows) * u16::from(columns);
         if acceptors > u16::from(ACCEPTORS_MAX) {
             return Err(QuorumError::TooMany { acceptors });
         }
-        Ok(Self(System::Grid { rows, columns }))
+        Self(System::Grid { rows, columns }).surviving(f)
     }
 
     /// Returns classic MultiPaxos: any `f + 1` of `2f + 1` acceptors read and write.
@@ -142,14 +139,30 @@ impl QuorumSystem {
         if u16::from(read) + u16::from(write) <= u16::from(acceptors) {
             return Err(QuorumError::Disjoint { acceptors, read, write });
         }
-        if write <= f {
-            return Err(QuorumError::NotDurable { write, f });
+        Self(System::Threshold { acceptors, read, write }).surviving(f)
+    }
+
+    /// Returns this quorum system if it survives the loss of any `f` acceptors: a quorum of each kind is
+    /// left, and none of the lost were all that held a chosen value.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    pub fn surviving(self, f: u8) -> Result<Self, QuorumError> {
+        match self.0 {
+            System::Grid { rows, columns } if rows <= f || columns <= f => {
+                Err(QuorumError::GridTooSmall { rows, columns, f })
+            }
+            System::Threshold { write, .. } if write <= f => {
+                Err(QuorumError::NotDurable { write, f })
+            }
+            System::Threshold { acceptors, read, write }
+                if u16::from(read.max(write)) + u16::from(f) > u16::from(acceptors) =>
+            {
+                Err(QuorumError::NotLive { acceptors, quorum: read.max(write), f })
+            }
+            System::Grid { .. } | System::Threshold { .. } => Ok(self),
         }
-        let quorum = read.max(write);
-        if u16::from(quorum) + u16::from(f) > u16::from(acceptors) {
-            return Err(QuorumError::NotLive { acceptors, quorum, f });
-        }
-        Ok(Self(System::Threshold { acceptors, read, write }))
     }
 
     /// How many acceptors there are; they are numbered from 0.

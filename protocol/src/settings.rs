@@ -78,10 +78,6 @@ pub struct Cluster(Arc<Settings>);
 
 impl Settings {
     /// Returns the defaults for `f` losses, in a cluster of the smallest useful size.
-    ///
-    /// # Errors
-    ///
-    /// If `quorums` was made for another `f` is not checked here but in [`Settings::check`].
     #[must_use]
     pub fn new(f: u8, quorums: QuorumSystem) -> Self {
         Self {
@@ -130,13 +126,16 @@ impl Settings {
         let few = |count: u8, what: &str| {
             format!("{count} {what} cannot survive the loss of {f}: at least {least} are needed")
         };
-        require(enough(self.proposers), "proposers", few(self.proposers, "proposers"));
+        if let Err(error) = self.quorums.surviving(f) {
+            require(false, "quorums", error.to_string());
+        }
+        require(enough(self.proposers), "proposers", few(self.proposers, "proposer(s)"));
         require(
             self.proxy_leaders == 0 || enough(self.proxy_leaders),
             "proxy_leaders",
-            few(self.proxy_leaders, "proxy leaders") + ", or 0 to let proposers do their work",
+            few(self.proxy_leaders, "proxy leader(s)") + ", or 0 to let proposers do their work",
         );
-        require(enough(self.replicas), "replicas", few(self.replicas, "replicas"));
+        require(enough(self.replicas), "replicas", few(self.replicas, "replica(s)"));
         require(self.gateways > 0, "gateways", "at least 1 is needed".to_owned());
         require(
             self.slot_window.is_power_of_two() && (8..=1 << 20).contains(&self.slot_window),
@@ -261,14 +260,24 @@ mod tests {
     #[test]
     fn every_contradiction_is_reported_at_once() {
         let mut settings = defaults();
-        settings.proposers = 1;
+        settings.f = 2;
         settings.slot_window = 1000;
         settings.batch_bytes_max = settings.command_bytes_max;
         settings.election_timeout = settings.heartbeat_interval;
         let errors = settings.check().unwrap_err();
         let names: Vec<_> = errors.iter().map(|e| e.setting).collect();
-        assert_eq!(names, ["proposers", "slot_window", "batch_bytes_max", "election_timeout"]);
-        assert!(errors[0].what.contains("at least 2"), "{}", errors[0]);
+        assert_eq!(
+            names,
+            [
+                "quorums",
+                "proposers",
+                "proxy_leaders",
+                "slot_window",
+                "batch_bytes_max",
+                "election_timeout"
+            ]
+        );
+        assert!(errors[1].what.contains("at least 3"), "{}", errors[1]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod status;
 
 pub use client::{Call, CallError, Client, Executed};
 pub use cluster::{LocalCluster, NoSuchRole, StartError};
-pub use config::Config;
+pub use config::{Config, ConfigError, ConfigErrors, Losses, TextPlace, Weakness};
 pub use core::Idle;
 pub use executor::spawn_local;
 pub use loggos_kv as kv;
@@ -26,4 +26,4 @@ pub use loggos_protocol::{
     QuorumError, QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings, SettingsError, Slot,
     StateMachine, Time, Watermark,
 };
-pub use status::{RoleStatus, Standing, Traffic};
+pub use status::{ReplicaStanding, RoleStatus, Standing, Traffic};

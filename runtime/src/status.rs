@@ -62,16 +62,20 @@ pub enum Standing {
         counters: AcceptorCounters,
     },
     /// A replica.
-    Replica {
-        /// How far it is.
-        executed: Watermark,
-        /// Its state's digest there.
-        state_hash: u64,
-        /// Why it goes no further.
-        halted: Option<Halt>,
-        /// What it did.
-        counters: ReplicaCounters,
-    },
+    Replica(ReplicaStanding),
+}
+
+/// How a replica stands.
+#[derive(Clone, Debug)]
+pub struct ReplicaStanding {
+    /// How far it is.
+    pub executed: Watermark,
+    /// Its state's digest there.
+    pub state_hash: u64,
+    /// Why it goes no further.
+    pub halted: Option<Halt>,
+    /// What it did.
+    pub counters: ReplicaCounters,
 }
 
 impl Standing {
@@ -89,13 +93,32 @@ impl Standing {
                 truncated: role.truncated(),
                 counters: role.counters(),
             },
-            Role::Replica(role) => Self::Replica {
+            Role::Replica(role) => Self::Replica(ReplicaStanding {
                 executed: role.executed(),
                 state_hash: role.machine().state_hash(),
                 halted: role.halted().cloned(),
                 counters: role.counters(),
-            },
+            }),
         }
+    }
+
+    /// How the replica stands, if it is one and runs.
+    #[must_use]
+    pub fn replica(&self) -> Option<&ReplicaStanding> {
+        match self {
+            Self::Replica(replica) => Some(replica),
+            Self::Down
+            | Self::Gateway(_)
+            | Self::Proposer { .. }
+            | Self::ProxyLeader(_)
+            | Self::Acceptor { .. } => None,
+        }
+    }
+
+    /// Whether it is the proposer that leads, as far as it knows.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        matches!(self, Self::Proposer { is_leading: true, .. })
     }
 }
 

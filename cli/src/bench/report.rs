@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use loggos::{RoleId, RoleStatus, Standing};
+use loggos::{RoleId, RoleStatus};
 use serde::Serialize;
 
 use super::Options;
@@ -182,14 +182,8 @@ fn slots(statuses: &[RoleStatus]) -> u64 {
 
 /// A replica's watermark and hash; zeros for any other role.
 fn replica(status: &RoleStatus) -> (u64, u64) {
-    match &status.standing {
-        Standing::Replica { executed, state_hash, .. } => (executed.0, *state_hash),
-        Standing::Down
-        | Standing::Gateway(_)
-        | Standing::Proposer { .. }
-        | Standing::ProxyLeader(_)
-        | Standing::Acceptor { .. } => (0, 0),
-    }
+    let replica = status.standing.replica();
+    replica.map_or((0, 0), |replica| (replica.executed.0, replica.state_hash))
 }
 
 fn figures(before: &RoleStatus, after: &RoleStatus, operations: u64, slots: u64) -> RoleFigures {

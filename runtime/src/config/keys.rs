@@ -1,0 +1,289 @@
+//! All keys of a configuration: one table for reading it, for "did you mean", and for the example.
+
+use std::time::Duration;
+
+use loggos_protocol::Settings;
+
+use super::value::{shown_bytes, shown_time};
+use super::{DEADLINE, MAILBOX_MESSAGES_MAX, POLL_IDLE};
+
+/// A part of a configuration.
+#[derive(Debug)]
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+}
+
+/// Something that can be set.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) section: &'static str,
+    /// Unique in all sections; where it is a setting of the cluster, the name of its field.
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+    pub(super) kind: Kind,
+}
+
+/// What values a key takes, and where they go.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Count(fn(&mut Draft) -> &mut u8),
+    Number(fn(&mut Draft) -> &mut u32),
+    Bytes(fn(&mut Draft) -> &mut u32),
+    Time(fn(&mut Draft) -> &mut Duration),
+    /// Read by code of its own; with its line in the example.
+    Own(&'static str),
+}
+
+/// A configuration that is being read: its plain values, at first the defaults.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) settings: Settings,
+    pub(super) deadline: Duration,
+    pub(super) poll_idle: Duration,
+    pub(super) mailbox_messages_max: u32,
+}
+
+/// The section whose keys are roles.
+pub(super) const PLACEMENT: &str = "placement";
+
+/// In the order of the example.
+pub(super) const SECTIONS: [Section; 5] = [
+    Section { name: "cluster", what: "What the cluster is made of." },
+    Section {
+        name: "limits",
+        what: "Bounds of windows, queues and batches. Bytes are numbers, or strings such as \"64KiB\".",
+    },
+    Section { name: "timing", what: "Times are strings such as \"200us\", \"50ms\" or \"1.5s\"." },
+    Section { name: "cores", what: "The processor cores that roles run on, one thread on each." },
+    Section {
+        name: PLACEMENT,
+        what: "Which core each role lives on, as an index into `cpus`, from 0. A role that is not \
+               named goes where\n# it would without this section. On two cores that is:",
+    },
+];
+
+impl Draft {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            deadline: DEADLINE,
+            poll_idle: POLL_IDLE,
+            mailbox_messages_max: MAILBOX_MESSAGES_MAX,
+        }
+    }
+}
+
+impl Key {
+    /// What `draft` has for this key, as it is written; none where the key is read by code of its own.
+    pub(super) fn shown(&self, draft: &mut Draft) -> Option<String> {
+        match self.kind {
+            Kind::Count(place) => Some(place(draft).to_string()),
+            Kind::Number(place) => Some(place(draft).to_string()),
+            Kind::Bytes(place) => Some(shown_bytes(*place(draft))),
+            Kind::Time(place) => Some(shown_time(*place(draft))),
+            Kind::Own(_) => None,
+        }
+    }
+}
+
+/// The key of this name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The names of all keys of a section.
+pub(super) fn names_in(section: &str) -> impl Iterator<Item = &'static str> + Clone {
+    KEYS.iter().filter(move |key| key.section == section).map(|key| key.name)
+}
+
+const fn cluster(name: &'static str, what: &'static str, kind: Kind) -> Key {
+    Key { section: "cluster", name, what, kind }
+}
+
+const fn limits(name: &'static str, what: &'static str, kind: Kind) -> Key {
+    Key { section: "limits", name, what, kind }
+}
+
+const fn timing(name: &'static str, what: &'static str, kind: Kind) -> Key {
+    Key { section: "timing", name, what, kind }
+}
+
+const fn cores(name: &'static str, what: &'static str, kind: Kind) -> Key {
+    Key { section: "cores", name, what, kind }
+}
+
+/// In the order of the example.
+pub(super) static KEYS: [Key; 30] = [
+    cluster("f", "Losses of each role to survive, from 0 to 31.", Kind::Own("f = 1")),
+    cluster(
+        "quorums",
+        "How acceptors form quorums. In a grid each row is a write quorum and each column a read \
+         quorum;\n# without this key it has f + 1 of both. Or \"majority\": any f + 1 of 2f + 1. Or sizes \
+         of one's own:\n# { flexible = { acceptors = 4, read = 3, write = 2 } }.",
+        Kind::Own("quorums = { grid = { rows = 2, columns = 2 } }"),
+    ),
+    cluster(
+        "durability",
+        "Where acceptors keep what they promised. In \"memory\", a crashed acceptor is gone for good; \
+         there is\n# no other choice yet.",
+        Kind::Own("durability = \"memory\""),
+    ),
+    cluster(
+        "proposers",
+        "At least f + 1, which is the default.",
+        Kind::Count(|draft| &mut draft.settings.proposers),
+    ),
+    cluster(
+        "proxy_leaders",
+        "At least f + 1, which is the default; or 0: each proposer is its own then.",
+        Kind::Count(|draft| &mut draft.settings.proxy_leaders),
+    ),
+    cluster(
+        "replicas",
+        "At least f + 1. Below 2f + 1, the default, the cluster halts at its bound when one is lost.",
+        Kind::Count(|draft| &mut draft.settings.replicas),
+    ),
+    cluster(
+        "gateways",
+        "At least 1; f + 1 to survive the loss of f.",
+        Kind::Count(|draft| &mut draft.settings.gateways),
+    ),
+    limits(
+        "slot_window",
+        "Slots under way at once: a power of two from 8 to 1048576.",
+        Kind::Number(|draft| &mut draft.settings.slot_window),
+    ),
+    limits(
+        "session_window",
+        "Commands of one session without an answer; at least batch_commands_max.",
+        Kind::Number(|draft| &mut draft.settings.session_window),
+    ),
+    limits(
+        "sessions_max",
+        "Sessions that are remembered; beyond that the one unused for longest is closed.",
+        Kind::Number(|draft| &mut draft.settings.sessions_max),
+    ),
+    limits(
+        "batches_in_flight_max",
+        "Batches of one gateway without an answer.",
+        Kind::Number(|draft| &mut draft.settings.batches_in_flight_max),
+    ),
+    limits(
+        "batch_bytes_max",
+        "The longest batch. Must hold the longest command and its headers.",
+        Kind::Bytes(|draft| &mut draft.settings.batch_bytes_max),
+    ),
+    limits(
+        "batch_commands_max",
+        "The most commands in a batch.",
+        Kind::Number(|draft| &mut draft.settings.batch_commands_max),
+    ),
+    limits(
+        "command_bytes_max",
+        "The longest command.",
+        Kind::Bytes(|draft| &mut draft.settings.command_bytes_max),
+    ),
+    limits(
+        "page_slots_max",
+        "The most slots in one page of what acceptors tell a new leader, or replicas each other.",
+        Kind::Number(|draft| &mut draft.settings.page_slots_max),
+    ),
+    limits(
+        "page_bytes_max",
+        "The bytes at which such a page ends.",
+        Kind::Bytes(|draft| &mut draft.settings.page_bytes_max),
+    ),
+    limits(
+        "mailbox_messages_max",
+        "Messages that wait for a core whose mailbox is full; what exceeds them is dropped.",
+        Kind::Number(|draft| &mut draft.mailbox_messages_max),
+    ),
+    timing(
+        "batch_delay",
+        "How long a batch waits for company. \"0s\": what arrived in a tick is a batch.",
+        Kind::Time(|draft| &mut draft.settings.batch_delay),
+    ),
+    timing(
+        "heartbeat_interval",
+        "How often a leader says that it is there.",
+        Kind::Time(|draft| &mut draft.settings.heartbeat_interval),
+    ),
+    timing(
+        "election_timeout",
+        "How long nobody must be heard before a proposer campaigns; at least three heartbeat_interval.",
+        Kind::Time(|draft| &mut draft.settings.election_timeout),
+    ),
+    timing(
+        "election_stagger",
+        "How much later each proposer does so than the one before it.",
+        Kind::Time(|draft| &mut draft.settings.election_stagger),
+    ),
+    timing(
+        "resend_min",
+        "The least that anything is waited for before it is sent again.",
+        Kind::Time(|draft| &mut draft.settings.resend_min),
+    ),
+    timing("resend_max", "The most.", Kind::Time(|draft| &mut draft.settings.resend_max)),
+    timing(
+        "report_interval",
+        "How often a replica says how far it is, if that has changed.",
+        Kind::Time(|draft| &mut draft.settings.report_interval),
+    ),
+    timing(
+        "probe_interval",
+        "How often a suspected acceptor is tried again.",
+        Kind::Time(|draft| &mut draft.settings.probe_interval),
+    ),
+    timing(
+        "replica_grace",
+        "How long a silent replica can hold the cluster up.",
+        Kind::Time(|draft| &mut draft.settings.replica_grace),
+    ),
+    timing(
+        "deadline",
+        "How long a call may take; its command may be executed later all the same.",
+        Kind::Time(|draft| &mut draft.deadline),
+    ),
+    cores(
+        "cpus",
+        "Processor cores by number. Without this key: all that the process may use.",
+        Kind::Own("# cpus = [0, 1]"),
+    ),
+    cores(
+        "idle",
+        "What a core does without work: \"poll\" keeps looking for some, \"park\" sleeps at once, \
+         \"adaptive\"\n# looks for a while and then sleeps.",
+        Kind::Own("idle = \"adaptive\""),
+    ),
+    cores("poll_idle", "How long that while is.", Kind::Time(|draft| &mut draft.poll_idle)),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::standard_grid;
+
+    #[test]
+    fn names_of_keys_are_unique() {
+        for (index, key) in KEYS.iter().enumerate() {
+            assert!(KEYS[..index].iter().all(|other| other.name != key.name), "{}", key.name);
+            assert!(SECTIONS.iter().any(|section| section.name == key.section), "{}", key.section);
+        }
+    }
+
+    /// Also fails when the protocol gets a setting that nobody can set.
+    #[test]
+    fn every_setting_has_a_key() {
+        let settings = format!("{:#?}", Settings::new(1, standard_grid()));
+        let fields = settings.lines().filter_map(|line| {
+            let field = line.strip_prefix("    ").filter(|field| !field.starts_with(' '))?;
+            Some(field.split_once(": ")?.0)
+        });
+        let fields: Vec<_> = fields.collect();
+        assert!(fields.contains(&"slot_window"), "{settings}");
+        for field in fields {
+            assert!(find(field).is_some(), "{field}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Reads a configuration.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use loggos_protocol::{Cluster, Settings, SettingsError};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::cores::{IdleKind, read_cpus, read_idle};
+use super::error::{ConfigError, Report, instead};
+use super::keys::{self, Draft, Key, Kind, PLACEMENT, SECTIONS};
+use super::placement::{Room, read_placement};
+use super::quorums::{read_f, read_quorums};
+use super::value::{NUMBER_MAX, bytes, number, shown, time};
+use super::{Config, standard_grid};
+use crate::core::Idle;
+
+/// What a text says, by known sections and keys.
+#[derive(Debug, Default)]
+pub(super) struct Given<'t> {
+    sections: BTreeMap<&'static str, Range<usize>>,
+    entries: BTreeMap<&'static str, Entry<'t>>,
+    placement: Option<&'t DeTable<'t>>,
+}
+
+/// A key and its value in a text.
+#[derive(Debug)]
+pub(super) struct Entry<'t> {
+    key: &'static Key,
+    at: Range<usize>,
+    pub(super) value: &'t Spanned<DeValue<'t>>,
+}
+
+/// Reads `text` for a process that may use the processor cores `usable`.
+pub(super) fn read(text: &str, usable: &[usize]) -> Result<Config, Vec<ConfigError>> {
+    let mut report = Report::new(text);
+    let (root, broken) = DeTable::parse_recoverable(text);
+    for error in broken {
+        report.add_broken(error.span().unwrap_or_default(), error.message());
+    }
+    let given = Given::new(root.get_ref(), &mut report);
+    let f = read_f(&given, &mut report);
+    let quorums = read_quorums(&given, f, &mut report);
+    // Where these are mistaken no cluster comes of it, but the rest can still be looked at.
+    let settings = Settings::new(f.unwrap_or(1), quorums.unwrap_or_else(standard_grid));
+    let mut draft = Draft::new(settings);
+    draft.fill(&given, &mut report);
+    check_durability(&given, &mut report);
+    let cpus = read_cpus(&given, usable, &mut report);
+    let idle = read_idle(&given, &mut report);
+    let cluster = draft.check(&given, &mut report);
+
+    let is_known = report.is_toml() && !report.is_mistaken("f");
+    let room = Room {
+        settings: is_known.then_some(&draft.settings),
+        cores: cpus.as_ref().filter(|_| report.is_toml()).map(Vec::len),
+    };
+    let placement = match given.placement {
+        Some(table) => read_placement(table, &room, &mut report),
+        None => BTreeMap::new(),
+    };
+    let (Some(cluster), Some(cpus), true) = (cluster, cpus, report.is_empty()) else {
+        return Err(report.finish());
+    };
+    let mut config = Config::on_cpus(cluster, cpus);
+    config.placement.extend(placement);
+    config.deadline = draft.deadline;
+    config.mailbox_messages_max = draft.mailbox_messages_max as usize;
+    config.idle = match idle {
+        IdleKind::Adaptive => Idle::Adaptive { poll_idle: draft.poll_idle },
+        IdleKind::Poll => Idle::Poll,
+        IdleKind::Park => Idle::Park,
+    };
+    Ok(config)
+}
+
+impl<'t> Given<'t> {
+    fn new(root: &'t DeTable<'t>, report: &mut Report<'_>) -> Self {
+        let mut given = Self::default();
+        for (name, value) in root.iter() {
+            let Some(section) = SECTIONS.iter().find(|section| section.name == name.get_ref())
+            else {
+                report.add(&name.span(), unknown_section(name.get_ref()));
+                continue;
+            };
+            given.sections.insert(section.name, name.span());
+            let Some(table) = value.get_ref().as_table() else {
+                let (name, shown) = (section.name, shown(value.get_ref()));
+                let what = format!("`{name}` must be a section, written [{name}], not {shown}");
+                report.add(&value.span(), what);
+                continue;
+            };
+            if section.name == PLACEMENT {
+                given.placement = Some(table);
+            } else {
+                given.add_section(section.name, table, report);
+            }
+        }
+        given
+    }
+
+    fn add_section(
+        &mut self,
+        section: &'static str,
+        table: &'t DeTable<'t>,
+        report: &mut Report<'_>,
+    ) {
+        for (name, value) in table.iter() {
+            match keys::find(name.get_ref()) {
+                Some(key) if key.section == section => {
+                    self.entries.insert(key.name, Entry { key, at: name.span(), value });
+                }
+                Some(key) => report.add(&name.span(), misplaced(key)),
+                None => {
+                    let hint = instead(name.get_ref(), keys::names_in(section));
+                    let what = format!("unknown key `{}` in [{section}]; {hint}", name.get_ref());
+                    report.add(&name.span(), what);
+                }
+            }
+        }
+    }
+
+    /// What the text has for `key`, if anything.
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry<'t>> {
+        self.entries.get(key)
+    }
+
+    /// Where `key` is named; or its section, if it is not; or the beginning.
+    pub(super) fn place_of(&self, key: &str) -> Range<usize> {
+        let section = || self.sections.get(keys::find(key)?.section);
+        self.entry(key).map(|entry| &entry.at).or_else(section).cloned().unwrap_or_default()
+    }
+}
+
+impl Draft {
+    /// Takes in all plain values that are given.
+    fn fill(&mut self, given: &Given<'_>, report: &mut Report<'_>) {
+        for entry in given.entries.values() {
+            if let Err(what) = self.set(entry) {
+                report.add_mistaken(entry.key.name, &entry.value.span(), &what);
+            }
+        }
+    }
+
+    fn set(&mut self, entry: &Entry<'_>) -> Result<(), String> {
+        let value = entry.value.get_ref();
+        match entry.key.kind {
+            Kind::Count(place) => *place(self) = number(value, 0..=u8::MAX.into())?,
+            Kind::Number(place) => *place(self) = number(value, 0..=NUMBER_MAX)?,
+            Kind::Bytes(place) => *place(self) = bytes(value)?,
+            Kind::Time(place) => *place(self) = time(value)?,
+            Kind::Own(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Checks that the values go together; none if they make no cluster.
+    fn check(&mut self, given: &Given<'_>, report: &mut Report<'_>) -> Option<Cluster> {
+        let mut errors = Vec::new();
+        if self.deadline.is_zero() {
+            errors
+                .push(SettingsError { setting: "deadline", what: "must be above zero".to_owned() });
+        }
+        if self.mailbox_messages_max == 0 {
+            let what = "must be at least 1".to_owned();
+            errors.push(SettingsError { setting: "mailbox_messages_max", what });
+        }
+        let cluster = self.settings.clone().check();
+        let cluster = cluster.map_err(|contradictions| errors.extend(contradictions)).ok();
+        // What was not understood contradicts nothing.
+        if report.is_toml() && !report.is_mistaken("f") {
+            for error in errors {
+                if !report.is_mistaken(error.setting) && !report.names_mistaken(&error.what) {
+                    let what = self.contradiction(&error, given);
+                    report.add(&given.place_of(error.setting), what);
+                }
+            }
+        }
+        cluster
+    }
+
+    fn contradiction(&mut self, error: &SettingsError, given: &Given<'_>) -> String {
+        let SettingsError { setting, what } = error;
+        let is_default = given.entry(setting).is_none();
+        match keys::find(setting).filter(|_| is_default).and_then(|key| key.shown(self)) {
+            Some(default) => format!("`{setting}`, by default {default}: {what}"),
+            None => format!("`{setting}`: {what}"),
+        }
+    }
+}
+
+/// Checks `durability`: there is one choice, and who asks for more must not believe to have it.
+fn check_durability(given: &Given<'_>, report: &mut Report<'_>) {
+    let Some(entry) = given.entry("durability") else { return };
+    let what = match entry.value.get_ref().as_str() {
+        Some("memory") => return,
+        Some("sync") => "cannot be \"sync\": there is no durable log yet, and \"memory\", where a \
+                         crashed acceptor is gone for good, is the only choice"
+            .to_owned(),
+        Some(_) | None => {
+            format!("must be \"memory\", the only choice, not {}", shown(entry.value.get_ref()))
+        }
+    };
+    report.add_mistaken("durability", &entry.value.span(), &what);
+}
+
+fn unknown_section(name: &str) -> String {
+    match keys::find(name) {
+        Some(key) => misplaced(key),
+        None => {
+            let hint = instead(name, SECTIONS.iter().map(|section| section.name));
+            format!("unknown section `{name}`; {hint}")
+        }
+    }
+}
+
+fn misplaced(key: &Key) -> String {
+    format!("`{}` belongs in [{}]", key.name, key.section)
+}
