@@ -81,7 +81,7 @@ impl Acceptor {
         Self {
             id,
             directory,
-            membership: Membership::new(cluster.quorum_digest()),
+            membership: Membership::new(cluster.digest()),
             promised: Ballot::default(),
             truncated: Watermark(0),
             votes: Window::new(cluster.ring_slots()),
@@ -110,7 +110,7 @@ impl Acceptor {
     ///
     /// source: R3, R4
     pub fn on_probe(&mut self, probe: Probe, out: &mut Outbox) {
-        if probe.quorum_digest != self.cluster.quorum_digest() {
+        if probe.cluster_digest != self.cluster.digest() {
             return self.refuse_foreign("acceptor: probe of another quorum system", out);
         }
         let ack = ProbeAck {
@@ -120,7 +120,8 @@ impl Acceptor {
             is_blank: self.membership.table().is_none(),
             table: self.membership.table().cloned(),
         };
-        out.tell_proposer(probe.proposer, ToProposer::ProbeAck(ack));
+        // A table that is told of counts as stored: it waits for its sync like `Formed` does.
+        out.hold_to_proposer(probe.proposer, ToProposer::ProbeAck(ack));
     }
 
     /// Formation: stores the first table that names this memory, for good, and tells which one it has.
@@ -206,7 +207,8 @@ impl Acceptor {
         let P2a { ballot, slot, via, value } = p2a;
         if self.truncated.covers(slot) {
             self.counters.truncated += 1;
-            let truncated = Truncated { slot, ballot, truncated: self.truncated };
+            let (acceptor, truncated) = (Some(self.id), self.truncated);
+            let truncated = Truncated { acceptor, slot, ballot, truncated };
             return out.tell_proxy_leader(via, ToProxyLeader::Truncated(truncated));
         }
         if slot.0 - self.truncated.0 >= self.votes.capacity() {

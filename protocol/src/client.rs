@@ -84,6 +84,12 @@ impl<T> Client<T> {
         assert!(entry.call.is_none(), "a free place has a call");
         entry.call = Some(Call { caller, command, is_refused: false });
         let tag = u64::from(entry.generation) << 32 | u64::from(place);
+        // One slow call must not keep the deadlines of all that are over behind it.
+        if self.deadlines.len() > 2 * self.calls.len() + 1024 {
+            let mut deadlines = std::mem::take(&mut self.deadlines);
+            deadlines.retain(|(_, tag)| self.is_under_way(*tag));
+            self.deadlines = deadlines;
+        }
         self.deadlines.push_back((now + self.deadline, tag));
         Caller { client: self.id, tag }
     }
@@ -192,6 +198,18 @@ mod tests {
         assert_eq!(client.on_reply(first.tag, None, Time(3)), None, "its place has another call");
         assert_eq!(client.on_reply(second.tag, None, Time(3)), Some("second"));
         assert_eq!((client.under_way(), client.next_timeout()), (0, None));
+    }
+
+    #[test]
+    fn one_slow_call_does_not_keep_the_deadlines_of_others() {
+        let mut client = client();
+        client.submit("slow", command(), Time(0));
+        for _ in 0..100_000 {
+            let caller = client.submit("quick", command(), Time(1));
+            assert_eq!(client.on_reply(caller.tag, None, Time(1)), Some("quick"));
+        }
+        assert!(client.deadlines.len() <= 2 * client.calls.len() + 1025);
+        assert_eq!((client.under_way(), client.next_timeout()), (1, Some(Time(100))));
     }
 
     #[test]

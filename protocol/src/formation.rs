@@ -32,23 +32,23 @@ use crate::{
 /// Which acceptors make up a cluster, by their memories.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Table {
-    /// The quorum system and f (R3).
-    quorum_digest: u64,
+    /// What nodes of the cluster agree on (R3).
+    cluster_digest: u64,
     /// The acceptors' directories, in order.
     acceptors: Box<[DirectoryId]>,
 }
 
 impl Table {
-    /// Returns the table of `acceptors` under the quorum system of `quorum_digest`.
+    /// Returns the table of `acceptors`, of a cluster whose nodes agree on `cluster_digest`.
     #[must_use]
-    pub fn new(quorum_digest: u64, acceptors: Box<[DirectoryId]>) -> Self {
-        Self { quorum_digest, acceptors }
+    pub fn new(cluster_digest: u64, acceptors: Box<[DirectoryId]>) -> Self {
+        Self { cluster_digest, acceptors }
     }
 
     /// Its hash: the cluster's formation id.
     #[must_use]
     pub fn id(&self) -> FormationId {
-        let seed = Digest::new("loggos formation").word(self.quorum_digest);
+        let seed = Digest::new("loggos formation").word(self.cluster_digest);
         FormationId(self.acceptors.iter().fold(seed, |d, a| d.word(a.0)).finish())
     }
 
@@ -58,10 +58,10 @@ impl Table {
         self.acceptors.get(usize::from(acceptor.0)) == Some(&directory)
     }
 
-    /// The quorum system and f that it was drawn up under (R3).
+    /// What the nodes that drew it up agree on (R3).
     #[must_use]
-    pub fn quorum_digest(&self) -> u64 {
-        self.quorum_digest
+    pub fn cluster_digest(&self) -> u64 {
+        self.cluster_digest
     }
 }
 
@@ -70,15 +70,15 @@ impl Table {
 /// source: R4, "every role and client refuses another formation"
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Membership {
-    quorum_digest: u64,
+    cluster_digest: u64,
     known: Option<(FormationId, Arc<Table>)>,
 }
 
 impl Membership {
-    /// Returns a membership of nothing yet, that accepts only tables of `quorum_digest`.
+    /// Returns a membership of nothing yet, that accepts only tables of `cluster_digest`.
     #[must_use]
-    pub fn new(quorum_digest: u64) -> Self {
-        Self { quorum_digest, known: None }
+    pub fn new(cluster_digest: u64) -> Self {
+        Self { cluster_digest, known: None }
     }
 
     /// The formation, if known.
@@ -95,7 +95,7 @@ impl Membership {
 
     /// Joins the cluster of `table`, if none was joined; returns whether it is the one joined now.
     pub fn join(&mut self, table: &Arc<Table>) -> bool {
-        if table.quorum_digest() != self.quorum_digest {
+        if table.cluster_digest() != self.cluster_digest {
             return false;
         }
         if self.known.is_some() {
@@ -123,7 +123,7 @@ impl Membership {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Former {
     quorums: QuorumSystem,
-    quorum_digest: u64,
+    cluster_digest: u64,
     replicas_count: u8,
     /// Names the probe under way.
     nonce: u64,
@@ -146,10 +146,9 @@ enum FormerStage {
 impl Former {
     /// Returns a former that has asked nobody yet; its first probe is named `nonce`.
     #[must_use]
-    pub fn new(quorums: QuorumSystem, f: u8, replicas_count: u8, nonce: u64) -> Self {
+    pub fn new(quorums: QuorumSystem, cluster_digest: u64, replicas_count: u8, nonce: u64) -> Self {
         let stage = FormerStage::Probing { answers: BTreeMap::new(), first: None };
-        let quorum_digest = quorums.digest(f);
-        Self { quorums, quorum_digest, replicas_count, nonce, stage, stored: BTreeMap::new() }
+        Self { quorums, cluster_digest, replicas_count, nonce, stage, stored: BTreeMap::new() }
     }
 
     /// The probe under way, while there is one.
@@ -179,45 +178,49 @@ impl Former {
         }
     }
 
-    /// Counts the answer to a probe. The next probe is named `next_nonce` where one is due.
+    /// Counts the answer to a probe; returns whether that was the last one it waited for, and there is
+    /// more to ask now. The next probe is named `next_nonce`.
     ///
     /// source: R4
-    pub fn on_probe_ack(&mut self, ack: &ProbeAck, next_nonce: u64) {
+    pub fn on_probe_ack(&mut self, ack: &ProbeAck, next_nonce: u64) -> bool {
         if let (Some(table), Rememberer::Acceptor(acceptor)) = (&ack.table, ack.from) {
-            return self.on_table(acceptor, ack.directory, table);
+            let was_probing = matches!(self.stage, FormerStage::Probing { .. });
+            self.on_table(acceptor, ack.directory, table);
+            return was_probing;
         }
         let memories =
             usize::from(self.quorums.acceptors_count()) + usize::from(self.replicas_count);
         let FormerStage::Probing { answers, first } = &mut self.stage else {
-            return;
+            return false;
         };
         if ack.nonce != self.nonce {
-            return;
+            return false;
         }
         if !ack.is_blank {
             // Somebody remembers a cluster: no new one may be drawn up over it. The table will come
-            // from an acceptor; until then, ask again from the start.
+            // from an acceptor; until then, ask again from the start, when it is time.
             answers.clear();
             *first = None;
             self.nonce = next_nonce;
-            return;
+            return false;
         }
         answers.insert(ack.from, ack.directory);
         if answers.len() < memories {
-            return;
+            return false;
         }
         self.nonce = next_nonce;
         let answers = std::mem::take(answers);
         if first.as_ref() != Some(&answers) {
             *first = Some(answers);
-            return;
+            return true;
         }
         let acceptors = answers.iter().filter_map(|(from, directory)| match from {
             Rememberer::Acceptor(_) => Some(*directory), // in order, as the map is
             Rememberer::Replica(_) => None,
         });
-        let table = Table::new(self.quorum_digest, acceptors.collect());
+        let table = Table::new(self.cluster_digest, acceptors.collect());
         self.stage = FormerStage::Storing(Arc::new(table));
+        true
     }
 
     /// Counts the table that an acceptor holds.
@@ -229,7 +232,7 @@ impl Former {
 
     /// Takes in that a leader works with `table`, which therefore stands.
     pub fn on_standing(&mut self, table: &Arc<Table>) {
-        if table.quorum_digest() == self.quorum_digest && self.standing().is_none() {
+        if table.cluster_digest() == self.cluster_digest && self.standing().is_none() {
             self.stage = FormerStage::Standing(Arc::clone(table));
         }
     }
@@ -238,7 +241,7 @@ impl Former {
     /// stands, and no other can.
     fn on_table(&mut self, acceptor: AcceptorId, directory: DirectoryId, table: &Arc<Table>) {
         let counts =
-            table.quorum_digest() == self.quorum_digest && table.names(acceptor, directory);
+            table.cluster_digest() == self.cluster_digest && table.names(acceptor, directory);
         if !counts {
             return;
         }
@@ -261,7 +264,8 @@ mod tests {
     use crate::ReplicaId;
 
     fn former() -> Former {
-        Former::new(QuorumSystem::grid(2, 2, 1).unwrap(), 1, 2, 100)
+        let quorums = QuorumSystem::grid(2, 2, 1).unwrap();
+        Former::new(quorums, quorums.digest(1), 2, 100)
     }
 
     fn memories() -> impl Iterator<Item = Rememberer> {
@@ -276,7 +280,9 @@ mod tests {
 
     fn answer_all(former: &mut Former, directory: u64) {
         let nonce = former.probe_nonce().expect("probing");
-        memories().for_each(|m| former.on_probe_ack(&ack(m, nonce, directory), nonce + 1));
+        for memory in memories() {
+            former.on_probe_ack(&ack(memory, nonce, directory), nonce + 1);
+        }
     }
 
     fn formed(acceptor: u8, table: &Arc<Table>) -> Formed {
@@ -301,7 +307,9 @@ mod tests {
         let mut former = former();
         let first = former.probe_nonce().expect("probing");
         answer_all(&mut former, 7);
-        memories().for_each(|m| former.on_probe_ack(&ack(m, first, 7), 999));
+        for memory in memories() {
+            assert!(!former.on_probe_ack(&ack(memory, first, 7), 999), "a stale answer");
+        }
         assert!(former.to_store().is_none());
     }
 
@@ -312,8 +320,10 @@ mod tests {
         let nonce = former.probe_nonce().expect("probing");
         let mut used = ack(Rememberer::Replica(ReplicaId(1)), nonce, 7);
         used.is_blank = false;
-        former.on_probe_ack(&used, nonce + 1);
-        memories().for_each(|m| former.on_probe_ack(&ack(m, nonce, 7), nonce + 2));
+        assert!(!former.on_probe_ack(&used, nonce + 1), "asked again without waiting");
+        for memory in memories() {
+            former.on_probe_ack(&ack(memory, nonce, 7), nonce + 2);
+        }
         assert!(former.to_store().is_none());
         answer_all(&mut former, 7);
         assert!(former.to_store().is_none(), "both probes start over");

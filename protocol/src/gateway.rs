@@ -128,7 +128,7 @@ impl Gateway {
         Self {
             id,
             incarnation,
-            membership: Membership::new(cluster.quorum_digest()),
+            membership: Membership::new(cluster.digest()),
             session: None,
             leader: ProposerId(0),
             ballot: Ballot::default(),

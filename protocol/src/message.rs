@@ -193,7 +193,7 @@ pub struct Probe {
     /// Names this probe: an answer to another does not count.
     pub nonce: u64,
     /// The asker's quorum system and f (R3).
-    pub quorum_digest: u64,
+    pub cluster_digest: u64,
 }
 
 /// Who answers a probe.
@@ -357,6 +357,8 @@ pub struct Nack {
 /// source: R10
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Truncated {
+    /// Who says so; `None` if it is the leader, of its whole read quorum.
+    pub acceptor: Option<AcceptorId>,
     /// The slot that was asked for.
     pub slot: Slot,
     /// The ballot it was asked for in.

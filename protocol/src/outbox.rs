@@ -3,7 +3,8 @@
 //! ```text
 //!   lane      what                        leaves
 //!   sends     messages                    at once
-//!   held      P1b, P2b, Formed            after the next sync completes (R31)
+//!   held      P1b, P2b, Formed, an        after the next sync completes (R31)
+//!             acceptor's ProbeAck
 //!   replies   results to a gateway's      at once
 //!             own clients
 //!   events    what a person should know   to the log

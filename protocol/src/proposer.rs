@@ -132,8 +132,8 @@ impl Proposer {
         Self {
             id,
             incarnation,
-            former: Former::new(cluster.quorums, cluster.f, cluster.replicas, nonce),
-            membership: Membership::new(cluster.quorum_digest()),
+            former: Former::new(cluster.quorums, cluster.digest(), cluster.replicas, nonce),
+            membership: Membership::new(cluster.digest()),
             seen: Ballot::default(),
             leader: None,
             heard_at: None,
@@ -170,13 +170,10 @@ impl Proposer {
     ///
     /// source: R4
     pub fn on_probe_ack(&mut self, ack: &ProbeAck, now: Time, out: &mut Outbox) {
-        let probing = self.former.probe_nonce();
         let next_nonce = self.rng.next_u64();
-        self.former.on_probe_ack(ack, next_nonce);
+        let goes_on = self.former.on_probe_ack(ack, next_nonce);
         self.after_formation_step(now, out);
-        if self.former.probe_nonce() != probing
-            || (probing.is_some() && self.former.to_store().is_some())
-        {
+        if goes_on {
             self.form(now, out);
         }
     }
@@ -365,7 +362,10 @@ impl Proposer {
         if !phase2.floor().covers(need.slot) {
             return phase2.resend_one(need.slot, now, out);
         }
-        if phase2.rerun.is_some() {
+        // The asker may have been served since. And whoever has not been heard of late, as one that was
+        // paused has not, must not depose a leader it does not know of: a rerun asks no pre-vote.
+        let is_served = self.roster.executed(need.replica).covers(need.slot);
+        if phase2.rerun.is_some() || is_served || self.is_useless(now) {
             return;
         }
         self.counters.reruns += 1;
@@ -487,8 +487,8 @@ impl Proposer {
         }
         self.timers.set(Timer::Formation, now + self.cluster.heartbeat_interval);
         if let Some(nonce) = self.former.probe_nonce() {
-            let quorum_digest = self.cluster.quorum_digest();
-            let probe = Probe { proposer: self.id, nonce, quorum_digest };
+            let cluster_digest = self.cluster.digest();
+            let probe = Probe { proposer: self.id, nonce, cluster_digest };
             for acceptor in self.cluster.quorums.acceptors().iter() {
                 out.tell_acceptor(acceptor, ToAcceptor::Probe(probe));
             }
@@ -618,7 +618,8 @@ impl Proposer {
         let stamps = recovered.values.iter().flatten().map(|value| value.stamp);
         self.stamp = stamps.fold(self.stamp, Time::max);
         if let (Some((replica, _)), None) = (rerun_for, recovered.rerun_for) {
-            let truncated = Truncated { slot: first, ballot, truncated: recovered.truncated };
+            let (slot, truncated) = (first, recovered.truncated);
+            let truncated = Truncated { acceptor: None, slot, ballot, truncated };
             out.tell_replica(replica, ToReplica::Truncated(truncated));
         }
         let phase2 = Phase2::new(&self.cluster, ballot, recovered, self.stamp, now);

@@ -97,7 +97,7 @@ impl ProxyLeader {
         assert!(id.0 < cluster.proxy_leaders_running(), "{id:?} is not in the cluster");
         Self {
             id,
-            membership: Membership::new(cluster.quorum_digest()),
+            membership: Membership::new(cluster.digest()),
             entries: Window::new(cluster.ring_slots()),
             waiting: VecDeque::new(),
             suspects: AcceptorSet::default(),
@@ -186,9 +186,7 @@ impl ProxyLeader {
             self.counters.foreign += 1;
             return out.event(Event::Forgotten { acceptor: p2b.acceptor });
         }
-        if self.suspects.remove(p2b.acceptor) {
-            self.say_suspected(p2b.acceptor, false, out);
-        }
+        self.hear(p2b.acceptor, out);
         let Some(entry) = self.entries.at_mut(p2b.slot).filter(|e| e.ballot == p2b.ballot) else {
             self.counters.stale_p2bs += 1;
             return;
@@ -221,7 +219,10 @@ impl ProxyLeader {
     ///
     /// source: R10
     pub fn on_truncated(&mut self, truncated: Truncated, out: &mut Outbox) {
-        let Truncated { slot, ballot, .. } = truncated;
+        let Truncated { acceptor, slot, ballot, .. } = truncated;
+        if let Some(acceptor) = acceptor {
+            self.hear(acceptor, out);
+        }
         if self.entries.at(slot).is_some_and(|e| e.ballot == ballot && !e.is_chosen) {
             self.entries.remove(slot);
             out.tell_proposer(ballot.proposer, ToProposer::Truncated(truncated));
@@ -412,6 +413,13 @@ impl ProxyLeader {
 
     fn timeout(&self, attempt: u32) -> std::time::Duration {
         self.latency.timeout(attempt, self.cluster.resend_min, self.cluster.resend_max)
+    }
+
+    /// An acceptor answers: it is no suspect any more.
+    fn hear(&mut self, acceptor: crate::AcceptorId, out: &mut Outbox) {
+        if self.suspects.remove(acceptor) {
+            self.say_suspected(acceptor, false, out);
+        }
     }
 
     fn say_suspected(&self, acceptor: crate::AcceptorId, suspected: bool, out: &mut Outbox) {

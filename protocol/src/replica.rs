@@ -24,13 +24,13 @@ use crate::executor::{Executor, Known};
 use crate::{
     AcceptorId, Ask, Ballot, Chosen, Cluster, DirectoryId, Event, Executed, Fetch, Fetched,
     FormationId, Halt, Heartbeat, Identify, Incarnation, Membership, Need, NotExecuted, Outbox,
-    Probe, ProbeAck, ProposerId, Rememberer, ReplicaId, Results, Slot, StateMachine, Time, Timer,
+    Probe, ProbeAck, Rememberer, ReplicaId, Results, Slot, Stage, StateMachine, Time, Timer,
     Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark,
     Window,
 };
 
-/// How often every peer is asked for a slot before a replica believes that none will ever have it.
-const PATIENCE_ROUNDS: u32 = 4;
+/// How often every peer is asked for a slot before the leader is: it takes an election to answer.
+const PEER_ROUNDS: u32 = 3;
 
 /// One replica of the state machine.
 #[derive(Debug)]
@@ -43,14 +43,15 @@ pub struct Replica<M> {
     log: Window<(Ballot, Value)>,
     /// Everything below is executed. Never goes down.
     executed: Watermark,
-    /// Everything below is chosen, somebody says. Never goes down.
+    /// The end of what is known to be chosen: something below that was not executed is missing. Never
+    /// goes down.
     chosen: Watermark,
     executor: Executor<M>,
     gap: Option<Gap>,
     /// What the watchers were last told.
     reported: Watermark,
-    /// Who leads, as far as we know.
-    leader: Option<ProposerId>,
+    /// The largest ballot that was heard to lead.
+    leader: Ballot,
     halted: Option<Halt>,
     timers: Timers,
     counters: ReplicaCounters,
@@ -99,14 +100,14 @@ impl<M: StateMachine> Replica<M> {
         Self {
             id,
             incarnation,
-            membership: Membership::new(cluster.quorum_digest()),
+            membership: Membership::new(cluster.digest()),
             log: Window::new(cluster.ring_slots()),
             executed: Watermark(0),
             chosen: Watermark(0),
             executor: Executor::new(machine, &cluster),
             gap: None,
             reported: Watermark(0),
-            leader: None,
+            leader: Ballot::default(),
             halted: None,
             timers: Timers::default(),
             counters: ReplicaCounters::default(),
@@ -153,7 +154,9 @@ impl<M: StateMachine> Replica<M> {
             self.counters.foreign += 1;
             return out.event(Event::Foreign { at: "replica: heartbeat" });
         }
-        self.leader = Some(heartbeat.ballot.proposer);
+        if heartbeat.stage == Stage::Leading && heartbeat.ballot >= self.leader {
+            self.leader = heartbeat.ballot;
+        }
         self.chosen.raise(heartbeat.chosen);
         self.watch_gap(now);
         // To all, whether it has changed or not: an acceptor that missed the last report could not
@@ -261,9 +264,8 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// source: R8, R10
     pub fn on_truncated(&mut self, truncated: Truncated, out: &mut Outbox) {
-        let peers = u32::from(self.cluster.replicas) - 1;
         let is_stuck = self.gap.is_some_and(|gap| {
-            gap.slot == self.executed.first_open() && gap.asked >= PATIENCE_ROUNDS * (peers + 1)
+            gap.slot == self.executed.first_open() && gap.asked > self.asks_of_peers()
         });
         if is_stuck && truncated.truncated.covers(self.executed.first_open()) {
             self.halt(Halt::TooFarBehind { held_from: truncated.truncated }, out);
@@ -412,19 +414,26 @@ impl<M: StateMachine> Replica<M> {
         if gap.asked == 0 {
             self.counters.gaps += 1;
         }
-        let turn = gap.asked % u32::from(self.cluster.replicas);
+        let turn = gap.asked;
         gap.asked += 1;
-        // One turn is our own, and goes to the leader.
-        if turn + 1 == u32::from(self.cluster.replicas) {
+        if turn >= self.asks_of_peers() && turn % self.asks_of_peers().max(1) == 0 {
             let need = Need { replica: self.id, incarnation: self.incarnation, slot };
-            if let Some(leader) = self.leader {
-                out.tell_proposer(leader, ToProposer::Need(need));
+            if self.leader > Ballot::default() {
+                out.tell_proposer(self.leader.proposer, ToProposer::Need(need));
             }
-            return;
         }
-        let offset = u8::try_from(turn + 1).unwrap_or(1);
-        let peer = ReplicaId((self.id.0 + offset) % self.cluster.replicas);
-        out.tell_replica(peer, ToReplica::Fetch(Fetch { replica: self.id, first: slot }));
+        let peers = self.cluster.replicas - 1;
+        if let Ok(offset) = u8::try_from(turn % u32::from(peers.max(1)))
+            && peers > 0
+        {
+            let peer = ReplicaId((self.id.0 + 1 + offset) % self.cluster.replicas);
+            out.tell_replica(peer, ToReplica::Fetch(Fetch { replica: self.id, first: slot }));
+        }
+    }
+
+    /// How often peers are asked before the leader is, and between two times that it is.
+    fn asks_of_peers(&self) -> u32 {
+        PEER_ROUNDS * u32::from(self.cluster.replicas - 1)
     }
 
     fn report(&self, nonce: Option<u64>) -> Executed {

@@ -51,7 +51,7 @@ impl Roster {
     /// source: R16, "an incarnation replaced by a completed, nonce-answered handshake never counts again"
     #[must_use]
     pub fn on_executed(&mut self, executed: &Executed, now: Time) -> Option<u64> {
-        let entry = &mut self.replicas[usize::from(executed.replica.0)];
+        let entry = self.replicas.get_mut(usize::from(executed.replica.0))?; // none of ours
         if entry.incarnation == Some(executed.incarnation) {
             entry.executed.raise(executed.executed);
         } else {
@@ -72,19 +72,24 @@ impl Roster {
     /// How far `replica` is, in its current life; zero before that is known.
     #[must_use]
     pub fn executed(&self, replica: ReplicaId) -> Watermark {
-        self.replicas[usize::from(replica.0)].executed
+        self.entry(replica).executed
     }
 
     /// The current life of `replica`, if known.
     #[must_use]
     pub fn incarnation(&self, replica: ReplicaId) -> Option<Incarnation> {
-        self.replicas[usize::from(replica.0)].incarnation
+        self.entry(replica).incarnation
     }
 
     /// When `replica` was last heard of, in its current life.
     #[must_use]
     pub fn heard_at(&self, replica: ReplicaId) -> Time {
-        self.replicas[usize::from(replica.0)].heard_at
+        self.entry(replica).heard_at
+    }
+
+    /// What is known of `replica`: nothing, if it is none of ours.
+    fn entry(&self, replica: ReplicaId) -> Entry {
+        self.replicas.get(usize::from(replica.0)).copied().unwrap_or_default()
     }
 
     /// What at least `f + 1` replicas have executed in their current lives: the (f+1)-th largest

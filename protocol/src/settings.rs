@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::{COMMAND_HEADER_BYTES, RUN_HEADER_BYTES};
+use crate::digest::Digest;
 use crate::{ProposerId, ProxyLeaderId, QuorumSystem};
 
 /// Size, limits and timing of a cluster, before they are checked.
@@ -186,12 +187,20 @@ impl Settings {
 }
 
 impl Cluster {
-    /// Identifies quorum system and f: nodes that differ never act together.
+    /// Identifies all that nodes must agree on: nodes that differ never act together.
+    ///
+    /// That is quorum system and f, without which quorums do not meet; what the state of sessions follows
+    /// from, without which replicas diverge; and how many there are of each role, without which they do not
+    /// know each other.
     ///
     /// source: R3
     #[must_use]
-    pub fn quorum_digest(&self) -> u64 {
-        self.quorums.digest(self.f)
+    pub fn digest(&self) -> u64 {
+        let counts =
+            [self.proposers, self.proxy_leaders, self.replicas, self.gateways].map(u64::from);
+        let state = [self.session_window, self.sessions_max, self.slot_window].map(u64::from);
+        let quorums = Digest::new("loggos cluster").word(self.quorums.digest(self.f));
+        counts.into_iter().chain(state).fold(quorums, Digest::word).finish()
     }
 
     /// How many proxy leaders run: without any of its own, the cluster's proposers each have one.

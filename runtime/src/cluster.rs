@@ -134,6 +134,16 @@ impl LocalCluster {
         self.order_role(role, Order::Kill(role))
     }
 
+    /// Ends a role in good order: a leader announces it first, so that the next one need not wait for an
+    /// election timeout.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such role.
+    pub fn retire(&self, role: RoleId) -> Result<(), NoSuchRole> {
+        self.order_role(role, Order::Retire(role))
+    }
+
     /// Lets a role take nothing in for a while, as a stopped process would not.
     ///
     /// # Errors

@@ -100,6 +100,8 @@ pub(crate) struct CorePlan {
 pub(crate) enum Order {
     /// Ends a role, as a crash would.
     Kill(RoleId),
+    /// Ends a role in good order: a leader hands over first.
+    Retire(RoleId),
     /// Lets a role take nothing in for a while.
     Pause(RoleId, Duration),
     /// Starts a role over, with a blank memory.
@@ -270,7 +272,10 @@ impl<M: StateMachine> Core<M> {
     /// Hands the clients' commands to the gateway, which closes a batch after the last of them.
     fn take_submissions(&mut self, now: Time) -> bool {
         let Some(index) = self.plan.gateway else { return false };
-        let waiting = self.plan.port.len().min(SUBMISSIONS_A_TICK);
+        // What the session has no room for waits at the port, and its callers with it (R29).
+        let room = self.plan.cluster.session_window as usize;
+        let room = room.saturating_sub(self.client.under_way());
+        let waiting = self.plan.port.len().min(SUBMISSIONS_A_TICK).min(room);
         if waiting == 0 {
             return false;
         }
@@ -441,6 +446,7 @@ impl<M: StateMachine> Core<M> {
                         seat.role = None;
                     }
                 }
+                Order::Retire(id) => self.retire(id),
                 Order::Pause(id, most) => {
                     if let Some(seat) = self.seat_mut(id) {
                         let waiting = seat.inbox.len();
@@ -459,6 +465,15 @@ impl<M: StateMachine> Core<M> {
             }
         }
         has_worked
+    }
+
+    fn retire(&mut self, id: RoleId) {
+        let Some(index) = self.seats.iter().position(|seat| seat.id == id) else { return };
+        if let Some(Role::Proposer(proposer)) = &mut self.seats[index].role {
+            proposer.leave(&mut self.out);
+            self.post(index);
+        }
+        self.seats[index].role = None;
     }
 
     fn seat_mut(&mut self, id: RoleId) -> Option<&mut Seat<M>> {

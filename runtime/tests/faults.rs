@@ -113,6 +113,14 @@ fn commands_go_on_when_the_leader_is_killed() {
 }
 
 #[test]
+fn commands_go_on_when_the_leader_retires() {
+    under_load(|cluster| {
+        let leader = leader(cluster);
+        cluster.retire(leader).unwrap();
+    });
+}
+
+#[test]
 fn commands_go_on_when_the_leader_is_killed_and_comes_back() {
     under_load(|cluster| {
         let leader = leader(cluster);

@@ -284,7 +284,9 @@ impl Phase2 {
 
     /// Hears an acceptor.
     pub(super) fn on_acceptor(&mut self, acceptor: AcceptorId, now: Time) {
-        self.acceptors_heard_at[usize::from(acceptor.0)] = now;
+        if let Some(heard_at) = self.acceptors_heard_at.get_mut(usize::from(acceptor.0)) {
+            *heard_at = now;
+        }
     }
 
     /// Takes the batches out that have no slot.
