@@ -4,12 +4,14 @@
 //!   start the cluster ─▶ warm up ─▶ measure ─▶ let calls end ─▶ read back ─▶ report
 //! ```
 
+mod floor;
 mod load;
 mod report;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -45,6 +47,10 @@ pub(crate) struct Options {
     /// Keys, of 16 bytes each.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     keys: u32,
+    /// Send this many operations a second, whether earlier ones are answered or not, and count latency
+    /// from when each should have been sent. Without it every caller sends its next when it has an answer.
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// How long to measure.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     duration: Duration,
@@ -57,6 +63,9 @@ pub(crate) struct Options {
     /// Sleep as soon as there is no work.
     #[arg(long)]
     park: bool,
+    /// Measure a round trip over loopback and a sync in the same run, and tell latencies as multiples.
+    #[arg(long)]
+    floor: bool,
     /// Write the figures to this file, or to standard output for `-`.
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
@@ -77,25 +86,24 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let cluster = LocalCluster::start(&config, move |_| Kv::with_capacity(2 * keys))?;
     wait_until_ready(&cluster)?;
 
+    let floor = options.floor.then(floor::measure).transpose()?;
     let load = Arc::new(Load::new(options));
-    let clients = u64::from(options.clients) * u64::from(options.pipeline);
-    let under_way = Arc::new(AtomicU64::new(clients));
-    let started = start_clients(&cluster, options, &load, &under_way);
-    std::thread::sleep(options.warmup);
+    let interrupted = Arc::clone(&load);
+    ctrlc::set_handler(move || interrupted.interrupt())?;
+    let started = start_clients(&cluster, &load);
+    wait(&load, options.warmup, "warming up");
     let before = cluster.status();
     load.start_measuring();
-    std::thread::sleep(options.duration);
+    wait(&load, options.duration, "measuring");
     load.stop_measuring();
     let after = cluster.status();
-    while under_way.load(Ordering::Acquire) > 0 {
-        std::thread::sleep(Duration::from_millis(5));
-    }
     let measured = started.recv()?;
     let checked_keys = read_back(&cluster, &measured)?;
     let replicas = wait_until_equal(&cluster)?;
     cluster.stop()?;
 
-    let report = Report::new(options, &measured, &Found { before, after, checked_keys, replicas });
+    let report =
+        Report::new(options, &measured, &Found { before, after, checked_keys, replicas, floor });
     match options.json.as_deref() {
         Some("-") => report.print_json(std::io::stdout().lock())?,
         Some(file) => {
@@ -123,17 +131,31 @@ fn wait_until_ready(cluster: &LocalCluster) -> Result<(), Box<dyn std::error::Er
 
 /// Starts all callers on the gateway's core; what they measured comes through the channel when the last
 /// of them has ended.
-fn start_clients(
-    cluster: &LocalCluster,
-    options: &Options,
-    load: &Arc<Load>,
-    under_way: &Arc<AtomicU64>,
-) -> std::sync::mpsc::Receiver<Measured> {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let (client, load, under_way) = (cluster.client(), Arc::clone(load), Arc::clone(under_way));
-    let callers = u64::from(options.clients) * u64::from(options.pipeline);
-    cluster.spawn_near(move || load::run_callers(client, load, callers, under_way, sender));
+fn start_clients(cluster: &LocalCluster, load: &Arc<Load>) -> Receiver<Measured> {
+    let (sender, receiver) = channel();
+    let (client, load) = (cluster.client(), Arc::clone(load));
+    cluster.spawn_near(move || load::run_callers(client, load, sender));
     receiver
+}
+
+/// Waits, unless it is interrupted, and tells a person how it goes.
+fn wait(load: &Load, most: Duration, what: &str) {
+    let is_watched = std::io::stderr().is_terminal();
+    let (started, mut told_at, mut told) = (Instant::now(), Instant::now(), load.answered());
+    while started.elapsed() < most && !load.is_interrupted() {
+        std::thread::sleep(Duration::from_millis(10).min(most));
+        let since = told_at.elapsed();
+        if is_watched && since >= Duration::from_secs(1) {
+            let answered = load.answered();
+            let rate = report::ratio(answered - told, since.as_secs_f64());
+            let seconds = started.elapsed().as_secs();
+            eprint!("\r{what}: {seconds} s, {rate:.0} operations/s      ");
+            (told_at, told) = (Instant::now(), answered);
+        }
+    }
+    if is_watched {
+        eprint!("\r{:60}\r", "");
+    }
 }
 
 /// Reads every key that was written back: it must hold what the highest acknowledged write left there.

@@ -19,7 +19,7 @@ pub use client::{Call, CallError, Client, Executed};
 pub use cluster::{LocalCluster, NoSuchRole, StartError};
 pub use config::{Config, ConfigError, ConfigErrors, Losses, TextPlace, Weakness};
 pub use core::Idle;
-pub use executor::spawn_local;
+pub use executor::{sleep, spawn_local};
 pub use loggos_kv as kv;
 pub use loggos_protocol::{
     AcceptorId, At, Cluster, GatewayId, Halt, Items, Payload, Position, ProposerId, ProxyLeaderId,
@@ -27,3 +27,8 @@ pub use loggos_protocol::{
     StateMachine, Time, Watermark,
 };
 pub use status::{ReplicaStanding, RoleStatus, Standing, Traffic};
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct ReadmeExample;

@@ -1,9 +1,10 @@
-//! The callers: closed loops of one command each, all on the gateway's core.
+//! The callers, all on the gateway's core: closed loops of one command each; or, at a given rate, whoever
+//! is free takes the next one that is due.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const OVER: u8 = 2;
 pub(crate) struct Load {
     options: Options,
     stage: AtomicU8,
+    answered: AtomicU64,
+    is_interrupted: AtomicBool,
 }
 
 /// What they measured.
@@ -50,7 +53,12 @@ pub(crate) struct Measured {
 
 impl Load {
     pub(crate) fn new(options: &Options) -> Self {
-        Self { options: options.clone(), stage: AtomicU8::new(WARMING_UP) }
+        Self {
+            options: options.clone(),
+            stage: AtomicU8::new(WARMING_UP),
+            answered: AtomicU64::new(0),
+            is_interrupted: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn start_measuring(&self) {
@@ -59,6 +67,28 @@ impl Load {
 
     pub(crate) fn stop_measuring(&self) {
         self.stage.store(OVER, Ordering::Release);
+    }
+
+    /// Ends it early: the figures so far are still told.
+    pub(crate) fn interrupt(&self) {
+        self.is_interrupted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.is_interrupted.load(Ordering::Acquire)
+    }
+
+    /// Operations answered so far, whether they count or not.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    fn stage(&self) -> u8 {
+        self.stage.load(Ordering::Relaxed)
+    }
+
+    fn callers(&self) -> u64 {
+        u64::from(self.options.clients) * u64::from(self.options.pipeline)
     }
 }
 
@@ -121,74 +151,121 @@ pub(crate) fn key(number: u32) -> [u8; KEY_BYTES] {
     key
 }
 
-/// Runs `callers` closed loops until the measurement is over, and hands in what they measured.
-pub(crate) async fn run_callers(
-    client: Client,
-    load: Arc<Load>,
-    callers: u64,
-    under_way: Arc<AtomicU64>,
-    done: Sender<Measured>,
-) {
+/// Runs all callers until the measurement is over, and hands in what they measured.
+pub(crate) async fn run_callers(client: Client, load: Arc<Load>, done: Sender<Measured>) {
     let measured = Rc::new(RefCell::new(Measured::new(&load.options)));
-    for caller in 0..callers {
+    let pace = load.options.rate.map(|rate| Rc::new(Pace::new(rate)));
+    for caller in 0..load.callers() {
         let (client, load) = (client.clone(), Arc::clone(&load));
-        let (measured, under_way, done) =
-            (Rc::clone(&measured), Arc::clone(&under_way), done.clone());
+        let (measured, pace, done) = (Rc::clone(&measured), pace.clone(), done.clone());
         loggos::spawn_local(async move {
-            run_caller(&client, &load, caller, &measured).await;
-            if Rc::strong_count(&measured) == 1 {
-                let nothing = RefCell::new(Measured::new(&load.options));
-                measured.swap(&nothing);
-                drop(done.send(nothing.into_inner())); // the bench may have given up
+            run_caller(&client, &load, caller, &measured, pace.as_deref()).await;
+            // The last one out hands in; where nobody waits for it any more, so be it.
+            if let Some(measured) = Rc::into_inner(measured) {
+                drop(done.send(measured.into_inner()));
             }
-            drop(measured);
-            under_way.fetch_sub(1, Ordering::Release);
         });
     }
 }
 
-async fn run_caller(client: &Client, load: &Load, caller: u64, measured: &RefCell<Measured>) {
-    let options = &load.options;
-    let mut random =
-        Random(0x9E37_79B9_7F4A_7C15 ^ (caller + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9));
-    let mut command = Vec::new();
-    let mut value = vec![b'v'; options.size as usize];
+async fn run_caller(
+    client: &Client,
+    load: &Load,
+    caller: u64,
+    measured: &RefCell<Measured>,
+    pace: Option<&Pace>,
+) {
+    let mut operation = Operation::new(&load.options, caller);
     loop {
-        let stage = load.stage.load(Ordering::Relaxed);
+        let started = match pace {
+            Some(pace) => pace.next_due(load).await,
+            None => Instant::now(),
+        };
+        let stage = load.stage();
         if stage == OVER {
             return;
         }
-        let number = u32::try_from(random.next() % u64::from(options.keys)).unwrap_or(0);
-        let is_read = options.is_read(random.next());
-        let key = key(number);
-        command.clear();
-        let encoded = if is_read {
-            Command::Get { key: &key }.encode(&mut command)
-        } else {
-            value[..8].copy_from_slice(&random.next().to_le_bytes());
-            Command::Put { key: &key, value: &value }.encode(&mut command)
-        };
-        encoded.expect("the options bound key and value");
-        let started = Instant::now();
-        let result = client.execute(&command).await;
+        operation.draw(&load.options);
+        let result = client.execute(&operation.command).await;
         let now = Instant::now();
         let mut measured = measured.borrow_mut();
         match result {
             Ok(executed) => {
-                if stage == MEASURING && load.stage.load(Ordering::Relaxed) == MEASURING {
-                    measured.count(now - started, now);
+                load.answered.fetch_add(1, Ordering::Relaxed);
+                if stage == MEASURING && load.stage() == MEASURING {
+                    measured.count(now.saturating_duration_since(started), now);
                 }
-                if !is_read {
-                    let written = &mut measured.written[number as usize];
+                if !operation.is_read {
+                    let written = &mut measured.written[operation.key as usize];
                     *written = (*written).max(pack(executed.at));
                 }
             }
             Err(CallError::Stopped) => return,
             Err(error) => {
                 measured.errors += 1;
-                measured.unknown += u64::from(!is_read && !was_never_sent(error));
+                measured.unknown += u64::from(!operation.is_read && !was_never_sent(error));
             }
         }
+    }
+}
+
+/// When operations are due, at a given rate: they are handed out in order, each once.
+#[derive(Debug)]
+struct Pace {
+    every: Duration,
+    next_at: Cell<Instant>,
+}
+
+impl Pace {
+    fn new(rate: u32) -> Self {
+        Self { every: Duration::from_secs(1) / rate, next_at: Cell::new(Instant::now()) }
+    }
+
+    /// Waits for the next operation that nobody has taken, and returns when it was due: the wait of one
+    /// that found no caller free counts, as it would for whoever sent it.
+    async fn next_due(&self, load: &Load) -> Instant {
+        let due = self.next_at.get();
+        self.next_at.set(due + self.every);
+        loop {
+            let now = Instant::now();
+            if now >= due || load.stage() == OVER {
+                return due;
+            }
+            loggos::sleep(due - now).await;
+        }
+    }
+}
+
+/// What one caller does next.
+#[derive(Debug)]
+struct Operation {
+    random: Random,
+    command: Vec<u8>,
+    value: Vec<u8>,
+    key: u32,
+    is_read: bool,
+}
+
+impl Operation {
+    fn new(options: &Options, caller: u64) -> Self {
+        let seed = (caller + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let value = vec![b'v'; options.size as usize];
+        let random = Random(0x9E37_79B9_7F4A_7C15 ^ seed);
+        Self { random, command: Vec::new(), value, key: 0, is_read: false }
+    }
+
+    fn draw(&mut self, options: &Options) {
+        self.key = u32::try_from(self.random.next() % u64::from(options.keys)).unwrap_or(0);
+        self.is_read = options.is_read(self.random.next());
+        let key = key(self.key);
+        self.command.clear();
+        let encoded = if self.is_read {
+            Command::Get { key: &key }.encode(&mut self.command)
+        } else {
+            self.value[..8].copy_from_slice(&self.random.next().to_le_bytes());
+            Command::Put { key: &key, value: &self.value }.encode(&mut self.command)
+        };
+        encoded.expect("the options bound key and value");
     }
 }
 

@@ -8,6 +8,7 @@ use loggos::{RoleId, RoleStatus};
 use serde::Serialize;
 
 use super::Options;
+use super::floor::Floor;
 use super::load::Measured;
 
 /// What was seen besides the callers' own figures.
@@ -21,6 +22,8 @@ pub(crate) struct Found {
     pub(crate) checked_keys: usize,
     /// The replicas that were equal at the end.
     pub(crate) replicas: Vec<RoleStatus>,
+    /// What the machine itself takes, if that was asked.
+    pub(crate) floor: Option<Floor>,
 }
 
 /// The figures.
@@ -32,6 +35,8 @@ pub(crate) struct Report {
     errors: u64,
     latency_us: Latency,
     roles: Vec<RoleFigures>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor: Option<Floor>,
     read_back: ReadBack,
     load: LoadFigures,
 }
@@ -76,7 +81,7 @@ struct LoadFigures {
 
 impl Report {
     pub(crate) fn new(options: &Options, measured: &Measured, found: &Found) -> Self {
-        let Found { before, after, checked_keys, replicas } = found;
+        let Found { before, after, checked_keys, replicas, floor } = found;
         let operations = measured.operations();
         let slots = slots(after).saturating_sub(slots(before));
         let roles = before.iter().zip(after).map(|(b, a)| figures(b, a, operations, slots));
@@ -88,6 +93,7 @@ impl Report {
             errors: measured.errors,
             latency_us: Latency::of(&measured.latency),
             roles: roles.collect(),
+            floor: *floor,
             read_back: ReadBack {
                 keys: *checked_keys,
                 replicas: replicas.len(),
@@ -126,6 +132,15 @@ impl Report {
             to,
             "latency      p50 {p50:.1} µs, p90 {p90:.1}, p99 {p99:.1}, p99.9 {p999:.1}, max {max:.1}"
         )?;
+        if let Some(Floor { loopback_rtt_us, sync_us }) = self.floor {
+            writeln!(
+                to,
+                "floor        loopback {loopback_rtt_us:.1} µs, sync {sync_us:.1}; p50 is {:.2} × \
+                 loopback, p99 {:.2} ×",
+                p50 / loopback_rtt_us,
+                p99 / loopback_rtt_us
+            )?;
+        }
         writeln!(
             to,
             "load         {} clients × {} in flight, 16-byte keys, {}-byte values, {:.1} commands a slot",
@@ -221,7 +236,7 @@ fn p90_of_seconds(by_second: &[u64], elapsed: Duration) -> f64 {
     as_f64(seconds[(seconds.len() * 9 / 10).min(seconds.len() - 1)])
 }
 
-fn ratio(count: u64, per: f64) -> f64 {
+pub(super) fn ratio(count: u64, per: f64) -> f64 {
     if per == 0.0 { 0.0 } else { as_f64(count) / per }
 }
 
