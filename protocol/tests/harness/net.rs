@@ -1,0 +1,253 @@
+//! A whole cluster in virtual time: what is sent arrives at once, unless a test wants it lost or doubled.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use loggos_protocol::{
+    Acceptor, AcceptorId, At, Caller, ClientId, Cluster, DirectoryId, Envelope, Event, Failure,
+    FormationId, Gateway, GatewayId, Incarnation, Outbox, Position, Proposer, ProposerId,
+    ProxyLeader, Replica, ReplicaId, Reply, Role, RoleId, Settings, StateMachine, Time, To,
+};
+
+use super::START;
+
+/// A machine that answers with what it was told and how many commands it has executed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Echo {
+    /// Every command, with when it was executed by the log's time.
+    pub(crate) executed: Vec<(Time, Vec<u8>)>,
+}
+
+impl StateMachine for Echo {
+    fn apply(&mut self, at: At, command: &[u8], reply: &mut Reply<'_>) {
+        self.executed.push((at.time, command.to_vec()));
+        reply.put(command);
+        reply.put(format!("#{}", self.executed.len()).as_bytes());
+    }
+
+    fn state_hash(&self) -> u64 {
+        self.executed.len() as u64
+    }
+}
+
+/// How many copies of a message from a role arrive.
+type Copies = Box<dyn FnMut(RoleId, &To) -> usize>;
+
+/// Where a command was executed and its reply, or why there is none.
+type Answer = Result<(Position, Vec<u8>), Failure>;
+
+/// A cluster and its network.
+pub(crate) struct Net {
+    pub(crate) cluster: Cluster,
+    pub(crate) now: Time,
+    /// Who is up.
+    pub(crate) roles: BTreeMap<RoleId, Role<Echo>>,
+    /// Everything sent, lost or not, and by whom.
+    pub(crate) sent: Vec<(RoleId, To)>,
+    /// What the gateways' clients were told.
+    pub(crate) replies: Vec<(Caller, Answer)>,
+    pub(crate) events: Vec<Event>,
+    copies: Copies,
+    under_way: VecDeque<Envelope>,
+    lives: u64,
+}
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} roles at {}", self.roles.len(), self.now)
+    }
+}
+
+impl Net {
+    /// Returns a cluster that has formed, elected proposer 0 and opened a session for each gateway.
+    pub(crate) fn new(settings: Settings) -> Self {
+        let cluster = super::checked(settings);
+        let mut net = Self {
+            now: START,
+            roles: BTreeMap::new(),
+            sent: Vec::new(),
+            replies: Vec::new(),
+            events: Vec::new(),
+            copies: Box::new(|_, _| 1),
+            under_way: VecDeque::new(),
+            lives: 0,
+            cluster: cluster.clone(),
+        };
+        let acceptors = cluster.quorums.acceptors().iter().map(RoleId::Acceptor);
+        let roles = (cluster.all_proposers().map(RoleId::Proposer))
+            .chain(cluster.all_proxy_leaders().map(RoleId::ProxyLeader))
+            .chain(acceptors)
+            .chain((0..cluster.replicas).map(|r| RoleId::Replica(ReplicaId(r))))
+            .chain((0..cluster.gateways).map(|g| RoleId::Gateway(GatewayId(g))));
+        roles.for_each(|role| net.start(role));
+        net.run_for(Duration::ZERO);
+        assert!(net.proposer(0).is_leading(), "proposer 0 campaigns at once");
+        assert!(net.gateway(0).session().is_some(), "a leader was heard");
+        net.sent.clear();
+        net
+    }
+
+    /// Starts a role, in a new life that remembers nothing.
+    pub(crate) fn start(&mut self, id: RoleId) {
+        self.lives += 1;
+        let (cluster, life, seed) = (self.cluster.clone(), self.lives, 1000 + self.lives);
+        let incarnation = Incarnation(life);
+        let role = match id {
+            RoleId::Gateway(id) => {
+                Role::Gateway(Box::new(Gateway::new(cluster, id, incarnation, seed)))
+            }
+            RoleId::Proposer(id) => {
+                Role::Proposer(Box::new(Proposer::new(cluster, id, incarnation, seed, self.now)))
+            }
+            RoleId::ProxyLeader(id) => Role::ProxyLeader(Box::new(ProxyLeader::new(cluster, id))),
+            RoleId::Acceptor(id) => {
+                Role::Acceptor(Box::new(Acceptor::new(cluster, id, DirectoryId(life), seed)))
+            }
+            RoleId::Replica(id) => {
+                Role::Replica(Box::new(Replica::new(cluster, id, incarnation, Echo::default())))
+            }
+        };
+        self.roles.insert(id, role);
+    }
+
+    /// Ends a role's life.
+    pub(crate) fn stop(&mut self, id: RoleId) {
+        self.roles.remove(&id).expect("only who is up can be stopped");
+    }
+
+    /// Decides from now on how many copies of each message arrive.
+    pub(crate) fn deliver(&mut self, copies: impl FnMut(RoleId, &To) -> usize + 'static) {
+        self.copies = Box::new(copies);
+    }
+
+    /// Loses from now on what `is_lost`, and nothing else.
+    pub(crate) fn lose(&mut self, is_lost: impl Fn(RoleId, &To) -> bool + 'static) {
+        self.deliver(move |from, to| usize::from(!is_lost(from, to)));
+    }
+
+    /// Cuts a role off from now on, both ways.
+    pub(crate) fn cut_off(&mut self, role: RoleId) {
+        self.lose(move |from, to| from == role || to.role() == role);
+    }
+
+    /// Gives a command to gateway 0, to go out with the next [`Net::tick`].
+    pub(crate) fn submit(&mut self, tag: u64, command: &str) {
+        let (caller, now) = (Caller { client: ClientId(0), tag }, self.now);
+        self.with_gateway(0, |gateway, out| gateway.submit(caller, command.as_bytes(), now, out));
+    }
+
+    /// Sends what was submitted as one batch, and lets everything arrive.
+    pub(crate) fn tick(&mut self) {
+        let now = self.now;
+        self.with_gateway(0, |gateway, out| gateway.flush(now, out));
+        self.run_for(Duration::ZERO);
+    }
+
+    /// Writes one command in a batch of its own, tagged `tag` and called by it.
+    pub(crate) fn write(&mut self, tag: u64) {
+        self.submit(tag, &tag.to_string());
+        self.tick();
+    }
+
+    /// Delivers, and fires timers, until `duration` has passed.
+    pub(crate) fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            while let Some(envelope) = self.under_way.pop_front() {
+                let now = self.now;
+                self.step(envelope.to.role(), |role, out| role.on_envelope(envelope, now, out));
+            }
+            let next = self.roles.values_mut().filter_map(Role::next_timeout).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            let (now, ids) = (self.now, self.roles.keys().copied().collect::<Vec<_>>());
+            ids.into_iter().for_each(|id| self.step(id, |role, out| role.on_time(now, out)));
+        }
+        self.now = end;
+    }
+
+    /// Lets one role act, if it is up, checks it, and hands on what it says.
+    pub(crate) fn step(&mut self, id: RoleId, act: impl FnOnce(&mut Role<Echo>, &mut Outbox)) {
+        let Some(role) = self.roles.get_mut(&id) else { return };
+        let mut out = Outbox::default();
+        act(role, &mut out);
+        role.validate();
+        let formation = role.formation();
+        self.events.append(&mut out.events);
+        let replies = out.replies.iter();
+        self.replies
+            .extend(replies.map(|(caller, r)| (caller, r.map(|(at, reply)| (at, reply.to_vec())))));
+        for to in out.sends.into_iter().chain(out.held) {
+            for _ in 0..(self.copies)(id, &to) {
+                self.under_way.push_back(Envelope { formation, to: to.clone() });
+            }
+            self.sent.push((id, to));
+        }
+    }
+
+    /// The formation of this cluster.
+    pub(crate) fn formation(&self) -> Option<FormationId> {
+        self.roles.values().find_map(Role::formation)
+    }
+
+    /// How many of the messages sent so far `is_counted`, by sender and message.
+    pub(crate) fn count(&self, is_counted: impl Fn(RoleId, &To) -> bool) -> usize {
+        self.sent.iter().filter(|(from, to)| is_counted(*from, to)).count()
+    }
+
+    /// The replies so far, as text, by tag.
+    pub(crate) fn replies(&self) -> Vec<(u64, String)> {
+        let texts = self.replies.iter().map(|(caller, reply)| {
+            let text = match reply {
+                Ok((_, reply)) => String::from_utf8_lossy(reply).into_owned(),
+                Err(why) => format!("{why:?}"),
+            };
+            (caller.tag, text)
+        });
+        texts.collect()
+    }
+
+    pub(crate) fn gateway(&self, id: u8) -> &Gateway {
+        let Role::Gateway(gateway) = &self.roles[&RoleId::Gateway(GatewayId(id))] else {
+            unreachable!("roles are kept by id")
+        };
+        gateway
+    }
+
+    pub(crate) fn proposer(&self, id: u8) -> &Proposer {
+        let Role::Proposer(proposer) = &self.roles[&RoleId::Proposer(ProposerId(id))] else {
+            unreachable!("roles are kept by id")
+        };
+        proposer
+    }
+
+    pub(crate) fn acceptor(&self, id: u8) -> &Acceptor {
+        let Role::Acceptor(acceptor) = &self.roles[&RoleId::Acceptor(AcceptorId(id))] else {
+            unreachable!("roles are kept by id")
+        };
+        acceptor
+    }
+
+    pub(crate) fn replica(&self, id: u8) -> &Replica<Echo> {
+        let Role::Replica(replica) = &self.roles[&RoleId::Replica(ReplicaId(id))] else {
+            unreachable!("roles are kept by id")
+        };
+        replica
+    }
+
+    /// Every replica that is up.
+    pub(crate) fn replicas(&self) -> impl Iterator<Item = &Replica<Echo>> {
+        self.roles.values().filter_map(|role| match role {
+            Role::Replica(replica) => Some(&**replica),
+            Role::Gateway(_) | Role::Proposer(_) | Role::ProxyLeader(_) | Role::Acceptor(_) => None,
+        })
+    }
+
+    fn with_gateway(&mut self, id: u8, act: impl FnOnce(&mut Gateway, &mut Outbox)) {
+        self.step(RoleId::Gateway(GatewayId(id)), |role, out| {
+            let Role::Gateway(gateway) = role else { unreachable!("roles are kept by id") };
+            act(gateway, out);
+        });
+    }
+}

@@ -1,0 +1,437 @@
+//! R22 to R25: sessions, and how a gateway sees its batches through.
+
+mod harness;
+
+use harness::{
+    B1, B2, Echo, START, heartbeat, leader, millis, out_of, pick, replica, small, square,
+};
+use loggos_protocol::{
+    Ask, Ballot, Batch, BatchId, BatchWriter, Caller, Chosen, ClientId, Cluster, Content, Event,
+    Failure, Gateway, GatewayId, Incarnation, NotExecuted, NotLeader, Outbox, Outcome, Outcomes,
+    Payload, Position, ProposerId, Replica, ReplicaId, ResultWriter, Results, SessionId, Settings,
+    Slot, Stage, Time, Timer, ToGateway, ToProposer, ToProxyLeader, ToReplica, Value,
+};
+
+const LIFE: Incarnation = Incarnation(1);
+const SESSION: SessionId = SessionId { slot: Slot(0), index: 0 };
+
+/// What became of each run of a block, in words.
+fn in_words(outcomes: &Payload) -> Vec<String> {
+    let words = |outcome: Outcome<'_>| match outcome {
+        Outcome::Done { first, replies, .. } => {
+            let replies: Vec<_> = replies.map(String::from_utf8_lossy).collect();
+            format!("done from {first}: {}", replies.join(" "))
+        }
+        Outcome::Opened(session) => format!("opened {session}"),
+        Outcome::OutOfOrder { next, .. } => format!("out of order, next is {next}"),
+        Outcome::UnknownSession(session) => format!("unknown {session}"),
+        Outcome::Trimmed(_) => "trimmed".to_owned(),
+    };
+    Outcomes::new(outcomes.as_slice()).map(|outcome| words(outcome.expect("a block"))).collect()
+}
+
+/// A replica, fed one slot at a time.
+struct Log {
+    replica: Replica<Echo>,
+    next: Slot,
+}
+
+impl Log {
+    fn new(settings: Settings) -> Self {
+        Self { replica: replica(&harness::checked(settings), 0), next: Slot(0) }
+    }
+
+    /// A log whose first slot opens [`SESSION`].
+    fn with_session() -> Self {
+        let mut log = Self::new(Settings { session_window: 512, ..small() });
+        assert_eq!(log.open(1), "opened session s0.0", "the first slot");
+        log
+    }
+
+    fn execute(&mut self, block: Payload) -> String {
+        let batch = Batch { block, ..harness::batch(self.next.0) };
+        let value = Value { stamp: START, content: Content::Batch(batch) };
+        let chosen = Chosen { slot: self.next, ballot: B1, value };
+        self.next = self.next.next();
+        let out = out_of(|out| self.replica.on_chosen(chosen, START, out));
+        in_words(&pick!(out.sends, Gateway(ToGateway::Results))[0].1.outcomes).join(", ")
+    }
+
+    fn open(&mut self, life: u64) -> String {
+        self.execute(BatchWriter::open(GatewayId(0), Incarnation(life)))
+    }
+
+    /// Executes commands of [`SESSION`] from `first` on; each is called by its letter.
+    fn run(&mut self, first: u64, commands: &str, lowest_unanswered: u64) -> String {
+        self.run_in(SESSION, first, commands, lowest_unanswered)
+    }
+
+    fn run_in(&mut self, session: SessionId, first: u64, commands: &str, lowest: u64) -> String {
+        let mut writer = BatchWriter::default();
+        for command in commands.bytes() {
+            writer.push(&[command]);
+        }
+        self.execute(writer.close(session, first, lowest))
+    }
+
+    fn executed(&self) -> String {
+        let commands = self.replica.machine().executed.iter();
+        commands.map(|(_, command)| String::from_utf8_lossy(command)).collect()
+    }
+}
+
+#[test]
+fn r22_an_unknown_session_is_refused_and_not_created() {
+    let mut log = Log::new(small());
+    let unknown = SessionId { slot: Slot(7), index: 3 };
+    for _ in 0..2 {
+        assert_eq!(log.run_in(unknown, 0, "a", 0), "unknown session s7.3");
+    }
+    assert_eq!(log.executed(), "");
+}
+
+#[test]
+fn r22_a_second_open_of_a_life_returns_its_first_session() {
+    let mut log = Log::with_session();
+    assert_eq!(log.open(1), "opened session s0.0");
+    assert_eq!(log.open(2), "opened session s2.0", "another life, another session");
+    assert_eq!(log.run(0, "a", 0), "done from 0: a#1");
+}
+
+#[test]
+fn r22_a_closed_sessions_name_is_not_used_again() {
+    let mut log = Log::new(Settings { sessions_max: 1, ..small() });
+    assert_eq!(log.open(1), "opened session s0.0");
+    assert_eq!(log.open(2), "opened session s1.0");
+    assert_eq!(log.run(0, "a", 0), "unknown session s0.0", "the one unused for longest is closed");
+    assert_eq!(log.open(1), "opened session s3.0");
+}
+
+#[test]
+fn r23_commands_are_executed_strictly_in_number_order() {
+    let mut log = Log::with_session();
+    assert_eq!(log.run(1, "b", 0), "out of order, next is 0");
+    assert_eq!(log.run(0, "a", 0), "done from 0: a#1");
+    assert_eq!(log.run(2, "cd", 0), "out of order, next is 1");
+    assert_eq!(log.run(1, "b", 0), "done from 1: b#2");
+    assert_eq!(log.run(2, "cd", 0), "done from 2: c#3 d#4");
+    assert_eq!(log.executed(), "abcd");
+}
+
+#[test]
+fn r23_what_was_executed_is_answered_again_and_not_executed() {
+    let mut log = Log::with_session();
+    assert_eq!(log.run(0, "ab", 0), "done from 0: a#1 b#2");
+    assert_eq!(log.run(2, "c", 0), "done from 2: c#3");
+    assert_eq!(log.run(0, "ab", 0), "done from 0: a#1 b#2");
+    assert_eq!(log.run(1, "bcd", 0), "done from 1: b#2 c#3 d#4", "and what is new is executed");
+    assert_eq!(log.executed(), "abcd");
+}
+
+#[test]
+fn r23_answers_are_forgotten_only_by_the_owners_lowest_unanswered_number() {
+    let mut log = Log::with_session();
+    for number in 0..20 {
+        log.run(number, "x", 0);
+    }
+    assert_eq!(log.run(0, "x", 0), "done from 0: x#1", "kept, however many came after");
+    assert_eq!(log.run(20, "x", 5), "done from 20: x#21");
+    assert_eq!(log.run(4, "x", 4), "trimmed");
+    assert_eq!(log.run(5, "x", 5), "done from 5: x#6");
+    assert_eq!(log.executed().len(), 21, "below the window nothing is ever executed");
+}
+
+#[test]
+fn r23_no_number_beyond_the_session_window_is_executed() {
+    let mut log = Log::new(Settings { session_window: 4, batch_commands_max: 4, ..small() });
+    log.open(1);
+    assert_eq!(log.run(0, "abcd", 0), "done from 0: a#1 b#2 c#3 d#4");
+    assert_eq!(log.run(4, "e", 0), "out of order, next is 4", "0 + 4 is not below 0 + 4");
+    assert_eq!(log.run(4, "e", 1), "done from 4: e#5");
+}
+
+/// A gateway that leads a conversation of its own.
+struct Desk {
+    cluster: Cluster,
+    gateway: Gateway,
+    now: Time,
+}
+
+impl Desk {
+    /// A gateway that has heard of a leader and opened [`SESSION`], with batches of one command.
+    fn new() -> Self {
+        Self::with(Settings { batch_commands_max: 1, ..harness::grid(2, 2) })
+    }
+
+    fn with(settings: Settings) -> Self {
+        let cluster = harness::checked(settings);
+        let gateway = Gateway::new(cluster.clone(), GatewayId(0), LIFE, 5);
+        let mut desk = Self { cluster, gateway, now: START };
+        let open = desk.lead_by(B1);
+        let asked = pick!(open.sends, Proposer(ToProposer::Propose))[0].1.clone();
+        desk.results(&asked, |writer| writer.opened(SESSION));
+        assert_eq!(desk.gateway.session(), Some(SESSION), "it is open");
+        desk
+    }
+
+    fn lead_by(&mut self, ballot: Ballot) -> Outbox {
+        let heartbeat = heartbeat(&self.cluster, ballot, Stage::Leading);
+        out_of(|out| self.gateway.on_heartbeat(&heartbeat, self.now, out))
+    }
+
+    /// Submits a command; returns what is said.
+    fn submit(&mut self, tag: u64) -> Outbox {
+        let caller = Caller { client: ClientId(0), tag };
+        out_of(|out| {
+            self.gateway.submit(caller, b"x", self.now, out);
+            self.gateway.flush(self.now, out);
+        })
+    }
+
+    /// Submits `count` commands, one batch each; returns the batches.
+    fn batches(&mut self, count: u64) -> Vec<Batch> {
+        (0..count).flat_map(|tag| proposed(&self.submit(tag))).map(|(_, batch)| batch).collect()
+    }
+
+    fn results(&mut self, batch: &Batch, write: impl FnOnce(&mut ResultWriter)) -> Outbox {
+        let mut writer = ResultWriter::default();
+        write(&mut writer);
+        let results = Results {
+            replica: batch.answerer,
+            batch: batch.id,
+            attempt: batch.attempt,
+            slot: Slot(9),
+            outcomes: writer.take(),
+        };
+        out_of(|out| self.gateway.on_results(&results, self.now, out))
+    }
+
+    /// Answers a batch of one command, the `number`-th.
+    fn answer(&mut self, batch: &Batch, number: u64) -> Outbox {
+        self.results(batch, |writer| {
+            writer.start_done(SESSION, number, Position::default());
+            writer.start_reply();
+            writer.put(b"y");
+            writer.end_reply();
+            writer.end_done();
+        })
+    }
+
+    fn pass(&mut self, time: u64) -> Outbox {
+        self.now = self.now + millis(time);
+        out_of(|out| self.gateway.on_timeout(Timer::Resend, self.now, out))
+    }
+}
+
+/// Each proposed batch, and to whom.
+fn proposed(out: &Outbox) -> Vec<(ProposerId, Batch)> {
+    let proposed = pick!(out.sends, Proposer(ToProposer::Propose));
+    proposed.into_iter().map(|(to, batch)| (to, batch.clone())).collect()
+}
+
+/// Number and attempt of each proposed batch.
+fn attempts(out: &Outbox) -> Vec<(u64, u32)> {
+    proposed(out).into_iter().map(|(_, b)| (b.id.number, b.attempt)).collect()
+}
+
+fn tags_told(out: &Outbox) -> Vec<(u64, Option<Failure>)> {
+    out.replies.iter().map(|(caller, reply)| (caller.tag, reply.err())).collect()
+}
+
+#[test]
+fn r23_a_gateway_resends_from_the_gap_once_and_in_number_order() {
+    let mut desk = Desk::new();
+    let batches = desk.batches(4);
+    desk.answer(&batches[0], 0);
+    let out = desk.results(&batches[2], |writer| writer.out_of_order(SESSION, 1));
+    assert_eq!(attempts(&out), [(2, 1), (3, 1), (4, 1)], "batch 0 was the Open");
+    let out = desk.results(&batches[3], |writer| writer.out_of_order(SESSION, 1));
+    assert!(out.sends.is_empty(), "that gap is seen to: {:?}", out.sends);
+    let current = Batch { attempt: 1, ..batches[3].clone() };
+    let out = desk.results(&current, |writer| writer.out_of_order(SESSION, 2));
+    assert_eq!(attempts(&out), [(3, 2), (4, 2)], "another gap");
+}
+
+#[test]
+fn r23_a_resend_keeps_its_numbers_and_its_block() {
+    let mut desk = Desk::new();
+    let batch = desk.batches(1).remove(0);
+    let out = desk.results(&batch, |writer| writer.out_of_order(SESSION, 0));
+    let (_, again) = proposed(&out).remove(0);
+    assert_eq!((again.id, &again.block), (batch.id, &batch.block));
+}
+
+#[test]
+fn r23_a_command_sent_on_is_resent_until_it_is_answered() {
+    let mut desk = Desk::new();
+    let batch = desk.batches(1).remove(0);
+    let mut last = batch.attempt;
+    for _ in 0..20 {
+        let out = desk.pass(3000);
+        last = attempts(&out).first().map_or(last, |(_, attempt)| *attempt);
+    }
+    assert!(last >= 9, "attempt {last} after a minute");
+    assert_eq!(tags_told(&desk.answer(&batch, 0)), [(0, None)], "the answer to any attempt counts");
+    assert!(desk.pass(3000).sends.is_empty());
+}
+
+#[test]
+fn r24_results_of_another_life_are_dropped() {
+    let mut desk = Desk::new();
+    let batch = desk.batches(1).remove(0);
+    let id = BatchId { incarnation: Incarnation(2), ..batch.id };
+    assert!(desk.answer(&Batch { id, ..batch.clone() }, 0).replies.is_empty());
+    let id = BatchId { gateway: GatewayId(1), ..batch.id };
+    assert!(desk.answer(&Batch { id, ..batch.clone() }, 0).replies.is_empty());
+    assert_eq!(tags_told(&desk.answer(&batch, 0)), [(0, None)]);
+    assert!(desk.answer(&batch, 0).replies.is_empty(), "answered once");
+}
+
+#[test]
+fn r24_an_attempt_that_is_still_open_is_dropped() {
+    let mut leader = leader(&square());
+    let slots = |out: &Outbox| pick!(out.sends, ProxyLeader(ToProxyLeader::P2a)).len();
+    let mut propose = |batch: Batch| slots(&out_of(|out| leader.on_propose(batch, START, out)));
+    let batch = harness::batch(3);
+    assert_eq!([propose(batch.clone()), propose(batch.clone())], [1, 0]);
+    assert_eq!(propose(Batch { attempt: 1, ..batch.clone() }), 1, "a new attempt");
+    let id = BatchId { incarnation: Incarnation(2), ..batch.id };
+    assert_eq!(propose(Batch { id, ..batch }), 1, "the same number in another life");
+}
+
+#[test]
+fn r24_an_attempt_that_waits_for_a_slot_is_dropped_too() {
+    let cluster = harness::checked(small());
+    let mut leader = leader(&cluster);
+    for number in (0..12).chain(8..12) {
+        leader.on_propose(harness::batch(number), START, &mut Outbox::default());
+    }
+    assert_eq!(leader.counters().duplicates, 4);
+}
+
+#[test]
+fn r24_busy_is_said_only_of_what_was_never_sent_on() {
+    let settings = harness::grid(2, 2);
+    let mut desk =
+        Desk::with(Settings { batch_commands_max: 1, batches_in_flight_max: 2, ..settings });
+    let mut sent = Vec::new();
+    let mut told = Vec::new();
+    for tag in 0..5 {
+        let out = desk.submit(tag);
+        sent.extend(proposed(&out));
+        told.extend(tags_told(&out));
+    }
+    let busy = |tag| (tag, Some(Failure::Busy));
+    assert_eq!((sent.len(), told), (2, vec![busy(3), busy(4)]), "2 in flight, 1 waits");
+    let out = desk.answer(&sent[0].1, 0);
+    assert_eq!((tags_told(&out), proposed(&out).len()), (vec![(0, None)], 1), "2 goes out");
+}
+
+#[test]
+fn r24_an_unknown_outcome_is_an_error_of_its_own() {
+    let mut desk = Desk::new();
+    let batches = desk.batches(3);
+    desk.answer(&batches[1], 1);
+    let out = desk.results(&batches[0], |writer| writer.unknown_session(SESSION));
+    let unknown = Some(Failure::OutcomeUnknown);
+    assert_eq!(tags_told(&out), [(0, unknown), (2, unknown)], "1 was answered");
+    assert!(out.events.contains(&Event::SessionLost { gateway: GatewayId(0), session: SESSION }));
+    let (_, open) = proposed(&out).remove(0);
+    assert_ne!(open.id.incarnation, LIFE, "a new session needs a new life");
+    assert!(desk.answer(&batches[2], 2).replies.is_empty(), "the former life is over");
+}
+
+#[test]
+fn r25_another_replica_is_asked_before_a_batch_is_proposed_again() {
+    let mut desk = Desk::new();
+    let batch = desk.batches(1).remove(0);
+    let out = desk.pass(100);
+    assert!(proposed(&out).is_empty(), "not yet: {:?}", out.sends);
+    let asks = pick!(out.sends, Replica(ToReplica::Ask));
+    assert_eq!(asks.len(), 1);
+    assert_ne!(asks[0].0, batch.answerer);
+    let (id, session) = (batch.id, Some(SESSION));
+    assert_eq!(*asks[0].1, Ask { batch: id, attempt: 0, session, first: 0, count: 1 });
+    let not_executed = NotExecuted { replica: asks[0].0, batch: id, attempt: 0 };
+    let out = out_of(|out| desk.gateway.on_not_executed(not_executed, desk.now, out));
+    assert_eq!(attempts(&out), [(1, 1)]);
+    let again = out_of(|out| desk.gateway.on_not_executed(not_executed, desk.now, out));
+    assert!(again.sends.is_empty(), "that attempt is over: {:?}", again.sends);
+}
+
+#[test]
+fn r25_a_silent_replica_is_not_named_again_until_it_is_heard() {
+    let mut desk = Desk::new();
+    let silent = desk.batches(1)[0].answerer;
+    desk.pass(100);
+    let named: Vec<_> = desk.batches(6).into_iter().map(|b| b.answerer).collect();
+    assert!(!named.contains(&silent), "{named:?}");
+    let id = BatchId { gateway: GatewayId(0), incarnation: LIFE, number: 99 };
+    let heard = NotExecuted { replica: silent, batch: id, attempt: 0 };
+    desk.gateway.on_not_executed(heard, desk.now, &mut Outbox::default());
+    let named: Vec<_> = desk.batches(6).into_iter().map(|b| b.answerer).collect();
+    assert!(named.contains(&silent), "{named:?}");
+}
+
+#[test]
+fn r25_with_a_new_leader_everything_in_flight_is_asked_about() {
+    let mut desk = Desk::new();
+    desk.batches(3);
+    let out = desk.lead_by(B2);
+    assert_eq!(pick!(out.sends, Replica(ToReplica::Ask)).len(), 3);
+    assert!(proposed(&out).is_empty());
+    assert!(desk.lead_by(B2).sends.is_empty(), "once a leader");
+}
+
+#[test]
+fn r25_a_replica_answers_for_a_batch_that_another_was_to_answer() {
+    let mut log = Log::with_session();
+    log.run(0, "ab", 0);
+    let ask = |session, first, count| {
+        let batch = harness::batch_id(40);
+        Ask { batch, attempt: 2, session, first, count }
+    };
+    let out = out_of(|out| log.replica.on_ask(&ask(Some(SESSION), 0, 2), out));
+    let results = pick!(out.sends, Gateway(ToGateway::Results))[0].1;
+    assert_eq!(
+        (results.attempt, in_words(&results.outcomes)),
+        (2, vec!["done from 0: a#1 b#2".to_owned()])
+    );
+    let out = out_of(|out| log.replica.on_ask(&ask(Some(SESSION), 2, 1), out));
+    let not_executed = pick!(out.sends, Gateway(ToGateway::NotExecuted));
+    assert_eq!((not_executed[0].1.replica, not_executed.len()), (ReplicaId(0), 1));
+    let out = out_of(|out| log.replica.on_ask(&ask(None, 0, 0), out));
+    let results = pick!(out.sends, Gateway(ToGateway::Results))[0].1;
+    assert_eq!(in_words(&results.outcomes), ["opened session s0.0"]);
+}
+
+#[test]
+fn r09_a_gateway_tries_all_proposers_in_turn() {
+    let settings = Settings { proposers: 3, batch_commands_max: 1, ..harness::grid(2, 2) };
+    let mut desk = Desk::with(settings);
+    let mut batch = desk.batches(1).remove(0);
+    let mut tried = vec![ProposerId(0)];
+    for _ in 0..3 {
+        let proposer = *tried.last().unwrap();
+        let refusal = NotLeader { proposer, batch: batch.id, attempt: batch.attempt, hint: None };
+        let out = out_of(|out| desk.gateway.on_not_leader(refusal, desk.now, out));
+        assert!(out.sends.is_empty(), "without a hint it waits a little: {:?}", out.sends);
+        let (next, again) = proposed(&desk.pass(20)).remove(0);
+        tried.push(next);
+        batch = again;
+    }
+    assert_eq!(tried.iter().map(|p| p.0).collect::<Vec<_>>(), [0, 1, 2, 0]);
+}
+
+#[test]
+fn r09_a_gateway_follows_a_hint_at_once_and_ignores_stale_ones() {
+    let mut desk = Desk::new();
+    let batch = desk.batches(1).remove(0);
+    let hint = Some(ProposerId(1));
+    let refusal = NotLeader { proposer: ProposerId(0), batch: batch.id, attempt: 0, hint };
+    let out = out_of(|out| desk.gateway.on_not_leader(refusal, desk.now, out));
+    let sent = proposed(&out);
+    assert_eq!((sent[0].0, sent[0].1.attempt), (ProposerId(1), 1));
+    let out = out_of(|out| desk.gateway.on_not_leader(refusal, desk.now, out));
+    assert!(out.sends.is_empty(), "a refusal of attempt 0, doubled: {:?}", out.sends);
+}

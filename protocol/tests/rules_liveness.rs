@@ -1,0 +1,400 @@
+//! R27 to R29 and R31: losses, elections, credit, and what waits for a sync.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{
+    B1, B2, Net, START, acceptor, ask_pre_votes, batch, campaign, checked, directory, executed,
+    grid, heartbeat, introduce, leader, millis, out_of, p1a, p1b, p2a, pick, proposer, quiet,
+    small, square, table,
+};
+use loggos_protocol::{
+    Acceptor, AcceptorId, Ballot, Event, Form, GatewayId, HeartbeatAck, Listener, Outbox, P1b,
+    PreVote, PreVoteAck, Proposer, ProposerId, ProxyLeaderId, ReplicaId, Rng, RoleId, Settings,
+    Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader, Watermark,
+};
+
+const P0: RoleId = RoleId::Proposer(ProposerId(0));
+const P1: RoleId = RoleId::Proposer(ProposerId(1));
+
+/// The commands 0 to `count`, each answered with its place in the order of execution.
+fn in_order(count: u64) -> Vec<(u64, String)> {
+    (0..count).map(|tag| (tag, format!("{tag}#{}", tag + 1))).collect()
+}
+
+#[test]
+fn r27_lost_and_doubled_messages_are_mended() {
+    for seed in 0..4 {
+        let mut net = Net::new(small());
+        let mut rng = Rng::new(seed);
+        net.deliver(move |_, _| match rng.below(20) {
+            0..3 => 0,
+            3..6 => 2,
+            _ => 1,
+        });
+        for tag in 0..30 {
+            net.write(tag);
+            net.run_for(millis(30));
+        }
+        net.run_for(Duration::from_secs(20));
+        net.deliver(|_, _| 1);
+        net.run_for(Duration::from_secs(5));
+        let mut replies = net.replies();
+        replies.sort_unstable();
+        assert_eq!(replies, in_order(30), "seed {seed}: each once, in the order of submission");
+        for replica in net.replicas() {
+            assert_eq!(replica.machine(), net.replica(0).machine(), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn r27_a_role_that_vanishes_and_returns_holds_nothing_up_for_good() {
+    let victims = [
+        P0,
+        P1,
+        RoleId::ProxyLeader(ProxyLeaderId(0)),
+        RoleId::Acceptor(AcceptorId(0)),
+        RoleId::Replica(ReplicaId(0)),
+    ];
+    for victim in victims {
+        let mut net = Net::new(grid(2, 2));
+        net.write(0);
+        net.stop(victim);
+        (1..5).for_each(|tag| net.write(tag));
+        net.run_for(millis(3000));
+        assert_eq!(net.replies().len(), 5, "without {victim:?}");
+        net.start(victim);
+        (5..10).for_each(|tag| net.write(tag));
+        net.run_for(millis(3000));
+        let mut replies = net.replies();
+        replies.sort_unstable();
+        assert_eq!(replies, in_order(10), "{victim:?} is back");
+        let last = net.replica(1).executed();
+        assert!(net.replicas().all(|r| r.executed() == last), "{victim:?}: all caught up");
+    }
+}
+
+#[test]
+fn r27_a_gateway_in_a_new_life_gets_a_session_of_its_own() {
+    let mut net = Net::new(grid(2, 2));
+    net.write(0);
+    let before = net.gateway(0).session();
+    net.start(RoleId::Gateway(GatewayId(0)));
+    net.run_for(millis(1000));
+    assert!(net.gateway(0).session().is_some() && net.gateway(0).session() != before);
+    net.write(1);
+    assert_eq!(net.replies(), in_order(2));
+}
+
+/// Whether an acceptor would let somebody campaign now.
+fn is_quiet(acceptor: &mut Acceptor, now: Time) -> bool {
+    let pre_vote = PreVote { proposer: ProposerId(1), nonce: 3 };
+    let out = out_of(|out| acceptor.on_pre_vote(pre_vote, now, out));
+    pick!(out.sends, Proposer(ToProposer::PreVoteAck))[0].1.is_quiet
+}
+
+/// An acceptor tells something at `START`; how long it then is not quiet.
+fn deafness(tell: impl FnOnce(&mut Acceptor)) -> u64 {
+    let mut acceptor = acceptor(&square(), 0);
+    tell(&mut acceptor);
+    let is_quiet_after = |after: &u64| is_quiet(&mut acceptor, START + millis(*after));
+    (0..=1000).step_by(50).find(is_quiet_after).expect("quiet in the end")
+}
+
+#[test]
+fn r28_heartbeats_first_p1as_and_new_slots_are_hearing_somebody() {
+    let out = &mut Outbox::default();
+    let beat = |ballot, stage| heartbeat(&square(), ballot, stage);
+    assert_eq!(deafness(|_| ()), 0);
+    assert_eq!(deafness(|a| a.on_heartbeat(&beat(B1, Stage::Leading), START, out)), 300);
+    assert_eq!(deafness(|a| a.on_heartbeat(&beat(B1, Stage::Campaigning), START, out)), 300);
+    assert_eq!(deafness(|a| a.on_p1a(p1a(B1), START, out)), 300);
+    assert_eq!(deafness(|a| a.on_p2a(p2a(B1, 0), START, out)), 300);
+}
+
+#[test]
+fn r28_repeated_or_refused_messages_are_not_hearing_somebody() {
+    let out = &mut Outbox::default();
+    let long_ago = START - Duration::from_millis(500);
+    let repeat_p1a = deafness(|a| {
+        a.on_p1a(p1a(B1), long_ago, out);
+        a.on_p1a(p1a(B1), START, out);
+    });
+    let repeat_p2a = deafness(|a| {
+        a.on_p2a(p2a(B1, 0), long_ago, out);
+        a.on_p2a(p2a(B1, 0), START, out);
+    });
+    let below_the_promise = deafness(|a| {
+        a.on_p1a(p1a(B2), long_ago, out);
+        a.on_heartbeat(&heartbeat(&square(), B1, Stage::Leading), START, out);
+        a.on_p1a(p1a(B1), START, out);
+        a.on_p2a(p2a(B1, 0), START, out);
+    });
+    assert_eq!([repeat_p1a, repeat_p2a, below_the_promise], [0, 0, 0]);
+}
+
+#[test]
+fn r28_a_campaign_takes_a_quiet_read_quorum_and_a_quiet_write_quorum() {
+    for (asked, is_campaign) in [(vec![0, 2], false), (vec![0, 1], false), (vec![0, 2, 3], true)] {
+        let mut candidate = proposer(&square(), 0);
+        let nonce = ask_pre_votes(&mut candidate, START);
+        for acceptor in &asked {
+            let ack = quiet(*acceptor, nonce, Ballot::default());
+            candidate.on_pre_vote_ack(ack, START, &mut Outbox::default());
+        }
+        assert_eq!(candidate.ballot().is_some(), is_campaign, "{asked:?}");
+    }
+}
+
+#[test]
+fn r28_an_acceptor_that_hears_a_leader_or_answers_late_allows_no_campaign() {
+    let mut candidate = proposer(&square(), 0);
+    let nonce = ask_pre_votes(&mut candidate, START);
+    for acceptor in 0..4 {
+        let busy = PreVoteAck { is_quiet: false, ..quiet(acceptor, nonce, B1) };
+        candidate.on_pre_vote_ack(busy, START, &mut Outbox::default());
+        let late = quiet(acceptor, nonce ^ 1, B1);
+        candidate.on_pre_vote_ack(late, START, &mut Outbox::default());
+    }
+    assert_eq!(candidate.ballot(), None);
+}
+
+#[test]
+fn r28_a_partitioned_proposer_that_returns_deposes_nobody() {
+    let mut net = Net::new(grid(2, 2));
+    let reign = net.proposer(0).ballot();
+    net.cut_off(P1);
+    net.run_for(millis(5000));
+    net.deliver(|_, _| 1);
+    net.run_for(millis(5000));
+    net.write(0);
+    assert_eq!(net.replies(), in_order(1));
+    assert_eq!(net.proposer(0).ballot(), reign);
+    assert!((0..4).all(|a| Some(net.acceptor(a).promised()) == reign), "nobody promised more");
+}
+
+#[test]
+fn r28_a_deposed_leader_that_returns_follows() {
+    let mut net = Net::new(grid(2, 2));
+    net.cut_off(P0);
+    net.run_for(millis(2000));
+    let reign = net.proposer(1).ballot();
+    assert!(net.proposer(1).is_leading());
+    net.deliver(|_, _| 1);
+    net.run_for(millis(3000));
+    assert_eq!((net.proposer(0).ballot(), net.proposer(1).ballot()), (None, reign));
+}
+
+/// DESIGN §4: from leader kill to the first new commit: under twice the election timeout.
+#[test]
+fn r28_a_dead_leader_is_replaced_within_two_election_timeouts() {
+    let mut net = Net::new(grid(2, 2));
+    net.run_for(millis(1000));
+    net.stop(P0);
+    let killed_at = net.now;
+    net.write(0);
+    while net.replies.is_empty() {
+        net.run_for(millis(5));
+    }
+    let took = net.now.since(killed_at);
+    assert!(took < 2 * net.cluster.election_timeout, "{took:?}");
+}
+
+/// Stage of each heartbeat to an acceptor.
+fn stages(out: &Outbox) -> Vec<Stage> {
+    let heartbeats = pick!(out.sends, Acceptor(ToAcceptor::Heartbeat));
+    heartbeats.into_iter().map(|(_, heartbeat)| heartbeat.stage).collect()
+}
+
+#[test]
+fn r28_a_candidate_heartbeats_from_its_p1a_on_and_gives_up_silent() {
+    let mut candidate = proposer(&square(), 0);
+    let out = campaign(&square(), &mut candidate, Ballot::default(), START);
+    assert_eq!(stages(&out), [Stage::Campaigning; 4]);
+    let late = START + millis(200);
+    let page = P1b { to: Some(Watermark(3)), ..p1b(0, B1, vec![]) };
+    candidate.on_p1b(page, late, &mut Outbox::default());
+    candidate.on_timeout(Timer::Phase1, START + millis(310), &mut Outbox::default());
+    assert_eq!(candidate.ballot(), Some(B1), "there was a new page");
+    let out = out_of(|out| candidate.on_timeout(Timer::Phase1, late + millis(300), out));
+    assert_eq!(out.events, [Event::CampaignFailed { ballot: B1 }]);
+    assert!(out.sends.is_empty() && candidate.ballot().is_none());
+    assert!(!candidate.timers().is_set(Timer::Heartbeat));
+}
+
+fn beat(leader: &mut Proposer, now: Time) -> Vec<Stage> {
+    stages(&out_of(|out| leader.on_timeout(Timer::Heartbeat, now, out)))
+}
+
+fn acknowledge(leader: &mut Proposer, acceptor: u8, now: Time) {
+    let from = Listener::Acceptor(AcceptorId(acceptor));
+    leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1 }, now);
+}
+
+#[test]
+fn r28_a_leader_that_no_read_quorum_hears_falls_silent_and_resumes() {
+    let mut leader = leader(&square());
+    let now = START + millis(400);
+    [0, 1].into_iter().for_each(|row| acknowledge(&mut leader, row, now));
+    let out = out_of(|out| leader.on_timeout(Timer::Heartbeat, now, out));
+    assert_eq!((stages(&out), out.events), (vec![], vec![Event::Silenced { ballot: B1 }]));
+    assert!(leader.timers().is_set(Timer::Heartbeat), "it looks again");
+    acknowledge(&mut leader, 2, now);
+    assert_eq!(beat(&mut leader, now), [Stage::Leading; 4], "a0 and a2 are a column");
+}
+
+#[test]
+fn r28_a_leader_that_gets_nothing_chosen_falls_silent_and_resumes_with_progress() {
+    let mut leader = leader(&square());
+    leader.on_propose(batch(0), START, &mut Outbox::default());
+    let heard = |leader: &mut Proposer, after| {
+        (0..4).for_each(|acceptor| acknowledge(leader, acceptor, START + millis(after)));
+        beat(leader, START + millis(after))
+    };
+    assert_eq!(heard(&mut leader, 550).len(), 4, "patience is two election timeouts");
+    assert_eq!(heard(&mut leader, 600).len(), 0);
+    assert_eq!(heard(&mut leader, 5000).len(), 0, "for as long as nothing moves");
+    for replica in [0, 1] {
+        let now = START + millis(5010);
+        leader.on_executed(&executed(replica, 1, 1), now, &mut Outbox::default());
+    }
+    let due = std::iter::from_fn(|| leader.timers().take_due(START + millis(5010)));
+    assert!(due.collect::<Vec<_>>().contains(&Timer::Heartbeat), "at once");
+    assert_eq!(heard(&mut leader, 5010).len(), 4);
+}
+
+#[test]
+fn r28_a_silent_leader_makes_way_for_another() {
+    let mut net = Net::new(grid(2, 2));
+    let is_its_p2a =
+        |from, to: &To| from == P0 && matches!(to, To::ProxyLeader(_, ToProxyLeader::P2a(_)));
+    net.lose(is_its_p2a);
+    net.write(0);
+    net.run_for(millis(4000));
+    assert!(net.events.iter().any(|event| matches!(event, Event::Silenced { .. })));
+    assert!(net.proposer(1).is_leading());
+    assert_eq!(net.replies(), in_order(1));
+}
+
+#[test]
+fn r28_a_leader_told_to_stop_hands_over() {
+    let mut net = Net::new(grid(2, 2));
+    net.run_for(millis(500));
+    net.step(P0, |role, out| {
+        let loggos_protocol::Role::Proposer(leader) = role else { unreachable!() };
+        leader.leave(out);
+    });
+    net.run_for(2 * net.cluster.heartbeat_interval);
+    assert!(net.proposer(1).is_leading(), "without an election timeout");
+    assert_eq!(net.proposer(0).ballot(), None);
+}
+
+#[test]
+fn r28_acceptors_count_a_leaver_as_not_heard() {
+    let out = &mut Outbox::default();
+    let deaf = deafness(|a| {
+        for stage in [Stage::Leading, Stage::Leaving] {
+            a.on_heartbeat(&heartbeat(&square(), B1, stage), START, out);
+        }
+    });
+    assert_eq!(deaf, 0);
+}
+
+/// How many slots a role wants asked for.
+fn asked(out: &Outbox) -> usize {
+    pick!(out.sends, ProxyLeader(ToProxyLeader::P2a)).len()
+}
+
+fn offer(leader: &mut Proposer, batches: u64, now: Time) -> usize {
+    asked(&out_of(|out| (0..batches).for_each(|n| leader.on_propose(batch(n), now, out))))
+}
+
+fn report(leader: &mut Proposer, replica: u8, at: u64, now: Time) -> usize {
+    asked(&out_of(|out| leader.on_executed(&executed(replica, 1, at), now, out)))
+}
+
+#[test]
+fn r29_credit_reaches_one_window_beyond_the_slowest_replica() {
+    let mut leader = leader(&checked(small()));
+    assert_eq!(offer(&mut leader, 20, START), 8);
+    assert_eq!([0, 1].map(|r| report(&mut leader, r, 6, START)), [0, 0], "replica 2 is at 0");
+    assert_eq!(report(&mut leader, 2, 3, START), 3);
+    assert_eq!(leader.next_slot(), Some(Slot(11)));
+}
+
+#[test]
+fn r29_a_silent_replica_holds_credit_only_for_its_grace() {
+    let cluster = checked(small());
+    let mut leader = leader(&cluster);
+    offer(&mut leader, 20, START);
+    let at = |late: u64| START + cluster.replica_grace + Duration::from_nanos(late);
+    assert_eq!([0, 1].map(|r| report(&mut leader, r, 6, at(0))), [0, 0]);
+    assert_eq!(report(&mut leader, 0, 6, at(1)), 6, "up to 6 + 8, from 8 on");
+    assert_eq!(leader.next_slot(), Some(Slot(14)));
+}
+
+/// A leader from slot 100 on, when its third replica is at `slowest`; how much it may ask for.
+fn credit_beside(slowest: u64) -> (Proposer, usize) {
+    let cluster = checked(small());
+    let mut leader = proposer(&cluster, 0);
+    for (replica, at) in [(0, 100), (1, 100), (2, slowest)] {
+        introduce(&mut leader, replica, 1, at, START);
+    }
+    campaign(&cluster, &mut leader, Ballot::default(), START);
+    for acceptor in [0, 2] {
+        let promise = P1b { from: Slot(100), ..p1b(acceptor, B1, vec![]) };
+        leader.on_p1b(promise, START, &mut Outbox::default());
+    }
+    let asked = offer(&mut leader, 20, START);
+    (leader, asked)
+}
+
+#[test]
+fn r29_a_replica_more_than_a_window_behind_holds_no_credit() {
+    assert_eq!(credit_beside(100).1, 8);
+    assert_eq!(credit_beside(95).1, 3);
+    assert_eq!(credit_beside(92).1, 0, "a window behind is not more than a window behind");
+    assert_eq!(credit_beside(91).1, 8);
+}
+
+#[test]
+fn r29_a_replica_that_another_life_has_replaced_holds_no_credit() {
+    let (mut leader, asked_before) = credit_beside(95);
+    let out = introduce(&mut leader, 2, 2, 0, START);
+    assert_eq!((asked_before, asked(&out)), (3, 5));
+}
+
+#[test]
+fn r29_the_proposers_queue_has_a_bound() {
+    let mut leader = leader(&checked(Settings { batches_in_flight_max: 4, ..small() }));
+    assert_eq!(offer(&mut leader, 20, START), 8);
+    assert_eq!(leader.counters().dropped, 8, "8 are under way and 4 wait");
+    leader.validate();
+}
+
+#[test]
+fn r29_a_gateway_takes_no_more_commands_than_its_session_may_have() {
+    let settings = Settings { session_window: 8, batch_commands_max: 8, ..grid(2, 2) };
+    let mut net = Net::new(settings);
+    net.lose(|_, _| true);
+    (0..12).for_each(|tag| net.submit(tag, "x"));
+    assert_eq!(net.replies(), [8, 9, 10, 11].map(|tag| (tag, "Busy".to_owned())));
+}
+
+#[test]
+fn r31_promises_votes_and_tables_wait_for_a_sync() {
+    let mut acceptor = Acceptor::new(square(), AcceptorId(0), directory(0), 1);
+    let out = &mut Outbox::default();
+    acceptor.on_form(&Form { proposer: ProposerId(0), table: table(&square()) }, out);
+    acceptor.on_p1a(p1a(B1), START, out);
+    acceptor.on_p2a(p2a(B1, 0), START, out);
+    acceptor.on_p2a(p2a(B1, 0), START, out);
+    let is_held = |to: &To| {
+        matches!(to, To::Proposer(_, ToProposer::Formed(_) | ToProposer::P1b(_)))
+            || matches!(to, To::ProxyLeader(_, ToProxyLeader::P2b(_)))
+    };
+    assert_eq!(out.held.len(), 4);
+    assert!(out.held.iter().all(is_held) && out.sends.is_empty(), "{out:?}");
+}

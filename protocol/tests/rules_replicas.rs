@@ -1,0 +1,292 @@
+//! R15, R16 and R26: execution, forgetting, and the log's time.
+
+mod harness;
+
+use harness::{
+    B1, B2, B3, Echo, START, acceptor, campaign, checked, executed, heartbeat, introduce_to,
+    millis, out_of, p1a, p1b, p2a, pick, proposer, replica, small, square, truncate, truncated,
+};
+use loggos_protocol::{
+    Acceptor, AcceptorId, Ballot, Batch, BatchWriter, Chosen, Content, Executed, Fetch, Fetched,
+    GatewayId, Heartbeat, Identify, Incarnation, Outbox, P2a, Payload, ProposerId, Replica,
+    ReplicaId, Roster, SessionId, Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer,
+    ToProxyLeader, ToReplica, Value, Vote, Watcher, Watermark,
+};
+
+/// The session that slot 0 opens.
+const SESSION: SessionId = SessionId { slot: Slot(0), index: 0 };
+
+/// A log of which slot 0 opens a session and every other slot holds its next command, the slot's number.
+fn chosen(slot: u64) -> Chosen {
+    let mut writer = BatchWriter::default();
+    let block = if let Some(number) = slot.checked_sub(1) {
+        writer.push(slot.to_string().as_bytes());
+        writer.close(SESSION, number, 0)
+    } else {
+        BatchWriter::open(GatewayId(0), Incarnation(1))
+    };
+    Chosen { slot: Slot(slot), ballot: B1, value: held(block, slot) }
+}
+
+fn held(block: Payload, number: u64) -> Value {
+    let batch = Batch { block, ..harness::batch(number) };
+    Value { stamp: Time(number), content: Content::Batch(batch) }
+}
+
+fn tell(replica: &mut Replica<Echo>, slot: u64) -> Outbox {
+    out_of(|out| replica.on_chosen(chosen(slot), START, out))
+}
+
+/// A replica that was told of these slots.
+fn told(id: u8, slots: impl IntoIterator<Item = u64>) -> Replica<Echo> {
+    let mut replica = replica(&square(), id);
+    slots.into_iter().for_each(|slot| drop(tell(&mut replica, slot)));
+    replica
+}
+
+fn commands(replica: &Replica<Echo>) -> Vec<u64> {
+    let text = replica.machine().executed.iter().map(|(_, c)| String::from_utf8_lossy(c));
+    text.map(|number| number.parse().expect("a number")).collect()
+}
+
+#[test]
+fn r15_nothing_past_a_hole_is_executed() {
+    let mut replica = told(0, [0, 1, 3, 4]);
+    assert_eq!((replica.executed(), commands(&replica)), (Watermark(2), vec![1]));
+    tell(&mut replica, 2);
+    assert_eq!((replica.executed(), commands(&replica)), (Watermark(5), vec![1, 2, 3, 4]));
+}
+
+#[test]
+fn r15_a_slot_told_of_again_is_executed_once() {
+    let replica = told(0, [0, 1, 1, 0, 2, 2, 1]);
+    assert_eq!(commands(&replica), [1, 2]);
+    assert_eq!(replica.counters().slots, 3);
+}
+
+#[test]
+fn r15_a_missing_slot_is_asked_of_every_peer_and_then_of_the_leader() {
+    let mut replica = told(1, [0, 2]);
+    let (mut peers, mut leaders, mut now) = (Vec::new(), Vec::new(), START);
+    while leaders.is_empty() {
+        now = now + millis(20);
+        assert!(now < START + millis(1000), "peers fail it, and nobody else is asked");
+        let out = out_of(|out| replica.on_timeout(Timer::Gap, now, out));
+        let fetches = pick!(out.sends, Replica(ToReplica::Fetch));
+        assert!(fetches.iter().all(|(_, f)| (f.replica, f.first) == (ReplicaId(1), Slot(1))));
+        peers.extend(fetches.iter().map(|(peer, _)| peer.0));
+        leaders
+            .extend(pick!(out.sends, Proposer(ToProposer::Need)).iter().map(|(p, n)| (*p, n.slot)));
+    }
+    assert!(peers.contains(&0) && peers.contains(&2), "before the leader: {peers:?}");
+    assert_eq!(leaders, [(ProposerId(0), Slot(1))]);
+}
+
+#[test]
+fn r15_a_peers_executed_log_is_as_good_as_chosen() {
+    let mut full = told(0, 0..5);
+    let mut late = replica(&square(), 1);
+    let fetch = Fetch { replica: ReplicaId(1), first: Slot(0) };
+    let out = out_of(|out| full.on_fetch(fetch, out));
+    let fetched: &Fetched = pick!(out.sends, Replica(ToReplica::Fetched))[0].1;
+    late.on_fetched(fetched.clone(), START, &mut Outbox::default());
+    assert_eq!((late.executed(), commands(&late)), (Watermark(5), vec![1, 2, 3, 4]));
+}
+
+#[test]
+fn r15_a_replica_gives_peers_only_what_it_has_executed() {
+    let mut replica = told(0, [0, 1, 3]);
+    for (first, given) in [(1, 1), (3, 0)] {
+        let fetch = Fetch { replica: ReplicaId(1), first: Slot(first) };
+        let out = out_of(|out| replica.on_fetch(fetch, out));
+        let fetched = pick!(out.sends, Replica(ToReplica::Fetched))[0].1;
+        assert_eq!((fetched.slots.len(), fetched.executed), (given, Watermark(2)));
+    }
+}
+
+#[test]
+fn r15_a_slot_beyond_the_window_is_not_kept_and_nothing_is_displaced() {
+    let cluster = checked(small());
+    let mut replica = replica(&cluster, 0);
+    (0..6).for_each(|slot| drop(tell(&mut replica, slot)));
+    tell(&mut replica, 6 + 8);
+    tell(&mut replica, 6 + 16);
+    assert_eq!(replica.counters().above_window, 2);
+    let fetch = Fetch { replica: ReplicaId(1), first: Slot(0) };
+    let out = out_of(|out| replica.on_fetch(fetch, out));
+    assert_eq!(pick!(out.sends, Replica(ToReplica::Fetched))[0].1.slots.len(), 6);
+}
+
+#[test]
+fn r15_a_replica_hears_by_heartbeat_that_it_misses_something() {
+    let mut replica = replica(&square(), 0);
+    let heartbeat = Heartbeat { chosen: Watermark(3), ..heartbeat(&square(), B1, Stage::Leading) };
+    replica.on_heartbeat(&heartbeat, START, &mut Outbox::default());
+    let out = out_of(|out| replica.on_timeout(Timer::Gap, START + millis(20), out));
+    assert_eq!(pick!(out.sends, Replica(ToReplica::Fetch)).len(), 1);
+}
+
+#[test]
+fn r08_a_replica_that_nobody_can_help_halts_and_says_so() {
+    let mut replica = told(0, [2]);
+    let truncated = truncated(0, B1, 2);
+    let out = out_of(|out| replica.on_truncated(truncated, out));
+    assert!(out.events.is_empty(), "a peer may have it yet: {:?}", out.events);
+    for turn in 1..=20 {
+        let now = START + millis(20 * turn);
+        let out = out_of(|out| replica.on_timeout(Timer::Gap, now, out));
+        for (peer, fetch) in pick!(out.sends, Replica(ToReplica::Fetch)) {
+            // It has executed the slot, and let go of it.
+            let (first, executed) = (fetch.first, Watermark(500));
+            let fetched = Fetched { replica: peer, first, slots: vec![], executed };
+            replica.on_fetched(fetched, now, &mut Outbox::default());
+        }
+    }
+    let out = out_of(|out| replica.on_truncated(truncated, out));
+    assert_eq!((out.events.len(), replica.halted().is_some()), (1, true));
+}
+
+fn hear(acceptor: &mut Acceptor, executed: Executed) -> Outbox {
+    out_of(|out| acceptor.on_executed(&executed, START, out))
+}
+
+#[test]
+fn r16_votes_are_forgotten_when_f_plus_1_replicas_have_executed_them() {
+    let mut acceptor = acceptor(&square(), 0);
+    (0..5).for_each(|slot| acceptor.on_p2a(p2a(B1, slot), START, &mut Outbox::default()));
+    introduce_to(&mut acceptor, 0, 1, 4);
+    hear(&mut acceptor, executed(0, 1, 5));
+    assert_eq!(acceptor.truncated(), Watermark(0), "one replica, told of twice");
+    introduce_to(&mut acceptor, 1, 1, 2);
+    assert_eq!(acceptor.truncated(), Watermark(2), "f + 1 have executed slots 0 and 1");
+    introduce_to(&mut acceptor, 2, 1, 3);
+    assert_eq!(acceptor.truncated(), Watermark(3), "replicas 0 and 2 now");
+    let held: Vec<_> = (0..6).filter(|slot| acceptor.vote(Slot(*slot)).is_some()).collect();
+    assert_eq!(held, [3, 4]);
+}
+
+#[test]
+fn r16_more_than_f_plus_1_replicas_are_enough_too() {
+    let mut roster = Roster::new(3, 1);
+    for replica in 0..3 {
+        let first = executed(replica, 1, 7);
+        let nonce = roster.on_executed(&first, START);
+        assert_eq!(roster.on_executed(&Executed { nonce, ..first }, START), None);
+    }
+    assert_eq!(roster.executed_by_f_plus_1(1), Watermark(7), "all three stand at one mark");
+}
+
+#[test]
+fn r16_a_replica_in_a_new_life_does_not_count_for_what_its_former_life_did() {
+    let mut acceptor = acceptor(&square(), 0);
+    introduce_to(&mut acceptor, 0, 1, 10);
+    introduce_to(&mut acceptor, 0, 2, 0); // it has forgotten
+    introduce_to(&mut acceptor, 1, 1, 10);
+    assert_eq!(acceptor.truncated(), Watermark(0));
+    let late = hear(&mut acceptor, executed(0, 1, 10));
+    assert_eq!(acceptor.truncated(), Watermark(0), "a late report of the former life");
+    assert_eq!(pick!(late.sends, Replica(ToReplica::Identify)).len(), 1, "asked, not believed");
+}
+
+#[test]
+fn r16_a_life_counts_only_once_it_has_answered_a_nonce() {
+    let mut acceptor = acceptor(&square(), 0);
+    for nonce in [None, Some(0), Some(7)] {
+        for replica in [0, 1] {
+            hear(&mut acceptor, Executed { nonce, ..executed(replica, 1, 10) });
+        }
+    }
+    assert_eq!(acceptor.truncated(), Watermark(0));
+}
+
+#[test]
+fn r16_a_replica_answers_a_nonce_with_the_life_it_has_now() {
+    let mut replica = replica(&square(), 2);
+    tell(&mut replica, 0);
+    let identify = Identify { watcher: Watcher::Acceptor(AcceptorId(3)), nonce: 77 };
+    let out = out_of(|out| replica.on_identify(identify, out));
+    let answer = Executed { nonce: Some(77), ..executed(2, 201, 1) };
+    assert_eq!(out.sends, [To::Acceptor(AcceptorId(3), ToAcceptor::Executed(answer))]);
+}
+
+#[test]
+fn r16_what_was_truncated_stays_so() {
+    let mut acceptor = acceptor(&square(), 0);
+    truncate(&mut acceptor, 5);
+    introduce_to(&mut acceptor, 0, 2, 0);
+    introduce_to(&mut acceptor, 1, 2, 0);
+    assert_eq!(acceptor.truncated(), Watermark(5), "never goes down");
+}
+
+#[test]
+fn r26_the_stamp_is_a_part_of_the_voted_value_and_comes_back() {
+    let mut acceptor = acceptor(&square(), 0);
+    let value = Value { stamp: Time(1234), ..harness::value(0) };
+    let out = out_of(|out| acceptor.on_p2a(P2a { value: value.clone(), ..p2a(B1, 0) }, START, out));
+    assert_eq!(out.held.len(), 1);
+    let restamped = P2a { value: Value { stamp: Time(1235), ..value.clone() }, ..p2a(B1, 0) };
+    let out = out_of(|out| acceptor.on_p2a(restamped, START, out));
+    assert!(out.held.is_empty(), "another stamp is another value: {:?}", out.held);
+    let out = out_of(|out| acceptor.on_p1a(p1a(B2), START, out));
+    let reported = &pick!(out.held, Proposer(ToProposer::P1b))[0].1.votes;
+    assert_eq!(*reported, [(Slot(0), Vote { ballot: B1, value })]);
+}
+
+#[test]
+fn r26_a_new_leader_keeps_recovered_stamps_and_goes_on_from_the_largest() {
+    let (ahead, mut leader) = (Time(START.0 + 1_000_000), proposer(&square(), 0));
+    campaign(&square(), &mut leader, B2, START);
+    let stamped = Value { stamp: ahead, ..harness::value(1) };
+    let votes = vec![(Slot(1), Vote { ballot: B1, value: stamped.clone() })];
+    leader.on_p1b(p1b(0, B3, votes), START, &mut Outbox::default());
+    let mut out = out_of(|out| leader.on_p1b(p1b(2, B3, vec![]), START, out));
+    leader.on_propose(harness::batch(2), START, &mut out);
+    leader.on_propose(harness::batch(3), ahead + millis(1), &mut out);
+    let p2as = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
+    let stamps: Vec<_> = p2as.iter().map(|(_, p2a)| p2a.value.stamp).collect();
+    assert_eq!(p2as[1].1.value, stamped);
+    assert_eq!(stamps[2..], [ahead, ahead + millis(1)], "its own clock is behind, then ahead");
+    assert!(stamps.is_sorted(), "{stamps:?}");
+}
+
+#[test]
+fn r26_a_leaders_stamps_never_go_down_within_its_life() {
+    let mut leader = harness::leader(&square());
+    let mut out = Outbox::default();
+    for (number, now) in [(0, 100), (1, 50), (2, 200)] {
+        leader.on_propose(harness::batch(number), START + millis(now), &mut out);
+    }
+    let p2as = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
+    let stamps: Vec<_> = p2as.iter().map(|(_, p2a)| p2a.value.stamp).collect();
+    assert_eq!(stamps, [100, 100, 200].map(|ms| START + millis(ms)));
+}
+
+#[test]
+fn r26_the_logs_time_never_goes_down() {
+    let mut replica = replica(&square(), 0);
+    tell(&mut replica, 0);
+    for (slot, stamp) in [(1, 10), (2, 5), (3, 20)] {
+        let Chosen { ballot, value, .. } = chosen(slot);
+        let value = Value { stamp: Time(stamp), ..value };
+        let chosen = Chosen { slot: Slot(slot), ballot, value };
+        replica.on_chosen(chosen, START, &mut Outbox::default());
+    }
+    let times: Vec<_> = replica.machine().executed.iter().map(|(time, _)| time.0).collect();
+    assert_eq!(times, [10, 10, 20]);
+}
+
+#[test]
+fn r26_a_no_op_has_a_stamp_too_and_moves_the_logs_time() {
+    let mut replica = replica(&square(), 0);
+    let noop = |slot, stamp| Chosen {
+        slot: Slot(slot),
+        ballot: Ballot::default(),
+        value: Value::noop(Time(stamp)),
+    };
+    tell(&mut replica, 0);
+    replica.on_chosen(noop(1, 500), START, &mut Outbox::default());
+    let Chosen { ballot, value, .. } = chosen(1);
+    let after = Chosen { slot: Slot(2), ballot, value };
+    replica.on_chosen(after, START, &mut Outbox::default());
+    assert_eq!(replica.machine().executed, [(Time(500), b"1".to_vec())]);
+}
