@@ -154,8 +154,13 @@ impl<M: StateMachine> Executor<M> {
         };
         session.trim(run.lowest_unanswered.min(session.next()), at.slot);
         let next = session.next();
-        let end = run.first + u64::from(run.count);
-        if run.first > next || end > run.lowest_unanswered + u64::from(self.session_window) {
+        let window = u64::from(self.session_window);
+        let (Some(end), Some(limit)) =
+            (run.first.checked_add(run.count.into()), run.lowest_unanswered.checked_add(window))
+        else {
+            return Err(Halt::Malformed { slot: at.slot });
+        };
+        if run.first > next || end > limit {
             self.refused_runs += 1;
             self.writer.out_of_order(run.session, next);
             return Ok(None);

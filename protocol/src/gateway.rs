@@ -240,16 +240,13 @@ impl Gateway {
     /// source: R23, R24, \[CP §4.2\]
     pub fn on_results(&mut self, results: &Results, now: Time, out: &mut Outbox) {
         self.suspects.retain(|suspect| *suspect != results.replica);
-        let Some(place) = self.place_of(results.batch) else {
-            self.counters.stale_results += 1;
-            return;
-        };
-        if self.in_flight[place].stage == InFlightStage::Done {
-            self.counters.stale_results += 1;
-            return;
-        }
         for outcome in Outcomes::new(results.outcomes.as_slice()) {
             let Ok(outcome) = outcome else { return };
+            let is_open = |place: &usize| self.in_flight[*place].stage != InFlightStage::Done;
+            let Some(place) = self.place_of(results.batch).filter(is_open) else {
+                self.counters.stale_results += 1;
+                return;
+            };
             match outcome {
                 Outcome::Done { session, first, at, count, replies } => {
                     let batch = &self.in_flight[place];
@@ -274,9 +271,6 @@ impl Gateway {
                     // Only what we have said to be answered is trimmed, and that is not in flight.
                     self.counters.stale_results += 1;
                 }
-            }
-            if self.in_flight.is_empty() {
-                break;
             }
         }
         self.flush(now, out);

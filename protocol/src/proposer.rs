@@ -65,6 +65,8 @@ pub struct Proposer {
     fruitless_elections: u32,
     /// The last stamp given (R26). Never goes down.
     stamp: Time,
+    /// Whether it was told to stop, and must not campaign any more.
+    has_left: bool,
     rng: Rng,
     timers: Timers,
     counters: ProposerCounters,
@@ -142,6 +144,7 @@ impl Proposer {
             latency: Latency::default(),
             fruitless_elections: 0,
             stamp: Time(0),
+            has_left: false,
             rng,
             timers,
             counters: ProposerCounters::default(),
@@ -303,7 +306,9 @@ impl Proposer {
             Stage::Leaving => {
                 (self.heard_at, self.leader) = (None, None);
                 let turn = self.cluster.heartbeat_interval * u32::from(self.id.0);
-                self.timers.set(Timer::Election, now + turn);
+                if !self.has_left {
+                    self.timers.set(Timer::Election, now + turn);
+                }
             }
         }
     }
@@ -385,7 +390,7 @@ impl Proposer {
         if let Some(rerun) = phase2.rerun {
             out.tell_replica(rerun.replica, ToReplica::Truncated(truncated));
         }
-        phase2.on_truncated(truncated.truncated);
+        phase2.on_truncated(truncated.truncated, now);
         self.pump(now, out);
     }
 
@@ -415,6 +420,7 @@ impl Proposer {
         }
         self.give_up(out);
         self.timers.clear();
+        self.has_left = true;
     }
 
     /// Asserts what must hold between any two messages.
@@ -518,7 +524,7 @@ impl Proposer {
             let formation = table.id();
             out.event(Event::Formed { proposer: self.id, formation });
         }
-        if !self.timers.is_set(Timer::Election) {
+        if !self.timers.is_set(Timer::Election) && !self.has_left {
             let turn = self.cluster.election_stagger * u32::from(self.id.0);
             self.timers.set(Timer::Election, now + turn);
             self.timers.stop(Timer::Formation);

@@ -292,15 +292,17 @@ impl AcceptorSet {
 
     /// Takes `acceptor` out; returns whether it was in.
     pub fn remove(&mut self, acceptor: AcceptorId) -> bool {
-        let before = self.0;
-        self.0 &= !(1 << acceptor.0);
-        self.0 != before
+        let was_in = self.contains(acceptor);
+        if was_in {
+            self.0 &= !(1 << acceptor.0);
+        }
+        was_in
     }
 
     /// Whether `acceptor` is in.
     #[must_use]
     pub fn contains(self, acceptor: AcceptorId) -> bool {
-        self.0 >> acceptor.0 & 1 == 1
+        acceptor.0 < ACCEPTORS_MAX && self.0 >> acceptor.0 & 1 == 1
     }
 
     /// Whether all of `other` are in.

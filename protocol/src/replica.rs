@@ -31,6 +31,8 @@ use crate::{
 
 /// How often every peer is asked for a slot before the leader is: it takes an election to answer.
 const PEER_ROUNDS: u32 = 3;
+/// How often before those that never answer are taken for gone.
+const PEER_ROUNDS_MAX: u32 = 50;
 
 /// One replica of the state machine.
 #[derive(Debug)]
@@ -58,11 +60,14 @@ pub struct Replica<M> {
 }
 
 /// A slot that is missing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Gap {
     slot: Slot,
     /// How often somebody was asked for it.
     asked: u32,
+    /// Peers that have executed it and hold it no more. One that has not executed it yet, or whose answer
+    /// was lost, has not failed us.
+    let_go: Vec<ReplicaId>,
 }
 
 /// What a replica did.
@@ -225,6 +230,12 @@ impl<M: StateMachine> Replica<M> {
     /// source: R15
     pub fn on_fetched(&mut self, fetched: Fetched, now: Time, out: &mut Outbox) {
         self.chosen.raise(fetched.executed);
+        let has_let_go = fetched.slots.is_empty() && fetched.executed.covers(fetched.first);
+        if let Some(gap) = self.gap.as_mut().filter(|gap| has_let_go && gap.slot == fetched.first)
+            && !gap.let_go.contains(&fetched.replica)
+        {
+            gap.let_go.push(fetched.replica);
+        }
         let before = self.executed;
         for (slot, (ballot, value)) in (fetched.first.0..).map(Slot).zip(fetched.slots) {
             if !self.executed.covers(slot) && self.halted.is_none() {
@@ -264,8 +275,11 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// source: R8, R10
     pub fn on_truncated(&mut self, truncated: Truncated, out: &mut Outbox) {
-        let is_stuck = self.gap.is_some_and(|gap| {
-            gap.slot == self.executed.first_open() && gap.asked > self.asks_of_peers()
+        let peers = u32::from(self.cluster.replicas - 1);
+        let is_stuck = self.gap.as_ref().is_some_and(|gap| {
+            let have_all_let_go = gap.let_go.len() >= usize::from(self.cluster.replicas - 1);
+            let is_hopeless = !gap.let_go.is_empty() && gap.asked >= PEER_ROUNDS_MAX * peers;
+            gap.slot == self.executed.first_open() && (have_all_let_go || is_hopeless)
         });
         if is_stuck && truncated.truncated.covers(self.executed.first_open()) {
             self.halt(Halt::TooFarBehind { held_from: truncated.truncated }, out);
@@ -391,7 +405,7 @@ impl<M: StateMachine> Replica<M> {
     fn watch_gap(&mut self, now: Time) {
         let slot = self.executed.first_open();
         if self.executed < self.chosen && !self.timers.is_set(Timer::Gap) {
-            self.gap = Some(Gap { slot, asked: 0 });
+            self.gap = Some(Gap { slot, asked: 0, let_go: Vec::new() });
             self.timers.set(Timer::Gap, now + self.cluster.resend_min);
         }
     }
@@ -408,7 +422,7 @@ impl<M: StateMachine> Replica<M> {
         }
         self.timers.set(Timer::Gap, now + self.cluster.resend_min);
         if gap.slot != slot {
-            *gap = Gap { slot, asked: 0 }; // another slot: it may be on its way
+            *gap = Gap { slot, asked: 0, let_go: Vec::new() }; // another slot: it may be on its way
             return;
         }
         if gap.asked == 0 {

@@ -16,6 +16,8 @@
 //! Why two watchers may disagree: each acts on lower bounds of its own. A watcher that has not met the new
 //! life yet still counts the old one, as it could have done a moment before the restart.
 
+use std::collections::VecDeque;
+
 use crate::{Executed, Incarnation, ReplicaId, Rng, Time, Watermark};
 
 /// The replicas as one proposer or acceptor knows them.
@@ -25,8 +27,14 @@ pub struct Roster {
     nonces: Rng,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+/// How many replaced lives are remembered of a replica. Only one that still runs could answer a nonce
+/// after it was replaced: two processes under one name, which is somebody's mistake.
+const REPLACED_MAX: usize = 8;
+
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 struct Entry {
+    /// The last lives that were replaced.
+    replaced: VecDeque<Incarnation>,
     /// The life that answered our latest nonce.
     incarnation: Option<Incarnation>,
     /// How far that life is. Never goes down within it.
@@ -52,6 +60,9 @@ impl Roster {
     #[must_use]
     pub fn on_executed(&mut self, executed: &Executed, now: Time) -> Option<u64> {
         let entry = self.replicas.get_mut(usize::from(executed.replica.0))?; // none of ours
+        if entry.replaced.contains(&executed.incarnation) {
+            return None;
+        }
         if entry.incarnation == Some(executed.incarnation) {
             entry.executed.raise(executed.executed);
         } else {
@@ -61,7 +72,10 @@ impl Roster {
                 entry.asked = Some((executed.incarnation, nonce));
                 return Some(nonce);
             }
-            entry.incarnation = Some(executed.incarnation);
+            if let Some(replaced) = entry.incarnation.replace(executed.incarnation) {
+                entry.replaced.truncate(REPLACED_MAX - 1);
+                entry.replaced.push_front(replaced);
+            }
             entry.executed = executed.executed;
             entry.asked = None;
         }
@@ -72,24 +86,24 @@ impl Roster {
     /// How far `replica` is, in its current life; zero before that is known.
     #[must_use]
     pub fn executed(&self, replica: ReplicaId) -> Watermark {
-        self.entry(replica).executed
+        self.entry(replica).map_or(Watermark(0), |entry| entry.executed)
     }
 
     /// The current life of `replica`, if known.
     #[must_use]
     pub fn incarnation(&self, replica: ReplicaId) -> Option<Incarnation> {
-        self.entry(replica).incarnation
+        self.entry(replica)?.incarnation
     }
 
     /// When `replica` was last heard of, in its current life.
     #[must_use]
     pub fn heard_at(&self, replica: ReplicaId) -> Time {
-        self.entry(replica).heard_at
+        self.entry(replica).map_or(Time(0), |entry| entry.heard_at)
     }
 
     /// What is known of `replica`: nothing, if it is none of ours.
-    fn entry(&self, replica: ReplicaId) -> Entry {
-        self.replicas.get(usize::from(replica.0)).copied().unwrap_or_default()
+    fn entry(&self, replica: ReplicaId) -> Option<&Entry> {
+        self.replicas.get(usize::from(replica.0))
     }
 
     /// What at least `f + 1` replicas have executed in their current lives: the (f+1)-th largest
@@ -157,13 +171,23 @@ mod tests {
         assert_eq!(roster.executed_by_f_plus_1(1), Watermark(100));
         introduce(&mut roster, 0, 20, 3);
         assert_eq!(roster.executed_by_f_plus_1(1), Watermark(3));
-        let nonce = roster.on_executed(&executed(0, 10, 150, None), Time(0));
-        assert!(nonce.is_some(), "a life that is not current is asked, not believed");
-        assert_eq!(roster.executed_by_f_plus_1(1), Watermark(3));
-        let again = roster.on_executed(&executed(0, 10, 150, None), Time(0));
-        assert_eq!(again, nonce, "one nonce a life: two must not outdate each other");
-        let stale = nonce.map(|n| n ^ 1);
-        assert_ne!(roster.on_executed(&executed(0, 10, 150, stale), Time(0)), None);
-        assert_eq!(roster.executed_by_f_plus_1(1), Watermark(3));
+        for nonce in [None, Some(1)] {
+            assert_eq!(roster.on_executed(&executed(0, 10, 150, nonce), Time(0)), None);
+            assert_eq!(roster.executed_by_f_plus_1(1), Watermark(3), "a replaced life");
+        }
+    }
+
+    #[test]
+    fn a_new_life_is_asked_with_one_nonce_however_often_it_is_heard() {
+        let mut roster = Roster::new(1, 1);
+        let nonce = roster.on_executed(&executed(0, 10, 5, None), Time(0));
+        assert!(nonce.is_some(), "an unknown life is asked, not believed");
+        for stale in [None, nonce.map(|n| n ^ 1)] {
+            let again = roster.on_executed(&executed(0, 10, 5, stale), Time(0));
+            assert_eq!(again, nonce, "two nonces would outdate each other");
+        }
+        assert_eq!(roster.executed_by_f_plus_1(0), Watermark(0));
+        assert_eq!(roster.on_executed(&executed(0, 10, 5, nonce), Time(0)), None);
+        assert_eq!(roster.executed_by_f_plus_1(0), Watermark(5));
     }
 }

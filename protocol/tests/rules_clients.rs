@@ -3,7 +3,8 @@
 mod harness;
 
 use harness::{
-    B1, B2, Echo, START, heartbeat, leader, millis, out_of, pick, replica, small, square,
+    B1, B2, Echo, START, batch, campaign, heartbeat, leader, millis, out_of, p1b, pick, proposer,
+    replica, small, square, vote,
 };
 use loggos_protocol::{
     Ask, Ballot, Batch, BatchId, BatchWriter, Caller, Chosen, ClientId, Cluster, Content, Event,
@@ -49,7 +50,7 @@ impl Log {
     }
 
     fn execute(&mut self, block: Payload) -> String {
-        let batch = Batch { block, ..harness::batch(self.next.0) };
+        let batch = Batch { block, ..batch(self.next.0) };
         let value = Value { stamp: START, content: Content::Batch(batch) };
         let chosen = Chosen { slot: self.next, ballot: B1, value };
         self.next = self.next.next();
@@ -292,7 +293,7 @@ fn r24_an_attempt_that_is_still_open_is_dropped() {
     let mut leader = leader(&square());
     let slots = |out: &Outbox| pick!(out.sends, ProxyLeader(ToProxyLeader::P2a)).len();
     let mut propose = |batch: Batch| slots(&out_of(|out| leader.on_propose(batch, START, out)));
-    let batch = harness::batch(3);
+    let batch = batch(3);
     assert_eq!([propose(batch.clone()), propose(batch.clone())], [1, 0]);
     assert_eq!(propose(Batch { attempt: 1, ..batch.clone() }), 1, "a new attempt");
     let id = BatchId { incarnation: Incarnation(2), ..batch.id };
@@ -304,7 +305,7 @@ fn r24_an_attempt_that_waits_for_a_slot_is_dropped_too() {
     let cluster = harness::checked(small());
     let mut leader = leader(&cluster);
     for number in (0..12).chain(8..12) {
-        leader.on_propose(harness::batch(number), START, &mut Outbox::default());
+        leader.on_propose(batch(number), START, &mut Outbox::default());
     }
     assert_eq!(leader.counters().duplicates, 4);
 }
@@ -434,4 +435,33 @@ fn r09_a_gateway_follows_a_hint_at_once_and_ignores_stale_ones() {
     assert_eq!((sent[0].0, sent[0].1.attempt), (ProposerId(1), 1));
     let out = out_of(|out| desk.gateway.on_not_leader(refusal, desk.now, out));
     assert!(out.sends.is_empty(), "a refusal of attempt 0, doubled: {:?}", out.sends);
+}
+
+fn slots_asked_for(out: &Outbox) -> Vec<Slot> {
+    let p2as = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
+    p2as.into_iter().map(|(_, p2a)| p2a.slot).collect()
+}
+
+#[test]
+fn r24_a_late_first_attempt_is_dropped_while_a_later_one_is_open() {
+    let mut leader = leader(&square());
+    let first = batch(3);
+    for attempt in [0, 1] {
+        let out = out_of(|out| leader.on_propose(Batch { attempt, ..first.clone() }, START, out));
+        assert_eq!(slots_asked_for(&out).len(), 1, "attempt {attempt}");
+    }
+    let out = out_of(|out| leader.on_propose(first, START, out));
+    assert_eq!(slots_asked_for(&out), [], "the gateway has given that attempt up");
+}
+
+#[test]
+fn r24_an_attempt_in_a_recovered_slot_is_dropped_while_it_is_open() {
+    let mut leader = proposer(&square(), 0);
+    campaign(&square(), &mut leader, Ballot::default(), START);
+    for acceptor in [0, 2] {
+        let p1b = p1b(acceptor, B1, vec![vote(0, Ballot::default(), 3)]);
+        leader.on_p1b(p1b, START, &mut Outbox::default());
+    }
+    let out = out_of(|out| leader.on_propose(batch(3), START, out));
+    assert_eq!(slots_asked_for(&out), [], "its value is open in slot 0");
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use harness::{
     B1, B2, Net, START, acceptor, ask_pre_votes, batch, campaign, checked, directory, executed,
     grid, heartbeat, introduce, leader, millis, out_of, p1a, p1b, p2a, pick, proposer, quiet,
-    small, square, table,
+    small, square, table, truncated, vote,
 };
 use loggos_protocol::{
-    Acceptor, AcceptorId, Ballot, Event, Form, GatewayId, HeartbeatAck, Listener, Outbox, P1b,
-    PreVote, PreVoteAck, Proposer, ProposerId, ProxyLeaderId, ReplicaId, Rng, RoleId, Settings,
-    Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader, Watermark,
+    Acceptor, AcceptorId, Ballot, Event, Form, GatewayId, HeartbeatAck, Incarnation, Listener,
+    Need, Outbox, P1b, PreVote, PreVoteAck, Proposer, ProposerId, ProxyLeaderId, ReplicaId, Rng,
+    RoleId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader,
+    Watermark,
 };
 
 const P0: RoleId = RoleId::Proposer(ProposerId(0));
@@ -397,4 +398,72 @@ fn r31_promises_votes_and_tables_wait_for_a_sync() {
     };
     assert_eq!(out.held.len(), 4);
     assert!(out.held.iter().all(is_held) && out.sends.is_empty(), "{out:?}");
+}
+
+#[test]
+fn r28_closing_slots_by_truncation_is_progress() {
+    let mut leader = leader(&square());
+    for number in 0..2 {
+        leader.on_propose(batch(number), START, &mut Outbox::default());
+    }
+    let at = START + millis(590);
+    for acceptor in (0..4).map(AcceptorId) {
+        let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot: B1 };
+        leader.on_heartbeat_ack(ack, at);
+    }
+    leader.on_truncated(truncated(0, B1, 1), at, &mut Outbox::default());
+    let out = out_of(|out| leader.on_timeout(Timer::Heartbeat, START + millis(600), out));
+    assert!(out.events.is_empty(), "it fell silent: {:?}", out.events);
+}
+
+#[test]
+fn r28_a_leader_told_to_stop_never_campaigns_again() {
+    let mut leader = leader(&square());
+    leader.leave(&mut Outbox::default());
+    for stage in [Stage::Leading, Stage::Leaving] {
+        let heartbeat = heartbeat(&square(), B2, stage);
+        leader.on_heartbeat(&heartbeat, START, &mut Outbox::default());
+        assert!(!leader.timers().is_set(Timer::Election), "after a heartbeat of {stage:?}");
+    }
+}
+
+#[test]
+fn r28_a_replica_that_is_stuck_does_not_silence_the_leader_that_serves_it() {
+    let cluster = checked(small());
+    let mut leader = leader(&cluster);
+    for number in 0..6 {
+        leader.on_propose(batch(number), START, &mut Outbox::default());
+    }
+    for (replica, at) in [(0, 6), (1, 6), (2, 2)] {
+        leader.on_executed(&executed(replica, 1, at), START, &mut Outbox::default());
+    }
+    let need = Need { replica: ReplicaId(2), incarnation: Incarnation(1), slot: Slot(2) };
+    leader.on_need(need, START, &mut Outbox::default());
+    let ballot = leader.ballot().expect("it campaigns for the asker");
+    for acceptor in [0, 2] {
+        let votes = (2..6).map(|slot| vote(slot, B1, slot)).collect();
+        let p1b = P1b { from: Slot(2), ..p1b(acceptor, ballot, votes) };
+        leader.on_p1b(p1b, START, &mut Outbox::default());
+    }
+    let (mut now, mut sent, mut silenced) = (START, 6, Vec::new());
+    for number in 10..50 {
+        now = now + millis(50);
+        for acceptor in (0..4).map(AcceptorId) {
+            let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot };
+            leader.on_heartbeat_ack(ack, now);
+        }
+        let out = out_of(|out| {
+            leader.on_propose(batch(number), now, out);
+            for (replica, at) in [(0, sent), (1, sent), (2, 2)] {
+                leader.on_executed(&executed(replica, 1, at), now, out);
+            }
+            leader.on_timeout(Timer::Heartbeat, now, out);
+        });
+        let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
+        sent = asked.into_iter().map(|(_, p2a)| p2a.slot.0 + 1).fold(sent, u64::max);
+        silenced.extend(out.events);
+    }
+    assert!(silenced.is_empty(), "{silenced:?}");
+    // The replica is heard and not yet a window behind, so it holds the credit (R29), and no more.
+    assert_eq!(sent, 2 + u64::from(cluster.slot_window), "one window beyond the stuck one");
 }

@@ -9,7 +9,7 @@ use harness::{
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Chosen, Event, HeartbeatAck, Incarnation, Listener,
     Nack, Outbox, P2a, P2b, ProposerId, ProxyLeader, ProxyLeaderId, Slot, Stage, Time, Timer, To,
-    ToAcceptor, ToProposer, ToProxyLeader, ToReplica,
+    ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated,
 };
 
 fn votes(out: &Outbox) -> Vec<(ProxyLeaderId, P2b)> {
@@ -354,4 +354,12 @@ fn r14_chosen_carries_slot_ballot_and_value() {
     count(&mut proxy_leader, p2b(0, B2, 6), START);
     let chosen = Chosen { slot: Slot(6), ballot: B2, value: value(6) };
     assert_eq!(count(&mut proxy_leader, p2b(1, B2, 6), START), vec![chosen; 3]);
+}
+
+#[test]
+fn r27_an_acceptor_that_no_cluster_can_have_is_no_harm() {
+    let mut proxy_leader = proxy_leader(&square());
+    let truncated = Truncated { acceptor: Some(AcceptorId(200)), ..truncated(0, B1, 1) };
+    proxy_leader.on_truncated(truncated, &mut Outbox::default());
+    assert!(proxy_leader.suspects().is_empty(), "{:?}", proxy_leader.suspects());
 }

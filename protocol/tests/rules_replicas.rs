@@ -8,7 +8,7 @@ use harness::{
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Batch, BatchWriter, Chosen, Content, Executed, Fetch, Fetched,
-    GatewayId, Heartbeat, Identify, Incarnation, Outbox, P2a, Payload, ProposerId, Replica,
+    GatewayId, Halt, Heartbeat, Identify, Incarnation, Outbox, P2a, Payload, ProposerId, Replica,
     ReplicaId, Roster, SessionId, Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer,
     ToProxyLeader, ToReplica, Value, Vote, Watcher, Watermark,
 };
@@ -185,7 +185,7 @@ fn r16_a_replica_in_a_new_life_does_not_count_for_what_its_former_life_did() {
     assert_eq!(acceptor.truncated(), Watermark(0));
     let late = hear(&mut acceptor, executed(0, 1, 10));
     assert_eq!(acceptor.truncated(), Watermark(0), "a late report of the former life");
-    assert_eq!(pick!(late.sends, Replica(ToReplica::Identify)).len(), 1, "asked, not believed");
+    assert!(pick!(late.sends, Replica(ToReplica::Identify)).is_empty(), "not even asked");
 }
 
 #[test]
@@ -289,4 +289,42 @@ fn r26_a_no_op_has_a_stamp_too_and_moves_the_logs_time() {
     let after = Chosen { slot: Slot(2), ballot, value };
     replica.on_chosen(after, START, &mut Outbox::default());
     assert_eq!(replica.machine().executed, [(Time(500), b"1".to_vec())]);
+}
+
+/// A replica waits for slot 0 and asks all around, for twice as long as it takes to ask the leader;
+/// every peer answers that it has `executed`, and gives nothing.
+fn replica_whose_peers_give_nothing(executed: Watermark) -> Replica<Echo> {
+    let mut replica = replica(&square(), 0);
+    let chosen = Chosen { slot: Slot(2), ballot: B1, value: Value::noop(START) };
+    replica.on_chosen(chosen, START, &mut Outbox::default());
+    for turn in 1..=20 {
+        let now = START + millis(20 * turn);
+        let out = out_of(|out| replica.on_timeout(Timer::Gap, now, out));
+        for (peer, fetch) in pick!(out.sends, Replica(ToReplica::Fetch)) {
+            let fetched = Fetched { replica: peer, first: fetch.first, slots: vec![], executed };
+            replica.on_fetched(fetched, now, &mut Outbox::default());
+        }
+    }
+    replica.on_truncated(truncated(0, B1, 1), &mut Outbox::default());
+    replica
+}
+
+#[test]
+fn r08_peers_that_had_not_executed_it_yet_have_not_failed_the_asker() {
+    assert_eq!(replica_whose_peers_give_nothing(Watermark(0)).halted(), None);
+}
+
+#[test]
+fn r08_peers_that_have_let_go_of_it_have() {
+    let replica = replica_whose_peers_give_nothing(Watermark(3));
+    assert!(matches!(replica.halted(), Some(Halt::TooFarBehind { .. })), "{:?}", replica.halted());
+}
+
+#[test]
+fn r16_a_replaced_life_that_still_runs_never_counts_again() {
+    let mut acceptor = acceptor(&square(), 0);
+    for (replica, life, executed) in [(0, 1, 10), (0, 2, 0), (0, 1, 10), (1, 1, 10)] {
+        introduce_to(&mut acceptor, replica, life, executed);
+    }
+    assert_eq!(acceptor.truncated(), Watermark(0));
 }

@@ -71,6 +71,8 @@ pub(super) struct Rerun {
     pub(super) incarnation: Incarnation,
     /// The bound of what it is about.
     until: Watermark,
+    /// How far the asker was when that last changed, and when.
+    progress: (Watermark, Time),
 }
 
 /// What a reign has to say about one batch.
@@ -105,9 +107,13 @@ impl Phase2 {
     ) -> Self {
         let Recovered { base, values, rerun_for, .. } = recovered;
         let mut open = Window::new(2 * cluster.ring_slots());
+        let mut recent = Recent::new(cluster);
         let mut next = base;
         for value in values {
             let value = value.unwrap_or_else(|| Value::noop(noop_stamp));
+            if let Some(batch) = value.batch() {
+                recent.note(batch, next);
+            }
             open.insert(next, Open { value, via: ProxyLeaderId(0), asked_at: now });
             next = next.next();
         }
@@ -117,6 +123,7 @@ impl Phase2 {
             replica,
             incarnation,
             until: Watermark(next.0),
+            progress: (floor, now),
         });
         Self {
             ballot,
@@ -125,7 +132,7 @@ impl Phase2 {
             next,
             open,
             queue: VecDeque::new(),
-            recent: Recent::new(cluster),
+            recent,
             acceptors_heard_at: vec![now; cluster.quorums.acceptors_count().into()].into(),
             suspects: Vec::new(),
             rerun,
@@ -197,11 +204,16 @@ impl Phase2 {
     /// source: R8, R9
     pub(super) fn close(&mut self, roster: &Roster, now: Time) -> Option<Duration> {
         let mut executed = roster.executed_by_f_plus_1(self.cluster.f);
-        if let Some(rerun) = self.rerun {
+        if let Some(rerun) = &mut self.rerun {
             let asker = roster.executed(rerun.replica);
             let is_current = roster.incarnation(rerun.replica) == Some(rerun.incarnation);
-            let is_silent = now.since(roster.heard_at(rerun.replica)) > self.cluster.replica_grace;
-            if !is_current || is_silent || asker >= rerun.until {
+            if asker > rerun.progress.0 {
+                rerun.progress = (asker, now);
+            }
+            // Sooner than the rule's `replica_grace`, and whether it is heard or not: nobody else gets a
+            // slot chosen meanwhile, and it can ask again.
+            let is_stuck = now.since(rerun.progress.1) > self.cluster.election_timeout;
+            if !is_current || is_stuck || asker >= rerun.until {
                 self.rerun = None;
             } else {
                 executed = executed.min(asker);
@@ -214,12 +226,7 @@ impl Phase2 {
         }
         let last = Slot(to.0 - 1);
         let took = self.open.at(last).map(|open| now.since(open.asked_at));
-        self.open.remove_range(self.floor, to);
-        self.floor = to;
-        self.sent.raise(to);
-        (self.progress_at, self.waiting_since) = (now, now);
-        self.attempt = 0;
-        self.has_chosen = true;
+        self.raise_floor(to, now);
         took
     }
 
@@ -267,14 +274,22 @@ impl Phase2 {
     /// truncation is.
     ///
     /// source: R10
-    pub(super) fn on_truncated(&mut self, truncated: Watermark) {
+    pub(super) fn on_truncated(&mut self, truncated: Watermark, now: Time) {
         let to = truncated.min(Watermark(self.next.0));
         if to > self.floor {
-            self.open.remove_range(self.floor, to);
-            self.floor = to;
-            self.sent.raise(to);
+            self.raise_floor(to, now);
             self.rerun = None;
         }
+    }
+
+    /// Closes everything below `to`: that is progress.
+    fn raise_floor(&mut self, to: Watermark, now: Time) {
+        self.open.remove_range(self.floor, to);
+        self.floor = to;
+        self.sent.raise(to);
+        (self.progress_at, self.waiting_since) = (now, now);
+        self.attempt = 0;
+        self.has_chosen = true;
     }
 
     /// Hears a proxy leader: it is alive.
@@ -389,22 +404,25 @@ impl Recent {
         Self { places, per_gateway }
     }
 
-    /// Whether this very attempt was given a slot that is still open.
+    /// Whether this very attempt, or a later one, was given a slot that is still open: the gateway has
+    /// given an earlier one up.
     fn is_open(&self, batch: &Batch, floor: Watermark) -> bool {
-        let place = &self.places[self.place(batch.id)];
+        let place = self.place(batch.id).and_then(|place| self.places[place]);
         place.is_some_and(|(id, attempt, slot)| {
-            id == batch.id && attempt == batch.attempt && !floor.covers(slot)
+            id == batch.id && attempt >= batch.attempt && !floor.covers(slot)
         })
     }
 
     fn note(&mut self, batch: &Batch, slot: Slot) {
-        self.places[self.place(batch.id)] = Some((batch.id, batch.attempt, slot));
+        if let Some(place) = self.place(batch.id) {
+            self.places[place] = Some((batch.id, batch.attempt, slot));
+        }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "masked to below the ring's size")]
-    fn place(&self, id: BatchId) -> usize {
+    fn place(&self, id: BatchId) -> Option<usize> {
         let gateway = usize::from(id.gateway.0) * self.per_gateway;
-        assert!(gateway < self.places.len(), "{:?} is not in the cluster", id.gateway);
-        gateway + (id.number & (self.per_gateway as u64 - 1)) as usize
+        let place = gateway + (id.number & (self.per_gateway as u64 - 1)) as usize;
+        (place < self.places.len()).then_some(place) // else of a gateway that is none of ours
     }
 }
