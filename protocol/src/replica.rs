@@ -430,7 +430,7 @@ impl<M: StateMachine> Replica<M> {
         }
         let turn = gap.asked;
         gap.asked += 1;
-        if turn >= self.asks_of_peers() && turn % self.asks_of_peers().max(1) == 0 {
+        if self.is_leaders_turn(turn) {
             let need = Need { replica: self.id, incarnation: self.incarnation, slot };
             if self.leader > Ballot::default() {
                 out.tell_proposer(self.leader.proposer, ToProposer::Need(need));
@@ -445,7 +445,16 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// How often peers are asked before the leader is, and between two times that it is.
+    /// Whether it is time to ask the leader: after some rounds of asking peers, and then ever more seldom,
+    /// because each time may cost an election.
+    fn is_leaders_turn(&self, turn: u32) -> bool {
+        let asks = self.asks_of_peers().max(1);
+        let times = turn / asks;
+        turn.is_multiple_of(asks)
+            && (times.is_power_of_two() || (times > 0 && times.is_multiple_of(64)))
+    }
+
+    /// How often peers are asked before the leader is.
     fn asks_of_peers(&self) -> u32 {
         PEER_ROUNDS * u32::from(self.cluster.replicas - 1)
     }

@@ -342,8 +342,14 @@ impl World {
                 Event::Formed { .. } => self.has_formed = true,
                 Event::Elected { .. } => self.elections += 1,
                 Event::Equivocation { .. } => panic!("{event:?}"),
-                Event::Halted { replica, why: Halt::TooFarBehind { .. }, .. } => {
+                Event::Halted { replica, executed, why: Halt::TooFarBehind { .. } } => {
                     self.halts += 1;
+                    let slot = executed.first_open();
+                    let holds = |r: &Replica<Recorder>| {
+                        r.halted().is_none() && r.executed_value(slot).is_some()
+                    };
+                    let is_needless = self.is_healed && self.replicas().any(holds);
+                    assert!(!is_needless, "{replica:?} halts at {slot}, which a peer holds");
                     self.lose(RoleId::Replica(replica));
                 }
                 Event::Halted { why: Halt::Panicked { .. } | Halt::Malformed { .. }, .. } => {
