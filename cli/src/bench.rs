@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use loggos::kv::Kv;
-use loggos::{CallError, Config, Idle, LocalCluster, RoleStatus};
+use loggos::{CallError, Config, Idle, LocalCluster, RoleId, RoleStatus};
 
 use load::{Load, Measured};
 use report::{Found, Report};
@@ -63,6 +63,9 @@ pub(crate) struct Options {
     /// Sleep as soon as there is no work.
     #[arg(long)]
     park: bool,
+    /// Kill this role when warming up begins, such as "replica 1": what is measured is what is left.
+    #[arg(long, value_name = "ROLE", value_parser = role)]
+    kill: Option<RoleId>,
     /// Measure a round trip over loopback and a sync in the same run, and tell latencies as multiples.
     #[arg(long)]
     floor: bool,
@@ -91,6 +94,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let interrupted = Arc::clone(&load);
     ctrlc::set_handler(move || interrupted.interrupt())?;
     let started = start_clients(&cluster, &load);
+    if let Some(role) = options.kill {
+        cluster.kill(role)?;
+    }
     wait(&load, options.warmup, "warming up");
     let before = cluster.status();
     load.start_measuring();
@@ -208,6 +214,10 @@ fn wait_until_equal(cluster: &LocalCluster) -> Result<Vec<RoleStatus>, Box<dyn s
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+fn role(text: &str) -> Result<RoleId, String> {
+    text.parse().map_err(|error: loggos::NoRole| error.to_string())
 }
 
 fn part(text: &str) -> Result<f64, String> {

@@ -70,7 +70,7 @@ pub use proxy_leader::{ProxyLeader, ProxyLeaderCounters};
 pub use quorum::{ACCEPTORS_MAX, AcceptorSet, QuorumError, QuorumSystem};
 pub use replica::{Replica, ReplicaCounters};
 pub use rng::Rng;
-pub use role::{Role, RoleId};
+pub use role::{NoRole, Role, RoleId};
 pub use roster::Roster;
 pub use settings::{Cluster, Settings, SettingsError};
 pub use time::Time;

@@ -4,6 +4,9 @@
 //! sends what comes out, and holds back what waits for a sync. The simulator and the runtime are two such
 //! drivers.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::{
     Acceptor, AcceptorId, Envelope, Event, FormationId, Gateway, GatewayId, Outbox, Proposer,
     ProposerId, ProxyLeader, ProxyLeaderId, Replica, ReplicaId, StateMachine, Time, Timers, To,
@@ -38,6 +41,50 @@ pub enum Role<M> {
     /// A replica.
     Replica(Box<Replica<M>>),
 }
+
+/// A text that names no role.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NoRole;
+
+impl fmt::Display for RoleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gateway(id) => write!(f, "gateway {}", id.0),
+            Self::Proposer(id) => write!(f, "proposer {}", id.0),
+            Self::ProxyLeader(id) => write!(f, "proxy leader {}", id.0),
+            Self::Acceptor(id) => write!(f, "acceptor {}", id.0),
+            Self::Replica(id) => write!(f, "replica {}", id.0),
+        }
+    }
+}
+
+impl FromStr for RoleId {
+    type Err = NoRole;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, NoRole> {
+        let (kind, number) = text.rsplit_once(' ').ok_or(NoRole)?;
+        let number = number.parse().map_err(|_| NoRole)?;
+        match kind {
+            "gateway" => Ok(Self::Gateway(GatewayId(number))),
+            "proposer" => Ok(Self::Proposer(ProposerId(number))),
+            "proxy leader" => Ok(Self::ProxyLeader(ProxyLeaderId(number))),
+            "acceptor" => Ok(Self::Acceptor(AcceptorId(number))),
+            "replica" => Ok(Self::Replica(ReplicaId(number))),
+            _ => Err(NoRole),
+        }
+    }
+}
+
+impl fmt::Display for NoRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "names no role; roles are such as \"gateway 0\", \"proxy leader 1\", \"replica 2\"",
+        )
+    }
+}
+
+impl std::error::Error for NoRole {}
 
 impl To {
     /// Who this is for.
@@ -140,6 +187,27 @@ impl<M: StateMachine> Role<M> {
             Self::ProxyLeader(role) => Some(role.timers()),
             Self::Acceptor(_) => None,
             Self::Replica(role) => Some(role.timers()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_reads_back_from_its_name() {
+        for role in [
+            RoleId::Gateway(GatewayId(0)),
+            RoleId::Proposer(ProposerId(1)),
+            RoleId::ProxyLeader(ProxyLeaderId(2)),
+            RoleId::Acceptor(AcceptorId(63)),
+            RoleId::Replica(ReplicaId(4)),
+        ] {
+            assert_eq!(role.to_string().parse(), Ok(role));
+        }
+        for text in ["", "replica", "replica x", "replica 256", "disk 0"] {
+            assert_eq!(text.parse::<RoleId>(), Err(NoRole), "{text}");
         }
     }
 }

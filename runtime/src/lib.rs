@@ -22,9 +22,9 @@ pub use core::Idle;
 pub use executor::{sleep, spawn_local};
 pub use loggos_kv as kv;
 pub use loggos_protocol::{
-    AcceptorId, At, Cluster, GatewayId, Halt, Items, Payload, Position, ProposerId, ProxyLeaderId,
-    QuorumError, QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings, SettingsError, Slot,
-    StateMachine, Time, Watermark,
+    AcceptorId, At, Cluster, GatewayId, Halt, Items, NoRole, Payload, Position, ProposerId,
+    ProxyLeaderId, QuorumError, QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings,
+    SettingsError, Slot, StateMachine, Time, Watermark,
 };
 pub use status::{ReplicaStanding, RoleStatus, Standing, Traffic};
 

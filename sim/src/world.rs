@@ -409,7 +409,7 @@ impl World {
         }
         let ids: Vec<RoleId> = self.processes.keys().copied().collect();
         self.network.change(&ids, self.now, &mut self.rng);
-        let victim = ids[usize::try_from(self.rng.below(ids.len() as u64)).unwrap_or(0)];
+        let victim = self.draw_victim(&ids);
         let down = self.rng.up_to(self.plan.faults.down_max) + Duration::from_millis(1);
         if self.rng.below(100) < self.plan.faults.crash_percent {
             self.crash(victim, down);
@@ -418,6 +418,29 @@ impl World {
         }
         let next = self.now + self.rng.up_to(2 * self.plan.faults.every);
         self.schedule(next.max(self.now + Duration::from_millis(1)), Happening::Fault);
+    }
+
+    /// Every third time it is who leads, if anybody does: elections are where bugs hide. Else a kind of
+    /// role is drawn first, so that few of a kind are hit as often as many.
+    fn draw_victim(&mut self, ids: &[RoleId]) -> RoleId {
+        let leads = |id: &&RoleId| match self.processes.get(id).map(|process| &process.role) {
+            Some(Some(Role::Proposer(proposer))) => proposer.is_leading(),
+            Some(_) | None => false,
+        };
+        let leader = ids.iter().find(leads).copied();
+        if let Some(leader) = leader.filter(|_| self.rng.below(3) == 0) {
+            return leader;
+        }
+        let kind = |id: &RoleId| match id {
+            RoleId::Gateway(_) => 0,
+            RoleId::Proposer(_) => 1,
+            RoleId::ProxyLeader(_) => 2,
+            RoleId::Acceptor(_) => 3,
+            RoleId::Replica(_) => 4,
+        };
+        let drawn = self.rng.below(5);
+        let alike: Vec<_> = ids.iter().filter(|id| kind(id) == drawn).collect();
+        *alike[usize::try_from(self.rng.below(alike.len() as u64)).unwrap_or(0)]
     }
 
     /// Ends a process, and its memory, if the cluster can do without.

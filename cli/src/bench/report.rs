@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use loggos::{RoleId, RoleStatus};
+use loggos::RoleStatus;
 use serde::Serialize;
 
 use super::Options;
@@ -206,21 +206,11 @@ fn figures(before: &RoleStatus, after: &RoleStatus, operations: u64, slots: u64)
     let busy = after.busy.saturating_sub(before.busy);
     let busy_ns = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
     RoleFigures {
-        role: name(after.role),
+        role: after.role.to_string(),
         core: after.core,
         cpu_ns_per_command: ratio(busy_ns, as_f64(operations)),
         messages_in_per_slot: per_slot(after.traffic.messages_in, before.traffic.messages_in),
         messages_out_per_slot: per_slot(after.traffic.messages_out, before.traffic.messages_out),
-    }
-}
-
-fn name(role: RoleId) -> String {
-    match role {
-        RoleId::Gateway(id) => format!("gateway {}", id.0),
-        RoleId::Proposer(id) => format!("proposer {}", id.0),
-        RoleId::ProxyLeader(id) => format!("proxy leader {}", id.0),
-        RoleId::Acceptor(id) => format!("acceptor {}", id.0),
-        RoleId::Replica(id) => format!("replica {}", id.0),
     }
 }
 

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use loggos_protocol::Settings;
 
 use super::keys::{Draft, KEYS, Kind, PLACEMENT, SECTIONS};
-use super::placement::role_name;
 use super::{Config, standard_grid};
 
 const HEAD: &str = "\
@@ -32,7 +31,7 @@ pub(super) fn example() -> String {
         }
         if section.name == PLACEMENT {
             for (role, core) in Config::on_cpus(cluster.clone(), vec![0, 1]).placement {
-                line(&mut text, format_args!("# \"{}\" = {core}", role_name(role)));
+                line(&mut text, format_args!("# \"{role}\" = {core}"));
             }
         }
     }

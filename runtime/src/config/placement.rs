@@ -66,17 +66,6 @@ pub(super) struct Room<'a> {
     pub(super) cores: Option<usize>,
 }
 
-/// The name of a role, as it is written in a configuration.
-pub(super) fn role_name(role: RoleId) -> String {
-    match role {
-        RoleId::Gateway(GatewayId(id)) => format!("gateway {id}"),
-        RoleId::Proposer(ProposerId(id)) => format!("proposer {id}"),
-        RoleId::ProxyLeader(ProxyLeaderId(id)) => format!("proxy leader {id}"),
-        RoleId::Acceptor(AcceptorId(id)) => format!("acceptor {id}"),
-        RoleId::Replica(ReplicaId(id)) => format!("replica {id}"),
-    }
-}
-
 /// Reads which role goes to which core.
 pub(super) fn read_placement(
     table: &DeTable<'_>,
