@@ -5,6 +5,7 @@
 //!  no promise or vote is sent before it is released (R31)      when a role speaks
 //!  one ballot has one value a slot (R2, R7)                    when a vote is released
 //!  one value is chosen a slot                                  when a vote completes a write quorum
+//!  what is said to be chosen was voted for by a write quorum   when a proxy leader speaks
 //!  a replica executes what was chosen, in order, once (R15)    when it has executed
 //!  replicas are equal at equal watermarks                      when one has executed
 //!  promises, truncations and watermarks never go back          after every step
@@ -17,8 +18,8 @@
 use std::collections::BTreeMap;
 
 use loggos_protocol::{
-    AcceptorSet, Ballot, Cluster, Incarnation, P2b, Role, RoleId, Slot, StateMachine, To,
-    ToProposer, ToProxyLeader, Value, Watermark,
+    AcceptorSet, Ballot, Chosen, Cluster, Incarnation, P2b, Role, RoleId, Slot, StateMachine, To,
+    ToProposer, ToProxyLeader, ToReplica, Value, Watermark,
 };
 
 use crate::load::Acknowledged;
@@ -62,7 +63,19 @@ impl Checker {
                 To::Gateway(..) | To::Acceptor(..) | To::Replica(..) => false,
             };
             assert!(!waits_for_sync, "sent before its sync: {to:?}");
+            if let To::Replica(_, ToReplica::Chosen(chosen)) = to {
+                self.on_chosen(chosen);
+            }
         }
+    }
+
+    /// Checks that what a proxy leader says to be chosen is: a write quorum voted for it in that ballot.
+    fn on_chosen(&self, chosen: &Chosen) {
+        let votes = self.votes.get(&(chosen.slot, chosen.ballot));
+        let is_chosen = votes.is_some_and(|(value, voters)| {
+            *value == chosen.value && self.cluster.quorums.is_write_quorum(*voters)
+        });
+        assert!(is_chosen, "{} is said to be chosen in {} and is not", chosen.slot, chosen.ballot);
     }
 
     /// Notes what an acceptor has voted for and holds back. By the time it is let go, a larger ballot may

@@ -61,7 +61,7 @@ impl Plan {
             copy_percent: percent(&mut rng, 20),
             slow_percent: percent(&mut rng, 10),
             delay_max: Duration::from_micros(100 + rng.below(5_000)),
-            slow_max: Duration::from_millis(10 + rng.below(500)),
+            slow_max: Duration::from_millis(10 + rng.below(1_500)),
             partition_percent: percent(&mut rng, 60),
         };
         let from = if rng.below(10) == 0 { 0 } else { 400 };
