@@ -1,9 +1,8 @@
 //! What the benchmarks share: a whole cluster on one thread, with nothing between its roles.
 
 use loggos_protocol::{
-    Acceptor, At, Caller, ClientId, Cluster, DirectoryId, Envelope, Gateway, GatewayId,
-    Incarnation, Items, Outbox, Proposer, ProposerId, ProxyLeader, QuorumSystem, Replica,
-    ReplicaId, Reply, Role, RoleId, RunReplies, Settings, StateMachine, Time, To,
+    At, Caller, ClientId, Cluster, Envelope, GatewayId, Incarnation, Items, Outbox, ProposerId,
+    QuorumSystem, ReplicaId, Reply, Role, RoleId, RunReplies, Settings, StateMachine, Time, To,
 };
 
 /// Reads every byte of every command, and answers nothing: what replicas at least have to do.
@@ -73,35 +72,27 @@ impl Line {
     #[must_use]
     pub fn new(cluster: &Cluster, command_bytes: usize) -> Self {
         let now = Time(1_000_000_000);
-        let mut roles = Vec::new();
-        let gateway = Gateway::new(cluster.clone(), GatewayId(0), Incarnation(1), 1);
-        roles.push(Role::Gateway(Box::new(gateway)));
-        let proposers = roles.len();
-        for id in cluster.all_proposers() {
-            let incarnation = Incarnation(10 + u64::from(id.0));
-            let proposer = Proposer::new(cluster.clone(), id, incarnation, incarnation.0, now);
-            roles.push(Role::Proposer(Box::new(proposer)));
-        }
-        let proxy_leaders = roles.len();
-        for id in cluster.all_proxy_leaders() {
-            roles.push(Role::ProxyLeader(Box::new(ProxyLeader::new(cluster.clone(), id))));
-        }
-        let acceptors = roles.len();
-        for id in cluster.quorums.acceptors().iter() {
-            let seed = 100 + u64::from(id.0);
-            let acceptor = Acceptor::new(cluster.clone(), id, DirectoryId(seed), seed);
-            roles.push(Role::Acceptor(Box::new(acceptor)));
-        }
-        let replicas = roles.len();
-        for id in (0..cluster.replicas).map(ReplicaId) {
-            let incarnation = Incarnation(200 + u64::from(id.0));
-            let replica = Replica::new(cluster.clone(), id, incarnation, Reader::default());
-            roles.push(Role::Replica(Box::new(replica)));
+        let acceptors = cluster.quorums.acceptors();
+        let ids: [Vec<RoleId>; 5] = [
+            (0..cluster.gateways).map(|id| RoleId::Gateway(GatewayId(id))).collect(),
+            cluster.all_proposers().map(RoleId::Proposer).collect(),
+            cluster.all_proxy_leaders().map(RoleId::ProxyLeader).collect(),
+            acceptors.iter().map(RoleId::Acceptor).collect(),
+            (0..cluster.replicas).map(|id| RoleId::Replica(ReplicaId(id))).collect(),
+        ];
+        let (mut roles, mut starts) = (Vec::new(), [0; 5]);
+        for (start, ids) in starts.iter_mut().zip(ids) {
+            *start = roles.len();
+            for id in ids {
+                let life = 1 + roles.len() as u64;
+                let life = (Incarnation(life), life);
+                roles.push(Role::start(cluster.clone(), id, life, now, |_| Reader::default()));
+            }
         }
         let mut line = Self {
             inboxes: roles.iter().map(|_| Vec::new()).collect(),
             roles,
-            starts: [0, proposers, proxy_leaders, acceptors, replicas],
+            starts,
             out: Outbox::default(),
             now,
             command: vec![b'c'; command_bytes],

@@ -8,8 +8,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::{
-    Acceptor, AcceptorId, Envelope, Event, FormationId, Gateway, GatewayId, Outbox, Proposer,
-    ProposerId, ProxyLeader, ProxyLeaderId, Replica, ReplicaId, StateMachine, Time, Timers, To,
+    Acceptor, AcceptorId, Cluster, DirectoryId, Envelope, Event, FormationId, Gateway, GatewayId,
+    Incarnation, Outbox, Proposer, ProposerId, ProxyLeader, ProxyLeaderId, Replica, ReplicaId,
+    StateMachine, Time, Timers, To,
 };
 
 /// Which role of a cluster.
@@ -101,6 +102,36 @@ impl To {
 }
 
 impl<M: StateMachine> Role<M> {
+    /// Starts the role of `id` with a blank memory, in a life that is called `incarnation` and has never
+    /// been before (R2); a replica gets the `machine`, in its initial state. All that is random follows
+    /// from `seed`.
+    ///
+    /// In memory, an acceptor's directory is its life: it has forgotten whatever it knew in the last (R4).
+    pub fn start(
+        cluster: Cluster,
+        id: RoleId,
+        (incarnation, seed): (Incarnation, u64),
+        now: Time,
+        machine: impl FnOnce(ReplicaId) -> M,
+    ) -> Self {
+        match id {
+            RoleId::Gateway(id) => {
+                Self::Gateway(Box::new(Gateway::new(cluster, id, incarnation, seed)))
+            }
+            RoleId::Proposer(id) => {
+                Self::Proposer(Box::new(Proposer::new(cluster, id, incarnation, seed, now)))
+            }
+            RoleId::ProxyLeader(id) => Self::ProxyLeader(Box::new(ProxyLeader::new(cluster, id))),
+            RoleId::Acceptor(id) => {
+                let directory = DirectoryId(incarnation.0);
+                Self::Acceptor(Box::new(Acceptor::new(cluster, id, directory, seed)))
+            }
+            RoleId::Replica(id) => {
+                Self::Replica(Box::new(Replica::new(cluster, id, incarnation, machine(id))))
+            }
+        }
+    }
+
     /// Takes a message in, unless it is of another formation: that is refused here, once for all roles.
     ///
     /// A role that knows of no formation yet takes in only what sets one up or tells of it; so a blank

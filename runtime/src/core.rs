@@ -25,8 +25,8 @@ use std::time::Duration;
 use crossbeam::queue::SegQueue;
 use loggos_net::{MailboxReceiver, MailboxSender};
 use loggos_protocol::{
-    Acceptor, Client, ClientId, Cluster, DirectoryId, Due, Envelope, Gateway, Incarnation, Outbox,
-    Payload, Proposer, ProxyLeader, Replica, ReplicaId, Role, RoleId, StateMachine, Time, To,
+    Client, ClientId, Cluster, Due, Envelope, Incarnation, Outbox, Payload, ReplicaId, Role,
+    RoleId, StateMachine, Time, To,
 };
 
 use crate::client::{Answer, Executed, Port};
@@ -481,26 +481,8 @@ impl<M: StateMachine> Core<M> {
     }
 
     fn make(&self, id: RoleId, now: Time) -> Role<M> {
-        let cluster = self.plan.cluster.clone();
-        let incarnation = Incarnation(random_u64());
-        let seed = random_u64();
-        match id {
-            RoleId::Gateway(id) => {
-                Role::Gateway(Box::new(Gateway::new(cluster, id, incarnation, seed)))
-            }
-            RoleId::Proposer(id) => {
-                Role::Proposer(Box::new(Proposer::new(cluster, id, incarnation, seed, now)))
-            }
-            RoleId::ProxyLeader(id) => Role::ProxyLeader(Box::new(ProxyLeader::new(cluster, id))),
-            RoleId::Acceptor(id) => {
-                let directory = DirectoryId(random_u64());
-                Role::Acceptor(Box::new(Acceptor::new(cluster, id, directory, seed)))
-            }
-            RoleId::Replica(id) => {
-                let machine = (self.factory)(id);
-                Role::Replica(Box::new(Replica::new(cluster, id, incarnation, machine)))
-            }
-        }
+        let life = (Incarnation(random_u64()), random_u64());
+        Role::start(self.plan.cluster.clone(), id, life, now, |replica| (self.factory)(replica))
     }
 
     fn statuses(&self) -> Vec<RoleStatus> {

@@ -17,8 +17,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use loggos_protocol::{
-    Acceptor, DirectoryId, Envelope, Event, Gateway, GatewayId, Halt, Incarnation, Outbox,
-    Proposer, ProposerId, ProxyLeader, Replica, ReplicaId, Rng, Role, RoleId, Time, To,
+    Envelope, Event, GatewayId, Halt, Incarnation, Outbox, ProposerId, Replica, ReplicaId, Rng,
+    Role, RoleId, Time, To,
 };
 
 use crate::checker::Checker;
@@ -371,23 +371,8 @@ impl World {
         let cluster = self.plan.cluster.clone();
         let incarnation = Incarnation(self.rng.next_u64());
         let seed = self.rng.next_u64();
-        let role = match id {
-            RoleId::Gateway(id) => {
-                Role::Gateway(Box::new(Gateway::new(cluster, id, incarnation, seed)))
-            }
-            RoleId::Proposer(id) => {
-                Role::Proposer(Box::new(Proposer::new(cluster, id, incarnation, seed, self.now)))
-            }
-            RoleId::ProxyLeader(id) => Role::ProxyLeader(Box::new(ProxyLeader::new(cluster, id))),
-            RoleId::Acceptor(id) => {
-                let directory = DirectoryId(incarnation.0);
-                Role::Acceptor(Box::new(Acceptor::new(cluster, id, directory, seed)))
-            }
-            RoleId::Replica(id) => {
-                let machine = Recorder::default();
-                Role::Replica(Box::new(Replica::new(cluster, id, incarnation, machine)))
-            }
-        };
+        let life = (incarnation, seed);
+        let role = Role::start(cluster, id, life, self.now, |_| Recorder::default());
         let process = Process {
             role: Some(role),
             incarnation,

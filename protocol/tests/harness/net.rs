@@ -91,23 +91,8 @@ impl Net {
     /// Starts a role, in a new life that remembers nothing.
     pub(crate) fn start(&mut self, id: RoleId) {
         self.lives += 1;
-        let (cluster, life, seed) = (self.cluster.clone(), self.lives, 1000 + self.lives);
-        let incarnation = Incarnation(life);
-        let role = match id {
-            RoleId::Gateway(id) => {
-                Role::Gateway(Box::new(Gateway::new(cluster, id, incarnation, seed)))
-            }
-            RoleId::Proposer(id) => {
-                Role::Proposer(Box::new(Proposer::new(cluster, id, incarnation, seed, self.now)))
-            }
-            RoleId::ProxyLeader(id) => Role::ProxyLeader(Box::new(ProxyLeader::new(cluster, id))),
-            RoleId::Acceptor(id) => {
-                Role::Acceptor(Box::new(Acceptor::new(cluster, id, DirectoryId(life), seed)))
-            }
-            RoleId::Replica(id) => {
-                Role::Replica(Box::new(Replica::new(cluster, id, incarnation, Echo::default())))
-            }
-        };
+        let life = (Incarnation(self.lives), 1000 + self.lives);
+        let role = Role::start(self.cluster.clone(), id, life, self.now, |_| Echo::default());
         self.roles.insert(id, role);
     }
 
