@@ -5,9 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, At, Caller, ClientId, Cluster, DirectoryId, Envelope, Event, Failure,
-    FormationId, Gateway, GatewayId, Incarnation, Outbox, Position, Proposer, ProposerId,
-    ProxyLeader, Replica, ReplicaId, Reply, Role, RoleId, Settings, StateMachine, Time, To,
+    Acceptor, AcceptorId, At, Caller, ClientId, Cluster, Envelope, Event, Failure, FormationId,
+    Gateway, GatewayId, Incarnation, Outbox, Position, Proposer, ProposerId, ProxyLeader, Replica,
+    ReplicaId, Reply, Role, RoleId, Settings, StateMachine, Time, To,
 };
 
 use super::START;
