@@ -9,6 +9,10 @@ use crate::block::{COMMAND_HEADER_BYTES, RUN_HEADER_BYTES};
 use crate::digest::Digest;
 use crate::{ProposerId, ProxyLeaderId, QuorumSystem};
 
+/// The most there may be of a role: as many as acceptors, and few enough that no sum of two numbers of roles
+/// overflows.
+const ROLES_MAX: u8 = 64;
+
 /// Size, limits and timing of a cluster, before they are checked.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Settings {
@@ -121,6 +125,13 @@ impl Settings {
                 errors.push(SettingsError { setting, what });
             }
         };
+        self.check_roles(&mut require);
+        self.check_limits(&mut require);
+        self.check_timing(&mut require);
+        if errors.is_empty() { Ok(Cluster(Arc::new(self))) } else { Err(errors) }
+    }
+
+    fn check_roles(&self, require: &mut impl FnMut(bool, &'static str, String)) {
         let f = self.f;
         let least = u16::from(f) + 1;
         let enough = |count: u8| u16::from(count) >= least;
@@ -138,6 +149,17 @@ impl Settings {
         );
         require(enough(self.replicas), "replicas", few(self.replicas, "replica(s)"));
         require(self.gateways > 0, "gateways", "at least 1 is needed".to_owned());
+        for (setting, count) in [
+            ("proposers", self.proposers),
+            ("proxy_leaders", self.proxy_leaders),
+            ("replicas", self.replicas),
+            ("gateways", self.gateways),
+        ] {
+            require(count <= ROLES_MAX, setting, format!("{count} are more than {ROLES_MAX}"));
+        }
+    }
+
+    fn check_limits(&self, require: &mut impl FnMut(bool, &'static str, String)) {
         require(
             self.slot_window.is_power_of_two() && (8..=1 << 20).contains(&self.slot_window),
             "slot_window",
@@ -165,6 +187,9 @@ impl Settings {
             "batch_bytes_max",
             format!("must be at least command_bytes_max + {overhead}, so that any command fits"),
         );
+    }
+
+    fn check_timing(&self, require: &mut impl FnMut(bool, &'static str, String)) {
         require(
             !self.heartbeat_interval.is_zero()
                 && self.election_timeout >= 3 * self.heartbeat_interval,
@@ -182,7 +207,6 @@ impl Settings {
             "must be above zero".to_owned(),
         );
         require(!self.probe_interval.is_zero(), "probe_interval", "must be above zero".to_owned());
-        if errors.is_empty() { Ok(Cluster(Arc::new(self))) } else { Err(errors) }
     }
 }
 
@@ -287,6 +311,15 @@ mod tests {
             ]
         );
         assert!(errors[1].what.contains("at least 3"), "{}", errors[1]);
+    }
+
+    #[test]
+    fn no_role_is_there_more_often_than_any_acceptor() {
+        let mut settings = defaults();
+        (settings.replicas, settings.gateways) = (65, 255);
+        let errors = settings.check().unwrap_err();
+        let names: Vec<_> = errors.iter().map(|e| e.setting).collect();
+        assert_eq!(names, ["replicas", "gateways"]);
     }
 
     #[test]
