@@ -329,7 +329,7 @@ impl Proposer {
         }
     }
 
-    /// Notes how far a replica is: closes slots, and fills what there is credit for now.
+    /// Notes how far a replica is: closes slots, and fills as many as that gives credit for.
     ///
     /// source: R5, R9, R29
     pub fn on_executed(&mut self, executed: &Executed, now: Time, out: &mut Outbox) {
