@@ -96,6 +96,9 @@ impl Load {
         for ((_, id), client) in
             self.clients.range_mut((gateway, ClientId(0))..=(gateway, ClientId(u32::MAX)))
         {
+            if rng.below(100) >= self.plan.eager_percent {
+                continue;
+            }
             let under_way = u32::try_from(client.under_way.len()).unwrap_or(u32::MAX);
             let left = self.plan.commands_per_client.saturating_sub(client.done + under_way);
             for _ in 0..left.min(self.plan.pipeline - under_way) {

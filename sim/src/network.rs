@@ -29,14 +29,23 @@ pub(crate) struct Network {
 
 /// Who cannot reach whom.
 #[derive(Debug)]
-struct Partition {
-    side: BTreeSet<RoleId>,
-    /// Messages out of `side` are lost.
-    cuts_out: bool,
-    /// Messages into `side` are lost.
-    cuts_in: bool,
-    /// A role that both sides reach all the same.
-    bridge: Option<RoleId>,
+enum Partition {
+    /// Two groups.
+    Sides {
+        side: BTreeSet<RoleId>,
+        /// Messages out of `side` are lost.
+        cuts_out: bool,
+        /// Messages into `side` are lost.
+        cuts_in: bool,
+        /// A role that both sides reach all the same.
+        bridge: Option<RoleId>,
+    },
+    /// Single links, each one way: quorums are still to be had, but not everybody hears of everything, so
+    /// leaders leave slots behind that some acceptors voted in.
+    Links(BTreeSet<(RoleId, RoleId)>),
+    /// All that one kind of role says to another. Where it is votes, decisions or reports, the log stands
+    /// still over the same slots while leaders come and go.
+    Kinds(usize, usize),
 }
 
 impl Network {
@@ -76,25 +85,66 @@ impl Network {
             return;
         }
         self.next_change_at = now + Duration::from_millis(50 + rng.below(900));
-        self.partition = (rng.below(100) < self.plan.partition_percent).then(|| {
-            let side = roles.iter().filter(|_| rng.below(2) == 0).copied().collect();
-            let (cuts_out, cuts_in) = [(true, true), (true, false), (false, true)]
-                [usize::try_from(rng.below(3)).unwrap_or(0)];
-            let any = usize::try_from(rng.below(roles.len() as u64)).unwrap_or(0);
-            let bridge = (rng.below(4) == 0).then(|| roles[any]);
-            Partition { side, cuts_out, cuts_in, bridge }
-        });
+        self.partition =
+            (rng.below(100) < self.plan.partition_percent).then(|| Partition::draw(roles, rng));
     }
 
     fn cuts(&self, from: RoleId, to: RoleId) -> bool {
-        let Some(partition) = &self.partition else { return false };
-        if partition.bridge == Some(from) || partition.bridge == Some(to) {
-            return false;
+        match &self.partition {
+            None => false,
+            Some(Partition::Links(links)) => links.contains(&(from, to)),
+            Some(Partition::Kinds(from_kind, to_kind)) => {
+                (kind(from), kind(to)) == (*from_kind, *to_kind)
+            }
+            Some(Partition::Sides { side, cuts_out, cuts_in, bridge }) => {
+                if *bridge == Some(from) || *bridge == Some(to) {
+                    return false;
+                }
+                match (side.contains(&from), side.contains(&to)) {
+                    (true, false) => *cuts_out,
+                    (false, true) => *cuts_in,
+                    (true, true) | (false, false) => false,
+                }
+            }
         }
-        match (partition.side.contains(&from), partition.side.contains(&to)) {
-            (true, false) => partition.cuts_out,
-            (false, true) => partition.cuts_in,
-            (true, true) | (false, false) => false,
+    }
+}
+
+impl Partition {
+    fn draw(roles: &[RoleId], rng: &mut Rng) -> Self {
+        let shape = rng.below(3);
+        if shape == 0 {
+            let percent = 5 + rng.below(30);
+            let links = roles.iter().flat_map(|from| roles.iter().map(move |to| (*from, *to)));
+            return Self::Links(links.filter(|_| rng.below(100) < percent).collect());
         }
+        if shape == 1 {
+            let any = |rng: &mut Rng| usize::try_from(rng.below(KINDS)).unwrap_or(0);
+            return Self::Kinds(any(rng), any(rng));
+        }
+        let side = roles.iter().filter(|_| rng.below(2) == 0).copied().collect();
+        let (cuts_out, cuts_in) = [(true, true), (true, false), (false, true)]
+            [usize::try_from(rng.below(3)).unwrap_or(0)];
+        let any = usize::try_from(rng.below(roles.len() as u64)).unwrap_or(0);
+        let bridge = (rng.below(4) == 0).then(|| roles[any]);
+        Self::Sides { side, cuts_out, cuts_in, bridge }
+    }
+}
+
+/// How many kinds of role there are.
+pub(crate) const KINDS: u64 = 5;
+/// The kind of proposers.
+pub(crate) const PROPOSERS: usize = 1;
+/// The kind of acceptors.
+pub(crate) const ACCEPTORS: usize = 3;
+
+/// Which kind of role it is, as a number below [`KINDS`].
+pub(crate) fn kind(id: RoleId) -> usize {
+    match id {
+        RoleId::Gateway(_) => 0,
+        RoleId::Proposer(_) => PROPOSERS,
+        RoleId::ProxyLeader(_) => 2,
+        RoleId::Acceptor(_) => ACCEPTORS,
+        RoleId::Replica(_) => 4,
     }
 }

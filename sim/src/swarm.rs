@@ -42,6 +42,8 @@ pub(crate) struct LoadPlan {
     pub(crate) clients_per_gateway: u32,
     /// Commands that each client has under way at once.
     pub(crate) pipeline: u32,
+    /// Percent of turns in which a client submits what it may; in the others it rests.
+    pub(crate) eager_percent: u64,
     /// Commands after which a client is done.
     pub(crate) commands_per_client: u32,
     pub(crate) command_bytes_max: u64,
@@ -68,7 +70,7 @@ impl Plan {
         let faults = FaultPlan {
             from: Duration::from_millis(from),
             until: Duration::from_millis(2_000 + rng.below(3_000)),
-            every: Duration::from_millis(if is_calm { 60_000 } else { 50 + rng.below(800) }),
+            every: Duration::from_millis(if is_calm { 60_000 } else { 20 + rng.below(300) }),
             down_max: Duration::from_millis(50 + rng.below(1_500)),
             sync_max: Duration::from_micros(rng.below(3_000)),
             crash_percent: rng.below(101),
@@ -76,6 +78,8 @@ impl Plan {
         let load = LoadPlan {
             clients_per_gateway: 1 + small(&mut rng, 6),
             pipeline: 1 + small(&mut rng, 8),
+            // Whoever rests is still at it when the second and third leader fall.
+            eager_percent: if rng.below(2) == 0 { 100 } else { 1 + rng.below(4) },
             commands_per_client: 20 + small(&mut rng, 100),
             command_bytes_max: 1 + rng.below(200),
             keys: 1 + rng.below(20),
@@ -118,6 +122,8 @@ fn draw_cluster(rng: &mut Rng) -> Cluster {
     settings.batch_bytes_max = 600 + small(rng, 2_000);
     settings.batch_delay = Duration::from_micros(rng.below(3) * 300);
     settings.page_slots_max = 1 + small(rng, 16);
+    settings.heartbeat_interval = Duration::from_millis(10 + rng.below(40));
+    settings.election_timeout = settings.heartbeat_interval * (3 + small(rng, 4));
     settings.page_bytes_max = 100 + small(rng, 5_000);
     settings.check().expect("drawn within the limits")
 }

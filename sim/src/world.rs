@@ -23,7 +23,7 @@ use loggos_protocol::{
 
 use crate::checker::Checker;
 use crate::load::Load;
-use crate::network::Network;
+use crate::network::{ACCEPTORS, KINDS, Network, PROPOSERS, kind};
 use crate::recorder::Recorder;
 use crate::swarm::Plan;
 
@@ -401,6 +401,11 @@ impl World {
         } else {
             self.pause(victim, down);
         }
+        if kind(victim) == PROPOSERS && self.rng.below(2) == 0 {
+            // An acceptor that sleeps through the election wakes up with votes that nobody recovered.
+            let acceptor = self.draw_of(ACCEPTORS, &ids);
+            self.pause(acceptor, down);
+        }
         let next = self.now + self.rng.up_to(2 * self.plan.faults.every);
         self.schedule(next.max(self.now + Duration::from_millis(1)), Happening::Fault);
     }
@@ -416,15 +421,12 @@ impl World {
         if let Some(leader) = leader.filter(|_| self.rng.below(3) == 0) {
             return leader;
         }
-        let kind = |id: &RoleId| match id {
-            RoleId::Gateway(_) => 0,
-            RoleId::Proposer(_) => 1,
-            RoleId::ProxyLeader(_) => 2,
-            RoleId::Acceptor(_) => 3,
-            RoleId::Replica(_) => 4,
-        };
-        let drawn = self.rng.below(5);
-        let alike: Vec<_> = ids.iter().filter(|id| kind(id) == drawn).collect();
+        let kind = usize::try_from(self.rng.below(KINDS)).unwrap_or(0);
+        self.draw_of(kind, ids)
+    }
+
+    fn draw_of(&mut self, drawn: usize, ids: &[RoleId]) -> RoleId {
+        let alike: Vec<_> = ids.iter().filter(|id| kind(**id) == drawn).collect();
         *alike[usize::try_from(self.rng.below(alike.len() as u64)).unwrap_or(0)]
     }
 
