@@ -52,7 +52,7 @@ fn p2as(c: &mut Criterion) {
             commands_count: commands,
             block,
         };
-        let value = Value { stamp: Time(1), content: Content::Batch(batch) };
+        let value = Value { stamp: Time(1), content: Content::Batch(batch.into()) };
         group.bench_function(format!("{commands} commands a batch"), |b| {
             let mut proxy_leader = ProxyLeader::new(cluster.clone(), ProxyLeaderId(0));
             let ballot = Ballot { round: 1, ..Ballot::default() };

@@ -63,7 +63,7 @@ pub fn settings(batch_commands: u32, window: u32) -> Cluster {
     settings.batch_commands_max = batch_commands;
     settings.batches_in_flight_max = window;
     settings.session_window = window * batch_commands * 2;
-    settings.slot_window = (2 * window).next_power_of_two();
+    settings.slot_window = window.next_power_of_two();
     settings.check().expect("the benchmarks keep within the limits")
 }
 
@@ -157,8 +157,10 @@ impl Line {
     fn post(&mut self, index: usize) {
         let formation = self.roles[index].formation();
         let Self { out, inboxes, starts, .. } = self;
-        for to in out.sends.drain(..).chain(out.held.drain(..)) {
-            inboxes[place(starts, &to)].push(Envelope { formation, to });
+        for lane in [&mut out.sends, &mut out.held] {
+            for to in lane.drain(..) {
+                inboxes[place(starts, &to)].push(Envelope { formation, to });
+            }
         }
         self.replies += out.replies.iter().count() as u64;
         out.replies.clear();

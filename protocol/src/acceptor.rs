@@ -181,7 +181,7 @@ impl Acceptor {
         }
         self.counters.promises += 1;
         let p1b = self.page(p1a);
-        out.hold_to_proposer(p1a.ballot.proposer, ToProposer::P1b(p1b));
+        out.hold_to_proposer(p1a.ballot.proposer, ToProposer::P1b(Box::new(p1b)));
     }
 
     /// Phase 2: votes, unless a larger ballot was promised.

@@ -17,7 +17,7 @@
 
 use std::ops::Range;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use crate::{GatewayId, Incarnation, Payload, Position, SessionId, Slot};
 
@@ -34,9 +34,6 @@ pub(crate) const RUN_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4;
 /// Bytes of a command beside the command itself.
 pub(crate) const COMMAND_HEADER_BYTES: usize = 4;
 const SESSION_BYTES: usize = 8 + 4;
-const DONE_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4 + 4;
-/// How much the encoders allocate at a time; blocks are cut from it and share it.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// A block that is not what the module's chart says. Blocks are checksummed on the wire, so this is a
 /// bug of whoever encoded it, or memory gone bad.
@@ -271,35 +268,40 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Cuts payloads from one growing buffer: short ones are copied out, so that the buffer is reused and
-/// a steady state allocates nothing; long ones share it.
+/// A block in the making. A short one is copied out and the buffer used again; a long one takes the buffer
+/// with it, and leaves one of its size.
 #[derive(Clone, Debug, Default)]
-struct Chunk(BytesMut);
+struct Buffer(Vec<u8>);
 
-impl Chunk {
+impl Buffer {
     fn take(&mut self) -> Payload {
         if let Some(payload) = Payload::inline(&self.0) {
             self.0.clear();
             return payload;
         }
-        let block: Bytes = self.0.split().freeze();
-        Payload::from(block)
+        let next = Vec::with_capacity(self.0.len());
+        Payload::from(Bytes::from(std::mem::replace(&mut self.0, next)))
     }
 
-    fn room_for(&mut self, bytes: usize) {
-        if self.0.capacity() - self.0.len() < bytes {
-            self.0.reserve(bytes.max(CHUNK_BYTES));
-        }
+    fn put(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.put(&value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.put(&value.to_le_bytes());
     }
 
     fn session(&mut self, session: SessionId) {
-        self.0.put_u64_le(session.slot.0);
-        self.0.put_u32_le(session.index);
-    }
-
-    fn item(&mut self, item: &[u8]) {
-        self.0.put_u32_le(length(item.len()));
-        self.0.put_slice(item);
+        self.u64(session.slot.0);
+        self.u32(session.index);
     }
 
     fn patch_u32(&mut self, at: usize, value: u32) {
@@ -316,18 +318,18 @@ fn length(bytes: usize) -> u32 {
 /// The run's header is written when the batch is closed: until then its session may not be open yet.
 #[derive(Clone, Debug, Default)]
 pub struct BatchWriter {
-    chunk: Chunk,
+    block: Buffer,
     commands_count: u32,
 }
 
 impl BatchWriter {
     /// Adds a command; returns how many there are now.
     pub fn push(&mut self, command: &[u8]) -> u32 {
-        self.chunk.room_for(RUN_HEADER_BYTES + COMMAND_HEADER_BYTES + command.len());
         if self.commands_count == 0 {
-            self.chunk.0.put_bytes(0, RUN_HEADER_BYTES);
+            self.block.put(&[0; RUN_HEADER_BYTES]);
         }
-        self.chunk.item(command);
+        self.block.u32(length(command.len()));
+        self.block.put(command);
         self.commands_count += 1;
         self.commands_count
     }
@@ -335,7 +337,7 @@ impl BatchWriter {
     /// Bytes so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.chunk.0.len()
+        self.block.0.len()
     }
 
     /// Whether no command was added.
@@ -353,8 +355,8 @@ impl BatchWriter {
     /// Closes the batch: all commands since the last one, as one run.
     pub fn close(&mut self, session: SessionId, first: u64, lowest_unanswered: u64) -> Payload {
         assert!(!self.is_empty(), "a batch of no commands");
-        let bytes = length(self.chunk.0.len() - RUN_HEADER_BYTES);
-        let mut header = &mut self.chunk.0[..RUN_HEADER_BYTES];
+        let bytes = length(self.block.0.len() - RUN_HEADER_BYTES);
+        let mut header = &mut self.block.0[..RUN_HEADER_BYTES];
         header.put_u8(TAG_COMMANDS);
         header.put_u64_le(session.slot.0);
         header.put_u32_le(session.index);
@@ -363,30 +365,30 @@ impl BatchWriter {
         header.put_u32_le(self.commands_count);
         header.put_u32_le(bytes);
         self.commands_count = 0;
-        self.chunk.take()
+        self.block.take()
     }
 
     /// Forgets the commands since the last batch.
     pub fn clear(&mut self) {
-        self.chunk.0.clear();
+        self.block.0.clear();
         self.commands_count = 0;
     }
 
     /// Encodes a batch that asks for a session and nothing else.
     #[must_use]
     pub fn open(gateway: GatewayId, incarnation: Incarnation) -> Payload {
-        let mut block = BytesMut::with_capacity(10);
-        block.put_u8(TAG_OPEN);
-        block.put_u8(gateway.0);
-        block.put_u64_le(incarnation.0);
-        Payload::from(block.freeze())
+        let mut block = Buffer::default();
+        block.u8(TAG_OPEN);
+        block.u8(gateway.0);
+        block.u64(incarnation.0);
+        block.take()
     }
 }
 
 /// Encodes what became of a batch, and the replies of single runs.
 #[derive(Clone, Debug, Default)]
 pub struct ResultWriter {
-    chunk: Chunk,
+    block: Buffer,
     /// Where the `Done` under way keeps its count.
     done_at: usize,
     done_count: u32,
@@ -397,34 +399,31 @@ pub struct ResultWriter {
 impl ResultWriter {
     /// Starts the outcome of a run executed at `at`; one reply for each of its commands follows.
     pub fn start_done(&mut self, session: SessionId, first: u64, at: Position) {
-        self.chunk.room_for(DONE_HEADER_BYTES);
-        self.chunk.0.put_u8(TAG_DONE);
-        self.chunk.session(session);
-        self.chunk.0.put_u64_le(first);
-        self.chunk.0.put_u64_le(at.slot.0);
-        self.chunk.0.put_u32_le(at.index);
-        self.done_at = self.chunk.0.len();
+        self.block.u8(TAG_DONE);
+        self.block.session(session);
+        self.block.u64(first);
+        self.block.u64(at.slot.0);
+        self.block.u32(at.index);
+        self.done_at = self.block.0.len();
         self.done_count = 0;
-        self.chunk.0.put_bytes(0, 8);
+        self.block.put(&[0; 8]);
     }
 
     /// Starts a reply.
     pub fn start_reply(&mut self) {
-        self.chunk.room_for(COMMAND_HEADER_BYTES);
-        self.reply_at = self.chunk.0.len();
-        self.chunk.0.put_u32_le(0);
+        self.reply_at = self.block.0.len();
+        self.block.u32(0);
     }
 
     /// Adds to the reply under way.
     pub fn put(&mut self, bytes: &[u8]) {
-        self.chunk.room_for(bytes.len());
-        self.chunk.0.put_slice(bytes);
+        self.block.put(bytes);
     }
 
     /// Ends the reply under way.
     pub fn end_reply(&mut self) {
-        let bytes = length(self.chunk.0.len() - self.reply_at - COMMAND_HEADER_BYTES);
-        self.chunk.patch_u32(self.reply_at, bytes);
+        let bytes = length(self.block.0.len() - self.reply_at - COMMAND_HEADER_BYTES);
+        self.block.patch_u32(self.reply_at, bytes);
         self.done_count += 1;
     }
 
@@ -432,28 +431,28 @@ impl ResultWriter {
     /// memory.
     pub fn end_done(&mut self) -> Range<usize> {
         let replies_at = self.done_at + 8;
-        let bytes = length(self.chunk.0.len() - replies_at);
-        self.chunk.patch_u32(self.done_at, self.done_count);
-        self.chunk.patch_u32(self.done_at + 4, bytes);
-        replies_at..self.chunk.0.len()
+        let bytes = length(self.block.0.len() - replies_at);
+        self.block.patch_u32(self.done_at, self.done_count);
+        self.block.patch_u32(self.done_at + 4, bytes);
+        replies_at..self.block.0.len()
     }
 
     /// Bytes so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.chunk.0.len()
+        self.block.0.len()
     }
 
     /// Whether nothing was written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.chunk.0.is_empty()
+        self.block.0.is_empty()
     }
 
     /// Copies a part of what was written.
     #[must_use]
     pub fn copy(&self, range: Range<usize>) -> Payload {
-        let bytes = &self.chunk.0[range];
+        let bytes = &self.block.0[range];
         Payload::inline(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes).into())
     }
 
@@ -479,7 +478,7 @@ impl ResultWriter {
     /// Says that commands from `next` on are missing.
     pub fn out_of_order(&mut self, session: SessionId, next: u64) {
         self.refusal(TAG_OUT_OF_ORDER, session);
-        self.chunk.0.put_u64_le(next);
+        self.block.u64(next);
     }
 
     /// Says that there is no such session.
@@ -494,13 +493,12 @@ impl ResultWriter {
 
     /// Takes all outcomes out.
     pub fn take(&mut self) -> Payload {
-        self.chunk.take()
+        self.block.take()
     }
 
     fn refusal(&mut self, tag: u8, session: SessionId) {
-        self.chunk.room_for(1 + SESSION_BYTES + 8);
-        self.chunk.0.put_u8(tag);
-        self.chunk.session(session);
+        self.block.u8(tag);
+        self.block.session(session);
     }
 }
 

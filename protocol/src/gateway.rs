@@ -24,6 +24,7 @@
 //! exactly once, however often they are sent (R22, R23).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::block::{BatchWriter, Items, Outcome, Outcomes};
 use crate::outbox::Caller;
@@ -69,15 +70,23 @@ pub struct Gateway {
 /// A batch without an answer.
 #[derive(Clone, Debug)]
 struct InFlight {
-    number: u64,
+    /// As it was last sent.
+    batch: Arc<Batch>,
     /// The number of its first command.
     first: u64,
-    count: u32,
-    block: Payload,
-    attempt: u32,
-    answerer: ReplicaId,
     sent_at: Time,
     stage: InFlightStage,
+}
+
+impl InFlight {
+    fn count(&self) -> u32 {
+        self.batch.commands_count
+    }
+
+    /// The number of the first command after it.
+    fn end(&self) -> u64 {
+        self.first + u64::from(self.count())
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -251,7 +260,7 @@ impl Gateway {
                 Outcome::Done { session, first, at, count, replies } => {
                     let batch = &self.in_flight[place];
                     let is_ours = self.session == Some(session) && batch.first == first;
-                    if is_ours && batch.count == count {
+                    if is_ours && batch.count() == count {
                         self.sample_latency(place, now);
                         self.done(place, at, replies, out);
                     }
@@ -317,9 +326,9 @@ impl Gateway {
         assert!(self.callers.len() <= session_window, "{} commands under way", self.callers.len());
         let mut next = self.in_flight.front().map_or(self.lowest_unanswered, |b| b.first);
         assert_eq!(next, self.lowest_unanswered, "the first batch is not the lowest unanswered");
-        for batch in &self.in_flight {
-            assert_eq!(batch.first, next, "batch {} is out of order", batch.number);
-            next += u64::from(batch.count);
+        for sent in &self.in_flight {
+            assert_eq!(sent.first, next, "{:?} is out of order", sent.batch.id);
+            next = sent.end();
         }
         let is_watched = self.timers.is_set(Timer::Resend) || self.in_flight.is_empty();
         assert!(is_watched, "batches in flight and no timer");
@@ -395,15 +404,19 @@ impl Gateway {
 
     fn send_new(&mut self, count: u32, block: Payload, now: Time, out: &mut Outbox) {
         let last = self.in_flight.back();
-        let first = last.map_or(self.lowest_unanswered, |b| b.first + u64::from(b.count));
+        let first = last.map_or(self.lowest_unanswered, InFlight::end);
         let number = self.next_batch;
         self.next_batch += 1;
-        let answerer = self.next_answerer(number);
-        let stage = InFlightStage::Sent;
-        let batch =
-            InFlight { number, first, count, block, attempt: 0, answerer, sent_at: now, stage };
+        let batch = Arc::new(Batch {
+            id: BatchId { gateway: self.id, incarnation: self.incarnation, number },
+            attempt: 0,
+            answerer: self.next_answerer(number),
+            commands_count: count,
+            block,
+        });
         self.propose(&batch, out);
-        self.in_flight.push_back(batch);
+        let stage = InFlightStage::Sent;
+        self.in_flight.push_back(InFlight { batch, first, sent_at: now, stage });
         let at = now + self.timeout(0);
         self.timers.set_if_unset(Timer::Resend, at);
     }
@@ -412,15 +425,8 @@ impl Gateway {
         ProposerId((self.leader.0 + 1) % self.cluster.proposers)
     }
 
-    fn propose(&self, batch: &InFlight, out: &mut Outbox) {
-        let batch = Batch {
-            id: BatchId { gateway: self.id, incarnation: self.incarnation, number: batch.number },
-            attempt: batch.attempt,
-            answerer: batch.answerer,
-            commands_count: batch.count,
-            block: batch.block.clone(),
-        };
-        out.tell_proposer(self.leader, ToProposer::Propose(batch));
+    fn propose(&self, batch: &Arc<Batch>, out: &mut Outbox) {
+        out.tell_proposer(self.leader, ToProposer::Propose(Arc::clone(batch)));
     }
 
     /// The replica that answers a batch: they take turns, leaving out suspects while there are others.
@@ -438,7 +444,7 @@ impl Gateway {
         if (batch.gateway, batch.incarnation) != (self.id, self.incarnation) {
             return None;
         }
-        let first = self.in_flight.front()?.number;
+        let first = self.in_flight.front()?.batch.id.number;
         let place = usize::try_from(batch.number.checked_sub(first)?).ok()?;
         (place < self.in_flight.len()).then_some(place)
     }
@@ -446,16 +452,16 @@ impl Gateway {
     /// Likewise, if `attempt` is its current one and it has no answer.
     fn current(&self, batch: BatchId, attempt: u32) -> Option<usize> {
         self.place_of(batch).filter(|place| {
-            let batch = &self.in_flight[*place];
-            batch.attempt == attempt && batch.stage != InFlightStage::Done
+            let in_flight = &self.in_flight[*place];
+            in_flight.batch.attempt == attempt && in_flight.stage != InFlightStage::Done
         })
     }
 
     /// Of a batch sent more than once it is not known which sending was answered.
     fn sample_latency(&mut self, place: usize, now: Time) {
-        let batch = &self.in_flight[place];
-        if batch.attempt == 0 && batch.stage == InFlightStage::Sent {
-            self.latency.sample(now.since(batch.sent_at));
+        let sent = &self.in_flight[place];
+        if sent.batch.attempt == 0 && sent.stage == InFlightStage::Sent {
+            self.latency.sample(now.since(sent.sent_at));
         }
     }
 
@@ -464,7 +470,7 @@ impl Gateway {
         batch.stage = InFlightStage::Done;
         let batch = &self.in_flight[place];
         let offset = usize::try_from(batch.first - self.lowest_unanswered).unwrap_or(usize::MAX);
-        let callers = self.callers.range(offset..offset + batch.count as usize);
+        let callers = self.callers.range(offset..offset + batch.count() as usize);
         for (caller, reply) in callers.zip(replies) {
             out.replies.push(*caller, at, reply);
             at.index += 1;
@@ -476,8 +482,8 @@ impl Gateway {
     fn forget_done(&mut self) {
         while self.in_flight.front().is_some_and(|b| b.stage == InFlightStage::Done) {
             let Some(batch) = self.in_flight.pop_front() else { return };
-            self.callers.drain(..batch.count as usize);
-            self.lowest_unanswered += u64::from(batch.count);
+            self.callers.drain(..batch.count() as usize);
+            self.lowest_unanswered = batch.end();
         }
         if self.in_flight.is_empty() {
             self.timers.stop(Timer::Resend);
@@ -505,7 +511,7 @@ impl Gateway {
             return;
         }
         self.counters.out_of_order += 1;
-        let gap = self.in_flight.iter().position(|b| b.first + u64::from(b.count) > next);
+        let gap = self.in_flight.iter().position(|b| b.end() > next);
         if let Some(gap) = gap {
             self.resend_from(gap, now, out);
         }
@@ -517,13 +523,15 @@ impl Gateway {
             if self.in_flight[place].stage == InFlightStage::Done {
                 continue;
             }
-            let attempt = self.in_flight[place].attempt + 1;
-            let answerer = self.next_answerer(self.in_flight[place].number + u64::from(attempt));
-            let batch = &mut self.in_flight[place];
-            (batch.attempt, batch.answerer) = (attempt, answerer);
-            (batch.sent_at, batch.stage) = (now, InFlightStage::Sent);
+            let Batch { id, attempt, .. } = *self.in_flight[place].batch;
+            let answerer = self.next_answerer(id.number + u64::from(attempt) + 1);
+            let in_flight = &mut self.in_flight[place];
+            // Whoever holds the last attempt keeps it as it was.
+            let batch = Arc::make_mut(&mut in_flight.batch);
+            (batch.attempt, batch.answerer) = (attempt + 1, answerer);
+            (in_flight.sent_at, in_flight.stage) = (now, InFlightStage::Sent);
             self.counters.resends += 1;
-            self.propose(&self.in_flight[place], out);
+            self.propose(&self.in_flight[place].batch, out);
         }
     }
 
@@ -531,10 +539,11 @@ impl Gateway {
     ///
     /// source: R25
     fn doubt(&mut self, place: usize, now: Time, out: &mut Outbox) {
-        let batch = &self.in_flight[place];
-        if batch.stage == InFlightStage::Done {
+        let in_flight = &self.in_flight[place];
+        if in_flight.stage == InFlightStage::Done {
             return;
         }
+        let batch = &in_flight.batch;
         let mut turn = u64::from(batch.answerer.0) + 1;
         let mut asked = self.next_answerer(turn);
         if asked == batch.answerer && self.cluster.replicas > 1 {
@@ -542,18 +551,14 @@ impl Gateway {
             asked = self.next_answerer(turn);
         }
         let ask = Ask {
-            batch: BatchId {
-                gateway: self.id,
-                incarnation: self.incarnation,
-                number: batch.number,
-            },
+            batch: batch.id,
             attempt: batch.attempt,
             session: self.session,
-            first: batch.first,
-            count: batch.count,
+            first: in_flight.first,
+            count: batch.commands_count,
         };
-        let batch = &mut self.in_flight[place];
-        (batch.stage, batch.sent_at) = (InFlightStage::Doubted, now);
+        let in_flight = &mut self.in_flight[place];
+        (in_flight.stage, in_flight.sent_at) = (InFlightStage::Doubted, now);
         self.counters.asks += 1;
         out.tell_replica(asked, ToReplica::Ask(ask));
     }
@@ -562,19 +567,19 @@ impl Gateway {
     ///
     /// source: R9, R25
     fn resend(&mut self, now: Time, out: &mut Outbox) {
-        let is_late = |batch: &InFlight, timeout| now.since(batch.sent_at) >= timeout;
+        let is_late = |sent: &InFlight, timeout| now.since(sent.sent_at) >= timeout;
         let (mut lost, mut refused) = (None, None);
         for place in 0..self.in_flight.len() {
-            let batch = &self.in_flight[place];
-            match batch.stage {
-                InFlightStage::Refused if is_late(batch, self.cluster.resend_min) => {
+            let sent = &self.in_flight[place];
+            match sent.stage {
+                InFlightStage::Refused if is_late(sent, self.cluster.resend_min) => {
                     refused.get_or_insert(place);
                 }
                 InFlightStage::Done | InFlightStage::Refused => {}
                 InFlightStage::Sent | InFlightStage::Doubted
-                    if !is_late(batch, self.timeout(batch.attempt)) => {}
+                    if !is_late(sent, self.timeout(sent.batch.attempt)) => {}
                 InFlightStage::Sent => {
-                    let answerer = batch.answerer;
+                    let answerer = sent.batch.answerer;
                     if !self.suspects.contains(&answerer) {
                         self.suspects.push(answerer);
                     }
@@ -613,7 +618,7 @@ impl Gateway {
         out.event(Event::SessionLost { gateway: self.id, session });
         let mut callers = self.callers.drain(..);
         for batch in self.in_flight.drain(..) {
-            let of_batch = callers.by_ref().take(batch.count as usize);
+            let of_batch = callers.by_ref().take(batch.count() as usize);
             if batch.stage == InFlightStage::Done {
                 of_batch.for_each(drop); // they have their replies
             } else {

@@ -1,9 +1,7 @@
-//! Opaque bytes that a message carries by reference.
+//! Opaque bytes that are carried by reference.
 //!
-//! What is small travels inside the message; what is not is reference-counted and never copied.
-//! Counting costs about 20 ns a clone and drop, twice that where two cores share the count, and a
-//! one-command batch is cloned eight times on its way: for small ones the copy is the cheaper of the
-//! two.
+//! What is small lies inside whatever holds it, a batch or an answer, and needs no memory of its own; what
+//! is not is reference-counted and never copied.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -11,7 +9,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-/// The longest payload that travels inside its message. One put of 16-byte key and value, alone in
+/// The longest payload that lies inside its holder. One put of 16-byte key and value, alone in
 /// its batch, is 77 bytes.
 pub const INLINE_BYTES_MAX: usize = 94;
 

@@ -158,7 +158,7 @@ impl Proposer {
             ToProposer::ProbeAck(ack) => self.on_probe_ack(&ack, now, out),
             ToProposer::Formed(formed) => self.on_formed(&formed, now, out),
             ToProposer::PreVoteAck(ack) => self.on_pre_vote_ack(ack, now, out),
-            ToProposer::P1b(p1b) => self.on_p1b(p1b, now, out),
+            ToProposer::P1b(p1b) => self.on_p1b(*p1b, now, out),
             ToProposer::Nack(nack) => self.on_nack(nack, now, out),
             ToProposer::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now, out),
             ToProposer::HeartbeatAck(ack) => self.on_heartbeat_ack(ack, now),
@@ -247,7 +247,7 @@ impl Proposer {
     /// Gives a batch the next slot, or says who might.
     ///
     /// source: R9, R24, \[CP §4.1\]
-    pub fn on_propose(&mut self, batch: Batch, now: Time, out: &mut Outbox) {
+    pub fn on_propose(&mut self, batch: Arc<Batch>, now: Time, out: &mut Outbox) {
         let Phase::Phase2(phase2) = &mut self.phase else {
             return self.refuse(&batch, out);
         };

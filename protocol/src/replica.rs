@@ -255,13 +255,13 @@ impl<M: StateMachine> Replica<M> {
     pub fn on_ask(&mut self, ask: &Ask, out: &mut Outbox) {
         let is_past_open = ask.session.is_some_and(|session| self.executed.covers(session.slot));
         let answer = match self.executor.known(ask, is_past_open) {
-            Known::Executed(outcomes) => ToGateway::Results(Results {
+            Known::Executed(outcomes) => ToGateway::Results(Box::new(Results {
                 replica: self.id,
                 batch: ask.batch,
                 attempt: ask.attempt,
                 slot: Slot(self.executed.0.saturating_sub(1)),
                 outcomes,
-            }),
+            })),
             Known::NotYet => ToGateway::NotExecuted(NotExecuted {
                 replica: self.id,
                 batch: ask.batch,
@@ -388,7 +388,7 @@ impl<M: StateMachine> Replica<M> {
                     let (batch_id, attempt) = (batch.id, batch.attempt);
                     let results =
                         Results { replica: self.id, batch: batch_id, attempt, slot, outcomes };
-                    out.tell_gateway(batch_id.gateway, ToGateway::Results(results));
+                    out.tell_gateway(batch_id.gateway, ToGateway::Results(Box::new(results)));
                 }
                 Some(_) => {}
                 None => self.counters.noops += 1,

@@ -51,7 +51,7 @@ impl Log {
 
     fn execute(&mut self, block: Payload) -> String {
         let batch = Batch { block, ..batch(self.next.0) };
-        let value = Value { stamp: START, content: Content::Batch(batch) };
+        let value = Value { stamp: START, content: Content::Batch(batch.into()) };
         let chosen = Chosen { slot: self.next, ballot: B1, value };
         self.next = self.next.next();
         let out = out_of(|out| self.replica.on_chosen(chosen, START, out));
@@ -227,7 +227,7 @@ impl Desk {
 /// Each proposed batch, and to whom.
 fn proposed(out: &Outbox) -> Vec<(ProposerId, Batch)> {
     let proposed = pick!(out.sends, Proposer(ToProposer::Propose));
-    proposed.into_iter().map(|(to, batch)| (to, batch.clone())).collect()
+    proposed.into_iter().map(|(to, batch)| (to, Batch::clone(batch))).collect()
 }
 
 /// Number and attempt of each proposed batch.
@@ -292,7 +292,8 @@ fn r24_results_of_another_life_are_dropped() {
 fn r24_an_attempt_that_is_still_open_is_dropped() {
     let mut leader = leader(&square());
     let slots = |out: &Outbox| pick!(out.sends, ProxyLeader(ToProxyLeader::P2a)).len();
-    let mut propose = |batch: Batch| slots(&out_of(|out| leader.on_propose(batch, START, out)));
+    let mut propose =
+        |batch: Batch| slots(&out_of(|out| leader.on_propose(batch.into(), START, out)));
     let batch = batch(3);
     assert_eq!([propose(batch.clone()), propose(batch.clone())], [1, 0]);
     assert_eq!(propose(Batch { attempt: 1, ..batch.clone() }), 1, "a new attempt");
@@ -305,7 +306,7 @@ fn r24_an_attempt_that_waits_for_a_slot_is_dropped_too() {
     let cluster = harness::checked(small());
     let mut leader = leader(&cluster);
     for number in (0..12).chain(8..12) {
-        leader.on_propose(batch(number), START, &mut Outbox::default());
+        leader.on_propose(batch(number).into(), START, &mut Outbox::default());
     }
     assert_eq!(leader.counters().duplicates, 4);
 }
@@ -447,10 +448,11 @@ fn r24_a_late_first_attempt_is_dropped_while_a_later_one_is_open() {
     let mut leader = leader(&square());
     let first = batch(3);
     for attempt in [0, 1] {
-        let out = out_of(|out| leader.on_propose(Batch { attempt, ..first.clone() }, START, out));
+        let out =
+            out_of(|out| leader.on_propose(Batch { attempt, ..first.clone() }.into(), START, out));
         assert_eq!(slots_asked_for(&out).len(), 1, "attempt {attempt}");
     }
-    let out = out_of(|out| leader.on_propose(first, START, out));
+    let out = out_of(|out| leader.on_propose(first.into(), START, out));
     assert_eq!(slots_asked_for(&out), [], "the gateway has given that attempt up");
 }
 
@@ -462,6 +464,6 @@ fn r24_an_attempt_in_a_recovered_slot_is_dropped_while_it_is_open() {
         let p1b = p1b(acceptor, B1, vec![vote(0, Ballot::default(), 3)]);
         leader.on_p1b(p1b, START, &mut Outbox::default());
     }
-    let out = out_of(|out| leader.on_propose(batch(3), START, out));
+    let out = out_of(|out| leader.on_propose(batch(3).into(), START, out));
     assert_eq!(slots_asked_for(&out), [], "its value is open in slot 0");
 }

@@ -103,7 +103,7 @@ fn r06_pages_are_asked_for_until_one_is_open_ended() {
 
 fn promise(acceptor: &mut Acceptor, p1a: P1a) -> P1b {
     let out = out_of(|out| acceptor.on_p1a(p1a, START, out));
-    pick!(out.held, Proposer(ToProposer::P1b))[0].1.clone()
+    P1b::clone(pick!(out.held, Proposer(ToProposer::P1b))[0].1)
 }
 
 #[test]
@@ -224,7 +224,8 @@ fn r07_even_what_has_votes_enough_is_proposed_again() {
 /// A leader that has proposed slots 0 to 5; replicas 0 and 1 have executed them all, 2 only two.
 fn leader_at_6(cluster: &Cluster) -> Proposer {
     let mut leader = leader(cluster);
-    (0..6).for_each(|number| leader.on_propose(batch(number), START, &mut Outbox::default()));
+    (0..6)
+        .for_each(|number| leader.on_propose(batch(number).into(), START, &mut Outbox::default()));
     for (replica, at) in [(0, 6), (1, 6), (2, 2)] {
         hear(&mut leader, executed(replica, 1, at), START);
     }
@@ -310,7 +311,7 @@ fn r08_a_run_sends_at_most_one_window_beyond_its_asker() {
 #[test]
 fn r08_a_run_begins_by_dropping_what_was_open() {
     let mut leader = leader_at_6(&square());
-    leader.on_propose(batch(6), START, &mut Outbox::default());
+    leader.on_propose(batch(6).into(), START, &mut Outbox::default());
     ask_for(&mut leader, need(2, 1, 2));
     assert!(!leader.timers().is_set(Timer::Resend));
     let out = out_of(|out| leader.on_timeout(Timer::Resend, START + millis(5000), out));
@@ -356,7 +357,7 @@ fn r08_a_higher_ballot_moves_a_proxy_leaders_window_down() {
 fn r09_who_does_not_lead_says_who_might() {
     let mut follower = proposer(&square(), 0);
     let refuse = |proposer: &mut Proposer| {
-        let out = out_of(|out| proposer.on_propose(batch(3), START, out));
+        let out = out_of(|out| proposer.on_propose(batch(3).into(), START, out));
         assert_eq!(out.sends.len(), 1, "{:?}", out.sends);
         *pick!(out.sends, Gateway(ToGateway::NotLeader))[0].1
     };
@@ -371,7 +372,7 @@ fn r09_who_does_not_lead_says_who_might() {
 #[test]
 fn r09_stepping_down_drops_open_slots_and_their_timers() {
     let mut leader = leader(&square());
-    leader.on_propose(batch(0), START, &mut Outbox::default());
+    leader.on_propose(batch(0).into(), START, &mut Outbox::default());
     assert!(leader.timers().is_set(Timer::Resend));
     let nack = Nack { slot: Some(Slot(0)), refused: B1, promised: B2 };
     let out = out_of(|out| leader.on_nack(nack, START, out));
@@ -387,7 +388,8 @@ fn r09_stepping_down_drops_open_slots_and_their_timers() {
 fn r09_stepping_down_refuses_what_waits_for_a_slot() {
     let cluster = checked(small());
     let mut leader = leader(&cluster);
-    (0..10).for_each(|number| leader.on_propose(batch(number), START, &mut Outbox::default()));
+    (0..10)
+        .for_each(|number| leader.on_propose(batch(number).into(), START, &mut Outbox::default()));
     let nack = Nack { slot: None, refused: B1, promised: B2 };
     let out = out_of(|out| leader.on_nack(nack, START, out));
     let refused = pick!(out.sends, Gateway(ToGateway::NotLeader));
@@ -407,7 +409,7 @@ fn claims(out: &Outbox) -> Vec<(Ballot, Slot, Value)> {
 fn r09_a_resend_keeps_ballot_and_value() {
     let mut leader = leader(&square());
     let mut out = Outbox::default();
-    (0..3).for_each(|number| leader.on_propose(batch(number), START, &mut out));
+    (0..3).for_each(|number| leader.on_propose(batch(number).into(), START, &mut out));
     let first = claims(&out);
     assert_eq!(first.len(), 3);
     let mut now = START;

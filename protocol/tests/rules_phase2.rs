@@ -96,7 +96,8 @@ fn r10_truncated_closes_the_slot_at_proxy_leader_and_proposer() {
     assert!(count(&mut proxy_leader, p2b(1, B1, 0), START).is_empty(), "the entry is gone");
 
     let mut leader = leader(&square());
-    (0..2).for_each(|number| leader.on_propose(batch(number), START, &mut Outbox::default()));
+    (0..2)
+        .for_each(|number| leader.on_propose(batch(number).into(), START, &mut Outbox::default()));
     leader.on_truncated(truncated(0, B2, 2), START, &mut Outbox::default());
     leader.on_truncated(forgotten, START, &mut Outbox::default());
     let out = out_of(|out| leader.on_timeout(Timer::Resend, START + millis(2000), out));
@@ -138,7 +139,7 @@ fn r10_a_promise_keeps_what_was_voted_below_it() {
     vote_on(&mut acceptor, p2a(B1, 0));
     let out = out_of(|out| acceptor.on_p1a(p1a(B2), START, out));
     let reported = pick!(out.held, Proposer(ToProposer::P1b))[0].1;
-    assert_eq!(*reported, p1b(0, B2, vec![vote(0, B1, 0)]));
+    assert_eq!(**reported, p1b(0, B2, vec![vote(0, B1, 0)]));
 }
 
 #[test]
@@ -269,17 +270,18 @@ fn r12_back_off_is_exponential_up_to_its_bound() {
 fn r12_a_proposer_resends_a_silent_proxy_leaders_slots_through_another() {
     let mut leader = leader(&square());
     let mut out = Outbox::default();
-    (0..6).for_each(|number| leader.on_propose(batch(number), START, &mut out));
+    (0..6).for_each(|number| leader.on_propose(batch(number).into(), START, &mut out));
     let out = out_of(|out| leader.on_timeout(Timer::Resend, START + millis(2000), out));
     let resent = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     let slots: Vec<_> = resent.iter().map(|(to, p2a)| (to.0, p2a.slot.0)).collect();
     assert_eq!(slots, [(1, 0), (1, 2), (1, 4)], "all that went through proxy leader 0");
-    let out = out_of(|out| leader.on_propose(batch(6), START + millis(2000), out));
+    let out = out_of(|out| leader.on_propose(batch(6).into(), START + millis(2000), out));
     assert_eq!(pick!(out.sends, ProxyLeader(ToProxyLeader::P2a))[0].0, ProxyLeaderId(1));
     let from = Listener::ProxyLeader(ProxyLeaderId(0));
     leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1 }, START);
     let out = out_of(|out| {
-        (7..9).for_each(|number| leader.on_propose(batch(number), START + millis(2000), out));
+        (7..9)
+            .for_each(|number| leader.on_propose(batch(number).into(), START + millis(2000), out));
     });
     let turns = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     assert!(turns.iter().any(|(to, _)| *to == ProxyLeaderId(0)), "it was heard: {turns:?}");

@@ -11,6 +11,7 @@
 //! `floor` follows what f+1 replicas have executed; in a rerun (R8) it follows the replica that asked.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
@@ -36,7 +37,7 @@ pub(super) struct Phase2 {
     next: Slot,
     open: Window<Open>,
     /// Batches that wait for credit.
-    queue: VecDeque<Batch>,
+    queue: VecDeque<Arc<Batch>>,
     recent: Recent,
     /// When each acceptor, and each proxy leader, last acknowledged a heartbeat.
     pub(super) acceptors_heard_at: Box<[Time]>,
@@ -148,8 +149,9 @@ impl Phase2 {
     /// Takes a batch in: it gets the next free slot, now or when there is credit.
     ///
     /// source: R24, R29
-    pub(super) fn admit(&mut self, batch: Batch) -> Admission {
-        let is_queued = |queued: &Batch| queued.id == batch.id && queued.attempt == batch.attempt;
+    pub(super) fn admit(&mut self, batch: Arc<Batch>) -> Admission {
+        let is_queued =
+            |queued: &Arc<Batch>| queued.id == batch.id && queued.attempt == batch.attempt;
         if self.recent.is_open(&batch, self.floor) || self.queue.iter().any(is_queued) {
             return Admission::Duplicate;
         }
@@ -305,7 +307,7 @@ impl Phase2 {
     }
 
     /// Takes the batches out that have no slot.
-    pub(super) fn drain_queue(&mut self) -> impl Iterator<Item = Batch> + '_ {
+    pub(super) fn drain_queue(&mut self) -> impl Iterator<Item = Arc<Batch>> + '_ {
         self.queue.drain(..)
     }
 

@@ -113,7 +113,7 @@ pub(crate) fn batch(number: u64) -> Batch {
 
 /// A value that no other number has.
 pub(crate) fn value(number: u64) -> Value {
-    Value { stamp: Time(number), content: Content::Batch(batch(number)) }
+    Value { stamp: Time(number), content: Content::Batch(batch(number).into()) }
 }
 
 /// A P2a of `value(slot)`, through proxy leader 0.
