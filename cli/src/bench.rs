@@ -18,7 +18,7 @@ use clap::Args;
 use loggos::kv::Kv;
 use loggos::{CallError, Config, Idle, LocalCluster, RoleId, RoleStatus};
 
-use load::{Load, Measured};
+use load::{Callers, Load, Measured};
 use report::{Found, Report};
 
 /// How long the cluster may take to elect its first leader and answer a command.
@@ -139,8 +139,8 @@ fn wait_until_ready(cluster: &LocalCluster) -> Result<(), Box<dyn std::error::Er
 /// of them has ended.
 fn start_clients(cluster: &LocalCluster, load: &Arc<Load>) -> Receiver<Measured> {
     let (sender, receiver) = channel();
-    let (client, load) = (cluster.client(), Arc::clone(load));
-    cluster.spawn_near(move || load::run_callers(client, load, sender));
+    let load = Arc::clone(load);
+    cluster.move_in(move || Callers::new(load, sender));
     receiver
 }
 

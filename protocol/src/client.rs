@@ -2,17 +2,18 @@
 //!
 //! ```text
 //!  input      when                      does                          says
-//!  submit     always                    call ← command, deadline      the command, to the gateway
+//!  submit     always                    call ← deadline, queue ←      nothing yet
+//!                                       command
+//!  next       the gateway has room      queue → command               the oldest command, to the gateway
 //!  reply      of a call under way       call → gone                   the result, to the caller
-//!             Busy, before the deadline waits a little                the command, once more
 //!             of a call that is over                                  nothing
 //!  deadline   no reply so far           call → gone                   Busy if it was never sent on,
 //!                                                                     else DeadlineExceeded
 //! ```
 //!
-//! A deadline ends the caller's wait and nothing else: a command once sent on is executed or not, whoever
-//! waits (R23). Only what the gateway refused as `Busy` is certain never to be executed, and is sent again
-//! here without asking.
+//! Commands leave in the order in which they came: what the gateway has no room for waits here, and all
+//! that came later behind it. A deadline ends the caller's wait and nothing else: a command once sent on is
+//! executed or not, whoever waits (R23).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,14 +26,12 @@ pub struct Client<T> {
     id: ClientId,
     /// How long a call may take.
     deadline: Duration,
-    /// How long to wait before a command that was refused as `Busy` is sent again.
-    back_off: Duration,
     calls: Vec<Place<T>>,
     free: Vec<u32>,
     /// Calls in the order in which they started, which is that of their deadlines.
     deadlines: VecDeque<(Time, u64)>,
-    /// Calls to be sent again, in the order in which that is due.
-    retries: VecDeque<(Time, u64)>,
+    /// Commands that the gateway has not been given yet, oldest first.
+    queue: VecDeque<(u64, Payload)>,
 }
 
 #[derive(Debug)]
@@ -45,44 +44,33 @@ struct Place<T> {
 #[derive(Debug)]
 struct Call<T> {
     caller: T,
-    command: Payload,
-    /// Whether the gateway has refused it, for the moment, as `Busy`.
-    is_refused: bool,
-}
-
-/// What a client wants done when time has passed.
-#[derive(Debug)]
-pub enum Due<T> {
-    /// Submit this once more.
-    Again(Caller, Payload),
-    /// Tell the caller that there will be no result.
-    Over(T, Failure),
+    /// Whether the gateway was given its command.
+    is_sent: bool,
 }
 
 impl<T> Client<T> {
     /// Returns a client without calls.
     #[must_use]
-    pub fn new(id: ClientId, deadline: Duration, back_off: Duration) -> Self {
+    pub fn new(id: ClientId, deadline: Duration) -> Self {
         Self {
             id,
             deadline,
-            back_off,
             calls: Vec::new(),
             free: Vec::new(),
             deadlines: VecDeque::new(),
-            retries: VecDeque::new(),
+            queue: VecDeque::new(),
         }
     }
 
-    /// Starts a call: the driver submits the command under the returned name.
-    pub fn submit(&mut self, caller: T, command: Payload, now: Time) -> Caller {
+    /// Starts a call, and queues its command.
+    pub fn submit(&mut self, caller: T, command: Payload, now: Time) {
         let place = self.free.pop().unwrap_or_else(|| {
             self.calls.push(Place { generation: 0, call: None });
             u32::try_from(self.calls.len() - 1).expect("fewer than 2^32 calls at once")
         });
         let entry = &mut self.calls[place as usize];
         assert!(entry.call.is_none(), "a free place has a call");
-        entry.call = Some(Call { caller, command, is_refused: false });
+        entry.call = Some(Call { caller, is_sent: false });
         let tag = u64::from(entry.generation) << 32 | u64::from(place);
         // One slow call must not keep the deadlines of all that are over behind it.
         if self.deadlines.len() > 2 * self.calls.len() + 1024 {
@@ -91,49 +79,47 @@ impl<T> Client<T> {
             self.deadlines = deadlines;
         }
         self.deadlines.push_back((now + self.deadline, tag));
-        Caller { client: self.id, tag }
+        self.queue.push_back((tag, command));
     }
 
-    /// Takes a reply in; returns whom to hand it to, unless the call goes on or is over.
-    pub fn on_reply(&mut self, tag: u64, failure: Option<Failure>, now: Time) -> Option<T> {
-        let call = self.call_mut(tag)?;
-        if failure == Some(Failure::Busy) {
-            call.is_refused = true;
-            self.retries.push_back((now + self.back_off, tag));
-            return None;
+    /// Takes the next command out of the queue, if the gateway has room for one of so many bytes: it is to
+    /// be given to it, under the returned name. To be asked until there is none.
+    pub fn next(&mut self, has_room: impl Fn(usize) -> bool) -> Option<(Caller, Payload)> {
+        loop {
+            let (tag, command) = self.queue.pop_front_if(|(_, command)| has_room(command.len()))?;
+            // A call that is over has been told that its command was never sent.
+            if let Some(call) = self.call_mut(tag) {
+                call.is_sent = true;
+                return Some((Caller { client: self.id, tag }, command));
+            }
         }
+    }
+
+    /// Takes a reply in; returns whom to hand it to, unless the call is over.
+    pub fn on_reply(&mut self, tag: u64) -> Option<T> {
         self.finish(tag).map(|call| call.caller)
     }
 
-    /// What is due at `now`; to be asked until there is nothing.
+    /// A call whose deadline has passed, and what to tell its caller; to be asked until there is none.
     ///
     /// source: R23, R24
-    pub fn due(&mut self, now: Time) -> Option<Due<T>> {
-        while let Some((_, tag)) = self.retries.pop_front_if(|(at, _)| *at <= now) {
-            let caller = Caller { client: self.id, tag };
-            if let Some(call) = self.call_mut(tag) {
-                call.is_refused = false;
-                return Some(Due::Again(caller, call.command.clone()));
-            }
-        }
+    pub fn overdue(&mut self, now: Time) -> Option<(T, Failure)> {
         while let Some((_, tag)) = self.deadlines.pop_front_if(|(at, _)| *at <= now) {
             if let Some(call) = self.finish(tag) {
-                let why = if call.is_refused { Failure::Busy } else { Failure::DeadlineExceeded };
-                return Some(Due::Over(call.caller, why));
+                let why = if call.is_sent { Failure::DeadlineExceeded } else { Failure::Busy };
+                return Some((call.caller, why));
             }
         }
         None
     }
 
-    /// When something may be due next.
+    /// When a call may be overdue next.
     #[must_use]
     pub fn next_timeout(&mut self) -> Option<Time> {
         while self.deadlines.front().is_some_and(|(_, tag)| !self.is_under_way(*tag)) {
             self.deadlines.pop_front();
         }
-        let deadline = self.deadlines.front().map(|(at, _)| *at);
-        let retry = self.retries.front().map(|(at, _)| *at);
-        deadline.into_iter().chain(retry).min()
+        self.deadlines.front().map(|(at, _)| *at)
     }
 
     /// Ends all calls; returns whom to tell.
@@ -145,6 +131,12 @@ impl<T> Client<T> {
     #[must_use]
     pub fn under_way(&self) -> usize {
         self.calls.len() - self.free.len()
+    }
+
+    /// Whether commands wait for room at the gateway.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     fn is_under_way(&self, tag: u64) -> bool {
@@ -181,22 +173,28 @@ mod tests {
     const DEADLINE: Duration = Duration::from_nanos(100);
 
     fn client() -> Client<&'static str> {
-        Client::new(ClientId(0), DEADLINE, Duration::from_nanos(10))
+        Client::new(ClientId(0), DEADLINE)
     }
 
     fn command() -> Payload {
         Payload::inline(b"command").unwrap()
     }
 
+    fn sent(client: &mut Client<&'static str>) -> u64 {
+        client.next(|_| true).unwrap().0.tag
+    }
+
     #[test]
     fn a_reply_ends_its_call_once() {
         let mut client = client();
-        let first = client.submit("first", command(), Time(0));
-        assert_eq!(client.on_reply(first.tag, None, Time(1)), Some("first"));
-        assert_eq!(client.on_reply(first.tag, None, Time(1)), None);
-        let second = client.submit("second", command(), Time(2));
-        assert_eq!(client.on_reply(first.tag, None, Time(3)), None, "its place has another call");
-        assert_eq!(client.on_reply(second.tag, None, Time(3)), Some("second"));
+        client.submit("first", command(), Time(0));
+        let first = sent(&mut client);
+        assert_eq!(client.on_reply(first), Some("first"));
+        assert_eq!(client.on_reply(first), None);
+        client.submit("second", command(), Time(2));
+        let second = sent(&mut client);
+        assert_eq!(client.on_reply(first), None, "its place has another call");
+        assert_eq!(client.on_reply(second), Some("second"));
         assert_eq!((client.under_way(), client.next_timeout()), (0, None));
     }
 
@@ -204,33 +202,48 @@ mod tests {
     fn one_slow_call_does_not_keep_the_deadlines_of_others() {
         let mut client = client();
         client.submit("slow", command(), Time(0));
+        sent(&mut client);
         for _ in 0..100_000 {
-            let caller = client.submit("quick", command(), Time(1));
-            assert_eq!(client.on_reply(caller.tag, None, Time(1)), Some("quick"));
+            client.submit("quick", command(), Time(1));
+            let quick = sent(&mut client);
+            assert_eq!(client.on_reply(quick), Some("quick"));
         }
         assert!(client.deadlines.len() <= 2 * client.calls.len() + 1025);
         assert_eq!((client.under_way(), client.next_timeout()), (1, Some(Time(100))));
     }
 
     #[test]
-    fn what_was_busy_is_sent_again_until_the_deadline() {
+    fn commands_wait_in_order_until_there_is_room_for_the_first() {
         let mut client = client();
-        let caller = client.submit("it", command(), Time(0));
-        assert_eq!(client.on_reply(caller.tag, Some(Failure::Busy), Time(5)), None);
-        assert_eq!(client.next_timeout(), Some(Time(15)));
-        assert!(client.due(Time(14)).is_none());
-        assert!(matches!(client.due(Time(15)), Some(Due::Again(again, _)) if again == caller));
-        assert_eq!(client.on_reply(caller.tag, Some(Failure::Busy), Time(95)), None);
-        assert!(matches!(client.due(Time(100)), Some(Due::Over("it", Failure::Busy))));
+        let long = Payload::inline(&[1; 50]).unwrap();
+        client.submit("long", long.clone(), Time(0));
+        client.submit("short", command(), Time(1));
+        assert!(client.next(|bytes| bytes < 50).is_none(), "the short one overtook the long one");
+        assert_eq!(client.next(|bytes| bytes <= 50).unwrap().1, long);
+        assert_eq!(client.next(|_| true).unwrap().1, command());
+        assert!(!client.is_waiting(), "nothing was left");
+    }
+
+    #[test]
+    fn a_call_that_was_never_sent_on_ends_busy_and_its_command_stays_here() {
+        let mut client = client();
+        client.submit("waited", command(), Time(0));
+        client.submit("waits", command(), Time(50));
+        assert_eq!(client.overdue(Time(99)), None);
+        assert_eq!(client.overdue(Time(100)), Some(("waited", Failure::Busy)));
+        assert_eq!(client.overdue(Time(100)), None);
+        let left = sent(&mut client);
+        assert!(client.next(|_| true).is_none(), "the other was told that it was never sent");
+        assert_eq!(client.on_reply(left), Some("waits"));
     }
 
     #[test]
     fn a_call_sent_on_ends_unknown_at_its_deadline() {
         let mut client = client();
-        let caller = client.submit("it", command(), Time(0));
-        assert!(client.due(Time(99)).is_none());
-        let over = client.due(Time(100));
-        assert!(matches!(over, Some(Due::Over("it", Failure::DeadlineExceeded))), "{over:?}");
-        assert_eq!(client.on_reply(caller.tag, None, Time(101)), None);
+        client.submit("it", command(), Time(0));
+        let it = sent(&mut client);
+        assert_eq!(client.overdue(Time(99)), None);
+        assert_eq!(client.overdue(Time(100)), Some(("it", Failure::DeadlineExceeded)));
+        assert_eq!(client.on_reply(it), None);
     }
 }

@@ -159,22 +159,32 @@ impl Gateway {
     /// Takes a command in, to be sent with the next batch, or refuses it.
     ///
     /// A command that is refused here was never sent on, and never will be: `Busy` and `TooLarge` are
-    /// safe to answer with another try.
+    /// safe to answer with another try. Whoever asks [`Gateway::has_room`] first is not refused as busy,
+    /// and so keeps its commands in order.
     ///
     /// source: R23, R24, R29
     pub fn submit(&mut self, caller: Caller, command: &[u8], now: Time, out: &mut Outbox) {
         if command.len() > self.cluster.command_bytes_max as usize {
             return out.replies.fail(caller, Failure::TooLarge);
         }
-        let is_window_full = self.callers.len() >= self.cluster.session_window as usize;
-        if is_window_full || !self.fits(command.len()) && !self.close_batch(now, out) {
+        if !self.has_room(command.len()) {
             self.counters.busy += 1;
             return out.replies.fail(caller, Failure::Busy);
+        }
+        if !self.fits(command.len()) {
+            self.close_batch(now, out);
         }
         self.counters.commands += 1;
         self.callers.push_back(caller);
         self.writer.push(command);
         self.waiting_since.get_or_insert(now);
+    }
+
+    /// Whether a command of so many bytes can be taken in now.
+    #[must_use]
+    pub fn has_room(&self, command_bytes: usize) -> bool {
+        self.callers.len() < self.cluster.session_window as usize
+            && (self.fits(command_bytes) || self.may_send())
     }
 
     /// Sends what has arrived, as one batch: the driver calls this at the end of each tick, so what came
@@ -303,9 +313,7 @@ impl Gateway {
     pub fn on_timeout(&mut self, timer: Timer, now: Time, out: &mut Outbox) {
         match timer {
             Timer::Resend => self.resend(now, out),
-            Timer::Batch => {
-                self.close_batch(now, out);
-            }
+            Timer::Batch => self.close_batch(now, out),
             Timer::Formation
             | Timer::Heartbeat
             | Timer::Election
@@ -376,15 +384,16 @@ impl Gateway {
                 && self.writer.commands_count() < self.cluster.batch_commands_max)
     }
 
-    /// Sends what waits as one batch, if there may be one more in flight; returns whether the next
-    /// command has room now.
-    fn close_batch(&mut self, now: Time, out: &mut Outbox) -> bool {
-        let Some(session) = self.session else { return false };
-        if self.in_flight.len() >= self.cluster.batches_in_flight_max as usize {
-            return false;
-        }
+    /// Whether there may be one more batch in flight.
+    fn may_send(&self) -> bool {
+        self.session.is_some() && self.in_flight.len() < self.cluster.batches_in_flight_max as usize
+    }
+
+    /// Sends what waits as one batch, if there may be one more in flight.
+    fn close_batch(&mut self, now: Time, out: &mut Outbox) {
+        let Some(session) = self.session.filter(|_| self.may_send()) else { return };
         if self.writer.is_empty() {
-            return true;
+            return;
         }
         let count = self.writer.commands_count();
         let end = self.lowest_unanswered + self.callers.len() as u64;
@@ -394,7 +403,6 @@ impl Gateway {
         self.timers.stop(Timer::Batch);
         self.counters.batches += 1;
         self.send_new(count, block, now, out);
-        true
     }
 
     fn open_session(&mut self, now: Time, out: &mut Outbox) {
@@ -625,11 +633,9 @@ impl Gateway {
                 of_batch.for_each(|caller| out.replies.fail(caller, Failure::OutcomeUnknown));
             }
         }
-        // What was not sent on yet is sure not to be executed, but its order is lost with the session.
-        callers.for_each(|caller| out.replies.fail(caller, Failure::Busy));
-        self.writer.clear();
-        self.waiting_since = None;
-        self.timers.stop(Timer::Batch);
+        // What was not sent on yet waits for the next session.
+        let waiting = callers.collect();
+        self.callers = waiting;
         self.session = None;
         self.incarnation = Incarnation(self.incarnations.next_u64());
         self.lowest_unanswered = 0;

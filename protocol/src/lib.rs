@@ -49,7 +49,7 @@ pub use block::{
     BatchWriter, CommandRun, Items, MalformedBlock, Outcome, Outcomes, ResultWriter, Run,
     RunAnswers, Runs,
 };
-pub use client::{Client, Due};
+pub use client::Client;
 pub use formation::{Former, Membership, Table};
 pub use gateway::{Gateway, GatewayCounters};
 pub use ids::{

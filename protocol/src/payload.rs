@@ -41,6 +41,12 @@ impl Payload {
         Some(Self(Repr::Inline { len: u8::try_from(bytes.len()).ok()?, bytes: inline }))
     }
 
+    /// Returns a payload that holds a copy of `bytes`.
+    #[must_use]
+    pub fn copy(bytes: &[u8]) -> Self {
+        Self::inline(bytes).unwrap_or_else(|| Self(Repr::Shared(Bytes::copy_from_slice(bytes))))
+    }
+
     /// A part of it, referenced or, if short, copied.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {

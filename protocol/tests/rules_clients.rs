@@ -9,8 +9,8 @@ use harness::{
 use loggos_protocol::{
     Ask, Ballot, Batch, BatchId, BatchWriter, Caller, Chosen, ClientId, Cluster, Content, Event,
     Failure, Gateway, GatewayId, Incarnation, NotExecuted, NotLeader, Outbox, Outcome, Outcomes,
-    Payload, Position, ProposerId, Replica, ReplicaId, ResultWriter, Results, SessionId, Settings,
-    Slot, Stage, Time, Timer, ToGateway, ToProposer, ToProxyLeader, ToReplica, Value,
+    Payload, Position, ProposerId, Replica, ReplicaId, ResultWriter, Results, Run, Runs, SessionId,
+    Settings, Slot, Stage, Time, Timer, ToGateway, ToProposer, ToProxyLeader, ToReplica, Value,
 };
 
 const LIFE: Incarnation = Incarnation(1);
@@ -327,6 +327,24 @@ fn r24_busy_is_said_only_of_what_was_never_sent_on() {
     assert_eq!((sent.len(), told), (2, vec![busy(3), busy(4)]), "2 in flight, 1 waits");
     let out = desk.answer(&sent[0].1, 0);
     assert_eq!((tags_told(&out), proposed(&out).len()), (vec![(0, None)], 1), "2 goes out");
+}
+
+#[test]
+fn r24_what_was_never_sent_on_waits_for_the_next_session() {
+    let settings = harness::grid(2, 2);
+    let mut desk =
+        Desk::with(Settings { batch_commands_max: 1, batches_in_flight_max: 2, ..settings });
+    let sent: Vec<_> = (0..3).flat_map(|tag| proposed(&desk.submit(tag))).collect();
+    let out = desk.results(&sent[0].1, |writer| writer.unknown_session(SESSION));
+    let unknown = Some(Failure::OutcomeUnknown);
+    assert_eq!(tags_told(&out), [(0, unknown), (1, unknown)], "2 was never sent on");
+    let (_, open) = proposed(&out).remove(0);
+    let session = SessionId { slot: Slot(50), index: 0 };
+    let out = desk.results(&open, |writer| writer.opened(session));
+    let (_, again) = proposed(&out).remove(0);
+    let run = Runs::new(again.block.as_slice()).next();
+    let Some(Ok(Run::Commands(run))) = run else { panic!("no commands: {run:?}") };
+    assert_eq!((run.session, run.first, run.count), (session, 0, 1));
 }
 
 #[test]

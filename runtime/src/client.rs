@@ -18,7 +18,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
-use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use loggos_protocol::{Failure, Payload, Position};
 
@@ -116,9 +115,7 @@ impl Client {
     ///
     /// See [`CallError`]: it tells whether the command may have been executed.
     pub fn execute(&self, command: &[u8]) -> Call<'_> {
-        let payload =
-            Payload::inline(command).unwrap_or_else(|| Bytes::copy_from_slice(command).into());
-        Call { port: &self.port, state: CallState::Unsent(payload) }
+        Call { port: &self.port, state: CallState::Unsent(Payload::copy(command)) }
     }
 
     /// Like [`Client::execute`], waiting on this thread. Not to be called on a core of the cluster.

@@ -1,7 +1,6 @@
 //! A whole cluster in this process: the embedded default, and what `loggos bench` measures.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +14,9 @@ use loggos_protocol::{GatewayId, ReplicaId, RoleId, StateMachine};
 use crate::client::{Client, Port};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::core::{Core, CorePlan, Order, Place, Routes, Spawn};
+use crate::core::{Core, CorePlan, Order, Place, Routes};
 use crate::executor::{Alarm, Executor};
+use crate::resident::{MoveIn, Resident};
 use crate::status::RoleStatus;
 
 /// Ticks that a mailbox between two cores holds.
@@ -96,17 +96,12 @@ impl LocalCluster {
         Client::new(Arc::clone(&self.port))
     }
 
-    /// Runs a task on the core of the first gateway, beside its loop: the nearest a caller can be.
-    ///
-    /// The task shares its core with the roles there, so it must not block.
-    pub fn spawn_near<F, Fut>(&self, make: F)
-    where
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + 'static,
-    {
+    /// Lets a caller live on the core of the first gateway, and be called by its loop: the nearest that a
+    /// caller can be. `make` makes it there.
+    pub fn move_in<R: Resident + 'static>(&self, make: impl FnOnce() -> R + Send + 'static) {
         let place = self.routes.role(RoleId::Gateway(GatewayId(0)));
         let core = place.map_or(0, |place| place.core);
-        self.order(core, Order::Spawn(Spawn(Box::new(|| Box::pin(make())))));
+        self.order(core, Order::MoveIn(MoveIn(Box::new(|| Box::new(make())))));
     }
 
     /// Tells how every role stands. The roles of a core that has failed are left out.

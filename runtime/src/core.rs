@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   tick:   mailboxes of other cores ─┐
+//!           residents' turns,         │
 //!           clients' commands ────────┼─▶ inboxes of roles ──▶ roles ──▶ outbox
 //!           due timers ───────────────┘         ▲                          │
 //!                                               │   same core              │
@@ -25,14 +26,15 @@ use std::time::Duration;
 use crossbeam::queue::SegQueue;
 use loggos_net::{MailboxReceiver, MailboxSender};
 use loggos_protocol::{
-    Client, ClientId, Cluster, Due, Envelope, Incarnation, Outbox, Payload, ReplicaId, Role,
+    Client, ClientId, Cluster, Envelope, Incarnation, Outbox, Payload, Position, ReplicaId, Role,
     RoleId, StateMachine, Time, To,
 };
 
-use crate::client::{Answer, Executed, Port};
+use crate::client::{Answer, CallError, Executed, Port};
 use crate::clock::Clock;
 use crate::executor::{Alarm, Bed, yield_now};
 use crate::random::random_u64;
+use crate::resident::{Commands, MoveIn, Tenant};
 use crate::status::{RoleStatus, Standing, Traffic};
 
 /// Messages that wait for a role that is paused; what exceeds them is dropped and sent again by its
@@ -108,21 +110,32 @@ pub(crate) enum Order {
     Restart(RoleId),
     /// Tells how everybody stands.
     Report(std::sync::mpsc::Sender<Vec<RoleStatus>>),
-    /// Runs something beside the loop.
-    Spawn(Spawn),
+    /// Takes a resident in.
+    MoveIn(MoveIn),
 }
 
-/// Makes a task, on the core that shall run it.
-pub(crate) struct Spawn(
-    pub(crate) Box<dyn FnOnce() -> std::pin::Pin<Box<dyn Future<Output = ()>>> + Send>,
-);
+/// Who hears of a command's result.
+#[derive(Debug)]
+enum Recipient {
+    /// Whoever holds the call's future.
+    Call(Answer),
+    /// A resident, which calls the command so.
+    Resident { id: u64, tag: u64 },
+}
 
 /// A core at work.
 pub(crate) struct Core<M> {
     plan: CorePlan,
     factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>,
     seats: Vec<Seat<M>>,
-    client: Client<Answer>,
+    client: Client<Recipient>,
+    /// By id.
+    residents: Vec<Tenant>,
+    residents_count: u64,
+    /// Which of them has the first turn, modulo their number.
+    first_turn: usize,
+    /// What residents submit in this tick.
+    commands: Commands,
     out: Outbox,
     /// Messages that wait for the sync.
     held: Vec<Envelope>,
@@ -189,11 +202,14 @@ impl Routes {
 impl<M: StateMachine> Core<M> {
     pub(crate) fn new(plan: CorePlan, factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>) -> Self {
         let now = plan.clock.now();
-        let back_off = plan.cluster.resend_min / 4;
         let mut core = Self {
-            client: Client::new(ClientId(0), plan.deadline, back_off),
+            client: Client::new(ClientId(0), plan.deadline),
             factory,
             seats: Vec::new(),
+            residents: Vec::new(),
+            residents_count: 0,
+            first_turn: 0,
+            commands: Commands::default(),
             out: Outbox::default(),
             held: Vec::new(),
             next_due: now,
@@ -224,13 +240,16 @@ impl<M: StateMachine> Core<M> {
             }
             yield_now().await;
             if poll_idle.is_some_and(|most| now.since(busy_at) >= most) {
-                let most = self.next_due.since(self.plan.clock.now()).min(SLEEP_MAX);
-                bed.sleep(most, || self.has_work()).await;
+                let now = self.plan.clock.now();
+                let most = self.next_due.since(now).min(SLEEP_MAX);
+                bed.sleep(most, || self.has_work(now)).await;
             }
         }
         // Whoever still waits for an answer is told that we have stopped, as the answers are dropped.
         self.plan.port.close();
-        self.client.stop().for_each(drop);
+        for recipient in self.client.stop() {
+            recipient.hear(&mut self.residents, Err(CallError::Stopped));
+        }
         Ok(())
     }
 
@@ -239,6 +258,7 @@ impl<M: StateMachine> Core<M> {
     fn tick(&mut self, now: Time) -> bool {
         let mut has_worked = self.receive();
         has_worked |= self.take_orders(now);
+        has_worked |= self.take_turns(now);
         has_worked |= self.take_submissions(now);
         if now >= self.next_due {
             has_worked = true;
@@ -247,11 +267,13 @@ impl<M: StateMachine> Core<M> {
         if !has_worked {
             return false;
         }
+        self.submit(now);
         while self.pending > 0 || !self.held.is_empty() {
             self.exchange(now);
             self.sync();
+            self.submit(now); // results have made room
         }
-        self.answer(now);
+        self.answer();
         self.flush();
         self.next_due = self.find_next_due(now);
         true
@@ -269,32 +291,78 @@ impl<M: StateMachine> Core<M> {
         items > 0
     }
 
-    /// Hands the clients' commands to the gateway, which closes a batch after the last of them.
+    /// Gives residents their turns.
+    ///
+    /// Where room is short everybody gets an equal part, callers at the port among them, and another is the
+    /// first to choose: whoever always wants more takes nobody else's.
+    fn take_turns(&mut self, now: Time) -> bool {
+        let room = self.room();
+        let due = self.residents.iter().filter(|tenant| tenant.is_due(now, room)).count();
+        if due == 0 {
+            return false;
+        }
+        let share = (room / (due + usize::from(!self.plan.port.is_empty()))).max(1);
+        let mut commands = std::mem::take(&mut self.commands);
+        let count = self.residents.len();
+        self.first_turn += 1;
+        for offset in 0..count {
+            let place = (self.first_turn + offset) % count;
+            let share = share.min(self.room());
+            let tenant = &mut self.residents[place];
+            if !tenant.is_due(now, share) {
+                continue;
+            }
+            let id = tenant.id;
+            tenant.turn(&mut commands, share, now);
+            for (tag, command) in commands.iter() {
+                let recipient = Recipient::Resident { id, tag };
+                self.client.submit(recipient, Payload::copy(command), now);
+            }
+            commands.clear();
+        }
+        self.commands = commands;
+        self.residents.retain(|tenant| !tenant.has_left);
+        true
+    }
+
+    /// Takes in what callers have submitted at the port.
     fn take_submissions(&mut self, now: Time) -> bool {
-        let Some(index) = self.plan.gateway else { return false };
-        // What the session has no room for waits at the port, and its callers with it (R29).
-        let room = self.plan.cluster.session_window as usize;
-        let room = room.saturating_sub(self.client.under_way());
-        let waiting = self.plan.port.len().min(SUBMISSIONS_A_TICK).min(room);
+        if self.plan.gateway.is_none() {
+            return false;
+        }
+        let waiting = self.plan.port.len().min(SUBMISSIONS_A_TICK).min(self.room());
         if waiting == 0 {
             return false;
         }
-        let started = self.plan.clock.cycles();
         for _ in 0..waiting {
             let Some(submission) = self.plan.port.pop() else { break };
-            // Where the gateway is down the call waits for its deadline, as it would for a dead machine.
-            let command = submission.command.clone();
-            let caller = self.client.submit(submission.answer, submission.command, now);
-            if let Some(Role::Gateway(gateway)) = &mut self.seats[index].role {
-                gateway.submit(caller, command.as_slice(), now, &mut self.out);
-            }
+            self.client.submit(Recipient::Call(submission.answer), submission.command, now);
         }
-        if let Some(Role::Gateway(gateway)) = &mut self.seats[index].role {
-            gateway.flush(now, &mut self.out);
-        }
-        self.seats[index].cycles += self.plan.clock.cycles() - started;
-        self.post(index);
         true
+    }
+
+    /// How many commands more this core takes in: what exceeds the session waits at the port, and its
+    /// callers with it (R29).
+    fn room(&self) -> usize {
+        (self.plan.cluster.session_window as usize).saturating_sub(self.client.under_way())
+    }
+
+    /// Gives the gateway what it has room for; the last batch is closed after it. Where the gateway is
+    /// down or paused, commands wait for their deadline.
+    fn submit(&mut self, now: Time) {
+        let Some(index) = self.plan.gateway.filter(|_| self.client.is_waiting()) else { return };
+        let seat = &mut self.seats[index];
+        let Some(Role::Gateway(gateway)) = &mut seat.role else { return };
+        if seat.paused_until.is_some() {
+            return;
+        }
+        let started = self.plan.clock.cycles();
+        while let Some((caller, command)) = self.client.next(|bytes| gateway.has_room(bytes)) {
+            gateway.submit(caller, command.as_slice(), now, &mut self.out);
+        }
+        gateway.flush(now, &mut self.out);
+        seat.cycles += self.plan.clock.cycles() - started;
+        self.post(index);
     }
 
     /// Fires due timers.
@@ -309,19 +377,9 @@ impl<M: StateMachine> Core<M> {
                 self.post(index);
             }
         }
-        let Some(index) = self.plan.gateway else { return };
-        while let Some(due) = self.client.due(now) {
-            match due {
-                Due::Again(caller, command) => {
-                    if let Some(Role::Gateway(gateway)) = &mut self.seats[index].role {
-                        gateway.submit(caller, command.as_slice(), now, &mut self.out);
-                        gateway.flush(now, &mut self.out);
-                    }
-                }
-                Due::Over(answer, why) => answer.give(Err(why.into())),
-            }
+        while let Some((recipient, why)) = self.client.overdue(now) {
+            recipient.hear(&mut self.residents, Err(why.into()));
         }
-        self.post(index);
     }
 
     /// Lets every role take its inbox, until all are empty.
@@ -392,17 +450,11 @@ impl<M: StateMachine> Core<M> {
     }
 
     /// Hands results to the callers.
-    fn answer(&mut self, now: Time) {
+    fn answer(&mut self) {
         for (caller, reply) in self.out.replies.iter() {
-            let Some(answer) = self.client.on_reply(caller.tag, reply.err(), now) else { continue };
-            answer.give(match reply {
-                Ok((at, reply)) => Ok(Executed {
-                    at,
-                    reply: Payload::inline(reply)
-                        .unwrap_or_else(|| bytes::Bytes::copy_from_slice(reply).into()),
-                }),
-                Err(why) => Err(why.into()),
-            });
+            if let Some(recipient) = self.client.on_reply(caller.tag) {
+                recipient.hear(&mut self.residents, reply.map_err(CallError::from));
+            }
         }
         self.out.replies.clear();
     }
@@ -416,10 +468,11 @@ impl<M: StateMachine> Core<M> {
         }
     }
 
-    fn has_work(&self) -> bool {
-        !self.plan.port.is_empty() && self.plan.gateway.is_some()
+    fn has_work(&self, now: Time) -> bool {
+        !self.plan.port.is_empty() && self.plan.gateway.is_some() && self.room() > 0
             || self.plan.receivers.iter().any(|receiver| !receiver.is_empty())
             || !self.plan.orders.is_empty()
+            || self.residents.iter().any(|tenant| tenant.is_due(now, self.room()))
             || self.plan.senders.iter().any(|(_, sender, _)| sender.is_waiting())
             || self.plan.is_stopping.load(Ordering::Relaxed)
     }
@@ -433,7 +486,8 @@ impl<M: StateMachine> Core<M> {
                 (None, None) => {}
             }
         }
-        next.min(self.client.next_timeout().unwrap_or(next))
+        let residents = self.residents.iter().filter_map(|tenant| tenant.due);
+        residents.chain(self.client.next_timeout()).fold(next, Time::min)
     }
 
     fn take_orders(&mut self, now: Time) -> bool {
@@ -461,7 +515,10 @@ impl<M: StateMachine> Core<M> {
                     }
                 }
                 Order::Report(to) => drop(to.send(self.statuses())), // nobody may wait any more
-                Order::Spawn(Spawn(make)) => crate::executor::spawn_local(make()),
+                Order::MoveIn(MoveIn(make)) => {
+                    self.residents.push(Tenant::new(self.residents_count, make(), now));
+                    self.residents_count += 1;
+                }
             }
         }
         has_worked
@@ -509,8 +566,18 @@ impl<M> Seat<M> {
     }
 }
 
-impl std::fmt::Debug for Spawn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a task")
+impl Recipient {
+    fn hear(self, residents: &mut [Tenant], result: Result<(Position, &[u8]), CallError>) {
+        match self {
+            Self::Call(answer) => {
+                answer.give(result.map(|(at, reply)| Executed { at, reply: Payload::copy(reply) }));
+            }
+            Self::Resident { id, tag } => {
+                // Whoever has moved out hears nothing.
+                if let Ok(place) = residents.binary_search_by_key(&id, |tenant| tenant.id) {
+                    residents[place].on_result(tag, result);
+                }
+            }
+        }
     }
 }

@@ -31,9 +31,6 @@ use rustix::process::{Resource, getrlimit};
 /// Memory that glommio locks for each executor's rings.
 const LOCKED_BYTES_MIN: u64 = 512 * 1024;
 
-/// Below this a timer is not exact enough, and not worth its cost.
-const SLEEP_MIN: Duration = Duration::from_millis(1);
-
 /// Wakes a core, from any thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Alarm(Arc<AlarmState>);
@@ -181,28 +178,4 @@ pub(crate) async fn yield_now() {
         Poll::Pending
     })
     .await;
-}
-
-/// Runs `task` beside the loop of the core that this is called on, as
-/// [`LocalCluster::spawn_near`](crate::LocalCluster::spawn_near) puts one there.
-///
-/// # Panics
-///
-/// If it is called anywhere else.
-pub fn spawn_local(task: impl Future<Output = ()> + 'static) {
-    glommio::spawn_local(task).detach();
-}
-
-/// Lets the other tasks of this core run for as long as `duration`. Exact to within a tick where that is
-/// short: the task then only steps back in line.
-///
-/// # Panics
-///
-/// If it is called anywhere but on a core of a cluster.
-pub async fn sleep(duration: Duration) {
-    if duration < SLEEP_MIN {
-        yield_now().await;
-    } else {
-        Timer::new(duration - SLEEP_MIN / 2).await;
-    }
 }

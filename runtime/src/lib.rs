@@ -13,19 +13,20 @@ mod core;
 #[expect(unsafe_code, reason = "glommio takes ownership of a raw descriptor")]
 mod executor;
 mod random;
+mod resident;
 mod status;
 
 pub use client::{Call, CallError, Client, Executed};
 pub use cluster::{LocalCluster, NoSuchRole, StartError};
 pub use config::{Config, ConfigError, ConfigErrors, Losses, TextPlace, Weakness};
 pub use core::Idle;
-pub use executor::{sleep, spawn_local};
 pub use loggos_kv as kv;
 pub use loggos_protocol::{
     AcceptorId, At, Cluster, GatewayId, Halt, Items, NoRole, Payload, Position, ProposerId,
     ProxyLeaderId, QuorumError, QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings,
     SettingsError, Slot, StateMachine, Time, Watermark,
 };
+pub use resident::{Desk, Next, Resident};
 pub use status::{ReplicaStanding, RoleStatus, Standing, Traffic};
 
 /// The README's example, compiled and run.

@@ -1,8 +1,6 @@
 //! The callers, all on the gateway's core: closed loops of one command each; or, at a given rate, whoever
 //! is free takes the next one that is due.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -10,7 +8,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use loggos::kv::Command;
-use loggos::{CallError, Client, Position, Slot};
+use loggos::{CallError, Desk, Next, Position, Resident, Slot};
 use quanta::Instant;
 
 use super::{Options, was_never_sent};
@@ -86,10 +84,6 @@ impl Load {
     fn stage(&self) -> u8 {
         self.stage.load(Ordering::Relaxed)
     }
-
-    fn callers(&self) -> u64 {
-        u64::from(self.options.clients) * u64::from(self.options.pipeline)
-    }
 }
 
 impl Measured {
@@ -151,56 +145,119 @@ pub(crate) fn key(number: u32) -> [u8; KEY_BYTES] {
     key
 }
 
-/// Runs all callers until the measurement is over, and hands in what they measured.
-pub(crate) async fn run_callers(client: Client, load: Arc<Load>, done: Sender<Measured>) {
-    let measured = Rc::new(RefCell::new(Measured::new(&load.options)));
-    let pace = load.options.rate.map(|rate| Rc::new(Pace::new(rate)));
-    for caller in 0..load.callers() {
-        let (client, load) = (client.clone(), Arc::clone(&load));
-        let (measured, pace, done) = (Rc::clone(&measured), pace.clone(), done.clone());
-        loggos::spawn_local(async move {
-            run_caller(&client, &load, caller, &measured, pace.as_deref()).await;
-            // The last one out hands in; where nobody waits for it any more, so be it.
-            if let Some(measured) = Rc::into_inner(measured) {
-                drop(done.send(measured.into_inner()));
-            }
-        });
+/// All callers of the measurement, as one resident of the gateway's core.
+pub(crate) struct Callers {
+    load: Arc<Load>,
+    /// `None` once it was handed in.
+    measured: Option<Measured>,
+    done: Sender<Measured>,
+    pace: Option<Pace>,
+    /// Each caller's commands, as many as it may have in flight, side by side.
+    operations: Vec<Operation>,
+    /// Those that are not in flight.
+    idle: Vec<u32>,
+    randoms: Vec<Random>,
+    command: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// A command in flight.
+#[derive(Clone, Copy, Debug)]
+struct Operation {
+    started: Instant,
+    key: u32,
+    is_read: bool,
+    /// Whether the measurement had begun when it was sent.
+    counts: bool,
+}
+
+impl Callers {
+    /// Returns callers that have sent nothing; what they measured goes to `done` when all have their last
+    /// answers.
+    pub(crate) fn new(load: Arc<Load>, done: Sender<Measured>) -> Self {
+        let options = &load.options;
+        let count = options.clients * options.pipeline;
+        let started = Instant::now();
+        let operation = Operation { started, key: 0, is_read: false, counts: false };
+        Self {
+            measured: Some(Measured::new(options)),
+            done,
+            pace: options.rate.map(Pace::new),
+            operations: vec![operation; count as usize],
+            idle: (0..count).rev().collect(),
+            randoms: (0..u64::from(options.clients)).map(Random::new).collect(),
+            command: Vec::new(),
+            value: vec![b'v'; options.size as usize],
+            load,
+        }
+    }
+
+    /// Draws what the operation of `place` does next.
+    fn draw(&mut self, place: u32, started: Instant, counts: bool) {
+        let options = &self.load.options;
+        let random = &mut self.randoms[(place / options.pipeline) as usize];
+        let key = u32::try_from(random.next() % u64::from(options.keys)).unwrap_or(0);
+        let is_read = options.is_read(random.next());
+        self.operations[place as usize] = Operation { started, key, is_read, counts };
+        let key = self::key(key);
+        self.command.clear();
+        let encoded = if is_read {
+            Command::Get { key: &key }.encode(&mut self.command)
+        } else {
+            self.value[..8].copy_from_slice(&random.next().to_le_bytes());
+            Command::Put { key: &key, value: &self.value }.encode(&mut self.command)
+        };
+        encoded.expect("the options bound key and value");
     }
 }
 
-async fn run_caller(
-    client: &Client,
-    load: &Load,
-    caller: u64,
-    measured: &RefCell<Measured>,
-    pace: Option<&Pace>,
-) {
-    let mut operation = Operation::new(&load.options, caller);
-    loop {
-        let started = match pace {
-            Some(pace) => pace.next_due(load).await,
-            None => Instant::now(),
-        };
-        let stage = load.stage();
+impl Resident for Callers {
+    fn turn(&mut self, desk: &mut Desk<'_>) -> Next {
+        let stage = self.load.stage();
         if stage == OVER {
-            return;
+            if self.idle.len() < self.operations.len() {
+                return Next::OnResult;
+            }
+            if let Some(measured) = self.measured.take() {
+                drop(self.done.send(measured)); // where nobody waits for it any more, so be it
+            }
+            return Next::Leave;
         }
-        operation.draw(&load.options);
-        let result = client.execute(&operation.command).await;
-        let now = Instant::now();
-        let mut measured = measured.borrow_mut();
+        while let Some(place) = self.idle.last().copied() {
+            let now = Instant::now();
+            let started = self.pace.as_ref().map_or(now, |pace| pace.next_at);
+            if started > now {
+                return Next::After(started - now);
+            }
+            self.draw(place, started, stage == MEASURING);
+            if !desk.execute(place.into(), &self.command) {
+                break;
+            }
+            self.idle.pop();
+            if let Some(pace) = &mut self.pace {
+                pace.next_at += pace.every;
+            }
+        }
+        Next::OnResult
+    }
+
+    fn on_result(&mut self, tag: u64, result: Result<(Position, &[u8]), CallError>) {
+        let place = u32::try_from(tag).expect("the name of a place");
+        self.idle.push(place);
+        let operation = self.operations[place as usize];
+        let Some(measured) = &mut self.measured else { return };
         match result {
-            Ok(executed) => {
-                load.answered.fetch_add(1, Ordering::Relaxed);
-                if stage == MEASURING && load.stage() == MEASURING {
-                    measured.count(now.saturating_duration_since(started), now);
+            Ok((at, _)) => {
+                self.load.answered.fetch_add(1, Ordering::Relaxed);
+                if operation.counts && self.load.stage() == MEASURING {
+                    let now = Instant::now();
+                    measured.count(now.saturating_duration_since(operation.started), now);
                 }
                 if !operation.is_read {
                     let written = &mut measured.written[operation.key as usize];
-                    *written = (*written).max(pack(executed.at));
+                    *written = (*written).max(pack(at));
                 }
             }
-            Err(CallError::Stopped) => return,
             Err(error) => {
                 measured.errors += 1;
                 measured.unknown += u64::from(!operation.is_read && !was_never_sent(error));
@@ -209,63 +266,17 @@ async fn run_caller(
     }
 }
 
-/// When operations are due, at a given rate: they are handed out in order, each once.
+/// When operations are due, at a given rate: they are handed out in order, each once. The wait of one that
+/// found no caller free counts, as it would for whoever sent it.
 #[derive(Debug)]
 struct Pace {
     every: Duration,
-    next_at: Cell<Instant>,
+    next_at: Instant,
 }
 
 impl Pace {
     fn new(rate: u32) -> Self {
-        Self { every: Duration::from_secs(1) / rate, next_at: Cell::new(Instant::now()) }
-    }
-
-    /// Waits for the next operation that nobody has taken, and returns when it was due: the wait of one
-    /// that found no caller free counts, as it would for whoever sent it.
-    async fn next_due(&self, load: &Load) -> Instant {
-        let due = self.next_at.get();
-        self.next_at.set(due + self.every);
-        loop {
-            let now = Instant::now();
-            if now >= due || load.stage() == OVER {
-                return due;
-            }
-            loggos::sleep(due - now).await;
-        }
-    }
-}
-
-/// What one caller does next.
-#[derive(Debug)]
-struct Operation {
-    random: Random,
-    command: Vec<u8>,
-    value: Vec<u8>,
-    key: u32,
-    is_read: bool,
-}
-
-impl Operation {
-    fn new(options: &Options, caller: u64) -> Self {
-        let seed = (caller + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let value = vec![b'v'; options.size as usize];
-        let random = Random(0x9E37_79B9_7F4A_7C15 ^ seed);
-        Self { random, command: Vec::new(), value, key: 0, is_read: false }
-    }
-
-    fn draw(&mut self, options: &Options) {
-        self.key = u32::try_from(self.random.next() % u64::from(options.keys)).unwrap_or(0);
-        self.is_read = options.is_read(self.random.next());
-        let key = key(self.key);
-        self.command.clear();
-        let encoded = if self.is_read {
-            Command::Get { key: &key }.encode(&mut self.command)
-        } else {
-            self.value[..8].copy_from_slice(&self.random.next().to_le_bytes());
-            Command::Put { key: &key, value: &self.value }.encode(&mut self.command)
-        };
-        encoded.expect("the options bound key and value");
+        Self { every: Duration::from_secs(1) / rate, next_at: Instant::now() }
     }
 }
 
@@ -274,6 +285,11 @@ impl Operation {
 struct Random(u64);
 
 impl Random {
+    fn new(caller: u64) -> Self {
+        let seed = (caller + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        Self(0x9E37_79B9_7F4A_7C15 ^ seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
