@@ -50,6 +50,7 @@ fn p2as(c: &mut Criterion) {
             attempt: 0,
             answerer: ReplicaId(0),
             commands_count: commands,
+            checksum: block.checksum(),
             block,
         };
         let value = Value { stamp: Time(1), content: Content::Batch(batch.into()) };

@@ -2,8 +2,15 @@
 //!
 //! One [`mailbox`] for each ordered pair of cores, one message in it a tick.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod mailbox;
+mod outgoing;
+mod ring;
+pub mod wire;
 
 pub use mailbox::{MailboxReceiver, MailboxSender, mailbox};
+pub use outgoing::Outgoing;
+pub use ring::{
+    CONNECT_MAX, CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingOptions,
+};

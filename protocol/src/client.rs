@@ -113,6 +113,16 @@ impl<T> Client<T> {
         None
     }
 
+    /// Ends all calls whose command was sent on, and so may be executed: the gateway has gone. Returns whom to
+    /// tell. What was not sent on stays in the queue, for another gateway.
+    pub fn lose_sent(&mut self) -> Vec<T> {
+        let is_sent = |place: &Place<T>| place.call.as_ref().is_some_and(|call| call.is_sent);
+        let lost = (0_u64..).zip(&self.calls).filter(|(_, place)| is_sent(place));
+        let lost = lost.map(|(index, place)| u64::from(place.generation) << 32 | index);
+        let lost: Vec<u64> = lost.collect();
+        lost.into_iter().filter_map(|tag| self.finish(tag)).map(|call| call.caller).collect()
+    }
+
     /// When a call may be overdue next.
     #[must_use]
     pub fn next_timeout(&mut self) -> Option<Time> {
@@ -234,6 +244,18 @@ mod tests {
         assert_eq!(client.overdue(Time(100)), None);
         let left = sent(&mut client);
         assert!(client.next(|_| true).is_none(), "the other was told that it was never sent");
+        assert_eq!(client.on_reply(left), Some("waits"));
+    }
+
+    #[test]
+    fn with_its_gateway_a_call_is_lost_if_it_was_sent_on_and_else_waits_for_another() {
+        let mut client = client();
+        client.submit("sent", command(), Time(0));
+        client.submit("waits", command(), Time(0));
+        let lost = sent(&mut client);
+        assert_eq!(client.lose_sent(), ["sent"]);
+        assert_eq!((client.on_reply(lost), client.under_way()), (None, 1));
+        let left = sent(&mut client);
         assert_eq!(client.on_reply(left), Some("waits"));
     }
 

@@ -63,6 +63,12 @@ impl Table {
     pub fn cluster_digest(&self) -> u64 {
         self.cluster_digest
     }
+
+    /// The acceptors' directories, in the order of their ids.
+    #[must_use]
+    pub fn acceptors(&self) -> &[DirectoryId] {
+        &self.acceptors
+    }
 }
 
 /// What a role knows of its cluster: nothing, or a table for good.

@@ -420,6 +420,7 @@ impl Gateway {
             attempt: 0,
             answerer: self.next_answerer(number),
             commands_count: count,
+            checksum: block.checksum(),
             block,
         });
         self.propose(&batch, out);

@@ -50,6 +50,7 @@ pub use block::{
     RunAnswers, Runs,
 };
 pub use client::Client;
+pub use digest::Digest;
 pub use formation::{Former, Membership, Table};
 pub use gateway::{Gateway, GatewayCounters};
 pub use ids::{

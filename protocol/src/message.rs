@@ -175,6 +175,9 @@ pub struct Batch {
     pub commands_count: u32,
     /// The commands: see [`Runs`](crate::Runs).
     pub block: Payload,
+    /// The block's checksum, made once by its gateway and carried along: who logs or executes a block that
+    /// came over a wire checks it against this.
+    pub checksum: u32,
 }
 
 /// An acceptor's vote: the value, and the ballot it was voted for in.
@@ -583,6 +586,32 @@ impl Value {
 }
 
 impl To {
+    /// Whether elections need it to arrive where all else is stuck: it has room reserved in every queue.
+    ///
+    /// source: R29, "heartbeats, nacks, P1a and P1b have reserved room"
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        match self {
+            Self::Gateway(_, message) => matches!(message, ToGateway::Heartbeat(_)),
+            Self::Proposer(_, message) => matches!(
+                message,
+                ToProposer::Heartbeat(_)
+                    | ToProposer::HeartbeatAck(_)
+                    | ToProposer::PreVoteAck(_)
+                    | ToProposer::P1b(_)
+                    | ToProposer::Nack(_)
+            ),
+            Self::ProxyLeader(_, message) => {
+                matches!(message, ToProxyLeader::Heartbeat(_) | ToProxyLeader::Nack(_))
+            }
+            Self::Acceptor(_, message) => matches!(
+                message,
+                ToAcceptor::Heartbeat(_) | ToAcceptor::PreVote(_) | ToAcceptor::P1a(_)
+            ),
+            Self::Replica(_, message) => matches!(message, ToReplica::Heartbeat(_)),
+        }
+    }
+
     /// Whether this may pass between roles that do not both know the formation yet (R4): what sets it
     /// up, and the heartbeats that spread it.
     #[must_use]

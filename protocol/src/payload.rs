@@ -67,6 +67,21 @@ impl Payload {
         }
     }
 
+    /// The bytes by reference, unless they are short enough to lie inside.
+    #[must_use]
+    pub fn shared(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Repr::Inline { .. } => None,
+            Repr::Shared(bytes) => Some(bytes),
+        }
+    }
+
+    /// The CRC32C of the bytes.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        crc_fast::crc32_iscsi(self.as_slice())
+    }
+
     /// How many bytes there are.
     #[must_use]
     pub fn len(&self) -> usize {

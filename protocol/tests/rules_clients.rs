@@ -50,7 +50,7 @@ impl Log {
     }
 
     fn execute(&mut self, block: Payload) -> String {
-        let batch = Batch { block, ..batch(self.next.0) };
+        let batch = Batch { checksum: block.checksum(), block, ..batch(self.next.0) };
         let value = Value { stamp: START, content: Content::Batch(batch.into()) };
         let chosen = Chosen { slot: self.next, ballot: B1, value };
         self.next = self.next.next();

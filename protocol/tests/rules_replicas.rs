@@ -29,7 +29,7 @@ fn chosen(slot: u64) -> Chosen {
 }
 
 fn held(block: Payload, number: u64) -> Value {
-    let batch = Batch { block, ..harness::batch(number) };
+    let batch = Batch { checksum: block.checksum(), block, ..harness::batch(number) };
     Value { stamp: Time(number), content: Content::Batch(batch.into()) }
 }
 

@@ -108,7 +108,8 @@ pub(crate) fn batch_id(number: u64) -> BatchId {
 pub(crate) fn batch(number: u64) -> Batch {
     let block = Payload::inline(&number.to_le_bytes()).expect("eight bytes are short");
     let (answerer, attempt) = (ReplicaId(0), 0);
-    Batch { id: batch_id(number), attempt, answerer, commands_count: 1, block }
+    let checksum = block.checksum();
+    Batch { id: batch_id(number), attempt, answerer, commands_count: 1, block, checksum }
 }
 
 /// A value that no other number has.

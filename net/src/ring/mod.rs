@@ -1,0 +1,590 @@
+//! All sockets of a core on one `io_uring`: accepted, connected, received and sent without a system call each.
+//!
+//! ```text
+//!   of a tick                the ring                                  the kernel
+//!   poll      ◀── events ─── takes completions
+//!   receive   ─────────────▶ queues a receive of this connection
+//!   outgoing  ── frames ───▶ gathers what this connection sends next
+//!   flush     ─────────────▶ queues one send a connection; one enter ─▶ all that is queued
+//!   arm, then sleep          completions signal the eventfd    ◀─────── from here on
+//!   disarm                   they no longer do
+//! ```
+//!
+//! A socket operation costs about as much for a byte as for 8 KiB, and a system call comes on top: so whatever
+//! a tick has for a connection leaves with one send, and everything queued with one `enter`. What was only
+//! sent in part goes on before anything newer.
+//!
+//! Nothing is received unless it was asked for. Whoever has handled what came asks for more, or stops
+//! reading, or gives the socket to another core; nothing is under way that would have to be undone.
+//!
+//! # Memory
+//!
+//! Each connection receives into a buffer of [`RingOptions::receive_bytes`] and hands out counted pieces of
+//! it. Once nobody holds a piece any more it is used again from its start; while somebody does, it is filled
+//! up to seven eighths, and then left to the holders and replaced. So a connection has one buffer, plus those
+//! of which pieces are held: a piece that is kept keeps up to `receive_bytes` alive. Whoever keeps something
+//! small for long copies it.
+//!
+//! A send keeps its bytes and payloads until the kernel has taken the last of them; how much waits behind it
+//! is up to who appends.
+
+mod connection;
+mod gather;
+#[expect(unsafe_code, reason = "the kernel works on memory that is lent to it")]
+mod operations;
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use io_uring::types::Timespec;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, sockopt};
+
+use self::connection::{Connecting, Connection, Seat};
+use self::gather::Gather;
+use self::operations::{Operation, Operations, Timer};
+use crate::Outgoing;
+
+/// How long connecting may take.
+pub const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// How long a listener waits when there is no descriptor or memory for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// What a ring is made with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RingOptions {
+    /// Operations that one system call submits; more take more calls. 1 to 32,768.
+    pub entries: u32,
+    /// The size of a receive buffer, and so the most that one receive brings. Working sets of more than some
+    /// 64 KiB a connection fall out of the cache.
+    pub receive_bytes: usize,
+    /// Whether the core polls: the kernel then does its part of an operation only while we are in a system
+    /// call, rather than interrupt us. It sleeps all the same. Needs Linux 6.1.
+    pub is_polled: bool,
+}
+
+/// Names a connection of one ring. A closed connection's name is never used again.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ConnectionId {
+    index: u32,
+    generation: u32,
+}
+
+/// What has happened.
+///
+/// Of a connection that was closed or released since, events can still come out of the same
+/// [`poll`](Ring::poll): its name is dead by then, and everything done with it is ignored.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RingEvent {
+    /// A listener has a new connection, from there. It is not received from yet.
+    Accepted(ConnectionId, SocketAddr),
+    /// A connection has come about. It is not received from yet.
+    Connected(ConnectionId),
+    /// Bytes have come, at least one. Nothing more is received until that is asked for.
+    Received(ConnectionId, Bytes),
+    /// All of a flush is on its way: so many bytes.
+    Sent(ConnectionId, usize),
+    /// A connection has ended or has not come about; its name is dead. What was not sent yet is lost, as it
+    /// would be had it been sent. Not told of what [`close`](Ring::close) closes.
+    Closed(ConnectionId, CloseReason),
+}
+
+/// Why a connection has ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CloseReason {
+    /// The peer sends no more. That it might still read is not made use of.
+    PeerClosed,
+    /// It broke.
+    Failed(io::ErrorKind),
+    /// It did not come about, within [`CONNECT_MAX`] if the kind is [`TimedOut`](io::ErrorKind::TimedOut).
+    ConnectFailed(io::ErrorKind),
+}
+
+/// What a ring has done so far. None of it ever goes down.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct RingCounters {
+    /// Sends, one a connection and flush; partial ones go on uncounted.
+    pub sends: u64,
+    /// Bytes that were sent.
+    pub sent_bytes: u64,
+    /// Receives that brought something.
+    pub receives: u64,
+    /// Bytes that were received.
+    pub received_bytes: u64,
+    /// System calls that entered the ring.
+    pub enters: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections that came about at our wish.
+    pub connected: u64,
+    /// Connections closed, by whomever.
+    pub closed: u64,
+    /// Receive buffers allocated.
+    pub receive_buffers: u64,
+}
+
+/// The sockets of a core. It stays on the thread that made it: the kernel takes a polled ring's submissions
+/// from no other.
+pub struct Ring {
+    /// Dropped before the sockets that it is at.
+    operations: Operations,
+    seats: Vec<Seat>,
+    vacant: Vec<u32>,
+    listeners: Vec<OwnedFd>,
+    /// Connections that the next flush looks at, each once.
+    dirty: Vec<ConnectionId>,
+    receive_bytes: usize,
+    has_eventfd: bool,
+    is_armed: bool,
+    counters: RingCounters,
+}
+
+impl Default for RingOptions {
+    fn default() -> Self {
+        Self { entries: 256, receive_bytes: 64 * 1024, is_polled: true }
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connections = self.seats.len() - self.vacant.len();
+        f.debug_struct("Ring")
+            .field("connections", &connections)
+            .field("listeners", &self.listeners.len())
+            .field("counters", &self.counters())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    /// Makes a ring for this thread.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has none for us: the text says what to set.
+    pub fn new(options: &RingOptions) -> io::Result<Self> {
+        assert!(options.receive_bytes > 0, "a receive buffer that holds nothing");
+        let operations = Operations::new(options).map_err(|error| refusal(&error, options))?;
+        Ok(Self {
+            operations,
+            seats: Vec::new(),
+            vacant: Vec::new(),
+            listeners: Vec::new(),
+            dirty: Vec::new(),
+            receive_bytes: options.receive_bytes,
+            has_eventfd: false,
+            is_armed: false,
+            counters: RingCounters::default(),
+        })
+    }
+
+    /// Listens at `address`, for as long as there is this ring, and returns the address that it got: port 0
+    /// is any that is free. Without a descriptor or memory for another connection it accepts more after a
+    /// pause.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be bound.
+    pub fn listen(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = new_socket(address)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
+        self.listeners.push(socket);
+        self.accept(self.listeners.len() - 1);
+        Ok(bound)
+    }
+
+    /// Connects to `address`. What comes of it is told by [`RingEvent::Connected`] or [`RingEvent::Closed`];
+    /// what is appended to its [`Outgoing`] until then is sent after it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no socket for it.
+    pub fn connect(&mut self, address: SocketAddr) -> io::Result<ConnectionId> {
+        let socket = new_socket(address)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        let id = self.seat(socket);
+        let connection = live(&mut self.seats, id).expect("it was just seated");
+        let to = Operation::Connect(id, Box::new(SocketAddrAny::from(address)));
+        let connect = self.operations.start(to, Some(connection.socket.as_fd()));
+        let timeout = Operation::Wait(Timer::Connect(id), Box::new(Timespec::from(CONNECT_MAX)));
+        let timeout = self.operations.start(timeout, None);
+        connection.connecting = Some(Connecting { connect, timeout });
+        Ok(id)
+    }
+
+    /// Takes a connected socket over, from another core's ring or from anywhere.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a TCP socket.
+    pub fn adopt(&mut self, socket: OwnedFd) -> io::Result<ConnectionId> {
+        // The kernel waits for us; of a non-blocking socket it would only tell us to come again.
+        rustix::io::ioctl_fionbio(&socket, false)?;
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        Ok(self.seat(socket))
+    }
+
+    /// Gives a connection's socket away, to be adopted by another ring, if nothing is under way on it: it is
+    /// connected, no receive is armed and nothing sent or to be sent. Its name is dead then. Else returns
+    /// `None` and changes nothing.
+    pub fn release(&mut self, id: ConnectionId) -> Option<OwnedFd> {
+        let connection = live(&mut self.seats, id)?;
+        if connection.in_flight().next().is_some() || !connection.outgoing.is_empty() {
+            return None;
+        }
+        self.unseat(id).map(|connection| connection.socket)
+    }
+
+    /// Receives from a connection, once. Nothing changes if it does so already.
+    pub fn receive(&mut self, id: ConnectionId) {
+        let Some(connection) = live(&mut self.seats, id) else { return };
+        assert!(connection.connecting.is_none(), "a receive before there is a connection");
+        if connection.receive.is_some() {
+            return;
+        }
+        let mut buffer = mem::take(&mut connection.buffer);
+        if connection::make_room(&mut buffer, self.receive_bytes) {
+            self.counters.receive_buffers += 1;
+        }
+        connection.start_receive(id, buffer, &mut self.operations);
+    }
+
+    /// Where to append what a connection sends with the next flush, or with the one after the send that is
+    /// under way. `None` if its name is dead.
+    pub fn outgoing(&mut self, id: ConnectionId) -> Option<&mut Outgoing> {
+        let connection = live(&mut self.seats, id)?;
+        connection.soil(id, &mut self.dirty);
+        Some(&mut connection.outgoing)
+    }
+
+    /// Starts a send for each connection that has something and is not sending, and submits all that is
+    /// queued with one system call.
+    pub fn flush(&mut self) {
+        let mut dirty = mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            let Some(connection) = live(&mut self.seats, id) else { continue };
+            connection.is_dirty = false;
+            if connection.outgoing.is_empty() || connection.connecting.is_some() {
+                continue; // once connected, or appended to, it is dirty again
+            }
+            let Some(mut gather) = connection.gather.take() else { continue };
+            gather.load(&mut connection.outgoing);
+            self.counters.sends += 1;
+            connection.start_send(id, gather, &mut self.operations);
+        }
+        self.dirty = dirty;
+        // What failed stays queued: the next poll tries again, and tells.
+        drop(self.operations.submit());
+    }
+
+    /// Appends what has happened to `events`, in order for each connection. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel takes nothing more from us; what had happened before is told all the same.
+    pub fn poll(&mut self, events: &mut Vec<RingEvent>) -> io::Result<()> {
+        let mut submitted = self.operations.submit();
+        loop {
+            let mut taken = 0;
+            while let Some((operation, result)) = self.operations.next() {
+                self.on_completion(operation, result, events);
+                taken += 1;
+            }
+            // Taking them has made room for those that the queue had no room for.
+            if taken == 0 || submitted.is_err() || !self.operations.is_held_back() {
+                return submitted;
+            }
+            submitted = self.operations.submit();
+        }
+    }
+
+    /// Closes a connection: what is under way is cancelled, what was not sent is lost, its name is dead. The
+    /// peer hears of it once the kernel has let go, after the next flush or poll.
+    pub fn close(&mut self, id: ConnectionId) {
+        let Some(connection) = live(&mut self.seats, id) else { return };
+        connection.is_closing = true;
+        let timeout = connection.connecting.map(|connecting| connecting.timeout);
+        for other in connection.in_flight().chain(timeout) {
+            self.operations.start(Operation::Cancel(other), None);
+        }
+        self.counters.closed += 1;
+        self.settle(id);
+    }
+
+    /// Names the eventfd that wakes this core. It is not signalled until the ring is armed.
+    ///
+    /// # Errors
+    ///
+    /// If it is no eventfd.
+    pub fn set_eventfd(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+        self.operations.register_eventfd(eventfd)?;
+        (self.has_eventfd, self.is_armed) = (true, false);
+        Ok(())
+    }
+
+    /// Submits what is queued and has whatever completes from here on signal the eventfd. Returns whether
+    /// something is there already: then it is not armed, and who calls must poll rather than sleep.
+    pub fn arm(&mut self) -> bool {
+        assert!(self.has_eventfd, "nothing would wake this core");
+        // Looked at first, as signals that nobody waits for cost the executor a wake-up.
+        if self.operations.submit().is_err() || self.operations.has_work() {
+            return true;
+        }
+        self.operations.set_signals(true);
+        self.is_armed = true;
+        // Between the look and the signals something may have come that is never signalled.
+        if self.operations.run_tasks().is_err() || self.operations.has_work() {
+            self.disarm();
+            return true;
+        }
+        false
+    }
+
+    /// Has nothing signal the eventfd any more: this core is awake.
+    pub fn disarm(&mut self) {
+        if mem::take(&mut self.is_armed) {
+            self.operations.set_signals(false);
+        }
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn counters(&self) -> RingCounters {
+        RingCounters { enters: self.operations.enters(), ..self.counters }
+    }
+
+    fn on_completion(
+        &mut self,
+        operation: Operation,
+        result: Result<usize, Errno>,
+        events: &mut Vec<RingEvent>,
+    ) {
+        match operation {
+            Operation::Accept(listener, socket) => {
+                self.on_accept(listener, socket, result.err(), events);
+            }
+            Operation::Connect(id, _) => self.on_connect(id, result.err(), events),
+            Operation::Receive(id, buffer) => self.on_receive(id, buffer, result, events),
+            Operation::Send(id, gather) => self.on_send(id, gather, result, events),
+            Operation::Wait(Timer::Accept(listener), _) => self.accept(listener),
+            Operation::Wait(Timer::Connect(id), _) => {
+                // Also if the wait itself failed: better no connection than one that is waited for for ever.
+                let connection = live(&mut self.seats, id);
+                if let Some(connecting) = connection.and_then(|it| it.connecting) {
+                    self.operations.start(Operation::Cancel(connecting.connect), None);
+                }
+            }
+            Operation::Cancel(_) => {} // what was cancelled tells
+        }
+    }
+
+    fn on_accept(
+        &mut self,
+        listener: usize,
+        socket: Option<OwnedFd>,
+        error: Option<Errno>,
+        events: &mut Vec<RingEvent>,
+    ) {
+        match error {
+            None | Some(Errno::INTR | Errno::CONNABORTED) => self.accept(listener),
+            // No descriptor, no memory, or whatever else: it may be better in a while.
+            Some(_) => {
+                let pause = Box::new(Timespec::from(ACCEPT_PAUSE));
+                self.operations.start(Operation::Wait(Timer::Accept(listener), pause), None);
+            }
+        }
+        let Some(socket) = socket else { return };
+        // A peer that has broken off by now has no address.
+        let Ok(Some(peer)) = rustix::net::getpeername(&socket) else { return };
+        let Ok(peer) = SocketAddr::try_from(peer) else { return };
+        if sockopt::set_tcp_nodelay(&socket, true).is_ok() {
+            self.counters.accepted += 1;
+            events.push(RingEvent::Accepted(self.seat(socket), peer));
+        }
+    }
+
+    fn on_connect(&mut self, id: ConnectionId, error: Option<Errno>, events: &mut Vec<RingEvent>) {
+        let connection = seated(&mut self.seats, id);
+        let connecting = connection.connecting.take().expect("connected but once");
+        if connection.is_closing {
+            return self.settle(id);
+        }
+        match error {
+            None => {
+                self.operations.start(Operation::Cancel(connecting.timeout), None);
+                connection.soil(id, &mut self.dirty);
+                self.counters.connected += 1;
+                events.push(RingEvent::Connected(id));
+            }
+            Some(error) => {
+                let kind = match error {
+                    // Nobody else cancels a connection that is not closing.
+                    Errno::CANCELED => io::ErrorKind::TimedOut,
+                    other => {
+                        self.operations.start(Operation::Cancel(connecting.timeout), None);
+                        other.kind()
+                    }
+                };
+                self.fail(id, CloseReason::ConnectFailed(kind), events);
+            }
+        }
+    }
+
+    fn on_receive(
+        &mut self,
+        id: ConnectionId,
+        mut buffer: BytesMut,
+        result: Result<usize, Errno>,
+        events: &mut Vec<RingEvent>,
+    ) {
+        let connection = seated(&mut self.seats, id);
+        let is_closing = connection.is_closing;
+        if !is_closing && matches!(result, Err(Errno::INTR | Errno::AGAIN)) {
+            return connection.start_receive(id, buffer, &mut self.operations);
+        }
+        let received = connection::take_received(&mut buffer);
+        (connection.receive, connection.buffer) = (None, buffer);
+        match result {
+            _ if is_closing => self.settle(id),
+            Ok(0) => self.fail(id, CloseReason::PeerClosed, events),
+            Ok(bytes) => {
+                self.counters.receives += 1;
+                self.counters.received_bytes += bytes as u64;
+                events.push(RingEvent::Received(id, received));
+            }
+            Err(error) => self.fail(id, CloseReason::Failed(error.kind()), events),
+        }
+    }
+
+    fn on_send(
+        &mut self,
+        id: ConnectionId,
+        mut gather: Box<Gather>,
+        result: Result<usize, Errno>,
+        events: &mut Vec<RingEvent>,
+    ) {
+        let connection = seated(&mut self.seats, id);
+        let sent = match result {
+            Err(Errno::INTR | Errno::AGAIN) => Ok(0),
+            // Bytes were asked for, so this is no answer; it would come for ever.
+            Ok(0) => Err(io::ErrorKind::WriteZero),
+            other => other.map_err(|error| error.kind()),
+        };
+        self.counters.sent_bytes += sent.unwrap_or(0) as u64;
+        let whole = sent.ok().and_then(|bytes| gather.advance(bytes));
+        if whole.is_none() && sent.is_ok() && !connection.is_closing {
+            return connection.start_send(id, gather, &mut self.operations);
+        }
+        (connection.send, connection.gather) = (None, Some(gather));
+        if connection.is_closing {
+            return self.settle(id);
+        }
+        match (sent, whole) {
+            (Err(kind), _) => self.fail(id, CloseReason::Failed(kind), events),
+            (Ok(_), whole) => {
+                if !connection.outgoing.is_empty() {
+                    connection.soil(id, &mut self.dirty);
+                }
+                events.extend(whole.map(|bytes| RingEvent::Sent(id, bytes)));
+            }
+        }
+    }
+
+    fn fail(&mut self, id: ConnectionId, reason: CloseReason, events: &mut Vec<RingEvent>) {
+        self.close(id);
+        events.push(RingEvent::Closed(id, reason));
+    }
+
+    fn accept(&mut self, listener: usize) {
+        let socket = self.listeners[listener].as_fd();
+        self.operations.start(Operation::Accept(listener, None), Some(socket));
+    }
+
+    fn seat(&mut self, socket: OwnedFd) -> ConnectionId {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.seats.push(Seat::default());
+            u32::try_from(self.seats.len() - 1).expect("fewer connections than descriptors")
+        });
+        let seat = &mut self.seats[index as usize];
+        seat.connection = Some(Connection::new(socket));
+        ConnectionId { index, generation: seat.generation }
+    }
+
+    /// Lets go of a closing connection once nothing of it is in flight: its socket is closed with it.
+    fn settle(&mut self, id: ConnectionId) {
+        let connection = seated(&mut self.seats, id);
+        if connection.is_closing && connection.in_flight().next().is_none() {
+            drop(self.unseat(id));
+        }
+    }
+
+    fn unseat(&mut self, id: ConnectionId) -> Option<Connection> {
+        let seat = &mut self.seats[id.index as usize];
+        // A seat that has no name left is not used again.
+        if let Some(next) = seat.generation.checked_add(1) {
+            seat.generation = next;
+            self.vacant.push(id.index);
+        }
+        seat.connection.take()
+    }
+}
+
+/// The connection of that name, unless the name is dead.
+fn live(seats: &mut [Seat], id: ConnectionId) -> Option<&mut Connection> {
+    let seat = seats.get_mut(id.index as usize).filter(|seat| seat.generation == id.generation)?;
+    seat.connection.as_mut().filter(|connection| !connection.is_closing)
+}
+
+/// The connection of that name, which is there while anything of it is in flight.
+fn seated(seats: &mut [Seat], id: ConnectionId) -> &mut Connection {
+    let seat = &mut seats[id.index as usize];
+    assert_eq!(seat.generation, id.generation, "a connection left while the kernel was at it");
+    seat.connection.as_mut().expect("a seat stays taken while anything is in flight")
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    // Blocking: the kernel waits for us.
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    Ok(socket)
+}
+
+/// Says what to set so that there can be a ring.
+fn refusal(error: &io::Error, options: &RingOptions) -> io::Error {
+    let advice = match Errno::from_io_error(error) {
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "io_uring is switched off here: set /proc/sys/kernel/io_uring_disabled to 0, and see that no \
+             container profile (seccomp) forbids io_uring_setup"
+        }
+        Some(Errno::NOSYS) => {
+            "there is no io_uring: it needs Linux 5.11 or newer, and a container profile (seccomp) that \
+             allows io_uring_setup"
+        }
+        Some(Errno::NOMEM) => {
+            "there is not enough lockable memory: raise it with `ulimit -l`, or LimitMEMLOCK= of a systemd \
+             unit"
+        }
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "there is no file descriptor left: raise the limit with `ulimit -n`, or LimitNOFILE= of a \
+             systemd unit"
+        }
+        Some(Errno::INVAL) if options.is_polled => {
+            "entries are 1 to 32768, and a ring that is polled needs Linux 6.1 or newer: let the core park"
+        }
+        _ => "entries are 1 to 32768, and Linux is 5.11 or newer",
+    };
+    io::Error::new(error.kind(), format!("cannot make an io_uring: {error}: {advice}"))
+}

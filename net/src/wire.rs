@@ -1,0 +1,121 @@
+//! Messages as bytes: frames with a fixed head, an rkyv header and raw payloads.
+//!
+//! ```text
+//!   Envelope ──encode──▶ Outgoing ═══ socket ═══▶ Bytes ──FrameReader──▶ Frame ──decode──▶ Message
+//!                            │                      ▲ │                                       │
+//!                            └── payloads by ref ───┘ └────────── payloads by reference ──────┘
+//! ```
+//!
+//! Every byte is described in `docs/WIRE.md`. Nothing here does I/O, and nothing that arrives makes it panic:
+//! what is not as it should be is a [`WireError`], after which the connection is of no more use.
+//!
+//! What is checked where. Head and header of every frame: their checksum, then that every field is one, that
+//! what is absent is zero, and that the lengths add up. Blocks of batches: only where they are logged or
+//! executed, that is in messages to acceptors and replicas; proposers and proxy leaders pass them on with the
+//! checksum that their gateway made. Outcomes, commands, replies and status: against a checksum that their
+//! sender made.
+
+mod bodies;
+mod client;
+mod decode;
+mod encode;
+mod error;
+mod handshake;
+mod head;
+mod headers;
+mod kind;
+mod layout;
+mod pool;
+mod reader;
+mod values;
+
+use loggos_protocol::{Envelope, Failure, Payload, Position};
+
+pub use client::{encode_command, encode_result, encode_status, encode_status_request};
+pub use decode::Frame;
+pub use error::WireError;
+pub use handshake::{
+    CLUSTER_NAME_BYTES_MAX, Hello, Purpose, REFUSAL_TEXT_BYTES_MAX, Reason, Refusal, Welcome,
+    encode_hello, encode_refusal, encode_welcome,
+};
+pub use head::{HEAD_BYTES, WIRE_VERSION};
+pub use kind::{Kind, encode};
+pub use pool::BatchPool;
+pub use reader::FrameReader;
+
+/// What a frame says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Message {
+    /// A message between roles.
+    Envelope(Envelope),
+    /// Somebody has connected.
+    Hello(Hello),
+    /// The connection is accepted.
+    Welcome(Welcome),
+    /// It is not.
+    Refusal(Refusal),
+    /// A client's command.
+    Command {
+        /// What the client calls it.
+        number: u64,
+        /// The command.
+        command: Payload,
+    },
+    /// What became of a client's command.
+    Result {
+        /// What the client calls it.
+        number: u64,
+        /// Where it was executed and its reply, or why there is none.
+        result: Result<(Position, Payload), Failure>,
+    },
+    /// Somebody asks for the node's status.
+    StatusRequest,
+    /// The node's status.
+    Status(Payload),
+}
+
+/// A digest of how all headers are laid out, by the names and sizes of their fields, and of the numbers of
+/// the kinds. Two builds with different digests do not understand each other, whatever version they claim.
+#[must_use]
+pub fn wire_digest() -> u64 {
+    const DIGEST: u64 = digest();
+    DIGEST
+}
+
+/// FNV-1a, as all digests of Loggos.
+const fn digest() -> u64 {
+    let mut digest = 0xCBF2_9CE4_8422_2325;
+    let mut at = 0;
+    while at < headers::LAYOUTS.len() {
+        let layout = headers::LAYOUTS[at];
+        digest = digest_text(digest, layout.name);
+        let mut field = 0;
+        while field < layout.fields.len() {
+            let (name, size) = layout.fields[field];
+            digest = digest_bytes(digest_text(digest, name), &(size as u64).to_le_bytes());
+            field += 1;
+        }
+        at += 1;
+    }
+    let mut at = 0;
+    while at < Kind::ALL.len() {
+        let kind = Kind::ALL[at];
+        digest = digest_bytes(digest_text(digest, kind.name()), &[kind.number()]);
+        at += 1;
+    }
+    digest
+}
+
+/// Adds a text, and its length so that two do not run together.
+const fn digest_text(digest: u64, text: &str) -> u64 {
+    digest_bytes(digest_bytes(digest, text.as_bytes()), &(text.len() as u64).to_le_bytes())
+}
+
+const fn digest_bytes(mut digest: u64, bytes: &[u8]) -> u64 {
+    let mut at = 0;
+    while at < bytes.len() {
+        digest = (digest ^ bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01B3);
+        at += 1;
+    }
+    digest
+}

@@ -1,0 +1,86 @@
+//! A client and its node: commands and what became of them, and the node's status.
+
+use loggos_protocol::{Failure, Position};
+
+use super::decode::Incoming;
+use super::encode::{checked, frame};
+use super::headers::{Command, CommandResult, Status};
+use super::layout::{Laid, Layout, put};
+use super::{Kind, Message, WireError};
+use crate::Outgoing;
+
+/// Appends a client's command, which it calls `number`.
+pub fn encode_command(number: u64, command: &[u8], out: &mut Outgoing) {
+    let header = Command { number: number.into(), command: checked(command) };
+    frame(Kind::Command, out, |out| put(&header, out), |out| out.put(command));
+}
+
+/// Appends what became of the command that its client calls `number`.
+pub fn encode_result(number: u64, result: Result<(Position, &[u8]), Failure>, out: &mut Outgoing) {
+    let (failure, position, reply) = match result {
+        Ok((position, reply)) => (0, position.lay_out(), reply),
+        Err(failure) => (failure_number(failure), Layout::ZERO, &[][..]),
+    };
+    let header = CommandResult { number: number.into(), failure, position, reply: checked(reply) };
+    frame(Kind::Result, out, |out| put(&header, out), |out| out.put(reply));
+}
+
+/// Appends the question for a node's status.
+pub fn encode_status_request(out: &mut Outgoing) {
+    frame(Kind::StatusRequest, out, |_| (), |_| ());
+}
+
+/// Appends a node's status.
+pub fn encode_status(status: &[u8], out: &mut Outgoing) {
+    let header = Status { status: checked(status) };
+    frame(Kind::Status, out, |out| put(&header, out), |out| out.put(status));
+}
+
+pub(super) fn take_command(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+    let header: &Command = from.header()?;
+    let command = from.checked(&header.command)?;
+    Ok(Message::Command { number: header.number.into(), command })
+}
+
+pub(super) fn take_result(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+    let header: &CommandResult = from.header()?;
+    let number = header.number.into();
+    if header.failure != 0 {
+        let absent = CommandResult { reply: Layout::ZERO, position: Layout::ZERO, ..*header };
+        if absent != *header {
+            return Err(WireError::Absent);
+        }
+        return Ok(Message::Result { number, result: Err(failure(header.failure)?) });
+    }
+    let reply = from.checked(&header.reply)?;
+    Ok(Message::Result { number, result: Ok((Position::read(&header.position)?, reply)) })
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the same for all kinds")]
+pub(super) fn take_status_request(_: &mut Incoming<'_>) -> Result<Message, WireError> {
+    Ok(Message::StatusRequest)
+}
+
+pub(super) fn take_status(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+    let header: &Status = from.header()?;
+    from.checked(&header.status).map(Message::Status)
+}
+
+fn failure_number(failure: Failure) -> u8 {
+    match failure {
+        Failure::Busy => 1,
+        Failure::TooLarge => 2,
+        Failure::OutcomeUnknown => 3,
+        Failure::DeadlineExceeded => 4,
+    }
+}
+
+fn failure(number: u8) -> Result<Failure, WireError> {
+    match number {
+        1 => Ok(Failure::Busy),
+        2 => Ok(Failure::TooLarge),
+        3 => Ok(Failure::OutcomeUnknown),
+        4 => Ok(Failure::DeadlineExceeded),
+        value => Err(WireError::Discriminant { of: "failure", value }),
+    }
+}

@@ -1,0 +1,159 @@
+//! Cuts a stream into frames.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::head::{HEAD_BYTES, Head};
+use super::{Frame, WireError};
+
+/// Cuts a stream of received pieces into frames, without copying.
+///
+/// ```text
+///   pieces    │ frame │ frame │ fra│me │ frame │
+///                                └─┬─┘
+///                          copied together, and counted
+/// ```
+///
+/// A frame inside one piece is a slice of it. One that straddles pieces is copied together, as far as it has
+/// arrived. Its length is judged by its head alone, and its header is checked before there is room made for
+/// its payloads.
+#[derive(Debug)]
+pub struct FrameReader {
+    frame_bytes_max: u32,
+    /// What has not been looked at, oldest first. None is empty.
+    pieces: VecDeque<Bytes>,
+    /// The beginning of a frame that straddles pieces.
+    straddling: BytesMut,
+    /// How much of it is wanted.
+    wanted: Wanted,
+    /// Whether a frame was broken: nobody knows where the next one would begin.
+    is_broken: bool,
+    copied_bytes: u64,
+}
+
+/// How much is wanted of a frame that straddles pieces, before more can be known of it.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Head,
+    Header(Head),
+    Payloads(Head),
+}
+
+impl FrameReader {
+    /// Returns a reader of frames of up to `frame_bytes_max` bytes.
+    #[must_use]
+    pub fn new(frame_bytes_max: u32) -> Self {
+        Self {
+            frame_bytes_max,
+            pieces: VecDeque::new(),
+            straddling: BytesMut::new(),
+            wanted: Wanted::Head,
+            is_broken: false,
+            copied_bytes: 0,
+        }
+    }
+
+    /// Takes the next piece of the stream.
+    pub fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() && !self.is_broken {
+            self.pieces.push_back(piece);
+        }
+    }
+
+    /// The next frame, once all of it has arrived; or what is wrong with the stream, once: there is nothing
+    /// after that.
+    #[allow(clippy::should_implement_trait, reason = "after None, more may come")]
+    #[inline]
+    pub fn next(&mut self) -> Option<Result<Frame, WireError>> {
+        let is_straddling = !self.straddling.is_empty();
+        let mut next = if is_straddling { Ok(None) } else { self.whole() };
+        if let Ok(None) = next
+            && (is_straddling || !self.pieces.is_empty())
+        {
+            next = self.joined();
+        }
+        if next.is_err() {
+            self.stop();
+        }
+        next.transpose()
+    }
+
+    /// How many bytes were copied so far, because their frames straddled pieces.
+    #[must_use]
+    pub fn copied_bytes(&self) -> u64 {
+        self.copied_bytes
+    }
+
+    /// The next frame, if it lies whole in the oldest piece: the common case, in which nothing is written
+    /// down.
+    #[inline]
+    fn whole(&mut self) -> Result<Option<Frame>, WireError> {
+        let Some(piece) = self.pieces.front_mut() else { return Ok(None) };
+        let Some(head) = piece.first_chunk() else { return Ok(None) };
+        let head = Head::read(head, self.frame_bytes_max)?;
+        if piece.len() < head.length {
+            return Ok(None);
+        }
+        head.check(piece)?;
+        let frame = if piece.len() > head.length {
+            piece.split_to(head.length)
+        } else {
+            self.pieces.pop_front().unwrap_or_default()
+        };
+        Ok(Some(Frame::new(&head, frame)))
+    }
+
+    /// Forgets what has arrived, and will take no more.
+    #[cold]
+    fn stop(&mut self) {
+        self.is_broken = true;
+        self.pieces.clear();
+        self.straddling.clear();
+    }
+
+    /// The next frame, some of which has arrived, but not in one piece.
+    #[cold]
+    fn joined(&mut self) -> Result<Option<Frame>, WireError> {
+        while self.gather() {
+            match self.wanted {
+                Wanted::Head => {
+                    let Some(head) = self.straddling.first_chunk() else { return Ok(None) };
+                    self.wanted = Wanted::Header(Head::read(head, self.frame_bytes_max)?);
+                }
+                Wanted::Header(head) => {
+                    head.check(&self.straddling)?;
+                    self.wanted = Wanted::Payloads(head);
+                }
+                Wanted::Payloads(head) => {
+                    self.wanted = Wanted::Head;
+                    let frame = self.straddling.split().freeze();
+                    return Ok(Some(Frame::new(&head, frame)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Copies what has arrived of what is wanted; returns whether that is all of it.
+    fn gather(&mut self) -> bool {
+        let wanted = match self.wanted {
+            Wanted::Head => HEAD_BYTES,
+            Wanted::Header(head) => head.header_end,
+            Wanted::Payloads(head) => head.length,
+        };
+        // Room is used again once nobody holds the frames that were in it.
+        self.straddling.reserve(wanted - self.straddling.len());
+        while self.straddling.len() < wanted {
+            let Some(piece) = self.pieces.front_mut() else { return false };
+            let copied = piece.len().min(wanted - self.straddling.len());
+            self.straddling.extend_from_slice(&piece[..copied]);
+            piece.advance(copied);
+            self.copied_bytes += copied as u64;
+            if piece.is_empty() {
+                self.pieces.pop_front();
+            }
+        }
+        true
+    }
+}

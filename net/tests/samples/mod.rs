@@ -1,0 +1,386 @@
+//! One or more of every message that there is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use loggos_net::Outgoing;
+use loggos_net::wire::{
+    self, BatchPool, FrameReader, Hello, Kind, Message, Purpose, Reason, Refusal, Welcome,
+};
+use loggos_protocol::{
+    AcceptorId, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope, Executed,
+    Failure, Fetch, Fetched, Form, FormationId, Formed, GatewayId, Heartbeat, HeartbeatAck,
+    Identify, Incarnation, Listener, Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b,
+    Payload, Position, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, ProxyLeaderId, Rememberer,
+    ReplicaId, Results, SessionId, Slot, Stage, Table, Time, To, ToAcceptor, ToGateway, ToProposer,
+    ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher, Watermark,
+};
+
+/// Longer than any sample.
+pub(crate) const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// A block that lies inside its batch.
+pub(crate) const SHORT: usize = 21;
+/// A block that is referenced.
+pub(crate) const LONG: usize = 150;
+
+/// The kind that a message between roles is to have. A new one does not compile until it is added here; then
+/// it needs a sample, or [`Kind::ALL`] is not covered.
+pub(crate) fn kind(to: &To) -> Kind {
+    match to {
+        To::Gateway(_, message) => match message {
+            ToGateway::Heartbeat(_) => Kind::GatewayHeartbeat,
+            ToGateway::NotLeader(_) => Kind::GatewayNotLeader,
+            ToGateway::Results(_) => Kind::GatewayResults,
+            ToGateway::NotExecuted(_) => Kind::GatewayNotExecuted,
+        },
+        To::Proposer(_, message) => match message {
+            ToProposer::ProbeAck(_) => Kind::ProposerProbeAck,
+            ToProposer::Formed(_) => Kind::ProposerFormed,
+            ToProposer::PreVoteAck(_) => Kind::ProposerPreVoteAck,
+            ToProposer::P1b(_) => Kind::ProposerP1b,
+            ToProposer::Nack(_) => Kind::ProposerNack,
+            ToProposer::Heartbeat(_) => Kind::ProposerHeartbeat,
+            ToProposer::HeartbeatAck(_) => Kind::ProposerHeartbeatAck,
+            ToProposer::Propose(_) => Kind::ProposerPropose,
+            ToProposer::Truncated(_) => Kind::ProposerTruncated,
+            ToProposer::Executed(_) => Kind::ProposerExecuted,
+            ToProposer::Need(_) => Kind::ProposerNeed,
+        },
+        To::ProxyLeader(_, message) => match message {
+            ToProxyLeader::Heartbeat(_) => Kind::ProxyLeaderHeartbeat,
+            ToProxyLeader::P2a(_) => Kind::ProxyLeaderP2a,
+            ToProxyLeader::P2b(_) => Kind::ProxyLeaderP2b,
+            ToProxyLeader::Nack(_) => Kind::ProxyLeaderNack,
+            ToProxyLeader::Truncated(_) => Kind::ProxyLeaderTruncated,
+        },
+        To::Acceptor(_, message) => match message {
+            ToAcceptor::Probe(_) => Kind::AcceptorProbe,
+            ToAcceptor::Form(_) => Kind::AcceptorForm,
+            ToAcceptor::PreVote(_) => Kind::AcceptorPreVote,
+            ToAcceptor::P1a(_) => Kind::AcceptorP1a,
+            ToAcceptor::P2a(_) => Kind::AcceptorP2a,
+            ToAcceptor::Heartbeat(_) => Kind::AcceptorHeartbeat,
+            ToAcceptor::Executed(_) => Kind::AcceptorExecuted,
+        },
+        To::Replica(_, message) => match message {
+            ToReplica::Probe(_) => Kind::ReplicaProbe,
+            ToReplica::Heartbeat(_) => Kind::ReplicaHeartbeat,
+            ToReplica::Chosen(_) => Kind::ReplicaChosen,
+            ToReplica::Identify(_) => Kind::ReplicaIdentify,
+            ToReplica::Fetch(_) => Kind::ReplicaFetch,
+            ToReplica::Fetched(_) => Kind::ReplicaFetched,
+            ToReplica::Ask(_) => Kind::ReplicaAsk,
+            ToReplica::Truncated(_) => Kind::ReplicaTruncated,
+        },
+    }
+}
+
+pub(crate) fn ballot(round: u64) -> Ballot {
+    Ballot { round, proposer: ProposerId(3), incarnation: Incarnation(0xB0B1_B2B3_B4B5_B6B7) }
+}
+
+fn batch_id(number: u64) -> BatchId {
+    BatchId { gateway: GatewayId(6), incarnation: Incarnation(0xC0C1_C2C3_C4C5_C6C7), number }
+}
+
+pub(crate) fn batch(bytes: usize) -> Arc<Batch> {
+    let block: Vec<u8> = (1..=251).cycle().take(bytes).collect();
+    let block = Payload::from(Bytes::from(block));
+    Arc::new(Batch {
+        id: batch_id(bytes as u64),
+        attempt: 7,
+        answerer: ReplicaId(2),
+        commands_count: 5,
+        checksum: block.checksum(),
+        block,
+    })
+}
+
+pub(crate) fn value(bytes: usize) -> Value {
+    Value { stamp: Time(0x1817_1615_1413_1211), content: Content::Batch(batch(bytes)) }
+}
+
+fn noop() -> Value {
+    Value::noop(Time(1))
+}
+
+pub(crate) fn p2a(bytes: usize) -> P2a {
+    P2a { ballot: ballot(9), slot: Slot(1 << 40), via: ProxyLeaderId(1), value: value(bytes) }
+}
+
+pub(crate) fn chosen(bytes: usize) -> Chosen {
+    Chosen { slot: Slot(77), ballot: ballot(8), value: value(bytes) }
+}
+
+pub(crate) fn results(bytes: usize) -> Box<Results> {
+    Box::new(Results {
+        replica: ReplicaId(1),
+        batch: batch_id(4),
+        attempt: 1,
+        slot: Slot(99),
+        outcomes: batch(bytes).block.clone(),
+    })
+}
+
+pub(crate) fn p2b() -> P2b {
+    let directory = DirectoryId(0xD1D2_D3D4_D5D6_D7D8);
+    P2b { acceptor: AcceptorId(63), directory, ballot: ballot(4), slot: Slot(u64::MAX) }
+}
+
+fn table() -> Arc<Table> {
+    Arc::new(Table::new(0xE1E2, (10..14).map(DirectoryId).collect()))
+}
+
+pub(crate) fn heartbeat(stage: Stage) -> Heartbeat {
+    Heartbeat { ballot: ballot(3), stage, chosen: Watermark(500), table: table() }
+}
+
+fn nack(slot: Option<Slot>) -> Nack {
+    Nack { slot, refused: ballot(1), promised: ballot(2) }
+}
+
+fn truncated(acceptor: Option<AcceptorId>) -> Truncated {
+    Truncated { acceptor, slot: Slot(4), ballot: ballot(6), truncated: Watermark(5) }
+}
+
+fn executed(nonce: Option<u64>) -> Executed {
+    let incarnation = Incarnation(17);
+    Executed { replica: ReplicaId(1), incarnation, executed: Watermark(1234), nonce }
+}
+
+fn probe() -> Probe {
+    Probe { proposer: ProposerId(1), nonce: 5, cluster_digest: 0xFFFF_0000_FFFF_0000 }
+}
+
+fn probe_ack(from: Rememberer, table: Option<Arc<Table>>) -> ProbeAck {
+    let is_blank = table.is_none();
+    ProbeAck { from, nonce: 5, directory: DirectoryId(44), is_blank, table }
+}
+
+pub(crate) fn p1b(votes: Vec<(Slot, Vote)>, to: Option<Watermark>) -> Box<P1b> {
+    Box::new(P1b {
+        acceptor: AcceptorId(2),
+        directory: DirectoryId(3),
+        ballot: ballot(11),
+        truncated: Watermark(4),
+        from: Slot(6),
+        to,
+        votes,
+    })
+}
+
+pub(crate) fn fetched(slots: Vec<(Ballot, Value)>) -> Fetched {
+    Fetched { replica: ReplicaId(2), first: Slot(7), slots, executed: Watermark(70) }
+}
+
+fn ask(session: Option<SessionId>) -> Ask {
+    Ask { batch: batch_id(8), attempt: 2, session, first: 12, count: 30 }
+}
+
+fn gateway_messages() -> Vec<ToGateway> {
+    let not_leader =
+        |hint| NotLeader { proposer: ProposerId(1), batch: batch_id(2), attempt: 3, hint };
+    vec![
+        ToGateway::Heartbeat(heartbeat(Stage::Leading)),
+        ToGateway::NotLeader(not_leader(None)),
+        ToGateway::NotLeader(not_leader(Some(ProposerId(0)))),
+        ToGateway::Results(results(0)),
+        ToGateway::Results(results(SHORT)),
+        ToGateway::Results(results(LONG)),
+        ToGateway::NotExecuted(NotExecuted {
+            replica: ReplicaId(2),
+            batch: batch_id(1),
+            attempt: 4,
+        }),
+    ]
+}
+
+fn proposer_messages() -> Vec<ToProposer> {
+    let acceptor = Rememberer::Acceptor(AcceptorId(1));
+    let vote = |value| Vote { ballot: ballot(5), value };
+    let votes =
+        vec![(Slot(6), vote(value(LONG))), (Slot(8), vote(noop())), (Slot(9), vote(value(SHORT)))];
+    let quiet = PreVoteAck {
+        acceptor: AcceptorId(0),
+        directory: DirectoryId(1),
+        nonce: 2,
+        is_quiet: true,
+        promised: ballot(0),
+    };
+    let ack = |from| HeartbeatAck { from, ballot: ballot(7) };
+    vec![
+        ToProposer::ProbeAck(probe_ack(acceptor, None)),
+        ToProposer::ProbeAck(probe_ack(acceptor, Some(table()))),
+        ToProposer::ProbeAck(probe_ack(Rememberer::Replica(ReplicaId(0)), None)),
+        ToProposer::Formed(Formed {
+            acceptor: AcceptorId(3),
+            directory: DirectoryId(13),
+            table: table(),
+        }),
+        ToProposer::PreVoteAck(quiet),
+        ToProposer::PreVoteAck(PreVoteAck { is_quiet: false, ..quiet }),
+        ToProposer::P1b(p1b(Vec::new(), None)),
+        ToProposer::P1b(p1b(votes, Some(Watermark(10)))),
+        ToProposer::Nack(nack(None)),
+        ToProposer::Nack(nack(Some(Slot(0)))),
+        ToProposer::Heartbeat(heartbeat(Stage::Campaigning)),
+        ToProposer::HeartbeatAck(ack(Listener::Acceptor(AcceptorId(5)))),
+        ToProposer::HeartbeatAck(ack(Listener::ProxyLeader(ProxyLeaderId(1)))),
+        ToProposer::Propose(batch(0)),
+        ToProposer::Propose(batch(SHORT)),
+        ToProposer::Propose(batch(LONG)),
+        ToProposer::Truncated(truncated(None)),
+        ToProposer::Executed(executed(Some(0))),
+        ToProposer::Need(Need {
+            replica: ReplicaId(1),
+            incarnation: Incarnation(2),
+            slot: Slot(3),
+        }),
+    ]
+}
+
+fn proxy_leader_messages() -> Vec<ToProxyLeader> {
+    vec![
+        ToProxyLeader::Heartbeat(heartbeat(Stage::Leaving)),
+        ToProxyLeader::P2a(p2a(LONG)),
+        ToProxyLeader::P2a(P2a { value: noop(), ..p2a(0) }),
+        ToProxyLeader::P2b(p2b()),
+        ToProxyLeader::Nack(nack(Some(Slot(9)))),
+        ToProxyLeader::Truncated(truncated(Some(AcceptorId(0)))),
+    ]
+}
+
+fn acceptor_messages() -> Vec<ToAcceptor> {
+    vec![
+        ToAcceptor::Probe(probe()),
+        ToAcceptor::Form(Form { proposer: ProposerId(1), table: table() }),
+        ToAcceptor::PreVote(PreVote { proposer: ProposerId(0), nonce: 1 }),
+        ToAcceptor::P1a(P1a { ballot: ballot(1), first: Slot(2), page: Slot(3) }),
+        ToAcceptor::P2a(p2a(SHORT)),
+        ToAcceptor::P2a(p2a(LONG)),
+        ToAcceptor::Heartbeat(heartbeat(Stage::Leading)),
+        ToAcceptor::Executed(executed(None)),
+    ]
+}
+
+fn replica_messages() -> Vec<ToReplica> {
+    let identify = |watcher| Identify { watcher, nonce: 21 };
+    let slots = vec![(ballot(1), noop()), (ballot(2), value(LONG)), (ballot(2), value(SHORT))];
+    vec![
+        ToReplica::Probe(probe()),
+        ToReplica::Heartbeat(heartbeat(Stage::Leading)),
+        ToReplica::Chosen(chosen(SHORT)),
+        ToReplica::Chosen(chosen(LONG)),
+        ToReplica::Chosen(Chosen { value: noop(), ..chosen(0) }),
+        ToReplica::Identify(identify(Watcher::Proposer(ProposerId(1)))),
+        ToReplica::Identify(identify(Watcher::Acceptor(AcceptorId(1)))),
+        ToReplica::Fetch(Fetch { replica: ReplicaId(0), first: Slot(1) }),
+        ToReplica::Fetched(fetched(Vec::new())),
+        ToReplica::Fetched(fetched(slots)),
+        ToReplica::Ask(ask(None)),
+        ToReplica::Ask(ask(Some(SessionId { slot: Slot(0), index: 0 }))),
+        ToReplica::Truncated(truncated(Some(AcceptorId(3)))),
+    ]
+}
+
+/// Every message between roles, half of them of a formation.
+pub(crate) fn envelopes() -> Vec<Envelope> {
+    let mut all = Vec::new();
+    all.extend(gateway_messages().into_iter().map(|m| To::Gateway(GatewayId(1), m)));
+    all.extend(proposer_messages().into_iter().map(|m| To::Proposer(ProposerId(2), m)));
+    all.extend(proxy_leader_messages().into_iter().map(|m| To::ProxyLeader(ProxyLeaderId(3), m)));
+    all.extend(acceptor_messages().into_iter().map(|m| To::Acceptor(AcceptorId(63), m)));
+    all.extend(replica_messages().into_iter().map(|m| To::Replica(ReplicaId(255), m)));
+    let formations = [None, Some(FormationId(0xF1F2_F3F4_F5F6_F7F8))].into_iter().cycle();
+    all.into_iter().zip(formations).map(|(to, formation)| Envelope { formation, to }).collect()
+}
+
+pub(crate) fn hello(purpose: Purpose) -> Hello {
+    Hello {
+        wire_digest: wire::wire_digest(),
+        versions: (1, 1),
+        cluster_name: "skåne".to_owned(),
+        cluster_digest: 0xA1A2,
+        formation: Some(FormationId(0)),
+        nonce: 0x7777,
+        purpose,
+    }
+}
+
+/// Every message that is not between roles.
+fn connection_messages() -> Vec<Message> {
+    let peer = Purpose::Peer { from_node: 1, from_core: 2, to_node: 3, to_core: 4 };
+    let mut all: Vec<_> =
+        [peer, Purpose::Client, Purpose::Status].map(|p| Message::Hello(hello(p))).into();
+    all.extend(Reason::ALL.map(|reason| {
+        Message::Refusal(Refusal { reason, text: format!("because of {reason:?}") })
+    }));
+    let reply = |bytes| Ok((Position { slot: Slot(5), index: 6 }, batch(bytes).block.clone()));
+    let failures =
+        [Failure::Busy, Failure::TooLarge, Failure::OutcomeUnknown, Failure::DeadlineExceeded];
+    let results = [0, SHORT, LONG].map(reply).into_iter().chain(failures.map(Err));
+    all.extend(results.zip(1..).map(|(result, number)| Message::Result { number, result }));
+    all.extend([
+        Message::Welcome(Welcome {
+            version: 1,
+            nonce: 2,
+            formation: None,
+            commands_in_flight_max: 3,
+            command_bytes_max: 4,
+        }),
+        Message::Command { number: 1, command: batch(SHORT).block.clone() },
+        Message::Command { number: 2, command: batch(LONG).block.clone() },
+        Message::StatusRequest,
+        Message::Status(batch(LONG).block.clone()),
+    ]);
+    all
+}
+
+/// Every message.
+pub(crate) fn messages() -> Vec<Message> {
+    let mut all = connection_messages();
+    all.extend(envelopes().into_iter().map(Message::Envelope));
+    all
+}
+
+pub(crate) fn encode(message: &Message, out: &mut Outgoing) {
+    match message {
+        Message::Envelope(envelope) => wire::encode(envelope, out),
+        Message::Hello(hello) => wire::encode_hello(hello, out),
+        Message::Welcome(welcome) => wire::encode_welcome(welcome, out),
+        Message::Refusal(refusal) => wire::encode_refusal(refusal, out),
+        Message::Command { number, command } => {
+            wire::encode_command(*number, command.as_slice(), out);
+        }
+        Message::Result { number, result } => {
+            let result = result.as_ref().map(|(at, reply)| (*at, reply.as_slice()));
+            wire::encode_result(*number, result.map_err(|why| *why), out);
+        }
+        Message::StatusRequest => wire::encode_status_request(out),
+        Message::Status(status) => wire::encode_status(status.as_slice(), out),
+    }
+}
+
+/// The frame of `message`.
+pub(crate) fn frame(message: &Message) -> Vec<u8> {
+    let mut out = Outgoing::default();
+    encode(message, &mut out);
+    assert_eq!(out.frames(), 1, "one message is one frame");
+    out.pieces().flatten().copied().collect()
+}
+
+/// What a stream says up to its first error.
+pub(crate) fn read(
+    pieces: impl IntoIterator<Item = Bytes>,
+) -> Vec<Result<Message, wire::WireError>> {
+    let mut batches = BatchPool::new(8);
+    let mut reader = FrameReader::new(FRAME_BYTES_MAX);
+    let mut said = Vec::new();
+    for piece in pieces {
+        reader.push(piece);
+        while let Some(frame) = reader.next() {
+            said.push(frame.and_then(|frame| frame.decode(&mut batches)));
+        }
+    }
+    said
+}
