@@ -5,21 +5,30 @@
 //! ```
 
 mod floor;
+mod html;
 mod load;
+mod read_back;
 mod report;
+mod subject;
 
+use std::fs::File;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use loggos::kv::Kv;
-use loggos::{CallError, Config, Idle, LocalCluster, RoleId, RoleStatus};
+use loggos::{
+    CallError, Config, Idle, LocalCluster, QuorumSystem, RemoteOptions, RoleId, Settings,
+};
 
 use load::{Callers, Load, Measured};
+use read_back::read_back;
 use report::{Found, Report};
+use subject::{RoleState, Subject};
 
 /// How long the cluster may take to elect its first leader and answer a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +41,17 @@ pub(crate) struct Options {
     /// The cluster to measure, as `loggos config example` shows it; by default as it is there.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Measure what is left without replication: the same load, gateway and batching before one state machine,
+    /// in a cluster of one role of each kind, all on the first core, that survives no loss (f = 0). What
+    /// replication costs is the difference to a run without this option.
+    #[arg(long, conflicts_with_all = ["config", "kill"])]
+    unreplicated: bool,
+    /// The address of a node of a running cluster to measure, which must have a gateway.
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["config", "unreplicated", "kill"])]
+    connect: Option<SocketAddr>,
+    /// Connections that callers share, to a cluster of other processes.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    connections: u32,
     /// Independent callers.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
@@ -72,12 +92,16 @@ pub(crate) struct Options {
     /// Write the figures to this file, or to standard output for `-`.
     #[arg(long, value_name = "FILE")]
     json: Option<String>,
+    /// Write the figures to this file as a page of HTML, with pictures of throughput and latency.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
 }
 
 /// Runs the benchmark and prints what it measured.
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let mut config = match &options.config {
         Some(file) => Config::load(file)?,
+        None if options.unreplicated => unreplicated(),
         None => Config::standard(),
     };
     if options.poll {
@@ -85,49 +109,109 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     } else if options.park {
         config.idle = Idle::Park;
     }
-    let keys = options.keys as usize;
-    let cluster = LocalCluster::start(&config, move |_| Kv::with_capacity(2 * keys))?;
-    wait_until_ready(&cluster)?;
+    let subject = subject(options, &config)?;
+    wait_until_ready(&subject)?;
 
     let floor = options.floor.then(floor::measure).transpose()?;
     let load = Arc::new(Load::new(options));
     let interrupted = Arc::clone(&load);
     ctrlc::set_handler(move || interrupted.interrupt())?;
-    let started = start_clients(&cluster, &load);
-    if let Some(role) = options.kill {
+    let started = start_clients(&subject, &load);
+    if let (Some(role), Subject::Local(cluster)) = (options.kill, &subject) {
         cluster.kill(role)?;
     }
     wait(&load, options.warmup, "warming up");
-    let before = cluster.status();
+    let before = subject.roles();
     load.start_measuring();
     wait(&load, options.duration, "measuring");
     load.stop_measuring();
-    let after = cluster.status();
-    let measured = started.recv()?;
-    let checked_keys = read_back(&cluster, &measured)?;
-    let replicas = wait_until_equal(&cluster)?;
-    cluster.stop()?;
+    let after = subject.roles();
+    let measured = started.iter().reduce(Measured::merge).ok_or("no caller came to an end")?;
+    let checked_keys = subject.ask(read_back(&measured)).recv()??;
+    let replicas = wait_until_equal(&subject)?;
+    subject.stop()?;
 
-    let report =
-        Report::new(options, &measured, &Found { before, after, checked_keys, replicas, floor });
-    match options.json.as_deref() {
-        Some("-") => report.print_json(std::io::stdout().lock())?,
-        Some(file) => {
-            report.print_json(std::fs::File::create(file)?)?;
-            report.print_text(std::io::stdout().lock())?;
-        }
-        None => report.print_text(std::io::stdout().lock())?,
+    let found = Found { before, after, checked_keys, replicas, floor };
+    tell(options, &Report::new(command_line(), options, &measured, &found))
+}
+
+/// Starts the cluster to measure, or connects to it.
+fn subject(options: &Options, config: &Config) -> Result<Subject, Box<dyn std::error::Error>> {
+    let remote = |remote: &RemoteOptions, nodes| {
+        // Each connection has a gateway of its own, as far as there are some.
+        let connections = options.connections.min(options.clients);
+        Ok(Subject::connect(remote, connections, nodes)?)
+    };
+    let idle = if options.poll { Idle::Poll } else { Idle::Park };
+    if let Some(address) = options.connect {
+        let nodes = vec![(address.to_string(), address)];
+        return remote(&RemoteOptions { idle, ..RemoteOptions::new(vec![address]) }, nodes);
+    }
+    if config.nodes.is_empty() {
+        let keys = options.keys as usize;
+        let cluster = LocalCluster::start(config, move |_| Kv::with_capacity(2 * keys))?;
+        return Ok(Subject::Local(cluster));
+    }
+    let nodes = config.nodes.iter().map(|node| (node.name.clone(), node.address)).collect();
+    remote(&RemoteOptions { idle, ..crate::remote::options_of(config) }, nodes)
+}
+
+/// What is left of a cluster when nothing is replicated: one role of each kind. On one core they are
+/// faster than on two (nothing is handed over), and a baseline shall be hard to beat.
+fn unreplicated() -> Config {
+    let grid = QuorumSystem::grid(1, 1, 0).expect("one acceptor survives no loss");
+    let cluster = Settings::new(0, grid).check().expect("one role of each kind makes a cluster");
+    let mut cpus = Config::standard().cpus;
+    cpus.truncate(1);
+    Config::on_cpus(cluster, cpus)
+}
+
+/// Tells the figures to whoever asked for them: on the terminal first, since a file may fail.
+fn tell(options: &Options, report: &Report) -> Result<(), Box<dyn std::error::Error>> {
+    let to_stdout = options.json.as_deref() == Some("-");
+    if to_stdout {
+        report.print_json(std::io::stdout().lock())?;
+    } else {
+        report.print_text(std::io::stdout().lock())?;
+    }
+    if let Some(file) = options.json.as_ref().filter(|_| !to_stdout) {
+        report.print_json(create(file)?)?;
+    }
+    if let Some(file) = &options.report {
+        html::print(report, create(file)?)?;
     }
     Ok(())
 }
 
+fn create(file: impl AsRef<Path>) -> Result<File, String> {
+    let file = file.as_ref();
+    File::create(file).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// What was run, such that a shell would run it again.
+fn command_line() -> String {
+    let arguments = std::env::args_os().skip(1);
+    let arguments = arguments.map(|argument| quoted(&argument.to_string_lossy()));
+    std::iter::once("loggos".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+/// An argument as a shell takes it.
+fn quoted(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        argument.to_owned()
+    } else {
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    }
+}
+
 /// Waits for a leader, by asking for something that is not there.
-fn wait_until_ready(cluster: &LocalCluster) -> Result<(), Box<dyn std::error::Error>> {
+fn wait_until_ready(subject: &Subject) -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let mut get = Vec::new();
     loggos::kv::Command::Get { key: b"is anybody there?" }.encode(&mut get)?;
     loop {
-        match cluster.client().execute_blocking(&get) {
+        match subject.client().execute_blocking(&get) {
             Ok(_) => return Ok(()),
             Err(_) if started.elapsed() < READY_TIMEOUT => {}
             Err(error) => return Err(format!("the cluster does not answer: {error}").into()),
@@ -135,12 +219,15 @@ fn wait_until_ready(cluster: &LocalCluster) -> Result<(), Box<dyn std::error::Er
     }
 }
 
-/// Starts all callers on the gateway's core; what they measured comes through the channel when the last
-/// of them has ended.
-fn start_clients(cluster: &LocalCluster, load: &Arc<Load>) -> Receiver<Measured> {
+/// Starts all callers, shared among the entrances; what they measured comes through the channel when the
+/// last ones of each have ended.
+fn start_clients(subject: &Subject, load: &Arc<Load>) -> Receiver<Measured> {
     let (sender, receiver) = channel();
-    let load = Arc::clone(load);
-    cluster.move_in(move || Callers::new(load, sender));
+    let entrances = subject.entrances();
+    subject.move_in(|entrance| {
+        let (load, sender) = (Arc::clone(load), sender.clone());
+        Box::new(move || Callers::new(load, sender, (entrance, entrances)))
+    });
     receiver
 }
 
@@ -164,51 +251,19 @@ fn wait(load: &Load, most: Duration, what: &str) {
     }
 }
 
-/// Reads every key that was written back: it must hold what the highest acknowledged write left there.
-///
-/// A write without an answer may have come later than the last one with: a key that holds such a value
-/// is left out.
-fn read_back(
-    cluster: &LocalCluster,
-    measured: &Measured,
-) -> Result<usize, Box<dyn std::error::Error>> {
-    let client = cluster.client();
-    let mut checked = 0;
-    for (key, written) in measured.written() {
-        let mut get = Vec::new();
-        loggos::kv::Command::GetVersioned { key: &load::key(key) }.encode(&mut get)?;
-        let executed = client.execute_blocking(&get)?;
-        let answer = loggos::kv::Answer::decode(executed.reply.as_slice())
-            .map_err(|_| format!("key {key}: the answer is none"))?;
-        let loggos::kv::Answer::Versioned { version, .. } = answer else {
-            return Err(format!("key {key}: {written:?} was acknowledged and is not there").into());
-        };
-        let found = (version.slot, version.index);
-        if found != (written.slot, written.index) && measured.unknown == 0 {
-            return Err(format!("key {key}: holds {version}, acknowledged was {written:?}").into());
-        }
-        checked += 1;
-    }
-    Ok(checked)
-}
-
 /// Waits until every replica that has not halted has executed as much as the others, and compares them.
-fn wait_until_equal(cluster: &LocalCluster) -> Result<Vec<RoleStatus>, Box<dyn std::error::Error>> {
+fn wait_until_equal(subject: &Subject) -> Result<Vec<RoleState>, Box<dyn std::error::Error>> {
     let started = Instant::now();
     loop {
-        let statuses = cluster.status();
-        let replicas: Vec<_> = statuses
-            .into_iter()
-            .filter(|status| status.standing.replica().is_some_and(|r| r.halted.is_none()))
-            .collect();
-        let standings = replicas.iter().filter_map(|status| status.standing.replica());
-        let mut standings = standings.map(|replica| (replica.executed, replica.state_hash));
+        let is_replica = |role: &RoleState| role.state_hash.is_some() && role.halted.is_none();
+        let replicas: Vec<_> = subject.roles().into_iter().filter(is_replica).collect();
+        let mut standings = replicas.iter().map(|r| (r.executed_watermark, r.state_hash.clone()));
         let first = standings.next();
         let others: Vec<_> = standings.collect();
-        if others.iter().all(|other| Some(*other) == first) {
+        if others.iter().all(|other| Some(other) == first.as_ref()) {
             return Ok(replicas);
         }
-        let is_level = others.iter().all(|other| Some(other.0) == first.map(|first| first.0));
+        let is_level = others.iter().all(|other| Some(other.0) == first.as_ref().map(|f| f.0));
         if is_level || started.elapsed() > QUIET_TIMEOUT {
             return Err(format!("replicas differ: {first:?} and {others:?}").into());
         }
@@ -253,5 +308,43 @@ fn was_never_sent(error: CallError) -> bool {
     match error {
         CallError::Busy | CallError::TooLarge => true,
         CallError::OutcomeUnknown | CallError::DeadlineExceeded | CallError::Stopped => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn a_baseline_has_one_role_of_each_kind_on_one_core() {
+        let config = unreplicated();
+        assert_eq!((config.cluster.f, config.placement.len()), (0, 5));
+        assert!(config.cpus.len() == 1 && config.placement.values().all(|core| *core == 0));
+    }
+
+    #[test]
+    fn a_baseline_takes_no_other_cluster_and_no_loss() {
+        assert!(Line::try_parse_from(["bench", "--unreplicated"]).unwrap().options.unreplicated);
+        for other in [["--config", "a.toml"], ["--kill", "replica 0"]] {
+            let line = ["bench", "--unreplicated"].into_iter().chain(other);
+            let error = Line::try_parse_from(line).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::ArgumentConflict, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_quoted_argument_is_one_argument() {
+        assert_eq!(quoted("--rate=10"), "--rate=10");
+        assert_eq!(quoted("replica 1"), "'replica 1'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
     }
 }

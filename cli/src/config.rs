@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use loggos::{Config, Losses, RoleId};
+use loggos::{Config, Losses, NodeConfig, RoleId};
 
 /// What to do with configurations.
 #[derive(Args, Clone, Debug)]
@@ -18,9 +18,10 @@ pub(crate) struct Options {
 enum Command {
     /// Say what cluster a configuration makes, or all that is wrong with it.
     ///
-    /// Prints one line for each kind of role, with the processor core of each, and tries every loss of f
-    /// acceptors: whether a read and a write quorum is left. What the cluster does not survive goes to
-    /// standard error, as do all mistakes, each with its line and column. Succeeds if there are no mistakes.
+    /// Prints one line for each kind of role, with the node or processor core of each, and one for each node.
+    /// Then tries every loss of f nodes, or, in one process, of f acceptors: whether the cluster can go on
+    /// without them. What it does not survive goes to standard error, as do all mistakes, each with its line
+    /// and column. Succeeds if there are no mistakes and every such loss is survived.
     Check(CheckOptions),
     /// Print a configuration that names every key, with what it means and its default.
     Example,
@@ -43,32 +44,63 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 
 fn check(options: &CheckOptions) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(&options.file)?;
-    let losses = losses(&config)?;
     let mut out = std::io::stdout().lock();
-    write!(out, "{}", roles(&config))?;
-    writeln!(out, "{losses}")?;
+    write!(out, "{}{}", roles(&config), nodes(&config))?;
     for weakness in config.weaknesses() {
         eprintln!("{}: warning: {weakness}", options.file.display());
     }
+    let losses = losses(&config).map_err(|fatal| format!("{}: {fatal}", options.file.display()))?;
+    writeln!(out, "{losses}")?;
     Ok(())
 }
 
-/// One line for each kind of role, with the processor cores in the order of the roles.
+/// One line for each kind of role, with the nodes, or else the processor cores, in the order of the roles.
 fn roles(config: &Config) -> String {
     let kinds = ["gateways", "proposers", "proxy leaders", "acceptors", "replicas"];
     let mut text = String::new();
     for kind in kinds {
         let roles = config.placement.iter().filter(|(role, _)| kind_of(**role) == kind);
-        let cpus: Vec<_> = roles.map(|(_, core)| config.cpus[*core].to_string()).collect();
+        let places: Vec<_> = roles.map(|(role, core)| place_of(config, *role, *core)).collect();
+        let whose = if config.nodes.is_empty() { "on cpus" } else { "in nodes" };
         let note = if kind == "acceptors" {
             format!(" ({})", config.cluster.quorums)
         } else {
             String::new()
         };
-        let (count, cpus) = (cpus.len(), cpus.join(" "));
-        writeln!(text, "{kind:<13} {count:>3}  on cpus {cpus}{note}").expect("a string takes all");
+        let (count, places) = (places.len(), places.join(" "));
+        writeln!(text, "{kind:<13} {count:>3}  {whose} {places}{note}")
+            .expect("a string takes all");
     }
     text
+}
+
+/// The node of a role by name; in one process the processor core.
+fn place_of(config: &Config, role: RoleId, core: usize) -> String {
+    let node = config.nodes.iter().find(|node| node.roles.contains(&role));
+    node.map_or_else(|| config.cpus[core].to_string(), |node| node.name.clone())
+}
+
+/// One line for each node, with its roles by processor core.
+fn nodes(config: &Config) -> String {
+    let width = config.nodes.iter().map(|node| node.name.len()).max().unwrap_or_default();
+    let mut text = String::new();
+    for node in &config.nodes {
+        let (name, address) = (&node.name, node.address);
+        let cpus = cpus_of(config, node).join("; ");
+        writeln!(text, "node {name:<width$}  {address}  {cpus}").expect("a string takes all");
+    }
+    text
+}
+
+/// Each processor core of a node with its roles.
+fn cpus_of(config: &Config, node: &NodeConfig) -> Vec<String> {
+    let on = |core: usize| {
+        let roles = node.roles.iter().filter(move |role| config.placement[role] == core);
+        roles.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let cpus = node.cpus.iter().enumerate().map(|(core, cpu)| (cpu, on(core)));
+    let used = cpus.filter(|(_, roles)| !roles.is_empty());
+    used.map(|(cpu, roles)| format!("cpu {cpu}: {roles}")).collect()
 }
 
 fn kind_of(role: RoleId) -> &'static str {
@@ -81,27 +113,47 @@ fn kind_of(role: RoleId) -> &'static str {
     }
 }
 
-/// What every loss of f acceptors leaves.
+/// What every loss of f nodes leaves, or, in one process, of f acceptors.
 fn losses(config: &Config) -> Result<String, String> {
-    let (f, acceptors) = (config.cluster.f, config.cluster.quorums.acceptors_count());
-    let kept =
-        format!("every loss of {f} of {acceptors} acceptors leaves a read and a write quorum");
+    let (f, cluster) = (config.cluster.f, &config.cluster);
+    let kept = if config.nodes.len() <= 1 {
+        let acceptors = cluster.quorums.acceptors_count();
+        format!("every loss of {f} of {acceptors} acceptors leaves a read and a write quorum")
+    } else {
+        let (nodes, replicas) = (config.nodes.len(), (f + 1).min(cluster.replicas - f));
+        format!(
+            "every loss of {f} of {nodes} nodes leaves a read and a write quorum, a proposer with a \
+             proxy leader and at least {replicas} replica{}",
+            if replicas == 1 { "" } else { "s" }
+        )
+    };
     match config.try_losses() {
         Losses::Survived { sets } => Ok(format!("{kept}: {sets} tried")),
         Losses::TooMany { sets } => {
             Ok(format!("{kept}, by the sizes of its quorums: {sets} are too many to try"))
         }
-        Losses::Fatal { lost } => {
-            let lost: Vec<_> = lost.iter().map(|acceptor| acceptor.0.to_string()).collect();
-            Err(format!("without acceptors {} no quorum of a kind is left", lost.join(", ")))
+        Losses::Unproven { sets } => Err(format!(
+            "whether the cluster survives every loss of {f} nodes is not known: {sets} are too many to \
+             try; with one role of a kind in each node it would be certain"
+        )),
+        Losses::Fatal { lost, missing } => {
+            let lost = joined(&lost, " and ");
+            Err(format!(
+                "the cluster stops without {lost}: what is left has {}",
+                joined(&missing, ", ")
+            ))
         }
     }
+}
+
+fn joined(parts: &[impl ToString], separator: &str) -> String {
+    parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use loggos::{QuorumSystem, Settings};
+    use loggos::{QuorumSystem, Settings, Weakness};
 
     use super::*;
 
@@ -134,6 +186,72 @@ replicas        3  on cpus 0 0 3
         assert_eq!(
             said,
             "every loss of 1 of 4 acceptors leaves a read and a write quorum: 4 tried"
+        );
+    }
+
+    fn example(name: &str) -> Config {
+        Config::load(format!("{}/examples/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    #[test]
+    fn the_examples_are_what_they_are_called() {
+        let one = example("one-process");
+        assert_eq!((one.nodes.len(), one.nodes[0].roles.len()), (1, one.placement.len()));
+        assert_eq!(one.nodes[0].address.to_string(), "127.0.0.1:7420");
+        assert!(one.weaknesses().contains(&Weakness::OneProcess));
+        let three = example("three-nodes");
+        let each = |id: u8| {
+            ["gateway", "proposer", "proxy leader", "acceptor", "replica"]
+                .map(|kind| format!("{kind} {id}").parse().unwrap())
+        };
+        for (id, node) in (0..).zip(&three.nodes) {
+            assert_eq!((&node.roles[..], node.cpus.len()), (&each(id)[..], 1));
+        }
+        assert_eq!((three.nodes.len(), three.weaknesses()), (3, vec![]));
+        let twelve = example("process-per-role");
+        assert_eq!(twelve.nodes.len(), 12);
+        assert!(twelve.nodes.iter().all(|node| node.roles.len() == 1 && node.cpus.len() == 1));
+        assert_eq!(twelve.weaknesses(), [Weakness::FewGateways { gateways: 1, wanted: 2 }]);
+    }
+
+    /// Their cores are 0 and 1, so that they run where there are two.
+    #[test]
+    fn the_examples_survive_every_loss_of_one_node() {
+        for (name, sets) in [("one-process", 4), ("three-nodes", 3), ("process-per-role", 12)] {
+            let config = example(name);
+            assert_eq!(config.try_losses(), Losses::Survived { sets }, "{name}");
+            assert!(losses(&config).unwrap().ends_with(&format!(": {sets} tried")));
+            assert!(config.nodes.iter().all(|node| node.cpus.iter().all(|cpu| *cpu < 2)), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_kind_of_role_and_each_node_has_a_line() {
+        let config = example("three-nodes");
+        let expected = "\
+gateways        3  in nodes a b c
+proposers       3  in nodes a b c
+proxy leaders   3  in nodes a b c
+acceptors       3  in nodes a b c (3 acceptors, any 2 read, any 2 write)
+replicas        3  in nodes a b c
+node a  127.0.0.1:7401  cpu 0: gateway 0, proposer 0, proxy leader 0, acceptor 0, replica 0
+node b  127.0.0.1:7402  cpu 1: gateway 1, proposer 1, proxy leader 1, acceptor 1, replica 1
+node c  127.0.0.1:7403  cpu 0: gateway 2, proposer 2, proxy leader 2, acceptor 2, replica 2
+";
+        assert_eq!(roles(&config) + &nodes(&config), expected);
+    }
+
+    #[test]
+    fn a_fatal_loss_is_told_with_what_would_be_missing() {
+        let text = "[nodes.a]\naddress = \"10.0.0.1:1\"\n\
+            roles = [\"gateway 0\", \"proposer 0\", \"proxy leader 0\", \"acceptor 0\", \"acceptor 1\"]\n\
+            [nodes.b]\naddress = \"10.0.0.2:1\"\n\
+            roles = [\"proposer 1\", \"proxy leader 1\", \"acceptor 2\", \"acceptor 3\", \"replica 0\"]\n\
+            [nodes.c]\naddress = \"10.0.0.3:1\"\nroles = [\"replica 1\", \"replica 2\"]\n";
+        let config = Config::from_toml(text).unwrap();
+        assert_eq!(
+            losses(&config).unwrap_err(),
+            "the cluster stops without node a: what is left has no read quorum of acceptors"
         );
     }
 

@@ -2,6 +2,10 @@
 
 mod bench;
 mod config;
+mod kv;
+mod node;
+mod remote;
+mod status;
 
 use std::process::ExitCode;
 
@@ -21,6 +25,14 @@ struct Options {
 enum Command {
     /// Measure throughput and latency of a cluster started for the purpose, in memory.
     Bench(bench::Options),
+    /// Run a whole cluster in this process, in memory, for clients to connect to.
+    Up(node::UpOptions),
+    /// Run one node of a cluster.
+    Node(node::NodeOptions),
+    /// Read and write keys of a running cluster.
+    Kv(kv::Options),
+    /// Tell how the roles of a running cluster stand.
+    Status(status::Options),
     /// Check a configuration, or print one that names everything.
     Config(config::Options),
 }
@@ -30,6 +42,10 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match Options::parse().command {
         Command::Bench(options) => bench::run(&options),
+        Command::Up(options) => node::up(&options),
+        Command::Node(options) => node::run(&options),
+        Command::Kv(options) => kv::run(&options),
+        Command::Status(options) => status::run(&options),
         Command::Config(options) => config::run(&options),
     };
     match done {

@@ -1,9 +1,9 @@
-//! What a cluster in this process is made of, checked.
+//! What a cluster is made of and which processes it is spread over, checked.
 //!
 //! ```text
-//!  text ─▶ TOML ─▶ known keys ─▶ values in range ─▶ settings that agree ─▶ roles on cores ─▶ Config
-//!           │          │               │                   │                    │
-//!           └──────────┴───────────────┴─── every mistake, with its place ──────┴──────────▶ ConfigErrors
+//!  text ─▶ TOML ─▶ known keys ─▶ values in range ─▶ settings that agree ─▶ roles in nodes, on cores ─▶ Config
+//!           │          │               │                   │                       │
+//!           └──────────┴───────────────┴─── every mistake, with its place ─────────┴──────────▶ ConfigErrors
 //! ```
 //!
 //! A mistake does not end the reading: whoever mends a file wants to know all that is wrong with it. What
@@ -13,9 +13,14 @@ mod cores;
 mod error;
 mod example;
 mod keys;
+mod layout;
+mod losses;
+mod nodes;
 mod placement;
 mod quorums;
 mod read;
+mod roles;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -25,28 +30,41 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use loggos_protocol::{Cluster, GatewayId, QuorumSystem, ReplicaId, RoleId, Settings};
+use loggos_protocol::{Cluster, QuorumSystem, RoleId, Settings};
 
-use crate::core::Idle;
+use self::spread::spread;
+use crate::idle::Idle;
 
 pub use error::{ConfigError, ConfigErrors, TextPlace};
-pub use weakness::{Losses, Weakness};
+pub use layout::{NoSuchNode, NodeConfig};
+pub use losses::{Losses, Missing, Part};
+pub use weakness::Weakness;
 
+/// What a cluster is called, if nothing else is said.
+const NAME: &str = "loggos";
 /// How long a core looks for work before it sleeps, if nothing else is said.
 const POLL_IDLE: Duration = Duration::from_micros(200);
 /// How long a call may take, if nothing else is said.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// The most cores of one process: they are numbered in a byte.
+const CPUS_MAX: usize = 256;
 /// Messages that wait for a core, if nothing else is said.
 const MAILBOX_MESSAGES_MAX: u32 = 1 << 16;
 
 /// A cluster, and where its roles live.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
+    /// What the cluster is called: two of different names refuse each other. 1 to 64 bytes of letters,
+    /// digits, `-`, `_` and `.`.
+    pub name: String,
     /// Sizes, limits and timing.
     pub cluster: Cluster,
-    /// The processor core of each of our cores.
+    /// The processes that the cluster is spread over, in order of name. Empty: all roles live in this one.
+    pub nodes: Vec<NodeConfig>,
+    /// The processor core of each of our cores, where all roles live in one process. Empty where there are
+    /// `nodes`: each has its own.
     pub cpus: Vec<usize>,
-    /// The core, an index into `cpus`, of each role.
+    /// The core of each role: an index into the `cpus` of its node, or into ours without nodes.
     pub placement: BTreeMap<RoleId, usize>,
     /// What a core does when it has nothing to do.
     pub idle: Idle,
@@ -76,7 +94,9 @@ impl Config {
         assert!(!cpus.is_empty(), "a cluster on no cores");
         let placement = spread(&cluster, cpus.len());
         Self {
+            name: NAME.to_owned(),
             cluster,
+            nodes: Vec::new(),
             cpus,
             placement,
             idle: Idle::Adaptive { poll_idle: POLL_IDLE },
@@ -125,37 +145,13 @@ fn standard_grid() -> QuorumSystem {
     QuorumSystem::grid(2, 2, 1).expect("a 2 × 2 grid survives one loss")
 }
 
-/// The processor cores that this process may run on.
+/// The processor cores that this process may run on, as many as it can use.
 fn usable_cpus() -> Vec<usize> {
     match rustix::thread::sched_getaffinity(None) {
-        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect(),
+        Ok(set) => {
+            let cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
+            cpus.take(CPUS_MAX).collect()
+        }
         Err(_) => vec![0],
     }
-}
-
-/// Spreads roles over cores in turn, each kind starting where the last one left off, so that no core has
-/// all of the first ones. Acceptors are split in contiguous parts: a write quorum of a grid then shares
-/// a core, and a slot crosses between cores as seldom as can be.
-fn spread(cluster: &Cluster, cores: usize) -> BTreeMap<RoleId, usize> {
-    let mut placement = BTreeMap::new();
-    let gateways = (0..cluster.gateways).map(|id| RoleId::Gateway(GatewayId(id)));
-    let proposers = cluster.all_proposers().map(RoleId::Proposer);
-    let proxy_leaders = cluster.all_proxy_leaders().map(RoleId::ProxyLeader);
-    let replicas =
-        (1..=cluster.replicas).map(|id| RoleId::Replica(ReplicaId(id % cluster.replicas)));
-    for kind in [
-        gateways.collect::<Vec<_>>(),
-        proposers.collect(),
-        proxy_leaders.collect(),
-        replicas.collect(),
-    ] {
-        for (turn, role) in kind.into_iter().enumerate() {
-            placement.insert(role, turn % cores);
-        }
-    }
-    let acceptors = usize::from(cluster.quorums.acceptors_count());
-    for id in cluster.quorums.acceptors().iter() {
-        placement.insert(RoleId::Acceptor(id), usize::from(id.0) * cores / acceptors);
-    }
-    placement
 }

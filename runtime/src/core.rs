@@ -19,45 +19,34 @@
 //! pass through the same lane: the loop releases them once everybody is quiet.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
+use loggos_net::ConnectionId;
 use loggos_net::{MailboxReceiver, MailboxSender};
 use loggos_protocol::{
-    Client, ClientId, Cluster, Envelope, Incarnation, Outbox, Payload, Position, ReplicaId, Role,
-    RoleId, StateMachine, Time, To,
+    Cluster, Envelope, Incarnation, Outbox, ReplicaId, Role, RoleId, StateMachine, Time, To,
 };
 
-use crate::client::{Answer, CallError, Executed, Port};
+use crate::callers::{Callers, RemoteCall};
+use crate::client::{CallError, Port};
 use crate::clock::Clock;
 use crate::executor::{Alarm, Bed, yield_now};
+use crate::idle::{Idle, Vigil};
 use crate::random::random_u64;
-use crate::resident::{Commands, MoveIn, Tenant};
-use crate::status::{RoleStatus, Standing, Traffic};
+use crate::resident::MoveIn;
+use crate::sockets::{Identity, Incoming, Remote, Sockets, Visitor};
+use crate::status::{CoreStatus, RoleStatus, Standing, Traffic, to_json};
 
 /// Messages that wait for a role that is paused; what exceeds them is dropped and sent again by its
 /// sender (R29).
 const INBOX_MESSAGES_MAX: usize = 1 << 16;
-/// Commands that one tick takes from the clients.
-const SUBMISSIONS_A_TICK: usize = 4096;
 /// How long a core sleeps at the most.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
-
-/// What a core does when it has nothing to do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Idle {
-    /// Keeps looking: the lowest latency, and a whole processor core for each core.
-    Poll,
-    /// Sleeps at once, until it is woken.
-    Park,
-    /// Keeps looking for a while, then sleeps.
-    Adaptive {
-        /// How long.
-        poll_idle: Duration,
-    },
-}
 
 /// Where every role of the process lives.
 #[derive(Debug)]
@@ -69,11 +58,13 @@ pub(crate) struct Routes {
     replicas: Box<[Place]>,
 }
 
-/// A role's core, and its place there.
+/// Where a role lives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Place {
-    pub(crate) core: usize,
-    pub(crate) index: usize,
+pub(crate) enum Place {
+    /// On a core of this process, in that place there.
+    Here { core: usize, index: usize },
+    /// On a core of another node, reached over that link.
+    There { link: usize },
 }
 
 /// All that a core is started with.
@@ -95,6 +86,34 @@ pub(crate) struct CorePlan {
     pub(crate) idle: Idle,
     pub(crate) alarm: Alarm,
     pub(crate) clock: Clock,
+    /// What it takes to talk to other processes, if there are any.
+    pub(crate) network: Option<NetworkPlan>,
+}
+
+/// What a core's sockets are started with.
+#[derive(Debug)]
+pub(crate) struct NetworkPlan {
+    pub(crate) identity: Identity,
+    pub(crate) remotes: Arc<[Remote]>,
+    pub(crate) listen: Option<SocketAddr>,
+    /// Whom to tell that the sockets are open, and where we listen, if we do.
+    pub(crate) ready: mpsc::Sender<io::Result<Option<SocketAddr>>>,
+    /// All cores of this process, in order.
+    pub(crate) siblings: Arc<[Sibling]>,
+}
+
+/// How to reach a core of this process from another one.
+#[derive(Clone, Debug)]
+pub(crate) struct Sibling {
+    pub(crate) orders: Arc<SegQueue<Order>>,
+    pub(crate) alarm: Alarm,
+}
+
+impl Sibling {
+    pub(crate) fn order(&self, order: Order) {
+        self.orders.push(order);
+        self.alarm.ring();
+    }
 }
 
 /// What a core can be told to do.
@@ -108,19 +127,12 @@ pub(crate) enum Order {
     Pause(RoleId, Duration),
     /// Starts a role over, with a blank memory.
     Restart(RoleId),
-    /// Tells how everybody stands.
-    Report(std::sync::mpsc::Sender<Vec<RoleStatus>>),
+    /// Tells how everybody stands, and wakes who waits for it.
+    Report(mpsc::Sender<CoreStatus>, Option<Alarm>),
     /// Takes a resident in.
     MoveIn(MoveIn),
-}
-
-/// Who hears of a command's result.
-#[derive(Debug)]
-enum Recipient {
-    /// Whoever holds the call's future.
-    Call(Answer),
-    /// A resident, which calls the command so.
-    Resident { id: u64, tag: u64 },
+    /// Takes a connection over from another core.
+    Adopt(Visitor),
 }
 
 /// A core at work.
@@ -128,21 +140,29 @@ pub(crate) struct Core<M> {
     plan: CorePlan,
     factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>,
     seats: Vec<Seat<M>>,
-    client: Client<Recipient>,
-    /// By id.
-    residents: Vec<Tenant>,
-    residents_count: u64,
-    /// Which of them has the first turn, modulo their number.
-    first_turn: usize,
-    /// What residents submit in this tick.
-    commands: Commands,
+    callers: Callers,
+    sockets: Option<Sockets>,
+    siblings: Arc<[Sibling]>,
+    incoming: Vec<Incoming>,
+    /// Who asked how this process stands, and the cores' answers on their way.
+    status_requests: Vec<StatusRequest>,
     out: Outbox,
     /// Messages that wait for the sync.
     held: Vec<Envelope>,
+    /// The time of this tick.
+    now: Time,
     /// When something is due next.
     next_due: Time,
     /// Messages in the inboxes of this core.
     pending: usize,
+}
+
+/// Somebody who asked how this process stands.
+struct StatusRequest {
+    from: ConnectionId,
+    reports: mpsc::Receiver<CoreStatus>,
+    /// What has come so far.
+    cores: Vec<CoreStatus>,
 }
 
 /// A role's place on a core.
@@ -203,15 +223,20 @@ impl<M: StateMachine> Core<M> {
     pub(crate) fn new(plan: CorePlan, factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>) -> Self {
         let now = plan.clock.now();
         let mut core = Self {
-            client: Client::new(ClientId(0), plan.deadline),
+            callers: Callers::new(
+                Arc::clone(&plan.port),
+                plan.deadline,
+                plan.cluster.session_window as usize,
+            ),
             factory,
             seats: Vec::new(),
-            residents: Vec::new(),
-            residents_count: 0,
-            first_turn: 0,
-            commands: Commands::default(),
+            sockets: None,
+            siblings: Arc::new([]),
+            incoming: Vec::new(),
+            status_requests: Vec::new(),
             out: Outbox::default(),
             held: Vec::new(),
+            now,
             next_due: now,
             pending: 0,
             plan,
@@ -225,30 +250,29 @@ impl<M: StateMachine> Core<M> {
     }
 
     /// Runs until the cluster is told to stop. Must be called on the core's own executor.
-    pub(crate) async fn run(mut self) -> std::io::Result<()> {
+    pub(crate) async fn run(mut self) -> io::Result<()> {
         let bed = Bed::new(self.plan.alarm.clone())?;
-        let poll_idle = match self.plan.idle {
-            Idle::Poll => None,
-            Idle::Park => Some(Duration::ZERO),
-            Idle::Adaptive { poll_idle } => Some(poll_idle),
-        };
-        let mut busy_at = self.plan.clock.now();
+        if let Some(network) = self.plan.network.take() {
+            self.open_sockets(&network);
+            self.siblings = network.siblings;
+        }
+        let mut vigil = Vigil::new(self.plan.idle, self.plan.clock.now());
         while !self.plan.is_stopping.load(Ordering::Relaxed) {
             let now = self.plan.clock.now();
-            if self.tick(now) {
-                busy_at = now;
-            }
+            let has_worked = self.tick(now);
+            let may_sleep = vigil.may_sleep(now, has_worked);
             yield_now().await;
-            if poll_idle.is_some_and(|most| now.since(busy_at) >= most) {
+            if may_sleep {
                 let now = self.plan.clock.now();
                 let most = self.next_due.since(now).min(SLEEP_MAX);
-                bed.sleep(most, || self.has_work(now)).await;
+                let has_arrived = self.sockets.as_mut().is_some_and(Sockets::arm);
+                bed.sleep(most, || has_arrived || self.has_work(now)).await;
+                self.sockets.iter_mut().for_each(Sockets::disarm);
+                vigil.woke(self.plan.clock.now());
             }
         }
-        // Whoever still waits for an answer is told that we have stopped, as the answers are dropped.
-        self.plan.port.close();
-        for recipient in self.client.stop() {
-            recipient.hear(&mut self.residents, Err(CallError::Stopped));
+        if self.plan.gateway.is_some() {
+            self.callers.stop();
         }
         Ok(())
     }
@@ -256,10 +280,14 @@ impl<M: StateMachine> Core<M> {
     /// Takes in all that has arrived and hands out all that follows from it; returns whether there was
     /// anything.
     fn tick(&mut self, now: Time) -> bool {
+        self.now = now;
         let mut has_worked = self.receive();
+        has_worked |= self.poll_sockets(now);
         has_worked |= self.take_orders(now);
-        has_worked |= self.take_turns(now);
-        has_worked |= self.take_submissions(now);
+        if self.plan.gateway.is_some() {
+            has_worked |= self.callers.take_turns(now);
+            has_worked |= self.callers.take_submissions(now);
+        }
         if now >= self.next_due {
             has_worked = true;
             self.take_time(now);
@@ -274,9 +302,85 @@ impl<M: StateMachine> Core<M> {
             self.submit(now); // results have made room
         }
         self.answer();
-        self.flush();
+        self.flush(now);
         self.next_due = self.find_next_due(now);
         true
+    }
+
+    /// Opens the core's ring, and tells whoever started us how that went.
+    fn open_sockets(&mut self, network: &NetworkPlan) {
+        let NetworkPlan { identity, remotes, listen, ready, .. } = network;
+        // Whatever a role may hold, and as much again on its way.
+        let batches_max = 8 * self.plan.cluster.ring_slots() as usize;
+        let eventfd = self.plan.alarm.eventfd();
+        let opened = Sockets::new(identity.clone(), remotes, batches_max, eventfd);
+        let opened = opened.and_then(|mut sockets| {
+            let address = listen.map(|address| sockets.listen(address)).transpose()?;
+            self.sockets = Some(sockets);
+            Ok(address)
+        });
+        drop(ready.send(opened)); // who started us waits for it, or has given up
+    }
+
+    /// Takes in what has come over sockets.
+    fn poll_sockets(&mut self, now: Time) -> bool {
+        let room = self.callers.room();
+        let Some(sockets) = &mut self.sockets else { return false };
+        if sockets.formation.is_none() {
+            let formation = |seat: &Seat<M>| seat.role.as_ref().and_then(Role::formation);
+            sockets.formation = self.seats.iter().find_map(formation);
+        }
+        let mut incoming = std::mem::take(&mut self.incoming);
+        let mut has_worked = sockets.poll(now, room, &mut incoming);
+        for what in incoming.drain(..) {
+            match what {
+                Incoming::Envelope(envelope) => {
+                    // Whom nobody has here, somebody else's configuration puts here: the digest differs.
+                    if let Some(Place::Here { .. }) = self.plan.routes.role(envelope.to.role()) {
+                        self.route(envelope);
+                    }
+                }
+                Incoming::Command { from, number, command } => {
+                    let call = RemoteCall { connection: from, number };
+                    self.callers.submit_remote(call, command, now);
+                }
+                Incoming::StatusRequest(from) => self.ask_status(from),
+                Incoming::HandOver { core, visitor } => {
+                    if let Some(sibling) = self.siblings.get(usize::from(core)) {
+                        sibling.order(Order::Adopt(visitor));
+                    }
+                }
+            }
+        }
+        self.incoming = incoming;
+        has_worked |= self.tell_status();
+        has_worked
+    }
+
+    /// Asks all cores of this process how their roles stand, for somebody on the other end of a connection.
+    fn ask_status(&mut self, from: ConnectionId) {
+        let (sender, reports) = mpsc::channel();
+        for sibling in self.siblings.iter() {
+            let alarm = Some(self.plan.alarm.clone());
+            sibling.order(Order::Report(sender.clone(), alarm));
+        }
+        self.status_requests.push(StatusRequest { from, reports, cores: Vec::new() });
+    }
+
+    /// Answers those about whom all cores have reported; returns whether there was any.
+    fn tell_status(&mut self) -> bool {
+        let (before, cores) = (self.status_requests.len(), self.siblings.len());
+        let Some(sockets) = &mut self.sockets else { return false };
+        self.status_requests.retain_mut(|request| {
+            request.cores.extend(request.reports.try_iter());
+            if request.cores.len() < cores {
+                return true;
+            }
+            request.cores.sort_by_key(|status| status.core);
+            sockets.tell_status(request.from, &to_json(&request.cores));
+            false
+        });
+        self.status_requests.len() < before
     }
 
     fn receive(&mut self) -> bool {
@@ -284,80 +388,25 @@ impl<M: StateMachine> Core<M> {
         let routes = &self.plan.routes;
         let mut items = 0;
         for receiver in &mut self.plan.receivers {
-            items += receiver.drain(|envelope| {
-                *pending += seats[routes.to(&envelope.to).index].take_in(envelope);
+            items += receiver.drain(|envelope| match routes.to(&envelope.to) {
+                Place::Here { index, .. } => *pending += seats[index].take_in(envelope),
+                Place::There { .. } => unreachable!("mailboxes are for roles of this process"),
             });
         }
         items > 0
     }
 
-    /// Gives residents their turns.
-    ///
-    /// Where room is short everybody gets an equal part, callers at the port among them, and another is the
-    /// first to choose: whoever always wants more takes nobody else's.
-    fn take_turns(&mut self, now: Time) -> bool {
-        let room = self.room();
-        let due = self.residents.iter().filter(|tenant| tenant.is_due(now, room)).count();
-        if due == 0 {
-            return false;
-        }
-        let share = (room / (due + usize::from(!self.plan.port.is_empty()))).max(1);
-        let mut commands = std::mem::take(&mut self.commands);
-        let count = self.residents.len();
-        self.first_turn += 1;
-        for offset in 0..count {
-            let place = (self.first_turn + offset) % count;
-            let share = share.min(self.room());
-            let tenant = &mut self.residents[place];
-            if !tenant.is_due(now, share) {
-                continue;
-            }
-            let id = tenant.id;
-            tenant.turn(&mut commands, share, now);
-            for (tag, command) in commands.iter() {
-                let recipient = Recipient::Resident { id, tag };
-                self.client.submit(recipient, Payload::copy(command), now);
-            }
-            commands.clear();
-        }
-        self.commands = commands;
-        self.residents.retain(|tenant| !tenant.has_left);
-        true
-    }
-
-    /// Takes in what callers have submitted at the port.
-    fn take_submissions(&mut self, now: Time) -> bool {
-        if self.plan.gateway.is_none() {
-            return false;
-        }
-        let waiting = self.plan.port.len().min(SUBMISSIONS_A_TICK).min(self.room());
-        if waiting == 0 {
-            return false;
-        }
-        for _ in 0..waiting {
-            let Some(submission) = self.plan.port.pop() else { break };
-            self.client.submit(Recipient::Call(submission.answer), submission.command, now);
-        }
-        true
-    }
-
-    /// How many commands more this core takes in: what exceeds the session waits at the port, and its
-    /// callers with it (R29).
-    fn room(&self) -> usize {
-        (self.plan.cluster.session_window as usize).saturating_sub(self.client.under_way())
-    }
-
     /// Gives the gateway what it has room for; the last batch is closed after it. Where the gateway is
     /// down or paused, commands wait for their deadline.
     fn submit(&mut self, now: Time) {
-        let Some(index) = self.plan.gateway.filter(|_| self.client.is_waiting()) else { return };
+        let Some(index) = self.plan.gateway.filter(|_| self.callers.is_waiting()) else { return };
         let seat = &mut self.seats[index];
         let Some(Role::Gateway(gateway)) = &mut seat.role else { return };
         if seat.paused_until.is_some() {
             return;
         }
         let started = self.plan.clock.cycles();
-        while let Some((caller, command)) = self.client.next(|bytes| gateway.has_room(bytes)) {
+        while let Some((caller, command)) = self.callers.next(|bytes| gateway.has_room(bytes)) {
             gateway.submit(caller, command.as_slice(), now, &mut self.out);
         }
         gateway.flush(now, &mut self.out);
@@ -377,8 +426,11 @@ impl<M: StateMachine> Core<M> {
                 self.post(index);
             }
         }
-        while let Some((recipient, why)) = self.client.overdue(now) {
-            recipient.hear(&mut self.residents, Err(why.into()));
+        self.sockets.iter_mut().for_each(|sockets| sockets.on_time(now));
+        while let Some((call, why)) = self.callers.overdue(now) {
+            if let (Some(call), Some(sockets)) = (call, &mut self.sockets) {
+                sockets.answer(call, Err(why));
+            }
         }
     }
 
@@ -439,40 +491,50 @@ impl<M: StateMachine> Core<M> {
     }
 
     fn route(&mut self, envelope: Envelope) {
-        let place = self.plan.routes.to(&envelope.to);
-        if place.core == self.plan.core {
-            self.pending += self.seats[place.index].take_in(envelope);
-            return;
+        match self.plan.routes.to(&envelope.to) {
+            Place::Here { core, index } if core == self.plan.core => {
+                self.pending += self.seats[index].take_in(envelope);
+            }
+            Place::Here { core, .. } => {
+                let sender = self.plan.senders.iter_mut().find(|(to, ..)| *to == core);
+                let (_, sender, _) = sender.expect("every other core has a mailbox");
+                sender.push(envelope);
+            }
+            Place::There { link } => {
+                let sockets = self.sockets.as_mut().expect("other nodes are reached by sockets");
+                sockets.send(link, &envelope, self.now);
+            }
         }
-        let sender = self.plan.senders.iter_mut().find(|(core, ..)| *core == place.core);
-        let (_, sender, _) = sender.expect("every other core has a mailbox");
-        sender.push(envelope);
     }
 
     /// Hands results to the callers.
     fn answer(&mut self) {
         for (caller, reply) in self.out.replies.iter() {
-            if let Some(recipient) = self.client.on_reply(caller.tag) {
-                recipient.hear(&mut self.residents, reply.map_err(CallError::from));
+            let result = reply.map_err(CallError::from);
+            let call = self.callers.answer(caller.tag, result);
+            if let (Some(call), Some(sockets)) = (call, &mut self.sockets) {
+                sockets.answer(call, result);
             }
         }
         self.out.replies.clear();
     }
 
     /// Sends each other core what this tick has for it, as one message.
-    fn flush(&mut self) {
+    fn flush(&mut self, now: Time) {
         for (_, sender, alarm) in &mut self.plan.senders {
             if sender.flush() {
                 alarm.ring();
             }
         }
+        if let Some(sockets) = &mut self.sockets {
+            sockets.flush(now);
+        }
     }
 
     fn has_work(&self, now: Time) -> bool {
-        !self.plan.port.is_empty() && self.plan.gateway.is_some() && self.room() > 0
+        self.plan.gateway.is_some() && self.callers.has_work(now)
             || self.plan.receivers.iter().any(|receiver| !receiver.is_empty())
             || !self.plan.orders.is_empty()
-            || self.residents.iter().any(|tenant| tenant.is_due(now, self.room()))
             || self.plan.senders.iter().any(|(_, sender, _)| sender.is_waiting())
             || self.plan.is_stopping.load(Ordering::Relaxed)
     }
@@ -486,8 +548,8 @@ impl<M: StateMachine> Core<M> {
                 (None, None) => {}
             }
         }
-        let residents = self.residents.iter().filter_map(|tenant| tenant.due);
-        residents.chain(self.client.next_timeout()).fold(next, Time::min)
+        let sockets = self.sockets.as_ref().and_then(|sockets| sockets.next_timeout(now));
+        sockets.into_iter().chain(self.callers.next_timeout()).fold(next, Time::min)
     }
 
     fn take_orders(&mut self, now: Time) -> bool {
@@ -514,11 +576,16 @@ impl<M: StateMachine> Core<M> {
                         seat.role = Some(role);
                     }
                 }
-                Order::Report(to) => drop(to.send(self.statuses())), // nobody may wait any more
-                Order::MoveIn(MoveIn(make)) => {
-                    self.residents.push(Tenant::new(self.residents_count, make(), now));
-                    self.residents_count += 1;
+                Order::Report(to, alarm) => {
+                    drop(to.send(self.status())); // nobody may wait any more
+                    alarm.iter().for_each(Alarm::ring);
                 }
+                Order::Adopt(visitor) => {
+                    if let Some(sockets) = &mut self.sockets {
+                        sockets.adopt(visitor, now);
+                    }
+                }
+                Order::MoveIn(resident) => self.callers.move_in(resident, now),
             }
         }
         has_worked
@@ -542,15 +609,16 @@ impl<M: StateMachine> Core<M> {
         Role::start(self.plan.cluster.clone(), id, life, now, |replica| (self.factory)(replica))
     }
 
-    fn statuses(&self) -> Vec<RoleStatus> {
-        let statuses = self.seats.iter().map(|seat| RoleStatus {
+    fn status(&self) -> CoreStatus {
+        let roles = self.seats.iter().map(|seat| RoleStatus {
             role: seat.id,
             core: self.plan.core,
             standing: seat.role.as_ref().map_or(Standing::Down, Standing::of),
             traffic: seat.traffic,
             busy: self.plan.clock.duration(seat.cycles),
         });
-        statuses.collect()
+        let sockets = self.sockets.as_ref().map(Sockets::counters);
+        CoreStatus { core: self.plan.core, roles: roles.collect(), sockets }
     }
 }
 
@@ -563,21 +631,5 @@ impl<M> Seat<M> {
         }
         self.inbox.push_back(envelope);
         usize::from(self.paused_until.is_none())
-    }
-}
-
-impl Recipient {
-    fn hear(self, residents: &mut [Tenant], result: Result<(Position, &[u8]), CallError>) {
-        match self {
-            Self::Call(answer) => {
-                answer.give(result.map(|(at, reply)| Executed { at, reply: Payload::copy(reply) }));
-            }
-            Self::Resident { id, tag } => {
-                // Whoever has moved out hears nothing.
-                if let Ok(place) = residents.binary_search_by_key(&id, |tenant| tenant.id) {
-                    residents[place].on_result(tag, result);
-                }
-            }
-        }
     }
 }

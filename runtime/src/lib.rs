@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod callers;
 mod client;
 mod clock;
 mod cluster;
@@ -12,20 +13,30 @@ mod config;
 mod core;
 #[expect(unsafe_code, reason = "glommio takes ownership of a raw descriptor")]
 mod executor;
+mod idle;
+mod node;
+mod process;
 mod random;
+mod remote;
 mod resident;
+mod sockets;
 mod status;
 
 pub use client::{Call, CallError, Client, Executed};
 pub use cluster::{LocalCluster, NoSuchRole, StartError};
-pub use config::{Config, ConfigError, ConfigErrors, Losses, TextPlace, Weakness};
-pub use core::Idle;
+pub use config::{
+    Config, ConfigError, ConfigErrors, Losses, Missing, NoSuchNode, NodeConfig, Part, TextPlace,
+    Weakness,
+};
+pub use idle::Idle;
 pub use loggos_kv as kv;
 pub use loggos_protocol::{
     AcceptorId, At, Cluster, GatewayId, Halt, Items, NoRole, Payload, Position, ProposerId,
     ProxyLeaderId, QuorumError, QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings,
     SettingsError, Slot, StateMachine, Time, Watermark,
 };
+pub use node::Node;
+pub use remote::{RemoteCluster, RemoteOptions, remote_status};
 pub use resident::{Desk, Next, Resident};
 pub use status::{ReplicaStanding, RoleStatus, Standing, Traffic};
 

@@ -6,7 +6,10 @@ use loggos_protocol::{
     AcceptorCounters, Ballot, Event, GatewayCounters, Halt, ProposerCounters, ProxyLeaderCounters,
     ReplicaCounters, Role, RoleId, StateMachine, Watermark,
 };
+use serde_json::{Value, json};
 use tracing::{debug, error, info, warn};
+
+use crate::sockets::SocketCounters;
 
 /// One role, at one moment.
 #[derive(Clone, Debug)]
@@ -21,6 +24,15 @@ pub struct RoleStatus {
     pub traffic: Traffic,
     /// Processor time that it took.
     pub busy: Duration,
+}
+
+/// How a core and its roles stand.
+#[derive(Clone, Debug)]
+pub(crate) struct CoreStatus {
+    pub(crate) core: usize,
+    pub(crate) roles: Vec<RoleStatus>,
+    /// What went over its sockets, if it has any.
+    pub(crate) sockets: Option<SocketCounters>,
 }
 
 /// Messages through a role.
@@ -135,5 +147,108 @@ pub(crate) fn tell(event: &Event) {
         Event::Suspected { .. } => debug!(?event),
         Event::Forgotten { .. } | Event::Foreign { .. } => warn!(?event),
         Event::Equivocation { .. } | Event::Halted { .. } => error!(?event),
+    }
+}
+
+/// How the roles of one process stand, for a program to read.
+///
+/// `replicas` has what replicas are compared by; `roles` everything.
+pub(crate) fn to_json(cores: &[CoreStatus]) -> Vec<u8> {
+    let mut roles: Vec<&RoleStatus> = cores.iter().flat_map(|core| &core.roles).collect();
+    roles.sort_by_key(|status| status.role);
+    let replicas = roles.iter().filter_map(|status| {
+        let replica = status.standing.replica()?;
+        Some(json!({
+            "role": status.role.to_string(),
+            "executed_watermark": replica.executed.0,
+            "state_hash": format!("{:016x}", replica.state_hash),
+            "halted": replica.halted.as_ref().map(|why| format!("{why:?}")),
+        }))
+    });
+    let leader = roles.iter().find(|status| status.standing.is_leading());
+    let status = json!({
+        "leader": leader.map(|status| status.role.to_string()),
+        "replicas": replicas.collect::<Vec<_>>(),
+        "roles": roles.iter().map(|status| status.to_json()).collect::<Vec<_>>(),
+        "cores": cores.iter().map(CoreStatus::to_json).collect::<Vec<_>>(),
+    });
+    status.to_string().into_bytes()
+}
+
+impl CoreStatus {
+    fn to_json(&self) -> Value {
+        let sockets = self.sockets.map(|sockets| {
+            json!({
+                "messages_dropped": sockets.dropped,
+                "connections_refused": sockets.refused,
+                "connections_malformed": sockets.malformed,
+                "sends": sockets.ring.sends,
+                "sent_bytes": sockets.ring.sent_bytes,
+                "receives": sockets.ring.receives,
+                "received_bytes": sockets.ring.received_bytes,
+                "enters": sockets.ring.enters,
+            })
+        });
+        json!({ "core": self.core, "sockets": sockets })
+    }
+}
+
+impl RoleStatus {
+    fn to_json(&self) -> Value {
+        let standing = match &self.standing {
+            Standing::Down => json!({ "state": "down" }),
+            Standing::Gateway(counters) => json!({
+                "state": "up",
+                "commands": counters.commands,
+                "replies": counters.replies,
+                "batches": counters.batches,
+                "resends": counters.resends,
+                "sessions_lost": counters.sessions_lost,
+            }),
+            Standing::Proposer { is_leading, ballot, counters } => json!({
+                "state": if *is_leading { "leads" } else { "follows" },
+                "ballot": ballot.map(|ballot| ballot.to_string()),
+                "elections": counters.elections,
+                "dropped": counters.dropped,
+            }),
+            Standing::ProxyLeader(counters) => json!({
+                "state": "up",
+                "chosen": counters.chosen,
+                "retries": counters.retries,
+                "suspicions": counters.suspicions,
+            }),
+            Standing::Acceptor { promised, truncated, counters } => json!({
+                "state": if counters.foreign > 0 && *promised == Ballot::default() {
+                    "forgotten"
+                } else {
+                    "up"
+                },
+                "promised": promised.to_string(),
+                "truncated": truncated.0,
+                "votes": counters.votes,
+                "nacks": counters.nacks,
+            }),
+            Standing::Replica(replica) => json!({
+                "state": if replica.halted.is_some() { "halted" } else { "up" },
+                "executed_watermark": replica.executed.0,
+                "state_hash": format!("{:016x}", replica.state_hash),
+                "halted": replica.halted.as_ref().map(|why| format!("{why:?}")),
+                "commands": replica.counters.commands,
+                "gaps": replica.counters.gaps,
+                "fetched": replica.counters.fetched,
+            }),
+        };
+        let mut role = json!({
+            "role": self.role.to_string(),
+            "core": self.core,
+            "messages_in": self.traffic.messages_in,
+            "messages_out": self.traffic.messages_out,
+            "messages_dropped": self.traffic.dropped,
+            "busy_ns": u64::try_from(self.busy.as_nanos()).unwrap_or(u64::MAX),
+        });
+        if let (Value::Object(role), Value::Object(standing)) = (&mut role, standing) {
+            role.extend(standing);
+        }
+        role
     }
 }

@@ -1,9 +1,9 @@
 //! The callers, all on the gateway's core: closed loops of one command each; or, at a given rate, whoever
 //! is free takes the next one that is due.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -28,6 +28,9 @@ const OVER: u8 = 2;
 pub(crate) struct Load {
     options: Options,
     stage: AtomicU8,
+    /// When measuring began, and how long it went on.
+    started: OnceLock<Instant>,
+    elapsed: OnceLock<Duration>,
     answered: AtomicU64,
     is_interrupted: AtomicBool,
 }
@@ -46,7 +49,6 @@ pub(crate) struct Measured {
     /// The highest acknowledged write of each key, packed: this table is touched at random with every
     /// operation, and shall not push the cluster out of the cache.
     written: Vec<u64>,
-    started: Option<Instant>,
 }
 
 impl Load {
@@ -54,16 +56,20 @@ impl Load {
         Self {
             options: options.clone(),
             stage: AtomicU8::new(WARMING_UP),
+            started: OnceLock::new(),
+            elapsed: OnceLock::new(),
             answered: AtomicU64::new(0),
             is_interrupted: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn start_measuring(&self) {
+        self.started.get_or_init(Instant::now);
         self.stage.store(MEASURING, Ordering::Release);
     }
 
     pub(crate) fn stop_measuring(&self) {
+        self.elapsed.get_or_init(|| self.started.get().map_or(Duration::ZERO, Instant::elapsed));
         self.stage.store(OVER, Ordering::Release);
     }
 
@@ -96,7 +102,6 @@ impl Measured {
             unknown: 0,
             elapsed: Duration::ZERO,
             written: vec![0; options.keys as usize],
-            started: None,
         }
     }
 
@@ -111,15 +116,38 @@ impl Measured {
         self.latency.len()
     }
 
-    fn count(&mut self, took: Duration, now: Instant) {
-        let started = *self.started.get_or_insert(now);
-        self.elapsed = now - started;
-        let second = usize::try_from(self.elapsed.as_secs()).unwrap_or(usize::MAX);
+    /// Counts an operation that was answered so long after measuring began.
+    fn count(&mut self, took: Duration, since: Duration) {
+        let second = usize::try_from(since.as_secs()).unwrap_or(usize::MAX);
         if second >= self.by_second.len() {
             self.by_second.resize(second + 1, 0);
         }
         self.by_second[second] += 1;
         self.latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// What both have measured.
+    pub(crate) fn merge(mut self, other: Self) -> Self {
+        self.latency.add(&other.latency).expect("both have the same bounds");
+        let seconds = self.by_second.len().max(other.by_second.len());
+        self.by_second.resize(seconds, 0);
+        for (ours, theirs) in self.by_second.iter_mut().zip(other.by_second) {
+            *ours += theirs;
+        }
+        for (ours, theirs) in self.written.iter_mut().zip(other.written) {
+            *ours = (*ours).max(theirs);
+        }
+        self.errors += other.errors;
+        self.unknown += other.unknown;
+        self.elapsed = self.elapsed.max(other.elapsed);
+        self
+    }
+
+    /// Ends the measurement: seconds in which nothing was answered are seconds all the same.
+    fn close(&mut self, elapsed: Duration) {
+        self.elapsed = elapsed;
+        let seconds = usize::try_from(elapsed.as_secs()).unwrap_or(usize::MAX);
+        self.by_second.resize(seconds.max(self.by_second.len()), 0);
     }
 }
 
@@ -159,6 +187,7 @@ pub(crate) struct Callers {
     randoms: Vec<Random>,
     command: Vec<u8>,
     value: Vec<u8>,
+    is_over: bool,
 }
 
 /// A command in flight.
@@ -167,38 +196,43 @@ struct Operation {
     started: Instant,
     key: u32,
     is_read: bool,
-    /// Whether the measurement had begun when it was sent.
-    counts: bool,
 }
 
 impl Callers {
-    /// Returns callers that have sent nothing; what they measured goes to `done` when all have their last
-    /// answers.
-    pub(crate) fn new(load: Arc<Load>, done: Sender<Measured>) -> Self {
+    /// Returns the callers of one entrance of several, that have sent nothing; what they measured goes to
+    /// `done` when all have their last answers.
+    pub(crate) fn new(
+        load: Arc<Load>,
+        done: Sender<Measured>,
+        (entrance, entrances): (u32, u32),
+    ) -> Self {
         let options = &load.options;
-        let count = options.clients * options.pipeline;
+        let clients: Vec<u64> =
+            (entrance..options.clients).step_by(entrances as usize).map(u64::from).collect();
+        let count = u32::try_from(clients.len()).unwrap_or(u32::MAX) * options.pipeline;
         let started = Instant::now();
-        let operation = Operation { started, key: 0, is_read: false, counts: false };
+        let operation = Operation { started, key: 0, is_read: false };
         Self {
             measured: Some(Measured::new(options)),
             done,
-            pace: options.rate.map(Pace::new),
+            pace: options.rate.map(|rate| Pace::new(rate, entrance, entrances)),
             operations: vec![operation; count as usize],
             idle: (0..count).rev().collect(),
-            randoms: (0..u64::from(options.clients)).map(Random::new).collect(),
+            randoms: clients.into_iter().map(Random::new).collect(),
             command: Vec::new(),
             value: vec![b'v'; options.size as usize],
+            is_over: false,
             load,
         }
     }
 
     /// Draws what the operation of `place` does next.
-    fn draw(&mut self, place: u32, started: Instant, counts: bool) {
+    fn draw(&mut self, place: u32, started: Instant) {
         let options = &self.load.options;
         let random = &mut self.randoms[(place / options.pipeline) as usize];
         let key = u32::try_from(random.next() % u64::from(options.keys)).unwrap_or(0);
         let is_read = options.is_read(random.next());
-        self.operations[place as usize] = Operation { started, key, is_read, counts };
+        self.operations[place as usize] = Operation { started, key, is_read };
         let key = self::key(key);
         self.command.clear();
         let encoded = if is_read {
@@ -213,12 +247,12 @@ impl Callers {
 
 impl Resident for Callers {
     fn turn(&mut self, desk: &mut Desk<'_>) -> Next {
-        let stage = self.load.stage();
-        if stage == OVER {
+        if self.is_over || self.load.stage() == OVER {
             if self.idle.len() < self.operations.len() {
                 return Next::OnResult;
             }
-            if let Some(measured) = self.measured.take() {
+            if let Some(mut measured) = self.measured.take() {
+                measured.close(self.load.elapsed.get().copied().unwrap_or_default());
                 drop(self.done.send(measured)); // where nobody waits for it any more, so be it
             }
             return Next::Leave;
@@ -229,7 +263,7 @@ impl Resident for Callers {
             if started > now {
                 return Next::After(started - now);
             }
-            self.draw(place, started, stage == MEASURING);
+            self.draw(place, started);
             if !desk.execute(place.into(), &self.command) {
                 break;
             }
@@ -249,9 +283,12 @@ impl Resident for Callers {
         match result {
             Ok((at, _)) => {
                 self.load.answered.fetch_add(1, Ordering::Relaxed);
-                if operation.counts && self.load.stage() == MEASURING {
+                // All that is answered while it counts, whenever it was sent: a stall at the beginning is
+                // in the figures.
+                if let (MEASURING, Some(began)) = (self.load.stage(), self.load.started.get()) {
                     let now = Instant::now();
-                    measured.count(now.saturating_duration_since(operation.started), now);
+                    let took = now.saturating_duration_since(operation.started);
+                    measured.count(took, now.saturating_duration_since(*began));
                 }
                 if !operation.is_read {
                     let written = &mut measured.written[operation.key as usize];
@@ -259,6 +296,8 @@ impl Resident for Callers {
                 }
             }
             Err(error) => {
+                // A cluster that is gone is not asked again and again.
+                self.is_over |= error == CallError::Stopped;
                 measured.errors += 1;
                 measured.unknown += u64::from(!operation.is_read && !was_never_sent(error));
             }
@@ -275,8 +314,10 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(rate: u32) -> Self {
-        Self { every: Duration::from_secs(1) / rate, next_at: Instant::now() }
+    /// Every one of so many entrances takes its turn.
+    fn new(rate: u32, entrance: u32, entrances: u32) -> Self {
+        let every = Duration::from_secs(1) / rate;
+        Self { every: every * entrances, next_at: Instant::now() + every * entrance }
     }
 }
 

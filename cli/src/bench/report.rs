@@ -1,27 +1,35 @@
 //! What a benchmark has to say, for people and for programs.
 
+use std::fmt;
 use std::io::{self, Write};
+use std::iter::once;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use loggos::RoleStatus;
 use serde::Serialize;
 
 use super::Options;
 use super::floor::Floor;
 use super::load::Measured;
+use super::subject::RoleState;
+
+/// What `--unreplicated` measures, in the words of every report.
+pub(super) const UNREPLICATED: &str = "unreplicated: one role of each kind, all on one core, f = 0";
+
+/// Points of a curve: more than a picture of it has room for.
+const CURVE_POINTS: u32 = 100;
 
 /// What was seen besides the callers' own figures.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// How the roles stood when measuring began.
-    pub(crate) before: Vec<RoleStatus>,
+    pub(crate) before: Vec<RoleState>,
     /// And when it ended.
-    pub(crate) after: Vec<RoleStatus>,
+    pub(crate) after: Vec<RoleState>,
     /// Keys read back.
     pub(crate) checked_keys: usize,
     /// The replicas that were equal at the end.
-    pub(crate) replicas: Vec<RoleStatus>,
+    pub(crate) replicas: Vec<RoleState>,
     /// What the machine itself takes, if that was asked.
     pub(crate) floor: Option<Floor>,
 }
@@ -29,76 +37,117 @@ pub(crate) struct Found {
 /// The figures.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    throughput_mean: f64,
-    throughput_p90_1s: f64,
-    operations: u64,
-    errors: u64,
-    latency_us: Latency,
-    roles: Vec<RoleFigures>,
+    /// What was run.
+    pub(super) command: String,
+    pub(super) unreplicated: bool,
+    pub(super) throughput_mean: f64,
+    pub(super) throughput_p90_1s: f64,
+    pub(super) operations: u64,
+    pub(super) errors: u64,
+    pub(super) latency_us: Latency,
+    pub(super) roles: Vec<RoleFigures>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    floor: Option<Floor>,
-    read_back: ReadBack,
-    load: LoadFigures,
+    pub(super) floor: Option<FloorFigures>,
+    pub(super) read_back: ReadBack,
+    pub(super) load: LoadFigures,
+    pub(super) operations_by_second: Vec<u64>,
+    /// How many of these were measured from beginning to end: all, or all but the last.
+    #[serde(skip)]
+    pub(super) whole_seconds: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Latency {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
+pub(super) struct Latency {
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    pub(super) p999: f64,
+    pub(super) max: f64,
+    /// From the fastest to the slowest operation; empty if there was none.
+    #[serde(skip)]
+    pub(super) curve: Vec<Point>,
+}
+
+/// A point of the curve of latencies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Point {
+    /// One in 10 to the power of this many operations took longer: 2 is p99.
+    pub(super) nines: f64,
+    pub(super) latency_us: f64,
 }
 
 #[derive(Debug, Serialize)]
-struct RoleFigures {
-    role: String,
-    core: usize,
-    cpu_ns_per_command: f64,
-    messages_in_per_slot: f64,
-    messages_out_per_slot: f64,
+pub(super) struct RoleFigures {
+    pub(super) role: String,
+    pub(super) core: usize,
+    pub(super) cpu_ns_per_command: f64,
+    pub(super) messages_in_per_slot: f64,
+    pub(super) messages_out_per_slot: f64,
+}
+
+/// What the machine itself takes, and how often that goes into what was measured.
+#[derive(Debug, Serialize)]
+pub(super) struct FloorFigures {
+    #[serde(flatten)]
+    pub(super) floor: Floor,
+    pub(super) p50_per_loopback_rtt: f64,
+    pub(super) p99_per_loopback_rtt: f64,
 }
 
 /// What was found at the end.
 #[derive(Debug, Serialize)]
-struct ReadBack {
-    keys: usize,
-    replicas: usize,
-    executed_watermark: u64,
-    state_hash: String,
+pub(super) struct ReadBack {
+    pub(super) keys: usize,
+    pub(super) replicas: usize,
+    pub(super) executed_watermark: u64,
+    pub(super) state_hash: String,
 }
 
 #[derive(Debug, Serialize)]
-struct LoadFigures {
-    clients: u32,
-    pipeline: u32,
-    value_bytes: u32,
-    keys: u32,
-    reads: f64,
-    duration_s: f64,
-    commands_per_slot: f64,
+pub(super) struct LoadFigures {
+    pub(super) clients: u32,
+    pub(super) pipeline: u32,
+    pub(super) value_bytes: u32,
+    pub(super) keys: u32,
+    pub(super) reads: f64,
+    pub(super) duration_s: f64,
+    pub(super) commands_per_slot: f64,
 }
 
 impl Report {
-    pub(crate) fn new(options: &Options, measured: &Measured, found: &Found) -> Self {
+    /// Computes the figures of a run that `command` started.
+    pub(crate) fn new(
+        command: String,
+        options: &Options,
+        measured: &Measured,
+        found: &Found,
+    ) -> Self {
         let Found { before, after, checked_keys, replicas, floor } = found;
         let operations = measured.operations();
         let slots = slots(after).saturating_sub(slots(before));
-        let roles = before.iter().zip(after).map(|(b, a)| figures(b, a, operations, slots));
-        let (executed_watermark, state_hash) = replicas.first().map_or((0, 0), replica);
+        let roles = after.iter().filter_map(|role| {
+            let before = before.iter().find(|before| before.role == role.role)?;
+            Some(figures(before, role, operations, slots))
+        });
+        let replica = replicas.first();
+        let whole_seconds = whole_seconds(&measured.by_second, measured.elapsed);
+        let throughput_mean = ratio(operations, measured.elapsed.as_secs_f64());
+        let latency_us = Latency::of(&measured.latency);
         Self {
-            throughput_mean: ratio(operations, measured.elapsed.as_secs_f64()),
-            throughput_p90_1s: p90_of_seconds(&measured.by_second, measured.elapsed),
+            command,
+            unreplicated: options.unreplicated,
+            throughput_mean,
+            throughput_p90_1s: p90(&measured.by_second[..whole_seconds]).unwrap_or(throughput_mean),
             operations,
             errors: measured.errors,
-            latency_us: Latency::of(&measured.latency),
+            floor: floor.map(|floor| FloorFigures::of(floor, &latency_us)),
+            latency_us,
             roles: roles.collect(),
-            floor: *floor,
             read_back: ReadBack {
                 keys: *checked_keys,
                 replicas: replicas.len(),
-                executed_watermark,
-                state_hash: format!("{state_hash:016x}"),
+                executed_watermark: replica.and_then(|r| r.executed_watermark).unwrap_or(0),
+                state_hash: replica.and_then(|r| r.state_hash.clone()).unwrap_or_default(),
             },
             load: LoadFigures {
                 clients: options.clients,
@@ -109,6 +158,8 @@ impl Report {
                 duration_s: measured.elapsed.as_secs_f64(),
                 commands_per_slot: ratio(operations, as_f64(slots)),
             },
+            operations_by_second: measured.by_second.clone(),
+            whole_seconds,
         }
     }
 
@@ -118,7 +169,10 @@ impl Report {
     }
 
     pub(crate) fn print_text(&self, mut to: impl Write) -> io::Result<()> {
-        let Latency { p50, p90, p99, p999, max } = self.latency_us;
+        let Latency { p50, p90, p99, p999, max, .. } = self.latency_us;
+        if self.unreplicated {
+            writeln!(to, "cluster      {UNREPLICATED}")?;
+        }
         writeln!(
             to,
             "throughput   {:.0} operations/s (p90 of one-second windows {:.0}), {} in {:.1} s, {} errors",
@@ -132,31 +186,11 @@ impl Report {
             to,
             "latency      p50 {p50:.1} µs, p90 {p90:.1}, p99 {p99:.1}, p99.9 {p999:.1}, max {max:.1}"
         )?;
-        if let Some(Floor { loopback_rtt_us, sync_us }) = self.floor {
-            writeln!(
-                to,
-                "floor        loopback {loopback_rtt_us:.1} µs, sync {sync_us:.1}; p50 is {:.2} × \
-                 loopback, p99 {:.2} ×",
-                p50 / loopback_rtt_us,
-                p99 / loopback_rtt_us
-            )?;
+        if let Some(floor) = &self.floor {
+            writeln!(to, "floor        {floor}")?;
         }
-        writeln!(
-            to,
-            "load         {} clients × {} in flight, 16-byte keys, {}-byte values, {:.1} commands a slot",
-            self.load.clients,
-            self.load.pipeline,
-            self.load.value_bytes,
-            self.load.commands_per_slot
-        )?;
-        writeln!(
-            to,
-            "read back    {} keys as acknowledged, {} replicas equal at slot {} ({})",
-            self.read_back.keys,
-            self.read_back.replicas,
-            self.read_back.executed_watermark,
-            self.read_back.state_hash
-        )?;
+        writeln!(to, "load         {}", self.load)?;
+        writeln!(to, "read back    {}", self.read_back)?;
         writeln!(
             to,
             "{:<16} {:>4} {:>14} {:>12} {:>12}",
@@ -180,50 +214,96 @@ impl Report {
 impl Latency {
     fn of(histogram: &Histogram<u64>) -> Self {
         let us = |quantile| as_f64(histogram.value_at_quantile(quantile)) / 1e3;
+        let us_max = as_f64(histogram.max()) / 1e3;
+        // Evenly on the scale on which it is drawn, to where the slowest operation is the one in all of them.
+        let nines_max = as_f64(histogram.len().max(1)).log10();
+        let nines = (0..CURVE_POINTS).map(|n| nines_max * f64::from(n) / f64::from(CURVE_POINTS));
+        let point = |nines: f64| Point { nines, latency_us: us(1.0 - 10_f64.powf(-nines)) };
+        let last = Point { nines: nines_max, latency_us: us_max };
+        let curve = if histogram.is_empty() {
+            Vec::new()
+        } else {
+            nines.map(point).chain(once(last)).collect()
+        };
+        Self { p50: us(0.5), p90: us(0.9), p99: us(0.99), p999: us(0.999), max: us_max, curve }
+    }
+}
+
+impl FloorFigures {
+    fn of(floor: Floor, latency: &Latency) -> Self {
         Self {
-            p50: us(0.5),
-            p90: us(0.9),
-            p99: us(0.99),
-            p999: us(0.999),
-            max: as_f64(histogram.max()) / 1e3,
+            floor,
+            p50_per_loopback_rtt: latency.p50 / floor.loopback_rtt_us,
+            p99_per_loopback_rtt: latency.p99 / floor.loopback_rtt_us,
         }
     }
 }
 
+impl fmt::Display for FloorFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Floor { loopback_rtt_us, sync_us } = self.floor;
+        write!(
+            f,
+            "loopback {loopback_rtt_us:.1} µs, sync {sync_us:.1}; p50 is {:.2} × loopback, p99 {:.2} ×",
+            self.p50_per_loopback_rtt, self.p99_per_loopback_rtt
+        )
+    }
+}
+
+impl fmt::Display for LoadFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} clients × {} in flight, {} keys of 16 bytes, {}-byte values, {} % reads, {:.1} commands a slot",
+            self.clients,
+            self.pipeline,
+            self.keys,
+            self.value_bytes,
+            self.reads * 100.0,
+            self.commands_per_slot
+        )
+    }
+}
+
+impl fmt::Display for ReadBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { keys, replicas, executed_watermark, state_hash } = self;
+        write!(f, "{keys} keys as acknowledged, ")?;
+        match replicas {
+            1 => write!(f, "one replica")?,
+            _ => write!(f, "{replicas} replicas equal")?,
+        }
+        write!(f, " at slot {executed_watermark} ({state_hash})")
+    }
+}
+
 /// The slots that the furthest replica has executed.
-fn slots(statuses: &[RoleStatus]) -> u64 {
-    statuses.iter().map(|status| replica(status).0).max().unwrap_or(0)
+fn slots(roles: &[RoleState]) -> u64 {
+    roles.iter().filter_map(|role| role.executed_watermark).max().unwrap_or(0)
 }
 
-/// A replica's watermark and hash; zeros for any other role.
-fn replica(status: &RoleStatus) -> (u64, u64) {
-    let replica = status.standing.replica();
-    replica.map_or((0, 0), |replica| (replica.executed.0, replica.state_hash))
-}
-
-fn figures(before: &RoleStatus, after: &RoleStatus, operations: u64, slots: u64) -> RoleFigures {
+fn figures(before: &RoleState, after: &RoleState, operations: u64, slots: u64) -> RoleFigures {
     let per_slot = |a: u64, b: u64| ratio(a.saturating_sub(b), as_f64(slots));
-    let busy = after.busy.saturating_sub(before.busy);
-    let busy_ns = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
+    let busy_ns = after.busy_ns.saturating_sub(before.busy_ns);
     RoleFigures {
-        role: after.role.to_string(),
+        role: after.role.clone(),
         core: after.core,
         cpu_ns_per_command: ratio(busy_ns, as_f64(operations)),
-        messages_in_per_slot: per_slot(after.traffic.messages_in, before.traffic.messages_in),
-        messages_out_per_slot: per_slot(after.traffic.messages_out, before.traffic.messages_out),
+        messages_in_per_slot: per_slot(after.messages_in, before.messages_in),
+        messages_out_per_slot: per_slot(after.messages_out, before.messages_out),
     }
 }
 
-/// The throughput that the best tenth of whole seconds reached, as the paper quotes it; the mean where
-/// no second was whole.
-fn p90_of_seconds(by_second: &[u64], elapsed: Duration) -> f64 {
-    let whole = usize::try_from(elapsed.as_secs()).unwrap_or(usize::MAX).min(by_second.len());
-    let mut seconds = by_second[..whole].to_vec();
-    if seconds.is_empty() {
-        return ratio(by_second.iter().sum(), elapsed.as_secs_f64());
-    }
+fn whole_seconds(by_second: &[u64], elapsed: Duration) -> usize {
+    usize::try_from(elapsed.as_secs()).unwrap_or(usize::MAX).min(by_second.len())
+}
+
+/// The throughput that the best tenth of whole seconds reached, as the paper quotes it; none where no
+/// second was whole.
+fn p90(whole_seconds: &[u64]) -> Option<f64> {
+    let mut seconds = whole_seconds.to_vec();
     seconds.sort_unstable();
-    as_f64(seconds[(seconds.len() * 9 / 10).min(seconds.len() - 1)])
+    seconds.get(seconds.len() * 9 / 10).map(|operations| as_f64(*operations))
 }
 
 pub(super) fn ratio(count: u64, per: f64) -> f64 {
@@ -234,6 +314,35 @@ pub(super) fn ratio(count: u64, per: f64) -> f64 {
     clippy::cast_precision_loss,
     reason = "figures for people, of which seven digits are shown"
 )]
-fn as_f64(count: u64) -> f64 {
+pub(super) fn as_f64(count: u64) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_curve_of_latencies_rises_from_the_fastest_to_the_slowest() {
+        let mut histogram = Histogram::new_with_bounds(1, 1 << 40, 3).unwrap();
+        assert!(Latency::of(&histogram).curve.is_empty());
+        for nanos in 1..=1000 {
+            histogram.record(nanos).unwrap();
+        }
+        let latency = Latency::of(&histogram);
+        assert!(
+            latency.curve.is_sorted_by(|a, b| a.nines < b.nines && a.latency_us <= b.latency_us)
+        );
+        let ends = [latency.curve.first(), latency.curve.last()];
+        let ends = ends.map(|end| end.map(|end| (end.nines, end.latency_us)));
+        assert_eq!(ends, [Some((0.0, 0.001)), Some((3.0, latency.max))]);
+    }
+
+    #[test]
+    fn the_p90_of_seconds_needs_a_whole_one() {
+        assert_eq!(p90(&[]), None);
+        assert_eq!(p90(&[7]), Some(7.0));
+        assert_eq!(p90(&[9, 1, 2, 3, 4, 5, 6, 7, 8, 10]), Some(10.0));
+        assert_eq!(whole_seconds(&[5, 5, 1], Duration::from_millis(2100)), 2);
+    }
 }

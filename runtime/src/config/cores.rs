@@ -3,6 +3,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::CPUS_MAX;
 use super::error::{Report, instead};
 use super::read::Given;
 use super::value::{number, shown};
@@ -24,19 +25,36 @@ pub(super) fn read_cpus(
     report: &mut Report<'_>,
 ) -> Option<Vec<usize>> {
     let Some(entry) = given.entry("cpus") else { return Some(usable.to_vec()) };
-    let Some(array) = entry.value.get_ref().as_array().filter(|array| !array.is_empty()) else {
+    read_cpu_list(entry.value, Some(usable), report)
+}
+
+/// Reads an array of processor cores; each must be `usable`, where it is known which are.
+///
+/// Mistaken ones are in the result all the same: so many cores are meant.
+pub(super) fn read_cpu_list(
+    value: &Spanned<DeValue<'_>>,
+    usable: Option<&[usize]>,
+    report: &mut Report<'_>,
+) -> Option<Vec<usize>> {
+    let Some(array) = value.get_ref().as_array().filter(|array| !array.is_empty()) else {
         let what = format!(
-            "must be an array of at least one processor core, such as [0, 1], not {}",
-            match entry.value.get_ref().as_array() {
+            "`cpus` must be an array of at least one processor core, such as [0, 1], not {}",
+            match value.get_ref().as_array() {
                 Some(_) => "an empty one".to_owned(),
-                None => shown(entry.value.get_ref()),
+                None => shown(value.get_ref()),
             }
         );
-        report.add_mistaken("cpus", &entry.value.span(), &what);
+        report.add(&value.span(), what);
         return None;
     };
     let mut cpus = Vec::new();
-    for item in array.iter() {
+    for (index, item) in array.iter().enumerate() {
+        if index == CPUS_MAX {
+            report.add(
+                &item.span(),
+                format!("more than {CPUS_MAX} cpus: a process has at most as many"),
+            );
+        }
         let read = read_cpu(item, &cpus, usable);
         if let Err(what) = &read {
             report.add(&item.span(), what.clone());
@@ -49,7 +67,7 @@ pub(super) fn read_cpus(
 fn read_cpu(
     item: &Spanned<DeValue<'_>>,
     so_far: &[usize],
-    usable: &[usize],
+    usable: Option<&[usize]>,
 ) -> Result<usize, String> {
     let most = u32::try_from(rustix::thread::CpuSet::MAX_CPU - 1).unwrap_or(u32::MAX);
     let cpu = number::<u32>(item.get_ref(), 0..=most).map_err(|what| format!("a cpu {what}"))?;
@@ -57,7 +75,7 @@ fn read_cpu(
     if so_far.contains(&cpu) {
         return Err(format!("cpu {cpu} is listed twice: each can be used once"));
     }
-    if !usable.contains(&cpu) {
+    if let Some(usable) = usable.filter(|usable| !usable.contains(&cpu)) {
         let usable = shown_cpus(usable);
         return Err(format!(
             "cpu {cpu} is not there, or not for this process: it may use {usable}"

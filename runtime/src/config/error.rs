@@ -117,10 +117,7 @@ impl<'t> Report<'t> {
 }
 
 /// The one of `known` that `word` was probably meant to be.
-pub(super) fn nearest(
-    word: &str,
-    known: impl IntoIterator<Item = &'static str>,
-) -> Option<&'static str> {
+pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let distances = known.into_iter().map(|other| (strsim::osa_distance(word, other), other));
     let (distance, nearest) = distances.min_by_key(|(distance, _)| *distance)?;
     // Where more than half of the letters differ it is another word.
@@ -129,11 +126,12 @@ pub(super) fn nearest(
 }
 
 /// What to say of a word that is none of `known`: the nearest one, or all.
-pub(super) fn instead(word: &str, known: impl IntoIterator<Item = &'static str> + Clone) -> String {
-    match nearest(word, known.clone()) {
+pub(super) fn instead(word: &str, known: impl IntoIterator<Item: AsRef<str>>) -> String {
+    let known: Vec<_> = known.into_iter().collect();
+    match nearest(word, known.iter().map(AsRef::as_ref)) {
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => {
-            let known: Vec<_> = known.into_iter().map(|word| format!("`{word}`")).collect();
+            let known: Vec<_> = known.iter().map(|word| format!("`{}`", word.as_ref())).collect();
             format!("known are {}", known.join(", "))
         }
     }

@@ -4,13 +4,21 @@ use std::fmt::Write;
 
 use loggos_protocol::Settings;
 
-use super::keys::{Draft, KEYS, Kind, PLACEMENT, SECTIONS};
+use super::keys::{Draft, KEYS, Kind, NODE_KEYS, NODES, PLACEMENT, SECTIONS};
 use super::{Config, standard_grid};
 
 const HEAD: &str = "\
-# The configuration of a Loggos cluster in one process. Every section and key may be left out: what is
-# written here is used then, and where f is another, what is said to follow from it.
+# The configuration of a Loggos cluster; as it is here, of one in a single process. Every section and key may
+# be left out: what is written here is used then, and where f is another, what is said to follow from it.
 ";
+
+/// Nodes of the default cluster that survive the loss of any one, each with its roles.
+const EXAMPLE_NODES: [(&str, &str); 4] = [
+    ("a", r#"["gateway 0", "proposer 0", "acceptor 0", "replica 0"]"#),
+    ("b", r#"["proposer 1", "acceptor 1", "replica 1"]"#),
+    ("c", r#"["proxy leader 0", "acceptor 2", "replica 2"]"#),
+    ("d", r#"["proxy leader 1", "acceptor 3"]"#),
+];
 
 pub(super) fn example() -> String {
     let settings = Settings::new(1, standard_grid());
@@ -29,6 +37,9 @@ pub(super) fn example() -> String {
                 }
             }
         }
+        if section.name == NODES {
+            nodes(&mut text);
+        }
         if section.name == PLACEMENT {
             for (role, core) in Config::on_cpus(cluster.clone(), vec![0, 1]).placement {
                 line(&mut text, format_args!("# \"{role}\" = {core}"));
@@ -38,6 +49,24 @@ pub(super) fn example() -> String {
     text
 }
 
+/// The nodes as comments: with them the cluster would not be in one process.
+fn nodes(text: &mut String) {
+    for (index, (name, roles)) in EXAMPLE_NODES.iter().enumerate() {
+        line(text, format_args!("# [nodes.{name}]"));
+        for key in &NODE_KEYS {
+            if index == 0 {
+                line(text, format_args!("# # {}", key.what.replace("\n# ", "\n# # ")));
+            }
+            let value = match key.name {
+                "address" => format!("\"192.168.1.{}:7420\"", index + 1),
+                "cpus" => "[0, 1]".to_owned(),
+                _ => (*roles).to_owned(),
+            };
+            line(text, format_args!("# {} = {value}", key.name));
+        }
+    }
+}
+
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(text, "{line}").expect("a string takes whatever is written to it");
 }
@@ -45,6 +74,7 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Losses;
 
     #[test]
     fn the_example_is_the_default() {
@@ -63,6 +93,20 @@ mod tests {
         }
         for section in &SECTIONS {
             assert!(example.contains(&format!("\n[{}]\n", section.name)), "{}", section.name);
+        }
+    }
+
+    #[test]
+    fn the_examples_nodes_survive_the_loss_of_any_one() {
+        let example = example();
+        let (_, nodes) = example.split_once("\n# [nodes.a]").unwrap();
+        let (nodes, _) = nodes.split_once("\n\n").unwrap();
+        let text = format!("[nodes.a]{}", nodes.replace("\n# ", "\n"));
+        let config = crate::config::read::read(&text, &[]).unwrap();
+        assert_eq!(config.nodes.len(), 4);
+        assert_eq!(config.try_losses(), Losses::Survived { sets: 4 });
+        for key in &NODE_KEYS {
+            assert_eq!(text.matches(&format!("\n{} = ", key.name)).count(), 4, "{}", key.name);
         }
     }
 

@@ -24,6 +24,13 @@ pub(super) struct Key {
     pub(super) kind: Kind,
 }
 
+/// Something that can be set of each node.
+#[derive(Debug)]
+pub(super) struct NodeKey {
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+}
+
 /// What values a key takes, and where they go.
 #[derive(Debug)]
 pub(super) enum Kind {
@@ -44,11 +51,13 @@ pub(super) struct Draft {
     pub(super) mailbox_messages_max: u32,
 }
 
+/// The section whose keys are nodes.
+pub(super) const NODES: &str = "nodes";
 /// The section whose keys are roles.
 pub(super) const PLACEMENT: &str = "placement";
 
 /// In the order of the example.
-pub(super) const SECTIONS: [Section; 5] = [
+pub(super) const SECTIONS: [Section; 6] = [
     Section { name: "cluster", what: "What the cluster is made of." },
     Section {
         name: "limits",
@@ -57,9 +66,17 @@ pub(super) const SECTIONS: [Section; 5] = [
     Section { name: "timing", what: "Times are strings such as \"200us\", \"50ms\" or \"1.5s\"." },
     Section { name: "cores", what: "The processor cores that roles run on, one thread on each." },
     Section {
+        name: NODES,
+        what: "The processes that the cluster is spread over, a table for each, by the name that \
+               `loggos node --name` takes.\n# Every role must be in one. Without nodes the cluster is one \
+               process. To survive the loss of any f nodes,\n# which `loggos config check` tries, it may \
+               be, on four machines:",
+    },
+    Section {
         name: PLACEMENT,
-        what: "Which core each role lives on, as an index into `cpus`, from 0. A role that is not \
-               named goes where\n# it would without this section. On two cores that is:",
+        what: "Which core each role lives on, as an index into `cpus` (into those of its node, where \
+               there are nodes),\n# from 0. A role that is not named goes where it would without this \
+               section. On two cores that is:",
     },
 ];
 
@@ -114,7 +131,28 @@ const fn cores(name: &'static str, what: &'static str, kind: Kind) -> Key {
 }
 
 /// In the order of the example.
-pub(super) static KEYS: [Key; 30] = [
+pub(super) static NODE_KEYS: [NodeKey; 3] = [
+    NodeKey {
+        name: "address",
+        what: "IP address and port where it listens, to nodes and clients alike.",
+    },
+    NodeKey {
+        name: "cpus",
+        what: "As `cpus` in [cores], which must not be there then. Without this key: all that the reading \
+               process may\n# use; name them where machines differ, since nodes must agree on who lives \
+               where.",
+    },
+    NodeKey { name: "roles", what: "What lives in it." },
+];
+
+/// In the order of the example.
+pub(super) static KEYS: [Key; 31] = [
+    cluster(
+        "name",
+        "What it is called, in at most 64 letters, digits, '-', '_' and '.': two clusters of different \
+         names refuse\n# each other.",
+        Kind::Own("name = \"loggos\""),
+    ),
     cluster("f", "Losses of each role to survive, from 0 to 31.", Kind::Own("f = 1")),
     cluster(
         "quorums",
@@ -247,7 +285,8 @@ pub(super) static KEYS: [Key; 30] = [
     ),
     cores(
         "cpus",
-        "Processor cores by number. Without this key: all that the process may use.",
+        "Processor cores by number. Without this key: all that the process may use. Not where \
+         there are [nodes]:\n# each has its own.",
         Kind::Own("# cpus = [0, 1]"),
     ),
     cores(

@@ -9,18 +9,20 @@ use toml::de::{DeTable, DeValue};
 
 use super::cores::{IdleKind, read_cpus, read_idle};
 use super::error::{ConfigError, Report, instead};
-use super::keys::{self, Draft, Key, Kind, PLACEMENT, SECTIONS};
-use super::placement::{Room, read_placement};
+use super::keys::{self, Draft, Key, Kind, NODE_KEYS, NODES, PLACEMENT, SECTIONS};
+use super::nodes::{in_a_node, read_nodes};
+use super::placement::{Cores, Room, read_placement};
 use super::quorums::{read_f, read_quorums};
-use super::value::{NUMBER_MAX, bytes, number, shown, time};
-use super::{Config, standard_grid};
-use crate::core::Idle;
+use super::value::{NUMBER_MAX, bytes, name, number, shown, time};
+use super::{Config, NAME, standard_grid};
+use crate::idle::Idle;
 
 /// What a text says, by known sections and keys.
 #[derive(Debug, Default)]
 pub(super) struct Given<'t> {
     sections: BTreeMap<&'static str, Range<usize>>,
     entries: BTreeMap<&'static str, Entry<'t>>,
+    pub(super) nodes: Option<&'t DeTable<'t>>,
     placement: Option<&'t DeTable<'t>>,
 }
 
@@ -28,7 +30,7 @@ pub(super) struct Given<'t> {
 #[derive(Debug)]
 pub(super) struct Entry<'t> {
     key: &'static Key,
-    at: Range<usize>,
+    pub(super) at: Range<usize>,
     pub(super) value: &'t Spanned<DeValue<'t>>,
 }
 
@@ -47,24 +49,43 @@ pub(super) fn read(text: &str, usable: &[usize]) -> Result<Config, Vec<ConfigErr
     let mut draft = Draft::new(settings);
     draft.fill(&given, &mut report);
     check_durability(&given, &mut report);
-    let cpus = read_cpus(&given, usable, &mut report);
+    let name = read_name(&given, &mut report);
     let idle = read_idle(&given, &mut report);
     let cluster = draft.check(&given, &mut report);
 
     let is_known = report.is_toml() && !report.is_mistaken("f");
-    let room = Room {
-        settings: is_known.then_some(&draft.settings),
-        cores: cpus.as_ref().filter(|_| report.is_toml()).map(Vec::len),
+    let settings = is_known.then_some(&draft.settings);
+    let nodes = read_nodes(&given, settings, usable, &mut report);
+    let cpus = match &nodes {
+        None => read_cpus(&given, usable, &mut report),
+        Some(_) => None,
     };
+    let cores = match (&nodes, &cpus) {
+        (Some(nodes), _) if report.is_toml() => Cores::OfNodes(&nodes.cores),
+        (None, Some(cpus)) if report.is_toml() => Cores::All(cpus.len()),
+        (Some(_) | None, _) => Cores::Unknown,
+    };
+    let room = Room { settings, cores };
     let placement = match given.placement {
         Some(table) => read_placement(table, &room, &mut report),
         None => BTreeMap::new(),
     };
-    let (Some(cluster), Some(cpus), true) = (cluster, cpus, report.is_empty()) else {
+    let (Some(cluster), true) = (cluster, report.is_empty()) else {
         return Err(report.finish());
     };
-    let mut config = Config::on_cpus(cluster, cpus);
-    config.placement.extend(placement);
+    let mut config = match nodes {
+        Some(nodes) => {
+            let (nodes, placement) = nodes.finish(&placement);
+            Config { nodes, placement, cpus: Vec::new(), ..Config::on_cpus(cluster, vec![0]) }
+        }
+        None => {
+            let cpus = cpus.unwrap_or_else(|| usable.to_vec());
+            let mut config = Config::on_cpus(cluster, cpus);
+            config.placement.extend(placement);
+            config
+        }
+    };
+    config.name = name;
     config.deadline = draft.deadline;
     config.mailbox_messages_max = draft.mailbox_messages_max as usize;
     config.idle = match idle {
@@ -91,10 +112,10 @@ impl<'t> Given<'t> {
                 report.add(&value.span(), what);
                 continue;
             };
-            if section.name == PLACEMENT {
-                given.placement = Some(table);
-            } else {
-                given.add_section(section.name, table, report);
+            match section.name {
+                NODES => given.nodes = Some(table),
+                PLACEMENT => given.placement = Some(table),
+                section => given.add_section(section, table, report),
             }
         }
         given
@@ -112,6 +133,9 @@ impl<'t> Given<'t> {
                     self.entries.insert(key.name, Entry { key, at: name.span(), value });
                 }
                 Some(key) => report.add(&name.span(), misplaced(key)),
+                None if is_of_nodes(name.get_ref()) => {
+                    report.add(&name.span(), in_a_node(name.get_ref()));
+                }
                 None => {
                     let hint = instead(name.get_ref(), keys::names_in(section));
                     let what = format!("unknown key `{}` in [{section}]; {hint}", name.get_ref());
@@ -124,6 +148,11 @@ impl<'t> Given<'t> {
     /// What the text has for `key`, if anything.
     pub(super) fn entry(&self, key: &str) -> Option<&Entry<'t>> {
         self.entries.get(key)
+    }
+
+    /// Where `section` begins; or the beginning of all.
+    pub(super) fn section(&self, section: &str) -> Range<usize> {
+        self.sections.get(section).cloned().unwrap_or_default()
     }
 
     /// Where `key` is named; or its section, if it is not; or the beginning.
@@ -190,6 +219,21 @@ impl Draft {
     }
 }
 
+/// Reads `name`; the default if it is mistaken.
+fn read_name(given: &Given<'_>, report: &mut Report<'_>) -> String {
+    let Some(entry) = given.entry("name") else { return NAME.to_owned() };
+    let value = entry.value.get_ref();
+    let text = value.as_str();
+    let checked = text.map_or_else(
+        || Err(format!("must be a string such as \"{NAME}\", not {}", shown(value))),
+        name,
+    );
+    if let Err(what) = checked {
+        report.add_mistaken("name", &entry.value.span(), &what);
+    }
+    text.unwrap_or(NAME).to_owned()
+}
+
 /// Checks `durability`: there is one choice, and who asks for more must not believe to have it.
 fn check_durability(given: &Given<'_>, report: &mut Report<'_>) {
     let Some(entry) = given.entry("durability") else { return };
@@ -208,6 +252,7 @@ fn check_durability(given: &Given<'_>, report: &mut Report<'_>) {
 fn unknown_section(name: &str) -> String {
     match keys::find(name) {
         Some(key) => misplaced(key),
+        None if is_of_nodes(name) => in_a_node(name),
         None => {
             let hint = instead(name, SECTIONS.iter().map(|section| section.name));
             format!("unknown section `{name}`; {hint}")
@@ -215,6 +260,10 @@ fn unknown_section(name: &str) -> String {
     }
 }
 
-fn misplaced(key: &Key) -> String {
+fn is_of_nodes(key: &str) -> bool {
+    NODE_KEYS.iter().any(|known| known.name == key)
+}
+
+pub(super) fn misplaced(key: &Key) -> String {
     format!("`{}` belongs in [{}]", key.name, key.section)
 }

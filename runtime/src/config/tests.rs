@@ -1,12 +1,14 @@
 //! Every kind of mistake, with its place and what is said of it.
 
+mod nodes;
+
 use std::time::Duration;
 
 use loggos_protocol::{AcceptorId, ProposerId, QuorumSystem, ReplicaId, RoleId};
 
 use super::Config;
 use super::read::read;
-use crate::core::Idle;
+use crate::idle::Idle;
 
 /// What is said of `text` by a process that may use cores 0, 1 and 3.
 fn mistakes(text: &str) -> Vec<String> {
@@ -83,7 +85,8 @@ fn unknown_names_are_refused_with_the_nearest() {
     refused("\n[clutser]\nf = 1", "2:2: unknown section `clutser`; did you mean `cluster`?");
     refused(
         "[zzz]",
-        "1:2: unknown section `zzz`; known are `cluster`, `limits`, `timing`, `cores`, `placement`",
+        "1:2: unknown section `zzz`; known are `cluster`, `limits`, `timing`, `cores`, `nodes`, \
+         `placement`",
     );
     refused(
         "[cluster]\nf = 1\n  replcas = 3",

@@ -9,6 +9,8 @@ use toml::de::DeValue;
 pub(super) const BYTES_MAX: u32 = 1 << 30;
 /// The most that any other number may be: what is sized by it must fit a machine.
 pub(super) const NUMBER_MAX: u32 = 1 << 20;
+/// The longest name.
+const NAME_BYTES_MAX: usize = 64;
 /// The longest time.
 const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -82,6 +84,18 @@ pub(super) fn shown_bytes(bytes: u32) -> String {
         Some((name, unit)) => format!("\"{}{name}\"", u64::from(bytes) / unit),
         None => bytes.to_string(),
     }
+}
+
+/// Checks what a cluster or a node is called.
+pub(super) fn name(text: &str) -> Result<(), String> {
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_known) {
+        return Ok(());
+    }
+    Err(format!(
+        "must be 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.', not \"{}\"",
+        text.escape_debug()
+    ))
 }
 
 /// What a value looks like, for a message.
@@ -162,6 +176,16 @@ mod tests {
         }
         for count in [0, 1, 1000, 1024, 65_536, BYTES_MAX] {
             assert_eq!(parsed(&shown_bytes(count), bytes), Some(count));
+        }
+    }
+
+    #[test]
+    fn names_have_at_most_64_plain_letters() {
+        for text in ["a", "A.b-c_9", "-", &"x".repeat(64)] {
+            assert_eq!(name(text), Ok(()));
+        }
+        for text in ["", "a b", "é", "a/b", "a\n", &"x".repeat(65)] {
+            assert!(name(text).is_err(), "{text}");
         }
     }
 

@@ -2,13 +2,9 @@
 
 use std::fmt;
 
-use loggos_protocol::{AcceptorId, AcceptorSet, QuorumSystem};
+use loggos_protocol::RoleId;
 
 use super::Config;
-
-/// The most sets of lost acceptors to try: a few seconds' worth. It is enough for all grids up to f = 6 and
-/// majorities up to f = 12.
-const SETS_MAX: u64 = 1 << 24;
 
 /// Why a cluster may stop although no more was lost than it is made for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,29 +23,15 @@ pub enum Weakness {
         /// f + 1.
         wanted: u8,
     },
-    /// All roles live in this process.
+    /// There are gateways enough, on so few nodes that `f` losses can leave clients without any.
+    GatewaysTogether {
+        /// The nodes that have gateways, by name.
+        nodes: Vec<String>,
+        /// f + 1.
+        wanted: u8,
+    },
+    /// All roles live in one process.
     OneProcess,
-}
-
-/// What trying all losses of `f` acceptors has shown.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Losses {
-    /// Each leaves a read and a write quorum.
-    Survived {
-        /// How many were tried.
-        sets: u64,
-    },
-    /// There are too many to try; that the cluster survives them follows from the sizes of its quorums.
-    TooMany {
-        /// How many.
-        sets: u64,
-    },
-    /// Without these no read or no write quorum is left. Only a bug can bring this about: such quorums are
-    /// refused.
-    Fatal {
-        /// The lost acceptors.
-        lost: Vec<AcceptorId>,
-    },
 }
 
 impl Config {
@@ -66,56 +48,18 @@ impl Config {
         if gateways < wanted {
             found.push(Weakness::FewGateways { gateways, wanted });
         }
-        found.push(Weakness::OneProcess);
-        found
-    }
-
-    /// Tries every loss of f acceptors: whether a read and a write quorum is left.
-    ///
-    /// May take seconds.
-    #[must_use]
-    pub fn try_losses(&self) -> Losses {
-        let quorums = self.cluster.quorums;
-        let sets = choose(quorums.acceptors_count(), self.cluster.f);
-        if sets > SETS_MAX {
-            return Losses::TooMany { sets };
-        }
-        let mut tried = 0;
-        match fatal_loss(quorums, quorums.acceptors(), (0, self.cluster.f), &mut tried) {
-            None => Losses::Survived { sets: tried },
-            Some(left) => {
-                Losses::Fatal { lost: quorums.acceptors().without(left).iter().collect() }
+        if self.is_one_process() {
+            found.push(Weakness::OneProcess);
+        } else if gateways >= wanted {
+            let is_gateway = |role: &RoleId| matches!(role, RoleId::Gateway(_));
+            let nodes = self.nodes.iter().filter(|node| node.roles.iter().any(is_gateway));
+            let nodes: Vec<_> = nodes.map(|node| node.name.clone()).collect();
+            if nodes.len() < usize::from(wanted) {
+                found.push(Weakness::GatewaysTogether { nodes, wanted });
             }
         }
+        found
     }
-}
-
-/// Takes `more` acceptors from `first` on out of `left`, in every way; returns what is left where that is no
-/// read or no write quorum.
-fn fatal_loss(
-    quorums: QuorumSystem,
-    left: AcceptorSet,
-    (first, more): (u8, u8),
-    tried: &mut u64,
-) -> Option<AcceptorSet> {
-    if more == 0 {
-        *tried += 1;
-        let is_live = quorums.is_read_quorum(left) && quorums.is_write_quorum(left);
-        return (!is_live).then_some(left);
-    }
-    (first..quorums.acceptors_count()).find_map(|lost| {
-        let mut left = left;
-        left.remove(AcceptorId(lost));
-        fatal_loss(quorums, left, (lost + 1, more - 1), tried)
-    })
-}
-
-/// How many sets of `k` there are among `n`, at most 64.
-fn choose(n: u8, k: u8) -> u64 {
-    let (n, k) = (u128::from(n), u128::from(k));
-    // Exact at every step: it is the number of sets of i + 1 among n.
-    let sets = (0..k).fold(1_u128, |sets, i| sets * n.saturating_sub(i) / (i + 1));
-    u64::try_from(sets).unwrap_or(u64::MAX)
 }
 
 impl fmt::Display for Weakness {
@@ -131,9 +75,15 @@ impl fmt::Display for Weakness {
                 "{gateways} {} fewer than f + 1 = {wanted}: the loss of f can leave clients without any",
                 if *gateways == 1 { "gateway is" } else { "gateways are" }
             ),
+            Self::GatewaysTogether { nodes, wanted } => write!(
+                f,
+                "all gateways are in {}, fewer than f + 1 = {wanted} nodes: the loss of f can leave \
+                 clients without any",
+                nodes.join(", ")
+            ),
             Self::OneProcess => f.write_str(
                 "all roles live in one process: the cluster survives the loss of roles, but no loss \
-                 of that process",
+                 of that process or its machine",
             ),
         }
     }
@@ -164,33 +114,27 @@ mod tests {
     }
 
     #[test]
-    fn every_loss_of_f_acceptors_is_tried_and_survived() {
-        for (text, sets) in [
-            ("", 4),
-            ("f = 0", 1),
-            ("f = 2", 36),
-            ("f = 2\nquorums = { grid = { rows = 3, columns = 4 } }", 66),
-            ("f = 3\nquorums = \"majority\"", 35),
-            ("quorums = { flexible = { acceptors = 4, read = 3, write = 2 } }", 4),
-            ("f = 4", 12_650),
-        ] {
-            let config = config(&format!("[cluster]\n{text}"));
-            assert_eq!(config.try_losses(), Losses::Survived { sets }, "{text}");
-        }
+    fn a_single_node_is_one_process() {
+        let roles = Config::standard().placement;
+        let roles: Vec<_> = roles.keys().map(ToString::to_string).collect();
+        let text = format!("[nodes.all]\naddress = \"[::1]:7420\"\nroles = {roles:?}");
+        assert_eq!(config(&text).weaknesses().last(), Some(&Weakness::OneProcess));
     }
 
     #[test]
-    fn what_cannot_be_tried_in_time_is_not() {
-        let config = config("[cluster]\nf = 31\nquorums = \"majority\"");
-        assert_eq!(config.try_losses(), Losses::TooMany { sets: 916_312_070_471_295_267 });
-    }
-
-    /// A loss of one more than f acceptors is what takes a grid's last quorum of a kind.
-    #[test]
-    fn a_fatal_loss_is_found() {
-        let grid = QuorumSystem::grid(2, 2, 1).unwrap();
-        let left = fatal_loss(grid, grid.acceptors(), (0, 2), &mut 0).unwrap();
-        assert_eq!(left.len(), 2);
-        assert!(!(grid.is_read_quorum(left) && grid.is_write_quorum(left)), "{left:?}");
+    fn gateways_on_one_node_are_a_weakness() {
+        let node = |name: &str, id: u8, gateways: &str| {
+            let roles = format!("\"acceptor {id}\", \"replica {id}\", \"proposer {id}\"{gateways}");
+            format!("[nodes.{name}]\naddress = \"10.0.0.{id}:1\"\nroles = [{roles}]\n")
+        };
+        let head =
+            "[cluster]\nquorums = \"majority\"\nproposers = 3\nproxy_leaders = 0\ngateways = 2\n";
+        let of = |b: &str, c: &str| {
+            let nodes = node("b", 0, b) + &node("a", 1, "") + &node("c", 2, c);
+            config(&format!("{head}{nodes}")).weaknesses()
+        };
+        let together = Weakness::GatewaysTogether { nodes: vec!["c".to_owned()], wanted: 2 };
+        assert_eq!(of("", ", \"gateway 0\", \"gateway 1\""), [together]);
+        assert_eq!(of(", \"gateway 0\"", ", \"gateway 1\""), []);
     }
 }

@@ -1,0 +1,141 @@
+//! What is measured: a cluster in this process, or one of other processes.
+
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use loggos::{Client, LocalCluster, RemoteCluster, RemoteOptions, Resident, RoleStatus};
+use serde::Deserialize;
+
+/// How long a node may take to tell how its roles stand.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The cluster that is measured.
+#[derive(Debug)]
+pub(crate) enum Subject {
+    /// In this process.
+    Local(LocalCluster),
+    /// Of other processes: the connections to it, and all its nodes that we know.
+    Remote { connections: Vec<RemoteCluster>, nodes: Vec<(String, SocketAddr)> },
+}
+
+/// How a role stands, as far as it is measured.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct RoleState {
+    pub(crate) role: String,
+    pub(crate) core: usize,
+    pub(crate) busy_ns: u64,
+    pub(crate) messages_in: u64,
+    pub(crate) messages_out: u64,
+    /// How far it is and what it has then, if it is a replica.
+    pub(crate) executed_watermark: Option<u64>,
+    pub(crate) state_hash: Option<String>,
+    #[serde(default)]
+    pub(crate) halted: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct NodeStatus {
+    roles: Vec<RoleState>,
+}
+
+impl Subject {
+    /// Connects to a cluster of other processes.
+    pub(crate) fn connect(
+        options: &RemoteOptions,
+        connections: u32,
+        nodes: Vec<(String, SocketAddr)>,
+    ) -> std::io::Result<Self> {
+        let connections = (0..connections).map(|_| RemoteCluster::connect(options.clone()));
+        Ok(Self::Remote { connections: connections.collect::<Result<_, _>>()?, nodes })
+    }
+
+    /// A handle to submit commands with.
+    pub(crate) fn client(&self) -> Client {
+        match self {
+            Self::Local(cluster) => cluster.client(),
+            Self::Remote { connections, .. } => connections[0].client(),
+        }
+    }
+
+    /// How many residents share the load.
+    pub(crate) fn entrances(&self) -> u32 {
+        match self {
+            Self::Local(_) => 1,
+            Self::Remote { connections, .. } => u32::try_from(connections.len()).unwrap_or(1),
+        }
+    }
+
+    /// Lets a resident live at each entrance.
+    pub(crate) fn move_in<R: Resident + 'static>(
+        &self,
+        make: impl Fn(u32) -> Box<dyn FnOnce() -> R + Send>,
+    ) {
+        match self {
+            Self::Local(cluster) => cluster.move_in(make(0)),
+            Self::Remote { connections, .. } => {
+                for (connection, entrance) in connections.iter().zip(0..) {
+                    connection.move_in(make(entrance));
+                }
+            }
+        }
+    }
+
+    /// How all roles stand. Nodes that do not answer are left out.
+    pub(crate) fn roles(&self) -> Vec<RoleState> {
+        match self {
+            Self::Local(cluster) => cluster.status().iter().map(RoleState::of).collect(),
+            Self::Remote { nodes, .. } => {
+                let answers = nodes.iter().map(|(_, address)| {
+                    let status = loggos::remote_status(*address, STATUS_TIMEOUT).ok()?;
+                    serde_json::from_slice::<NodeStatus>(&status).ok()
+                });
+                let roles = answers.flatten().flat_map(|status| status.roles);
+                let mut roles: Vec<RoleState> = roles.collect();
+                roles.sort_by(|a, b| a.role.cmp(&b.role));
+                roles
+            }
+        }
+    }
+
+    /// Does something at the first entrance, as a resident, and waits for what it makes of it.
+    pub(crate) fn ask<R, T>(
+        &self,
+        make: impl FnOnce(std::sync::mpsc::Sender<T>) -> R + Send + 'static,
+    ) -> Receiver<T>
+    where
+        R: Resident + 'static,
+        T: Send + 'static,
+    {
+        let (sender, receiver) = channel();
+        match self {
+            Self::Local(cluster) => cluster.move_in(move || make(sender)),
+            Self::Remote { connections, .. } => connections[0].move_in(move || make(sender)),
+        }
+        receiver
+    }
+
+    /// Ends what was started for the measurement.
+    pub(crate) fn stop(self) -> std::io::Result<()> {
+        match self {
+            Self::Local(cluster) => cluster.stop(),
+            Self::Remote { .. } => Ok(()),
+        }
+    }
+}
+
+impl RoleState {
+    fn of(status: &RoleStatus) -> Self {
+        let replica = status.standing.replica();
+        Self {
+            role: status.role.to_string(),
+            core: status.core,
+            busy_ns: u64::try_from(status.busy.as_nanos()).unwrap_or(u64::MAX),
+            messages_in: status.traffic.messages_in,
+            messages_out: status.traffic.messages_out,
+            executed_watermark: replica.map(|replica| replica.executed.0),
+            state_hash: replica.map(|replica| format!("{:016x}", replica.state_hash)),
+            halted: replica.and_then(|r| r.halted.as_ref().map(|why| format!("{why:?}"))),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `loggos kv`: one command to a running cluster.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use loggos::RemoteCluster;
+use loggos::kv::{Answer, Command};
+
+use crate::remote::Target;
+
+/// What to do with which key.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    operation: Operation,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Operation {
+    /// Print the value of a key; without one, fail.
+    Get {
+        /// The key.
+        key: String,
+    },
+    /// Set the value of a key.
+    Put {
+        /// The key.
+        key: String,
+        /// Its new value.
+        value: String,
+    },
+    /// Delete a key.
+    Del {
+        /// The key.
+        key: String,
+    },
+    /// Add to the number that a key holds, 0 if there is none, and print the sum.
+    Incr {
+        /// The key.
+        key: String,
+        /// What to add.
+        #[arg(default_value_t = 1, allow_hyphen_values = true)]
+        by: i64,
+    },
+}
+
+/// Executes the command and prints its answer.
+pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    let mut command = Vec::new();
+    match &options.operation {
+        Operation::Get { key } => Command::Get { key: key.as_bytes() },
+        Operation::Put { key, value } => {
+            Command::Put { key: key.as_bytes(), value: value.as_bytes() }
+        }
+        Operation::Del { key } => Command::Delete { key: key.as_bytes() },
+        Operation::Incr { key, by } => Command::Increment { key: key.as_bytes(), by: *by },
+    }
+    .encode(&mut command)?;
+    let cluster = RemoteCluster::connect(options.target.options()?)?;
+    let executed = cluster.client().execute_blocking(&command)?;
+    let answer = Answer::decode(executed.reply.as_slice())
+        .map_err(|_| "the answer is none: does this cluster run another machine?")?;
+    print(answer, &options.operation)
+}
+
+/// Prints values and sums as they are; what was not as asked for is an error.
+fn print(answer: Answer<'_>, operation: &Operation) -> Result<(), Box<dyn std::error::Error>> {
+    let (Operation::Get { key }
+    | Operation::Put { key, .. }
+    | Operation::Del { key }
+    | Operation::Incr { key, .. }) = operation;
+    let mut out = std::io::stdout().lock();
+    match answer {
+        Answer::Stored | Answer::Deleted => writeln!(out, "OK")?,
+        Answer::Value(value) => {
+            out.write_all(value)?;
+            out.write_all(b"\n")?;
+        }
+        Answer::Number(number) => writeln!(out, "{number}")?,
+        Answer::Missing => return Err(format!("`{key}` has no value").into()),
+        Answer::NotANumber => return Err(format!("`{key}` holds no number").into()),
+        Answer::Overflow => return Err(format!("`{key}`: the sum does not fit in 64 bits").into()),
+        Answer::Malformed | Answer::Versioned { .. } | Answer::Swapped | Answer::Mismatch(_) => {
+            return Err(format!("`{key}`: answered {answer:?}").into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! `loggos up` and `loggos node`: processes that listen, until they are told to stop.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use clap::Args;
+use loggos::kv::Kv;
+use loggos::{Config, Node, NodeConfig};
+
+/// Where `up` listens, and where clients look.
+pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7420";
+
+/// Where to listen.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct UpOptions {
+    /// Where to listen for clients.
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS)]
+    listen: SocketAddr,
+}
+
+/// Which node to run.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NodeOptions {
+    /// The cluster's configuration, the same for all its nodes.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Which of its nodes this is.
+    #[arg(long, value_name = "NAME")]
+    name: String,
+}
+
+/// Runs the default cluster in this process.
+pub(crate) fn up(options: &UpOptions) -> Result<(), Box<dyn std::error::Error>> {
+    let mut config = Config::standard();
+    config.nodes = vec![NodeConfig {
+        name: "up".to_owned(),
+        address: options.listen,
+        cpus: std::mem::take(&mut config.cpus),
+        roles: config.placement.keys().copied().collect(),
+    }];
+    serve(&config, 0)
+}
+
+/// Runs one node.
+pub(crate) fn run(options: &NodeOptions) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(&options.config)?;
+    let node = config.node(&options.name)?;
+    serve(&config, node)
+}
+
+fn serve(config: &Config, node: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let (stop, stopped) = mpsc::channel();
+    ctrlc::set_handler(move || {
+        // A second signal finds us stopping already.
+        let _unheard = stop.send(());
+    })?;
+    let name = &config.nodes[node].name;
+    let address = config.nodes[node].address;
+    let node = Node::start(config, node, |_| Kv::default())
+        .map_err(|error| format!("node {name} cannot start at {address}: {error}"))?;
+    let (cluster, address) = (&config.name, node.address());
+    writeln!(std::io::stdout().lock(), "node {name} of cluster {cluster} listens on {address}")?;
+    stopped.recv()?;
+    node.stop()?;
+    Ok(())
+}

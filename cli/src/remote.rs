@@ -1,0 +1,55 @@
+//! How commands name the cluster that they talk to.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use loggos::{Config, ConfigErrors, RemoteOptions, RoleId};
+
+use crate::node::DEFAULT_ADDRESS;
+
+/// The cluster to talk to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Target {
+    /// The cluster's configuration, which has the addresses of its nodes.
+    #[arg(long, value_name = "FILE", conflicts_with = "connect")]
+    config: Option<PathBuf>,
+    /// The address of a node.
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS)]
+    connect: SocketAddr,
+}
+
+impl Target {
+    /// The nodes to talk to, each with its name where that is known.
+    pub(crate) fn nodes(&self) -> Result<Vec<(String, SocketAddr)>, ConfigErrors> {
+        let Some(file) = &self.config else {
+            return Ok(vec![(self.connect.to_string(), self.connect)]);
+        };
+        let nodes = Config::load(file)?.nodes.into_iter();
+        Ok(nodes.map(|node| (node.name, node.address)).collect())
+    }
+
+    /// How to reach a gateway.
+    pub(crate) fn options(&self) -> Result<RemoteOptions, Box<dyn std::error::Error>> {
+        let Some(file) = &self.config else {
+            return Ok(RemoteOptions::new(vec![self.connect]));
+        };
+        let config = Config::load(file)?;
+        if config.nodes.is_empty() {
+            let file = file.display();
+            return Err(format!("{file} has no [nodes]: its cluster listens nowhere").into());
+        }
+        Ok(options_of(&config))
+    }
+}
+
+/// How to reach the gateways of a cluster that has nodes.
+pub(crate) fn options_of(config: &Config) -> RemoteOptions {
+    let is_gateway = |role: &RoleId| matches!(role, RoleId::Gateway(_));
+    let nodes = config.nodes.iter().filter(|node| node.roles.iter().any(is_gateway));
+    RemoteOptions {
+        cluster: config.name.clone(),
+        deadline: config.deadline,
+        ..RemoteOptions::new(nodes.map(|node| node.address).collect())
+    }
+}

@@ -1,0 +1,76 @@
+//! `loggos status`: how the roles of a running cluster stand.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::remote::Target;
+
+/// How long a node may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whom to ask.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    target: Target,
+    /// Print everything, as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks every node, and prints what they answer. A node that does not is named, and is a failure.
+pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+    let mut nodes = Vec::new();
+    let mut silent = Vec::new();
+    for (name, address) in options.target.nodes()? {
+        let answer = loggos::remote_status(address, TIMEOUT).map_err(|error| error.to_string());
+        match answer.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string())) {
+            Ok(status) => nodes.push((name, status)),
+            Err(error) => silent.push(format!("node {name} at {address}: {error}")),
+        }
+    }
+    let mut out = io::stdout().lock();
+    if options.json {
+        writeln!(out, "{:#}", to_json(&nodes, &silent))?;
+    } else {
+        print(&nodes, &mut out)?;
+    }
+    if silent.is_empty() { Ok(()) } else { Err(silent.join("\n").into()) }
+}
+
+/// One document of the whole cluster: the nodes' replicas side by side, to be compared.
+fn to_json(nodes: &[(String, Value)], silent: &[String]) -> Value {
+    let all = |key: &str| -> Vec<Value> {
+        let lists = nodes.iter().filter_map(|(_, status)| status[key].as_array());
+        lists.flatten().cloned().collect()
+    };
+    let leaders = nodes.iter().map(|(_, status)| &status["leader"]).filter(|l| !l.is_null());
+    json!({
+        "leaders": leaders.collect::<Vec<_>>(),
+        "replicas": all("replicas"),
+        "roles": all("roles"),
+        "nodes": nodes.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        "silent": silent,
+    })
+}
+
+fn print(nodes: &[(String, Value)], out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{:<10} {:<16} {:<10} what", "node", "role", "state")?;
+    for (name, status) in nodes {
+        for role in status["roles"].as_array().into_iter().flatten() {
+            let text = |key: &str| role[key].as_str().unwrap_or("").to_owned();
+            let told = ["ballot", "promised", "executed_watermark", "commands", "chosen", "votes"];
+            let told = told.iter().filter(|key| !role[**key].is_null());
+            let told = told.map(|key| {
+                let text = role[*key].as_str().map(str::to_owned);
+                format!("{key} {}", text.unwrap_or_else(|| role[*key].to_string()))
+            });
+            let told = told.collect::<Vec<_>>().join(", ");
+            writeln!(out, "{name:<10} {:<16} {:<10} {told}", text("role"), text("state"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! The callers of a core: futures at the port, residents, and clients of connections; and their commands,
+//! in order, until whoever takes them on has room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loggos_net::ConnectionId;
+use loggos_protocol::{Caller, Client, ClientId, Payload, Position, Time};
+
+use crate::client::{Answer, CallError, Executed, Port};
+use crate::resident::{Commands, MoveIn, Tenant};
+
+/// Commands that one tick takes from the port.
+const SUBMISSIONS_A_TICK: usize = 4096;
+
+/// Who hears of a command's result.
+#[derive(Debug)]
+enum Recipient {
+    /// Whoever holds the call's future.
+    Call(Answer),
+    /// A resident, which calls the command so.
+    Resident { id: u64, tag: u64 },
+    /// A client of a connection.
+    Remote(RemoteCall),
+}
+
+/// A command of a connection's client, and the number that the client gave it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RemoteCall {
+    pub(crate) connection: ConnectionId,
+    pub(crate) number: u64,
+}
+
+/// All callers of a core.
+#[derive(Debug)]
+pub(crate) struct Callers {
+    port: Arc<Port>,
+    client: Client<Recipient>,
+    /// The most commands under way.
+    window: usize,
+    /// By id.
+    residents: Vec<Tenant>,
+    residents_count: u64,
+    /// Which of them has the first turn, modulo their number.
+    first_turn: usize,
+    /// What a resident submits in its turn.
+    commands: Commands,
+}
+
+impl Callers {
+    pub(crate) fn new(port: Arc<Port>, deadline: Duration, window: usize) -> Self {
+        Self {
+            port,
+            client: Client::new(ClientId(0), deadline),
+            window,
+            residents: Vec::new(),
+            residents_count: 0,
+            first_turn: 0,
+            commands: Commands::default(),
+        }
+    }
+
+    /// Takes a resident in.
+    pub(crate) fn move_in(&mut self, MoveIn(make): MoveIn, now: Time) {
+        self.residents.push(Tenant::new(self.residents_count, make(), now));
+        self.residents_count += 1;
+    }
+
+    /// How many commands more are taken in: what exceeds the window waits at the port or in its socket, and
+    /// its callers with it (R29).
+    pub(crate) fn room(&self) -> usize {
+        self.window.saturating_sub(self.client.under_way())
+    }
+
+    /// Gives residents their turns.
+    ///
+    /// Where room is short everybody gets an equal part, callers at the port among them, and another is the
+    /// first to choose: whoever always wants more takes nobody else's.
+    pub(crate) fn take_turns(&mut self, now: Time) -> bool {
+        let room = self.room();
+        let due = self.residents.iter().filter(|tenant| tenant.is_due(now, room)).count();
+        if due == 0 {
+            return false;
+        }
+        let share = (room / (due + usize::from(!self.port.is_empty()))).max(1);
+        let mut commands = std::mem::take(&mut self.commands);
+        let count = self.residents.len();
+        self.first_turn += 1;
+        for offset in 0..count {
+            let place = (self.first_turn + offset) % count;
+            let share = share.min(self.room());
+            let tenant = &mut self.residents[place];
+            if !tenant.is_due(now, share) {
+                continue;
+            }
+            let id = tenant.id;
+            tenant.turn(&mut commands, share, now);
+            for (tag, command) in commands.iter() {
+                let recipient = Recipient::Resident { id, tag };
+                self.client.submit(recipient, Payload::copy(command), now);
+            }
+            commands.clear();
+        }
+        self.commands = commands;
+        self.residents.retain(|tenant| !tenant.has_left);
+        true
+    }
+
+    /// Takes in what callers have submitted at the port.
+    pub(crate) fn take_submissions(&mut self, now: Time) -> bool {
+        let waiting = self.port.len().min(SUBMISSIONS_A_TICK).min(self.room());
+        for _ in 0..waiting {
+            let Some(submission) = self.port.pop() else { break };
+            self.client.submit(Recipient::Call(submission.answer), submission.command, now);
+        }
+        waiting > 0
+    }
+
+    /// Takes in a command of a connection's client.
+    pub(crate) fn submit_remote(&mut self, call: RemoteCall, command: Payload, now: Time) {
+        self.client.submit(Recipient::Remote(call), command, now);
+    }
+
+    /// Whether commands wait to be taken on.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.client.is_waiting()
+    }
+
+    /// The next command, if there is room for it: see [`Client::next`].
+    pub(crate) fn next(&mut self, has_room: impl Fn(usize) -> bool) -> Option<(Caller, Payload)> {
+        self.client.next(has_room)
+    }
+
+    /// Hands a result to whoever waits for it. Where that is a connection's client, its call is returned: the
+    /// result goes there.
+    pub(crate) fn answer(
+        &mut self,
+        tag: u64,
+        result: Result<(Position, &[u8]), CallError>,
+    ) -> Option<RemoteCall> {
+        let recipient = self.client.on_reply(tag)?;
+        hear(recipient, &mut self.residents, result)
+    }
+
+    /// Ends one call whose deadline has passed; to be asked until there is none.
+    pub(crate) fn overdue(&mut self, now: Time) -> Option<(Option<RemoteCall>, CallError)> {
+        let (recipient, why) = self.client.overdue(now)?;
+        let why = CallError::from(why);
+        Some((hear(recipient, &mut self.residents, Err(why)), why))
+    }
+
+    /// Ends all calls whose commands were sent on: whoever took them on has gone.
+    pub(crate) fn lose_sent(&mut self) {
+        for recipient in self.client.lose_sent() {
+            hear(recipient, &mut self.residents, Err(CallError::OutcomeUnknown));
+        }
+    }
+
+    /// Ends all calls, and takes in no more.
+    pub(crate) fn stop(&mut self) {
+        self.port.close();
+        for recipient in self.client.stop() {
+            hear(recipient, &mut self.residents, Err(CallError::Stopped));
+        }
+    }
+
+    /// Whether somebody has something to submit now.
+    pub(crate) fn has_work(&self, now: Time) -> bool {
+        let room = self.room();
+        !self.port.is_empty() && room > 0
+            || self.residents.iter().any(|tenant| tenant.is_due(now, room))
+    }
+
+    /// When a caller is due next.
+    pub(crate) fn next_timeout(&mut self) -> Option<Time> {
+        let residents = self.residents.iter().filter_map(|tenant| tenant.due);
+        residents.chain(self.client.next_timeout()).min()
+    }
+}
+
+fn hear(
+    recipient: Recipient,
+    residents: &mut [Tenant],
+    result: Result<(Position, &[u8]), CallError>,
+) -> Option<RemoteCall> {
+    match recipient {
+        Recipient::Call(answer) => {
+            let executed = |(at, reply)| Executed { at, reply: Payload::copy(reply) };
+            answer.give(result.map(executed));
+            None
+        }
+        Recipient::Resident { id, tag } => {
+            // Whoever has moved out hears nothing.
+            if let Ok(place) = residents.binary_search_by_key(&id, |tenant| tenant.id) {
+                residents[place].on_result(tag, result);
+            }
+            None
+        }
+        Recipient::Remote(call) => Some(call),
+    }
+}

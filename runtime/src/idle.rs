@@ -1,0 +1,104 @@
+//! What a loop does when it has nothing to do.
+
+use std::time::Duration;
+
+use loggos_protocol::Time;
+
+/// A loop that looks for work comes round in less; in more, somebody else has had the core meanwhile.
+const ROUND_MAX: Duration = Duration::from_micros(30);
+/// How long a core that was seen to be shared is taken to be.
+const SHARED_MIN: Duration = Duration::from_secs(1);
+
+/// What a core does when it has nothing to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Idle {
+    /// Keeps looking: the lowest latency, and a whole processor core for each core.
+    Poll,
+    /// Sleeps at once, until it is woken.
+    Park,
+    /// Keeps looking for a while, then sleeps; at once where others want the processor core too.
+    Adaptive {
+        /// How long.
+        poll_idle: Duration,
+    },
+}
+
+/// Tells a loop when it may sleep.
+#[derive(Debug)]
+pub(crate) struct Vigil {
+    idle: Idle,
+    busy_at: Time,
+    /// When the last round began, if there was nothing to do in it.
+    looked_at: Option<Time>,
+    /// Looking keeps others from work that we may be waiting for ourselves.
+    shared_until: Time,
+}
+
+impl Vigil {
+    pub(crate) fn new(idle: Idle, now: Time) -> Self {
+        Self { idle, busy_at: now, looked_at: None, shared_until: Time(0) }
+    }
+
+    /// Notes that the loop has come round at `now`, and whether it has found something to do; returns
+    /// whether it may sleep.
+    pub(crate) fn may_sleep(&mut self, now: Time, has_worked: bool) -> bool {
+        if self.looked_at.is_some_and(|at| now.since(at) > ROUND_MAX) {
+            self.shared_until = now + SHARED_MIN;
+        }
+        self.looked_at = (!has_worked).then_some(now);
+        if has_worked {
+            self.busy_at = now;
+        }
+        match self.idle {
+            Idle::Poll => false,
+            Idle::Park => true,
+            Idle::Adaptive { poll_idle } => {
+                now < self.shared_until || now.since(self.busy_at) >= poll_idle
+            }
+        }
+    }
+
+    /// Notes that the loop has slept until `now`.
+    pub(crate) fn woke(&mut self, now: Time) {
+        (self.looked_at, self.busy_at) = (None, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLL_IDLE: Duration = Duration::from_micros(200);
+
+    fn adaptive() -> Vigil {
+        Vigil::new(Idle::Adaptive { poll_idle: POLL_IDLE }, Time(0))
+    }
+
+    #[test]
+    fn a_core_of_its_own_is_watched_for_a_while_after_work() {
+        let mut vigil = adaptive();
+        let rounds = (1..=20).map(|round| vigil.may_sleep(Time(round * 20_000), round == 5));
+        let first = rounds.take_while(|may_sleep| !may_sleep).count();
+        assert_eq!(first, 14, "work in round 5, and 200 µs of 20 µs each");
+    }
+
+    #[test]
+    fn a_shared_core_is_left_at_once_and_tried_again_later() {
+        let mut vigil = adaptive();
+        assert!(!vigil.may_sleep(Time(10_000), true), "it has just worked");
+        assert!(!vigil.may_sleep(Time(80_000), false), "that took its time, and was its own");
+        assert!(vigil.may_sleep(Time(130_000), false), "somebody has had the core for 50 µs");
+        vigil.woke(Time(150_000));
+        assert!(vigil.may_sleep(Time(160_000), true), "it is still taken to be shared");
+        vigil.woke(Time(2_000_000_000));
+        assert!(!vigil.may_sleep(Time(2_000_010_000), true), "it is tried again");
+    }
+
+    #[test]
+    fn sleep_is_not_taken_for_somebody_else_at_work() {
+        let mut vigil = adaptive();
+        assert!(vigil.may_sleep(Time(300_000), false), "nothing to do for too long");
+        vigil.woke(Time(900_000));
+        assert!(!vigil.may_sleep(Time(910_000), false), "woken for nothing yet, it watches");
+    }
+}

@@ -1,0 +1,82 @@
+//! One node of a cluster: the roles that the configuration puts there, in this process.
+
+use std::io;
+use std::net::SocketAddr;
+
+use loggos_protocol::{ReplicaId, RoleId, StateMachine};
+
+use crate::client::Client;
+use crate::cluster::StartError;
+use crate::config::Config;
+use crate::core::Order;
+use crate::process::Process;
+use crate::resident::Resident;
+use crate::status::RoleStatus;
+
+/// A node, with its roles on pinned cores and sockets to all the others.
+///
+/// Dropping it stops it at once; [`Node::stop`] hands over first.
+#[derive(Debug)]
+pub struct Node {
+    process: Process,
+    roles: Vec<RoleId>,
+    address: SocketAddr,
+}
+
+impl Node {
+    /// Starts the node of `config` at place `node`, as [`Config::node`] finds it by name; `machine` makes the
+    /// state machine of each replica that lives here, in its initial state.
+    ///
+    /// Returns when it listens. The cluster forms once all acceptors and replicas are there.
+    ///
+    /// # Errors
+    ///
+    /// If the machine's cores, rings or the node's address cannot be had.
+    pub fn start<M, F>(config: &Config, node: usize, machine: F) -> Result<Self, StartError>
+    where
+        M: StateMachine + 'static,
+        F: Fn(ReplicaId) -> M + Send + Sync + 'static,
+    {
+        let process = Process::start(config, Some(node), machine).map_err(StartError::Executor)?;
+        let address = process.address().unwrap_or(config.nodes[node].address);
+        Ok(Self { process, roles: config.nodes[node].roles.clone(), address })
+    }
+
+    /// Where it listens, to nodes and clients.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns a handle to submit commands with, from any thread. Where the node has no gateway, every call
+    /// ends as [`CallError::Stopped`](crate::CallError::Stopped).
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.process.client()
+    }
+
+    /// Lets a caller live on the core of the node's first gateway; where it has none, `make` is not called.
+    pub fn move_in<R: Resident + 'static>(&self, make: impl FnOnce() -> R + Send + 'static) {
+        self.process.move_in(make);
+    }
+
+    /// Tells how the roles of this node stand.
+    #[must_use]
+    pub fn status(&self) -> Vec<RoleStatus> {
+        self.process.status()
+    }
+
+    /// Stops in good order: a leader hands over, so that the next need not wait for an election timeout.
+    ///
+    /// # Errors
+    ///
+    /// If a core had failed.
+    pub fn stop(mut self) -> io::Result<()> {
+        for role in self.roles.iter().filter(|role| matches!(role, RoleId::Proposer(_))) {
+            self.process.order_role(*role, Order::Retire(*role));
+        }
+        // Orders are taken in order: with the answer to this one, the farewells are on their way.
+        drop(self.process.status());
+        self.process.halt()
+    }
+}

@@ -1,0 +1,309 @@
+//! A process of a cluster: its cores, and what can be told to them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crossbeam::queue::SegQueue;
+use loggos_net::mailbox;
+use loggos_protocol::{GatewayId, ReplicaId, RoleId, StateMachine};
+
+use crate::client::{Client, Port};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::core::{Core, CorePlan, NetworkPlan, Order, Place, Routes, Sibling};
+use crate::executor::{Alarm, Executor};
+use crate::random::random_u64;
+use crate::resident::{MoveIn, Resident};
+use crate::sockets::{Identity, Remote};
+use crate::status::RoleStatus;
+
+/// Ticks that a mailbox between two cores holds.
+const MAILBOX_TICKS_MAX: usize = 64;
+/// How long a core may take to tell how its roles stand.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a frame beside the batches in it, in the longest page.
+const FRAME_ROOM_BYTES: u32 = 1 << 20;
+
+/// The cores of this process. Dropping it stops them.
+#[derive(Debug)]
+pub(crate) struct Process {
+    cores: Vec<RunningCore>,
+    routes: Arc<Routes>,
+    is_stopping: Arc<AtomicBool>,
+    port: Arc<Port>,
+    /// The core of the gateway that the port leads to, if there is one.
+    gateway_core: Option<usize>,
+    /// Where it listens, if it does.
+    address: Option<SocketAddr>,
+}
+
+#[derive(Debug)]
+struct RunningCore {
+    executor: Option<Executor>,
+    sibling: Sibling,
+}
+
+impl Process {
+    /// Starts the cores of `node`, or of the whole cluster where the configuration has no nodes.
+    ///
+    /// # Errors
+    ///
+    /// If the machine's cores, rings or the address cannot be had.
+    pub(crate) fn start<M, F>(config: &Config, node: Option<usize>, machine: F) -> io::Result<Self>
+    where
+        M: StateMachine + 'static,
+        F: Fn(ReplicaId) -> M + Send + Sync + 'static,
+    {
+        let factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync> = Arc::new(machine);
+        let (ready, opened) = mpsc::channel();
+        let layout = Layout::of(config, node);
+        let plans = layout.plan(config, ready)?;
+        let first = &plans[0];
+        let mut process = Self {
+            cores: Vec::new(),
+            routes: Arc::clone(&first.routes),
+            is_stopping: Arc::clone(&first.is_stopping),
+            port: Arc::clone(&first.port),
+            gateway_core: plans.iter().position(|plan| plan.gateway.is_some()),
+            address: None,
+        };
+        let networked = plans.iter().filter(|plan| plan.network.is_some()).count();
+        for (plan, cpu) in plans.into_iter().zip(layout.cpus) {
+            let sibling = Sibling { orders: Arc::clone(&plan.orders), alarm: plan.alarm.clone() };
+            let (name, factory) = (format!("loggos-{}", plan.core), Arc::clone(&factory));
+            let closer = CloseOnDrop(Arc::clone(&plan.port), plan.gateway.is_some());
+            let executor = Executor::start(&name, *cpu, move || async move {
+                let _closer = closer;
+                if let Err(error) = Core::new(plan, factory).run().await {
+                    tracing::error!(%error, "a core cannot be woken, and does not run");
+                }
+            });
+            // On an error what has started so far is stopped, by being dropped.
+            process.cores.push(RunningCore { executor: Some(executor?), sibling });
+        }
+        for opened in opened.iter().take(networked) {
+            process.address = process.address.or(opened?);
+        }
+        Ok(process)
+    }
+
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(Arc::clone(&self.port))
+    }
+
+    pub(crate) fn move_in<R: Resident + 'static>(&self, make: impl FnOnce() -> R + Send + 'static) {
+        if let Some(core) = self.gateway_core {
+            self.order(core, Order::MoveIn(MoveIn(Box::new(|| Box::new(make())))));
+        }
+    }
+
+    pub(crate) fn status(&self) -> Vec<RoleStatus> {
+        let (sender, receiver) = mpsc::channel();
+        for core in 0..self.cores.len() {
+            self.order(core, Order::Report(sender.clone(), None));
+        }
+        drop(sender);
+        let mut roles = Vec::new();
+        for _ in 0..self.cores.len() {
+            let status = receiver.recv_timeout(REPORT_TIMEOUT);
+            roles.extend(status.into_iter().flat_map(|status| status.roles));
+        }
+        roles.sort_by_key(|status| status.role);
+        roles
+    }
+
+    /// Gives `order` to the core of `role`; returns whether the role is in this process.
+    pub(crate) fn order_role(&self, role: RoleId, order: Order) -> bool {
+        let Some(Place::Here { core, .. }) = self.routes.role(role) else { return false };
+        self.order(core, order);
+        true
+    }
+
+    /// Stops all cores and waits for them.
+    ///
+    /// # Errors
+    ///
+    /// If a core had failed.
+    pub(crate) fn halt(&mut self) -> io::Result<()> {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.cores.iter().for_each(|core| core.sibling.alarm.ring());
+        let mut first_error = Ok(());
+        for core in &mut self.cores {
+            if let Some(executor) = core.executor.take() {
+                // Every core is waited for, whatever became of the others.
+                let ended = executor.join();
+                first_error = first_error.and(ended);
+            }
+        }
+        self.port.close();
+        first_error
+    }
+
+    fn order(&self, core: usize, order: Order) {
+        self.cores[core].sibling.order(order);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Err(error) = self.halt() {
+            tracing::error!(%error, "a core had failed");
+        }
+    }
+}
+
+/// Closes the port when its core ends, in whichever way: nobody shall wait for a dead core.
+struct CloseOnDrop(Arc<Port>, bool);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        if self.1 {
+            self.0.close();
+        }
+    }
+}
+
+/// Which roles are where, as one process sees it.
+struct Layout<'a> {
+    node: Option<usize>,
+    cpus: &'a [usize],
+    /// The roles of each of our cores, in the order of their places.
+    roles: Vec<Vec<RoleId>>,
+    /// The cores of other nodes.
+    remotes: Arc<[Remote]>,
+}
+
+impl<'a> Layout<'a> {
+    fn of(config: &'a Config, node: Option<usize>) -> Self {
+        let cpus = node.map_or(&config.cpus, |node| &config.nodes[node].cpus);
+        let mut roles: Vec<Vec<RoleId>> = vec![Vec::new(); cpus.len()];
+        let mut remotes = Vec::new();
+        match node {
+            None => {
+                for (role, core) in &config.placement {
+                    roles[*core].push(*role);
+                }
+            }
+            Some(ours) => {
+                for (role, core) in &config.placement {
+                    if config.nodes[ours].roles.contains(role) {
+                        roles[*core].push(*role);
+                    }
+                }
+                for (index, other) in config.nodes.iter().enumerate().filter(|(i, _)| *i != ours) {
+                    remotes.extend((0..other.cpus.len()).map(|core| Remote {
+                        node: small(index),
+                        core: small(core),
+                        name: other.name.clone(),
+                        address: other.address,
+                    }));
+                }
+            }
+        }
+        Self { node, cpus, roles, remotes: remotes.into() }
+    }
+
+    /// Where a role lives.
+    fn place(&self, config: &Config, id: RoleId) -> Place {
+        let core = config.placement[&id];
+        let home = config.nodes.iter().position(|node| node.roles.contains(&id));
+        if self.node == home {
+            let index = self.roles[core].iter().position(|role| *role == id);
+            return Place::Here { core, index: index.expect("it was put there") };
+        }
+        let is_home = |remote: &Remote| {
+            Some(usize::from(remote.node)) == home && usize::from(remote.core) == core
+        };
+        let link = self.remotes.iter().position(is_home);
+        Place::There { link: link.expect("every core of another node has a link") }
+    }
+
+    /// Plans every core, with a mailbox for each ordered pair of them.
+    fn plan(
+        &self,
+        config: &Config,
+        ready: mpsc::Sender<io::Result<Option<SocketAddr>>>,
+    ) -> io::Result<Vec<CorePlan>> {
+        let cores = self.cpus.len();
+        let routes = Arc::new(Routes::new(&config.cluster, |id| self.place(config, id)));
+        let siblings = (0..cores)
+            .map(|_| Ok(Sibling { orders: Arc::new(SegQueue::new()), alarm: Alarm::new()? }))
+            .collect::<io::Result<Vec<_>>>()?;
+        // The port leads to the first gateway of this process.
+        let gateway = (0..config.cluster.gateways)
+            .filter_map(|id| routes.role(RoleId::Gateway(GatewayId(id))))
+            .find_map(|place| match place {
+                Place::Here { core, index } => Some((core, index)),
+                Place::There { .. } => None,
+            });
+        let port = Port::new(siblings[gateway.map_or(0, |(core, _)| core)].alarm.clone());
+        if gateway.is_none() {
+            port.close();
+        }
+        let network = |core: usize| {
+            let node = self.node?;
+            Some(NetworkPlan {
+                identity: Identity {
+                    cluster_name: config.name.clone(),
+                    digest: config.cluster.digest() ^ config.layout_digest(),
+                    node: small(node),
+                    core: small(core),
+                    nonce: random_u64(),
+                    gateway_core: gateway.map(|(core, _)| small(core)),
+                    command_bytes_max: config.cluster.command_bytes_max,
+                    frame_bytes_max: config.cluster.page_bytes_max
+                        + config.cluster.batch_bytes_max
+                        + FRAME_ROOM_BYTES,
+                },
+                remotes: Arc::clone(&self.remotes),
+                listen: (core == 0).then(|| config.nodes[node].address),
+                ready: ready.clone(),
+                siblings: siblings.clone().into(),
+            })
+        };
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let clock = Clock::start();
+        let mut senders: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
+        let mut receivers: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
+        for (from, to) in (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))) {
+            if from != to {
+                let (sender, receiver) = mailbox(MAILBOX_TICKS_MAX, config.mailbox_messages_max);
+                senders[from].push((to, sender, siblings[to].alarm.clone()));
+                receivers[to].push(receiver);
+            }
+        }
+        let ends = senders.into_iter().zip(receivers).zip(&self.roles).zip(&siblings);
+        let plans =
+            ends.enumerate().map(|(core, (((senders, receivers), roles), sibling))| CorePlan {
+                core,
+                cluster: config.cluster.clone(),
+                roles: roles.clone(),
+                routes: Arc::clone(&routes),
+                senders,
+                receivers,
+                port: Arc::clone(&port),
+                gateway: gateway.filter(|(at, _)| *at == core).map(|(_, index)| index),
+                deadline: config.deadline,
+                orders: Arc::clone(&sibling.orders),
+                is_stopping: Arc::clone(&is_stopping),
+                idle: config.idle,
+                alarm: sibling.alarm.clone(),
+                clock: clock.clone(),
+                network: network(core),
+            });
+        Ok(plans.collect())
+    }
+}
+
+/// The configuration bounds nodes and their cores.
+fn small(index: usize) -> u8 {
+    u8::try_from(index).expect("a configuration has at most 64 nodes, of at most 256 cores each")
+}

@@ -1,0 +1,400 @@
+//! A cluster of other processes, as its clients see it: one connection to one of its gateways.
+//!
+//! ```text
+//!   any thread                this connection's own thread                        a node with a gateway
+//!   execute ──▶ port ──▶ Callers ──▶ frames ──▶ ring ════ socket ════▶ Sockets ──▶ Callers ──▶ Gateway
+//!      ▲                    │
+//!      └──── completion ◀───┘
+//! ```
+//!
+//! A connection that breaks takes the outcome of what was sent over it with it: those calls end as unknown.
+//! What was not sent waits for the next connection, to the next address.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::queue::SegQueue;
+use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose};
+use loggos_net::{ConnectionId, Outgoing, Ring, RingEvent, RingOptions};
+use loggos_protocol::Time;
+use tracing::{info, warn};
+
+use crate::callers::Callers;
+use crate::client::{CallError, Client, Port};
+use crate::clock::Clock;
+use crate::executor::Alarm;
+use crate::idle::{Idle, Vigil};
+use crate::random::random_u64;
+use crate::resident::{MoveIn, Resident};
+use crate::sockets::describe;
+
+/// How long an address may take to answer our hello.
+const GREETING_MAX: Duration = Duration::from_secs(2);
+/// How long to wait before the next address is tried.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// How long the thread sleeps at the most.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// Bytes that may wait to be sent; commands beyond them wait in the queue.
+const OUTGOING_BYTES_MAX: usize = 1 << 20;
+/// The longest frame that a gateway sends us: a reply.
+const FRAME_BYTES_MAX: u32 = 64 << 20;
+
+/// How to reach a cluster.
+#[derive(Clone, Debug)]
+pub struct RemoteOptions {
+    /// Nodes that have gateways: one is connected to, the others are for when it goes.
+    pub addresses: Vec<SocketAddr>,
+    /// The cluster's name; empty takes any.
+    pub cluster: String,
+    /// How long a call may take.
+    pub deadline: Duration,
+    /// Commands in flight at the most; others wait.
+    pub commands_in_flight_max: u32,
+    /// What the connection's thread does when it has nothing to do.
+    pub idle: Idle,
+}
+
+/// A connection to a cluster of other processes.
+///
+/// Dropping it ends it; calls under way end as [`CallError::Stopped`].
+#[derive(Debug)]
+pub struct RemoteCluster {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    port: Arc<Port>,
+    residents: SegQueue<MoveIn>,
+    alarm: Alarm,
+    is_stopping: AtomicBool,
+}
+
+/// The connection's thread.
+#[derive(Debug)]
+struct Caller {
+    options: RemoteOptions,
+    shared: Arc<Shared>,
+    callers: Callers,
+    ring: Ring,
+    events: Vec<RingEvent>,
+    link: Link,
+    reader: FrameReader,
+    batches: BatchPool,
+    /// The next address to try, modulo their number.
+    next_address: usize,
+    is_reported: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Link {
+    Down { until: Time },
+    Calling { connection: ConnectionId, since: Time },
+    Up { connection: ConnectionId, commands_max: u32, commands: u32 },
+}
+
+impl RemoteOptions {
+    /// Returns the options to reach any cluster at `addresses`.
+    #[must_use]
+    pub fn new(addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            addresses,
+            cluster: String::new(),
+            deadline: Duration::from_secs(5),
+            commands_in_flight_max: 65_536,
+            idle: Idle::Park,
+        }
+    }
+}
+
+impl RemoteCluster {
+    /// Starts to connect. Commands wait until that has succeeded, or their deadline has passed.
+    ///
+    /// # Errors
+    ///
+    /// If the machine lets us have no ring or thread: the text says what to set.
+    ///
+    /// # Panics
+    ///
+    /// If there are no addresses.
+    pub fn connect(options: RemoteOptions) -> io::Result<Self> {
+        assert!(!options.addresses.is_empty(), "a cluster without an address");
+        let alarm = Alarm::new()?;
+        let shared = Arc::new(Shared {
+            port: Port::new(alarm.clone()),
+            residents: SegQueue::new(),
+            alarm,
+            is_stopping: AtomicBool::new(false),
+        });
+        let (ready, opened) = std::sync::mpsc::channel();
+        let theirs = Arc::clone(&shared);
+        let thread =
+            std::thread::Builder::new().name("loggos-client".to_owned()).spawn(move || {
+                // The ring belongs to the thread that opens it.
+                match Caller::new(options, theirs) {
+                    Ok(caller) => {
+                        drop(ready.send(Ok(())));
+                        caller.run();
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            })?;
+        let opened = opened.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended")));
+        opened.map(|()| Self { shared, thread: Some(thread) })
+    }
+
+    /// Returns a handle to submit commands with, from any thread.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(Arc::clone(&self.shared.port))
+    }
+
+    /// Lets a caller live on the connection's thread, and be called by its loop. `make` makes it there.
+    pub fn move_in<R: Resident + 'static>(&self, make: impl FnOnce() -> R + Send + 'static) {
+        self.shared.residents.push(MoveIn(Box::new(|| Box::new(make()))));
+        self.shared.alarm.ring();
+    }
+}
+
+impl Drop for RemoteCluster {
+    fn drop(&mut self) {
+        self.shared.is_stopping.store(true, Ordering::SeqCst);
+        self.shared.alarm.ring();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of a connection had panicked");
+        }
+        self.shared.port.close();
+    }
+}
+
+impl Caller {
+    fn new(options: RemoteOptions, shared: Arc<Shared>) -> io::Result<Self> {
+        let mut ring = Ring::new(&RingOptions::default())?;
+        ring.set_eventfd(shared.alarm.eventfd())?;
+        let window = options.commands_in_flight_max as usize;
+        Ok(Self {
+            callers: Callers::new(Arc::clone(&shared.port), options.deadline, window),
+            ring,
+            events: Vec::new(),
+            link: Link::Down { until: Time(0) },
+            reader: FrameReader::new(FRAME_BYTES_MAX),
+            batches: BatchPool::new(1),
+            next_address: 0,
+            is_reported: false,
+            options,
+            shared,
+        })
+    }
+
+    fn run(mut self) {
+        let clock = Clock::start();
+        let mut vigil = Vigil::new(self.options.idle, clock.now());
+        while !self.shared.is_stopping.load(Ordering::Relaxed) {
+            let now = clock.now();
+            let has_worked = self.tick(now);
+            if vigil.may_sleep(now, has_worked) {
+                self.sleep(clock.now());
+                vigil.woke(clock.now());
+            }
+        }
+        self.callers.stop();
+    }
+
+    fn tick(&mut self, now: Time) -> bool {
+        let mut has_worked = self.poll(now);
+        while let Some(resident) = self.shared.residents.pop() {
+            self.callers.move_in(resident, now);
+        }
+        has_worked |= self.callers.take_turns(now);
+        has_worked |= self.callers.take_submissions(now);
+        while self.callers.overdue(now).is_some() {
+            has_worked = true;
+        }
+        match self.link {
+            Link::Down { until } if until <= now => self.call(now),
+            Link::Calling { connection, since } if now.since(since) > GREETING_MAX => {
+                self.ring.close(connection);
+                self.link_down(now, "it does not answer");
+            }
+            Link::Down { .. } | Link::Calling { .. } => {}
+            Link::Up { .. } => self.submit(),
+        }
+        self.ring.flush();
+        has_worked
+    }
+
+    fn poll(&mut self, now: Time) -> bool {
+        if let Err(error) = self.ring.poll(&mut self.events) {
+            warn!(%error, "the ring of a connection fails");
+        }
+        let mut events = std::mem::take(&mut self.events);
+        let has_happened = !events.is_empty();
+        for event in events.drain(..) {
+            match event {
+                RingEvent::Connected(id) => self.greet(id),
+                RingEvent::Received(id, piece) => {
+                    self.reader.push(piece);
+                    self.read(id, now);
+                }
+                RingEvent::Closed(_, reason) => self.link_down(now, &describe(&reason)),
+                RingEvent::Accepted(..) | RingEvent::Sent(..) => {}
+            }
+        }
+        self.events = events;
+        has_happened
+    }
+
+    fn read(&mut self, id: ConnectionId, now: Time) {
+        loop {
+            let message = match self.reader.next() {
+                None => return self.ring.receive(id),
+                Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
+            };
+            match (&mut self.link, message) {
+                (Link::Up { commands, .. }, Ok(Message::Result { number, result })) => {
+                    *commands = commands.saturating_sub(1);
+                    let result = match &result {
+                        Ok((at, reply)) => Ok((*at, reply.as_slice())),
+                        Err(why) => Err(CallError::from(*why)),
+                    };
+                    self.callers.answer(number, result);
+                }
+                (Link::Calling { connection, .. }, Ok(Message::Welcome(welcome))) => {
+                    let commands_max = welcome.commands_in_flight_max;
+                    self.link = Link::Up { connection: *connection, commands_max, commands: 0 };
+                    self.is_reported = false;
+                }
+                (_, Ok(Message::Refusal(refusal))) => {
+                    self.ring.close(id);
+                    return self.link_down(now, &format!("it refuses us: {}", refusal.text));
+                }
+                (_, Ok(_)) => {
+                    self.ring.close(id);
+                    return self.link_down(now, "it says what is not its to say");
+                }
+                (_, Err(error)) => {
+                    self.ring.close(id);
+                    return self.link_down(now, &error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Sends what the gateway lets us have in flight.
+    fn submit(&mut self) {
+        let Link::Up { connection, commands_max, commands } = &mut self.link else { return };
+        let Some(outgoing) = self.ring.outgoing(*connection) else { return };
+        while outgoing.len() < OUTGOING_BYTES_MAX && *commands < *commands_max {
+            let Some((caller, command)) = self.callers.next(|_| true) else { return };
+            *commands += 1;
+            wire::encode_command(caller.tag, command.as_slice(), outgoing);
+        }
+    }
+
+    fn call(&mut self, now: Time) {
+        let address = self.options.addresses[self.next_address % self.options.addresses.len()];
+        match self.ring.connect(address) {
+            Ok(connection) => self.link = Link::Calling { connection, since: now },
+            Err(error) => self.link_down(now, &error.to_string()),
+        }
+    }
+
+    fn greet(&mut self, id: ConnectionId) {
+        self.reader = FrameReader::new(FRAME_BYTES_MAX);
+        let hello = hello(self.options.cluster.clone(), Purpose::Client);
+        if let Some(outgoing) = self.ring.outgoing(id) {
+            wire::encode_hello(&hello, outgoing);
+        }
+        self.ring.receive(id);
+    }
+
+    /// The connection is gone, and the outcome of what was sent over it unknown.
+    fn link_down(&mut self, now: Time, why: &str) {
+        let address = self.options.addresses[self.next_address % self.options.addresses.len()];
+        if !std::mem::replace(&mut self.is_reported, true) {
+            info!(%address, why, "cannot be reached");
+        }
+        self.callers.lose_sent();
+        self.next_address += 1;
+        self.link = Link::Down { until: now + BACK_OFF };
+    }
+
+    fn sleep(&mut self, now: Time) {
+        let due = match self.link {
+            Link::Down { until } => Some(until),
+            Link::Calling { since, .. } => Some(since + GREETING_MAX),
+            Link::Up { .. } => None,
+        };
+        let due = due.into_iter().chain(self.callers.next_timeout()).min();
+        let most = due.map_or(SLEEP_MAX, |due| due.since(now).min(SLEEP_MAX));
+        let has_arrived = self.ring.arm();
+        let (callers, shared) = (&self.callers, &self.shared);
+        shared.alarm.sleep(most, || {
+            has_arrived
+                || callers.has_work(now)
+                || !shared.residents.is_empty()
+                || shared.is_stopping.load(Ordering::Relaxed)
+        });
+        self.ring.disarm();
+    }
+}
+
+/// Asks the node at `address` how its roles stand; returns its answer, in JSON.
+///
+/// # Errors
+///
+/// If it cannot be reached, does not answer within `timeout`, or refuses us: the text is its reason.
+pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    let mut outgoing = Outgoing::default();
+    wire::encode_hello(&hello(String::new(), Purpose::Status), &mut outgoing);
+    wire::encode_status_request(&mut outgoing);
+    for piece in outgoing.pieces() {
+        stream.write_all(piece)?;
+    }
+    let mut reader = FrameReader::new(FRAME_BYTES_MAX);
+    loop {
+        while let Some(frame) = reader.next() {
+            let message = frame.and_then(|frame| frame.decode(&mut BatchPool::new(1)));
+            match message.map_err(io::Error::other)? {
+                Message::Welcome(_) => {}
+                Message::Status(status) => return Ok(status.as_slice().to_vec()),
+                Message::Refusal(refusal) => return Err(io::Error::other(refusal.text)),
+                Message::Envelope(_)
+                | Message::Hello(_)
+                | Message::Command { .. }
+                | Message::Result { .. }
+                | Message::StatusRequest => {
+                    return Err(io::Error::other("it says what is not its to say"));
+                }
+            }
+        }
+        let mut piece = vec![0; 64 << 10];
+        let count = stream.read(&mut piece)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        piece.truncate(count);
+        reader.push(piece.into());
+    }
+}
+
+/// Who we are: any client may ask any cluster.
+fn hello(cluster_name: String, purpose: Purpose) -> Hello {
+    Hello {
+        wire_digest: wire::wire_digest(),
+        versions: (wire::WIRE_VERSION, wire::WIRE_VERSION),
+        cluster_name,
+        cluster_digest: 0,
+        formation: None,
+        nonce: random_u64(),
+        purpose,
+    }
+}

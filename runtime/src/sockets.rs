@@ -1,0 +1,660 @@
+//! The sockets of a core: links to cores of other nodes, and the connections of clients.
+//!
+//! ```text
+//!   this core                                        a core of another node
+//!   link ──── connect, Hello ───────────────────────▶ whichever core listens, which hands the
+//!        ◀─── Welcome, or a Refusal with a reason ──── socket to the core that Hello names
+//!        ──── frames, for as long as it lives ───────▶ that core's roles
+//! ```
+//!
+//! A link carries messages one way: who wants to be answered is answered over the other's link. What a
+//! link cannot take is dropped and counted, since whoever sent it will send it again (R27, R29). A
+//! connection that says anything but what is expected of it is closed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use loggos_net::wire::{
+    self, BatchPool, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome,
+};
+use loggos_net::{CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingOptions};
+use loggos_protocol::{Envelope, Failure, FormationId, Payload, Position, Time};
+use tracing::{info, warn};
+
+use crate::callers::RemoteCall;
+use crate::client::CallError;
+
+/// How long a stranger may take to say who it is, and whom we call to answer.
+const GREETING_MAX: Duration = Duration::from_secs(5);
+/// How long a link may fail to send anything before it is taken for dead.
+const STALL_MAX: Duration = Duration::from_secs(5);
+/// The least that a link waits before it calls again, and the most.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Bytes that wait to be sent over a link; what exceeds them is dropped. As many again are reserved for
+/// what elections need.
+const LINK_BYTES_MAX: usize = 8 << 20;
+/// Bytes of results that wait for a client that does not read; beyond that it is cut off.
+const CLIENT_BYTES_MAX: usize = 64 << 20;
+/// Strangers, clients and peers that may be connected at once.
+const CONNECTIONS_MAX: usize = 4096;
+/// Commands of one connection without an answer; a client that has as many is read no further.
+const CLIENT_COMMANDS_MAX: u32 = 65_536;
+
+/// Who we are, to other nodes and to clients.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) cluster_name: String,
+    /// What nodes must agree on: quorums, f, windows (R3), and where everybody lives.
+    pub(crate) digest: u64,
+    pub(crate) node: u8,
+    pub(crate) core: u8,
+    /// Of this process: another one under the same name is another life.
+    pub(crate) nonce: u64,
+    /// The core whose gateway serves clients, if this node has one.
+    pub(crate) gateway_core: Option<u8>,
+    pub(crate) command_bytes_max: u32,
+    pub(crate) frame_bytes_max: u32,
+}
+
+/// A core of another node.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote {
+    pub(crate) node: u8,
+    pub(crate) core: u8,
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+}
+
+/// What came in.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// A message for a role of this core.
+    Envelope(Envelope),
+    /// A client's command.
+    Command { from: ConnectionId, number: u64, command: Payload },
+    /// Somebody wants to know how the roles of this process stand.
+    StatusRequest(ConnectionId),
+    /// A connection that belongs to another core of this node.
+    HandOver { core: u8, visitor: Visitor },
+}
+
+/// A connection on its way to another core, with what it has said.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    socket: OwnedFd,
+    hello: Hello,
+}
+
+/// What went over the sockets of a core.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SocketCounters {
+    /// Messages for other nodes that were dropped for want of a link or of room.
+    pub(crate) dropped: u64,
+    /// Connections closed for what they said.
+    pub(crate) malformed: u64,
+    /// Connections refused with a reason.
+    pub(crate) refused: u64,
+    pub(crate) ring: RingCounters,
+}
+
+/// All sockets of a core.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    ring: Ring,
+    events: Vec<RingEvent>,
+    identity: Identity,
+    links: Vec<Link>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    /// Clients that were not read to the end for want of room.
+    stalled: Vec<ConnectionId>,
+    batches: BatchPool,
+    /// The formation that roles of this core belong to, once they know of one (R4).
+    pub(crate) formation: Option<FormationId>,
+    counters: SocketCounters,
+}
+
+/// Our way to a core of another node.
+#[derive(Debug)]
+struct Link {
+    remote: Remote,
+    state: LinkState,
+    back_off: Duration,
+    /// When something was last sent, or there was nothing to send.
+    moved_at: Time,
+    /// Whether its trouble was told: once, and not with every attempt.
+    is_reported: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum LinkState {
+    /// Not connected; nobody calls before then.
+    Down {
+        until: Time,
+    },
+    /// Calling, or waiting for the welcome.
+    Calling {
+        connection: ConnectionId,
+        since: Time,
+    },
+    Up {
+        connection: ConnectionId,
+    },
+}
+
+#[derive(Debug)]
+struct Connection {
+    reader: FrameReader,
+    stage: ConnectionStage,
+    address: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ConnectionStage {
+    /// Called by us, for a link.
+    Link(usize),
+    /// Has not said who it is.
+    Stranger { since: Time },
+    /// A core of another node.
+    Peer,
+    /// A client, with so many commands unanswered.
+    Client { commands: u32 },
+    /// Asks how we stand.
+    Status,
+    /// Was refused, and is closed once it has been told why.
+    Refused { since: Time },
+}
+
+/// Why a connection ended, for a person.
+pub(crate) fn describe(reason: &CloseReason) -> String {
+    match reason {
+        CloseReason::PeerClosed => "it closed the connection".to_owned(),
+        CloseReason::Failed(kind) | CloseReason::ConnectFailed(kind) => kind.to_string(),
+    }
+}
+
+impl Sockets {
+    /// Opens a ring, on the core's own thread.
+    ///
+    /// # Errors
+    ///
+    /// If the machine lets us have none: the text says what to set.
+    pub(crate) fn new(
+        identity: Identity,
+        remotes: &[Remote],
+        batches_max: usize,
+        eventfd: BorrowedFd<'_>,
+    ) -> io::Result<Self> {
+        let mut ring = Ring::new(&RingOptions::default())?;
+        ring.set_eventfd(eventfd)?;
+        let links = remotes.iter().map(|remote| Link {
+            remote: remote.clone(),
+            state: LinkState::Down { until: Time(0) },
+            back_off: BACK_OFF.0,
+            moved_at: Time(0),
+            is_reported: false,
+        });
+        Ok(Self {
+            ring,
+            events: Vec::new(),
+            identity,
+            links: links.collect(),
+            connections: BTreeMap::new(),
+            stalled: Vec::new(),
+            batches: BatchPool::new(batches_max),
+            formation: None,
+            counters: SocketCounters::default(),
+        })
+    }
+
+    /// Listens for other nodes and for clients.
+    pub(crate) fn listen(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+        self.ring.listen(address)
+    }
+
+    /// Takes in what has arrived: no more commands than there is `room` for. Returns whether anything has
+    /// happened.
+    pub(crate) fn poll(
+        &mut self,
+        now: Time,
+        mut room: usize,
+        incoming: &mut Vec<Incoming>,
+    ) -> bool {
+        if let Err(error) = self.ring.poll(&mut self.events) {
+            warn!(%error, "the ring of a core fails");
+        }
+        let mut events = std::mem::take(&mut self.events);
+        let has_happened = !events.is_empty() || !self.stalled.is_empty() && room > 0;
+        for event in events.drain(..) {
+            self.on_event(event, now, &mut room, incoming);
+        }
+        self.events = events;
+        for connection in std::mem::take(&mut self.stalled) {
+            self.read(connection, now, &mut room, incoming);
+        }
+        has_happened
+    }
+
+    /// Sends a message over a link, or drops it.
+    pub(crate) fn send(&mut self, link: usize, envelope: &Envelope, now: Time) {
+        let connection = match self.links[link].state {
+            LinkState::Up { connection } => connection,
+            LinkState::Calling { .. } => return self.counters.dropped += 1,
+            LinkState::Down { until } => {
+                self.counters.dropped += 1;
+                if until <= now {
+                    self.call(link, now);
+                }
+                return;
+            }
+        };
+        let room = if envelope.to.is_urgent() { 2 * LINK_BYTES_MAX } else { LINK_BYTES_MAX };
+        match self.ring.outgoing(connection).filter(|outgoing| outgoing.len() < room) {
+            Some(outgoing) => wire::encode(envelope, outgoing),
+            None => self.counters.dropped += 1,
+        }
+    }
+
+    /// Answers a client's command, unless it has gone.
+    pub(crate) fn answer(
+        &mut self,
+        call: RemoteCall,
+        result: Result<(Position, &[u8]), CallError>,
+    ) {
+        let RemoteCall { connection: to, number } = call;
+        let Some(connection) = self.connections.get_mut(&to) else { return };
+        if let ConnectionStage::Client { commands } = &mut connection.stage {
+            *commands = commands.saturating_sub(1);
+        }
+        let Some(outgoing) = self.ring.outgoing(to) else { return };
+        if outgoing.len() > CLIENT_BYTES_MAX {
+            warn!(address = ?connection.address, "a client does not read its results");
+            return self.close(to);
+        }
+        let result = result.map_err(|why| match why {
+            CallError::Busy => Failure::Busy,
+            CallError::TooLarge => Failure::TooLarge,
+            CallError::DeadlineExceeded => Failure::DeadlineExceeded,
+            CallError::OutcomeUnknown | CallError::Stopped => Failure::OutcomeUnknown,
+        });
+        wire::encode_result(number, result, outgoing);
+    }
+
+    /// Answers whoever asked how we stand.
+    pub(crate) fn tell_status(&mut self, to: ConnectionId, status: &[u8]) {
+        if let Some(outgoing) = self.ring.outgoing(to) {
+            wire::encode_status(status, outgoing);
+        }
+    }
+
+    /// Takes a connection over from another core.
+    pub(crate) fn adopt(&mut self, visitor: Visitor, now: Time) {
+        let Visitor { socket, hello } = visitor;
+        match self.ring.adopt(socket) {
+            Ok(id) => {
+                let connection = self.stranger(None, now);
+                self.connections.insert(id, connection);
+                self.welcome(id, &hello);
+            }
+            Err(error) => warn!(%error, "a connection was lost between two cores"),
+        }
+    }
+
+    /// Sends what has gathered, as one send a connection, and sees to what has taken too long.
+    pub(crate) fn flush(&mut self, now: Time) {
+        for link in 0..self.links.len() {
+            if let LinkState::Up { connection } = self.links[link].state {
+                let is_idle = self.ring.outgoing(connection).is_none_or(|o| o.is_empty());
+                if is_idle {
+                    self.links[link].moved_at = now;
+                }
+            }
+        }
+        self.ring.flush();
+    }
+
+    /// Ends what has taken too long.
+    pub(crate) fn on_time(&mut self, now: Time) {
+        for link in 0..self.links.len() {
+            let late = match self.links[link].state {
+                LinkState::Calling { connection, since } if now.since(since) > GREETING_MAX => {
+                    Some(connection)
+                }
+                LinkState::Up { connection }
+                    if now.since(self.links[link].moved_at) > STALL_MAX =>
+                {
+                    Some(connection)
+                }
+                LinkState::Down { .. } | LinkState::Calling { .. } | LinkState::Up { .. } => None,
+            };
+            if let Some(connection) = late {
+                self.close(connection);
+                self.link_down(link, now, "it does not answer");
+            }
+        }
+        let is_late = |connection: &Connection| match connection.stage {
+            ConnectionStage::Stranger { since } | ConnectionStage::Refused { since } => {
+                now.since(since) > GREETING_MAX
+            }
+            ConnectionStage::Link(_)
+            | ConnectionStage::Peer
+            | ConnectionStage::Client { .. }
+            | ConnectionStage::Status => false,
+        };
+        let late = self.connections.iter().filter(|(_, connection)| is_late(connection));
+        for id in late.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.close(id);
+        }
+    }
+
+    /// When [`Sockets::on_time`] is to be called next.
+    pub(crate) fn next_timeout(&self, now: Time) -> Option<Time> {
+        let is_calling = |link: &Link| matches!(link.state, LinkState::Calling { .. });
+        let is_waiting = |connection: &Connection| {
+            matches!(
+                connection.stage,
+                ConnectionStage::Stranger { .. } | ConnectionStage::Refused { .. }
+            )
+        };
+        let is_watching =
+            self.links.iter().any(is_calling) || self.connections.values().any(is_waiting);
+        is_watching.then_some(now + GREETING_MAX / 4)
+    }
+
+    /// About to sleep: whatever arrives wakes the core. Returns whether something has arrived already.
+    pub(crate) fn arm(&mut self) -> bool {
+        self.ring.arm()
+    }
+
+    /// Awake again.
+    pub(crate) fn disarm(&mut self) {
+        self.ring.disarm();
+    }
+
+    pub(crate) fn counters(&self) -> SocketCounters {
+        SocketCounters { ring: self.ring.counters(), ..self.counters }
+    }
+
+    fn on_event(
+        &mut self,
+        event: RingEvent,
+        now: Time,
+        room: &mut usize,
+        incoming: &mut Vec<Incoming>,
+    ) {
+        match event {
+            RingEvent::Accepted(id, address) => {
+                if self.connections.len() >= CONNECTIONS_MAX {
+                    self.counters.refused += 1;
+                    return self.ring.close(id);
+                }
+                let connection = self.stranger(Some(address), now);
+                self.connections.insert(id, connection);
+                self.ring.receive(id);
+            }
+            RingEvent::Connected(id) => self.greet(id),
+            RingEvent::Received(id, piece) => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.reader.push(piece);
+                    self.read(id, now, room, incoming);
+                }
+            }
+            RingEvent::Sent(id, _) => match self.connections.get(&id).map(|c| c.stage) {
+                Some(ConnectionStage::Refused { .. }) => self.close(id),
+                Some(ConnectionStage::Link(link)) => self.links[link].moved_at = now,
+                Some(
+                    ConnectionStage::Stranger { .. }
+                    | ConnectionStage::Peer
+                    | ConnectionStage::Client { .. }
+                    | ConnectionStage::Status,
+                )
+                | None => {}
+            },
+            RingEvent::Closed(id, reason) => {
+                let connection = self.connections.remove(&id);
+                if let Some(ConnectionStage::Link(link)) = connection.map(|c| c.stage) {
+                    self.link_down(link, now, &describe(&reason));
+                }
+            }
+        }
+    }
+
+    /// Takes in all whole frames that a connection has sent.
+    fn read(
+        &mut self,
+        id: ConnectionId,
+        now: Time,
+        room: &mut usize,
+        incoming: &mut Vec<Incoming>,
+    ) {
+        loop {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            if let ConnectionStage::Client { commands } = connection.stage
+                && (*room == 0 || commands >= CLIENT_COMMANDS_MAX)
+            {
+                return self.stalled.push(id); // read no further: its sender is slowed (R29)
+            }
+            let message = match connection.reader.next() {
+                None => return self.ring.receive(id),
+                Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
+            };
+            match (&mut connection.stage, message) {
+                (ConnectionStage::Peer, Ok(Message::Envelope(envelope))) => {
+                    incoming.push(Incoming::Envelope(envelope));
+                }
+                (
+                    ConnectionStage::Client { commands },
+                    Ok(Message::Command { number, command }),
+                ) => {
+                    *commands += 1;
+                    *room -= 1;
+                    incoming.push(Incoming::Command { from: id, number, command });
+                }
+                (
+                    ConnectionStage::Client { .. } | ConnectionStage::Status,
+                    Ok(Message::StatusRequest),
+                ) => incoming.push(Incoming::StatusRequest(id)),
+                (ConnectionStage::Stranger { .. }, Ok(Message::Hello(hello))) => {
+                    if !self.admit(id, hello, now, incoming) {
+                        return;
+                    }
+                }
+                (ConnectionStage::Link(link), Ok(Message::Welcome(_))) => {
+                    let link = *link;
+                    self.link_up(link, id, now);
+                }
+                (ConnectionStage::Link(link), Ok(Message::Refusal(refusal))) => {
+                    let link = *link;
+                    self.close(id);
+                    return self.link_down(link, now, &format!("it refuses us: {}", refusal.text));
+                }
+                (ConnectionStage::Refused { .. }, _) => {} // hears the reason, and is gone
+                (_, Ok(_)) => return self.malformed(id, now, "says what is not its to say"),
+                (_, Err(error)) => return self.malformed(id, now, &error.to_string()),
+            }
+        }
+    }
+
+    /// Looks at who a stranger says it is; returns whether its connection stays here.
+    fn admit(
+        &mut self,
+        id: ConnectionId,
+        hello: Hello,
+        now: Time,
+        incoming: &mut Vec<Incoming>,
+    ) -> bool {
+        if let Some(refusal) = self.objection(&hello) {
+            self.counters.refused += 1;
+            let Some(connection) = self.connections.get_mut(&id) else { return false };
+            info!(address = ?connection.address, reason = refusal.text, "refused a connection");
+            connection.stage = ConnectionStage::Refused { since: now };
+            if let Some(outgoing) = self.ring.outgoing(id) {
+                wire::encode_refusal(&refusal, outgoing);
+            }
+            return true;
+        }
+        let core = match hello.purpose {
+            Purpose::Peer { to_core, .. } => to_core,
+            Purpose::Client => self.identity.gateway_core.unwrap_or(self.identity.core),
+            Purpose::Status => self.identity.core,
+        };
+        if core != self.identity.core {
+            self.connections.remove(&id);
+            if let Some(socket) = self.ring.release(id) {
+                incoming.push(Incoming::HandOver { core, visitor: Visitor { socket, hello } });
+            }
+            return false;
+        }
+        self.welcome(id, &hello);
+        true
+    }
+
+    /// Why we have nothing to say to whoever sent `hello`, if so.
+    ///
+    /// source: R3, R4
+    fn objection(&self, hello: &Hello) -> Option<Refusal> {
+        let ours = &self.identity;
+        let refuse = |reason, text: String| Some(Refusal { reason, text });
+        let (least, most) = hello.versions;
+        if !(least..=most).contains(&wire::WIRE_VERSION) {
+            let text = format!("we speak version {}, you {least} to {most}", wire::WIRE_VERSION);
+            return refuse(Reason::Version, text);
+        }
+        if hello.wire_digest != wire::wire_digest() {
+            let text = "messages of the same version that look otherwise: another build?";
+            return refuse(Reason::Wire, text.to_owned());
+        }
+        let is_peer = matches!(hello.purpose, Purpose::Peer { .. });
+        if hello.cluster_name != ours.cluster_name && (is_peer || !hello.cluster_name.is_empty()) {
+            let text =
+                format!("this is cluster `{}`, not `{}`", ours.cluster_name, hello.cluster_name);
+            return refuse(Reason::Cluster, text);
+        }
+        if is_peer && hello.cluster_digest != ours.digest {
+            let text = "our configurations differ: roles, limits, nodes or placement";
+            return refuse(Reason::Digest, text.to_owned());
+        }
+        if let (Some(theirs), Some(our)) = (hello.formation, self.formation)
+            && theirs != our
+        {
+            let text = "we belong to another formation of the cluster: one of us has forgotten";
+            return refuse(Reason::Formation, text.to_owned());
+        }
+        match hello.purpose {
+            Purpose::Peer { to_node, .. } if to_node != ours.node => {
+                refuse(Reason::Node, "you were looking for another node".to_owned())
+            }
+            Purpose::Client if ours.gateway_core.is_none() => {
+                refuse(Reason::Node, "this node has no gateway: ask one that has".to_owned())
+            }
+            Purpose::Peer { .. } | Purpose::Client | Purpose::Status => None,
+        }
+    }
+
+    fn welcome(&mut self, id: ConnectionId, hello: &Hello) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.stage = match hello.purpose {
+            Purpose::Peer { .. } => ConnectionStage::Peer,
+            Purpose::Client => ConnectionStage::Client { commands: 0 },
+            Purpose::Status => ConnectionStage::Status,
+        };
+        let welcome = Welcome {
+            version: wire::WIRE_VERSION,
+            nonce: self.identity.nonce,
+            formation: self.formation,
+            commands_in_flight_max: CLIENT_COMMANDS_MAX,
+            command_bytes_max: self.identity.command_bytes_max,
+        };
+        if let Some(outgoing) = self.ring.outgoing(id) {
+            wire::encode_welcome(&welcome, outgoing);
+        }
+        self.ring.receive(id);
+    }
+
+    /// Says who we are to whom we have called.
+    fn greet(&mut self, id: ConnectionId) {
+        let stage = self.connections.get(&id).map(|connection| connection.stage);
+        let Some(ConnectionStage::Link(link)) = stage else { return };
+        let remote = &self.links[link].remote;
+        let hello = Hello {
+            wire_digest: wire::wire_digest(),
+            versions: (wire::WIRE_VERSION, wire::WIRE_VERSION),
+            cluster_name: self.identity.cluster_name.clone(),
+            cluster_digest: self.identity.digest,
+            formation: self.formation,
+            nonce: self.identity.nonce,
+            purpose: Purpose::Peer {
+                from_node: self.identity.node,
+                from_core: self.identity.core,
+                to_node: remote.node,
+                to_core: remote.core,
+            },
+        };
+        if let Some(outgoing) = self.ring.outgoing(id) {
+            wire::encode_hello(&hello, outgoing);
+        }
+        self.ring.receive(id);
+    }
+
+    fn call(&mut self, link: usize, now: Time) {
+        match self.ring.connect(self.links[link].remote.address) {
+            Ok(id) => {
+                self.links[link].state = LinkState::Calling { connection: id, since: now };
+                let connection = Connection {
+                    stage: ConnectionStage::Link(link),
+                    ..self.stranger(Some(self.links[link].remote.address), now)
+                };
+                self.connections.insert(id, connection);
+            }
+            Err(error) => self.link_down(link, now, &error.to_string()),
+        }
+    }
+
+    fn link_up(&mut self, link: usize, connection: ConnectionId, now: Time) {
+        let link = &mut self.links[link];
+        link.state = LinkState::Up { connection };
+        (link.back_off, link.moved_at) = (BACK_OFF.0, now);
+        if std::mem::take(&mut link.is_reported) {
+            info!(node = link.remote.name, address = %link.remote.address, "reached again");
+        }
+    }
+
+    /// Says so once, and not before whoever has just started has had its time to listen.
+    fn link_down(&mut self, link: usize, now: Time, why: &str) {
+        let link = &mut self.links[link];
+        let was_up = matches!(link.state, LinkState::Up { .. });
+        link.state = LinkState::Down { until: now + link.back_off };
+        link.back_off = (2 * link.back_off).min(BACK_OFF.1);
+        let is_news = was_up || link.back_off == BACK_OFF.1;
+        if is_news && !std::mem::replace(&mut link.is_reported, true) {
+            warn!(node = link.remote.name, address = %link.remote.address, why, "cannot be reached");
+        }
+    }
+
+    fn malformed(&mut self, id: ConnectionId, now: Time, why: &str) {
+        self.counters.malformed += 1;
+        let connection = self.connections.get(&id);
+        let address = connection.and_then(|connection| connection.address);
+        info!(?address, why, "closed a connection");
+        let stage = connection.map(|connection| connection.stage);
+        self.close(id);
+        if let Some(ConnectionStage::Link(link)) = stage {
+            self.link_down(link, now, why);
+        }
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        self.connections.remove(&id);
+        self.ring.close(id);
+    }
+
+    fn stranger(&self, address: Option<SocketAddr>, now: Time) -> Connection {
+        Connection {
+            reader: FrameReader::new(self.identity.frame_bytes_max),
+            stage: ConnectionStage::Stranger { since: now },
+            address,
+        }
+    }
+}
