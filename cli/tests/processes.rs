@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use harness::{DEADLINE, Nodes, wait_for};
 use loggos::kv::{Answer, Command};
 use loggos::{CallError, RemoteCluster, RemoteOptions};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// Callers at each gateway.
@@ -57,8 +58,9 @@ fn count(cluster: &RemoteCluster, caller: &str, counted: &Counted, is_over: &Ato
 }
 
 /// Runs a load at both gateways, lets `fault` strike in the middle of it, and waits until the callers that
-/// can have got on well after that. `lost` names the gateway whose callers cannot, if there is one.
-fn under_load(name: &str, fault: impl FnOnce(&mut Nodes), lost: Option<usize>) {
+/// can have got on well after that. `lost` names the gateway whose callers cannot, if there is one. A node that
+/// `fault` has stopped, and returns, goes on after [`STOP`].
+fn under_load(name: &str, fault: impl FnOnce(&mut Nodes) -> Option<String>, lost: Option<usize>) {
     let mut nodes = Nodes::start();
     let gateways = [nodes.address("gateway-0"), nodes.address("gateway-1")];
     let clusters = gateways.map(|address| {
@@ -78,12 +80,20 @@ fn under_load(name: &str, fault: impl FnOnce(&mut Nodes), lost: Option<usize>) {
             alive().all(|(i, c)| c.acknowledged.load(Ordering::Acquire) >= least(i))
         };
         wait_for("the first commands", || reach(&|_| 20));
-        fault(&mut nodes);
+        let stopped = fault(&mut nodes);
         let struck = Instant::now();
         let now: Vec<u64> =
             counted.iter().map(|c| c.acknowledged.load(Ordering::Acquire)).collect();
-        wait_for("the next command", || reach(&|i| now[i] + 1));
-        println!("{name}: every caller had its next answer {:?} after the fault", struck.elapsed());
+        // What was answered before the fault may be counted after it: the second is surely a new one.
+        wait_for("the next command", || reach(&|i| now[i] + 2));
+        println!(
+            "{name}: every caller had its next answers {:?} after the fault",
+            struck.elapsed()
+        );
+        if let Some(stopped) = stopped {
+            std::thread::sleep(STOP.saturating_sub(struck.elapsed())); // how long it sleeps is the fault
+            nodes.signal(&stopped, Signal::CONT);
+        }
         wait_for("many more commands", || reach(&|i| now[i] + 100));
         is_over.store(true, Ordering::Relaxed);
         if let Some(lost) = lost {
@@ -124,11 +134,19 @@ fn leader(nodes: &Nodes) -> String {
 }
 
 fn kill(name: &'static str) {
-    under_load(&format!("kill -9 of {name}"), |nodes| nodes.kill(name), None);
+    let fault = |nodes: &mut Nodes| {
+        nodes.kill(name);
+        None
+    };
+    under_load(&format!("kill -9 of {name}"), fault, None);
 }
 
 fn stop(name: &'static str) {
-    under_load(&format!("stop of {name}"), |nodes| nodes.stop_for(name, STOP), None);
+    let fault = |nodes: &mut Nodes| {
+        nodes.signal(name, Signal::STOP);
+        Some(name.to_owned())
+    };
+    under_load(&format!("stop of {name}"), fault, None);
 }
 
 #[test]
@@ -136,6 +154,7 @@ fn kill_of_the_leader() {
     let fault = |nodes: &mut Nodes| {
         let leader = leader(nodes);
         nodes.kill(&leader);
+        None
     };
     under_load("kill -9 of the leader", fault, None);
 }
@@ -157,14 +176,19 @@ fn kill_of_a_replica() {
 
 #[test]
 fn kill_of_a_gateway() {
-    under_load("kill -9 of a gateway", |nodes| nodes.kill("gateway-1"), Some(1));
+    let fault = |nodes: &mut Nodes| {
+        nodes.kill("gateway-1");
+        None
+    };
+    under_load("kill -9 of a gateway", fault, Some(1));
 }
 
 #[test]
 fn stop_of_the_leader() {
     let fault = |nodes: &mut Nodes| {
         let leader = leader(nodes);
-        nodes.stop_for(&leader, STOP);
+        nodes.signal(&leader, Signal::STOP);
+        Some(leader)
     };
     under_load("stop of the leader", fault, None);
 }

@@ -251,11 +251,18 @@ impl<M: StateMachine> Core<M> {
 
     /// Runs until the cluster is told to stop. Must be called on the core's own executor.
     pub(crate) async fn run(mut self) -> io::Result<()> {
-        let bed = Bed::new(self.plan.alarm.clone())?;
         if let Some(network) = self.plan.network.take() {
             self.open_sockets(&network);
+            if self.sockets.is_none() {
+                return Ok(()); // whoever started us has heard why
+            }
             self.siblings = network.siblings;
         }
+        // With sockets we sleep in their ring: one wake-up for both, the executor's and ours.
+        let bed = match &self.sockets {
+            None => Some(Bed::new(self.plan.alarm.clone())?),
+            Some(_) => None,
+        };
         let mut vigil = Vigil::new(self.plan.idle, self.plan.clock.now());
         while !self.plan.is_stopping.load(Ordering::Relaxed) {
             let now = self.plan.clock.now();
@@ -265,9 +272,12 @@ impl<M: StateMachine> Core<M> {
             if may_sleep {
                 let now = self.plan.clock.now();
                 let most = self.next_due.since(now).min(SLEEP_MAX);
-                let has_arrived = self.sockets.as_mut().is_some_and(Sockets::arm);
-                bed.sleep(most, || has_arrived || self.has_work(now)).await;
-                self.sockets.iter_mut().for_each(Sockets::disarm);
+                if let Some(bed) = &bed {
+                    bed.sleep(most, || self.has_work(now)).await;
+                } else if let Some(mut sockets) = self.sockets.take() {
+                    self.plan.alarm.sleep(|| self.has_work(now), || sockets.sleep(most));
+                    self.sockets = Some(sockets);
+                }
                 vigil.woke(self.plan.clock.now());
             }
         }
@@ -312,8 +322,7 @@ impl<M: StateMachine> Core<M> {
         let NetworkPlan { identity, remotes, listen, ready, .. } = network;
         // Whatever a role may hold, and as much again on its way.
         let batches_max = 8 * self.plan.cluster.ring_slots() as usize;
-        let eventfd = self.plan.alarm.eventfd();
-        let opened = Sockets::new(identity.clone(), remotes, batches_max, eventfd);
+        let opened = Sockets::new(identity.clone(), remotes, batches_max, &self.plan.alarm);
         let opened = opened.and_then(|mut sockets| {
             let address = listen.map(|address| sockets.listen(address)).transpose()?;
             self.sockets = Some(sockets);

@@ -14,7 +14,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, Placement};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::event::EventfdFlags;
 use rustix::process::{Resource, getrlimit};
 
 /// Memory that glommio locks for each executor's rings.
@@ -65,26 +65,20 @@ impl Alarm {
         Ok(Self(Arc::new(AlarmState { is_asleep: AtomicBool::new(false), eventfd })))
     }
 
-    /// Sleeps on this thread, which is no executor's, until the alarm rings or `most` has passed; not at all
-    /// if `has_work` says so once everybody could know that we sleep.
-    pub(crate) fn sleep(&self, most: Duration, has_work: impl FnOnce() -> bool) {
+    /// Sleeps on this thread by `sleep`, which the alarm's eventfd ends; not at all if `has_work` says so once
+    /// everybody could know that we sleep.
+    pub(crate) fn sleep(&self, has_work: impl FnOnce() -> bool, sleep: impl FnOnce()) {
         self.0.is_asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if !has_work() {
-            let timeout = Timespec::try_from(most).unwrap_or_default();
-            let mut eventfd = [PollFd::new(&self.0.eventfd, PollFlags::IN)];
-            // Woken for nothing is woken all the same: whoever calls looks for work, and comes back.
-            if rustix::event::poll(&mut eventfd, Some(&timeout)).is_ok_and(|ready| ready > 0) {
-                let read = rustix::io::read(&self.0.eventfd, &mut [0; 8]);
-                assert!(read.is_ok(), "an eventfd that was ready was not: {read:?}");
-            }
+            sleep();
         }
         self.0.is_asleep.store(false, Ordering::Relaxed);
     }
 
-    /// What wakes the core when something is written to it.
-    pub(crate) fn eventfd(&self) -> BorrowedFd<'_> {
-        self.0.eventfd.as_fd()
+    /// Another descriptor of what wakes the core when something is written to it.
+    pub(crate) fn eventfd(&self) -> io::Result<OwnedFd> {
+        self.0.eventfd.as_fd().try_clone_to_owned()
     }
 
     /// Wakes the core if it sleeps. To be called after what it shall find has been pushed.

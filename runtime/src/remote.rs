@@ -175,7 +175,7 @@ impl Drop for RemoteCluster {
 impl Caller {
     fn new(options: RemoteOptions, shared: Arc<Shared>) -> io::Result<Self> {
         let mut ring = Ring::new(&RingOptions::default())?;
-        ring.set_eventfd(shared.alarm.eventfd())?;
+        ring.set_alarm(shared.alarm.eventfd()?);
         let window = options.commands_in_flight_max as usize;
         Ok(Self {
             callers: Callers::new(Arc::clone(&shared.port), options.deadline, window),
@@ -332,15 +332,17 @@ impl Caller {
         };
         let due = due.into_iter().chain(self.callers.next_timeout()).min();
         let most = due.map_or(SLEEP_MAX, |due| due.since(now).min(SLEEP_MAX));
-        let has_arrived = self.ring.arm();
-        let (callers, shared) = (&self.callers, &self.shared);
-        shared.alarm.sleep(most, || {
-            has_arrived
-                || callers.has_work(now)
+        let (callers, shared, ring) = (&self.callers, &self.shared, &mut self.ring);
+        let has_work = || {
+            callers.has_work(now)
                 || !shared.residents.is_empty()
                 || shared.is_stopping.load(Ordering::Relaxed)
-        });
-        self.ring.disarm();
+        };
+        let mut slept = Ok(());
+        shared.alarm.sleep(has_work, || slept = ring.sleep(most));
+        if let Err(error) = slept {
+            warn!(%error, "the ring of a connection fails");
+        }
     }
 }
 

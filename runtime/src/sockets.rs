@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use loggos_net::wire::{
@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 use crate::callers::RemoteCall;
 use crate::client::CallError;
+use crate::executor::Alarm;
 
 /// How long a stranger may take to say who it is, and whom we call to answer.
 const GREETING_MAX: Duration = Duration::from_secs(5);
@@ -185,10 +186,10 @@ impl Sockets {
         identity: Identity,
         remotes: &[Remote],
         batches_max: usize,
-        eventfd: BorrowedFd<'_>,
+        alarm: &Alarm,
     ) -> io::Result<Self> {
         let mut ring = Ring::new(&RingOptions::default())?;
-        ring.set_eventfd(eventfd)?;
+        ring.set_alarm(alarm.eventfd()?);
         let links = remotes.iter().map(|remote| Link {
             remote: remote.clone(),
             state: LinkState::Down { until: Time(0) },
@@ -363,14 +364,11 @@ impl Sockets {
         is_watching.then_some(now + GREETING_MAX / 4)
     }
 
-    /// About to sleep: whatever arrives wakes the core. Returns whether something has arrived already.
-    pub(crate) fn arm(&mut self) -> bool {
-        self.ring.arm()
-    }
-
-    /// Awake again.
-    pub(crate) fn disarm(&mut self) {
-        self.ring.disarm();
+    /// Sleeps until something has arrived, the alarm rings or `most` has passed.
+    pub(crate) fn sleep(&mut self, most: Duration) {
+        if let Err(error) = self.ring.sleep(most) {
+            warn!(%error, "the ring of a core fails");
+        }
     }
 
     pub(crate) fn counters(&self) -> SocketCounters {

@@ -88,12 +88,9 @@ impl Nodes {
         child.wait().unwrap();
     }
 
-    /// Stops a node in mid-thought, and lets it go on after a while.
-    pub(crate) fn stop_for(&self, name: &str, time: Duration) {
-        let pid = Pid::from_child(&self.running[name]);
-        kill_process(pid, Signal::STOP).unwrap();
-        std::thread::sleep(time); // how long it sleeps is the fault
-        kill_process(pid, Signal::CONT).unwrap();
+    /// Stops a node in mid-thought, or lets it go on.
+    pub(crate) fn signal(&self, name: &str, signal: Signal) {
+        kill_process(Pid::from_child(&self.running[name]), signal).unwrap();
     }
 
     /// How a node's roles stand, if it answers.

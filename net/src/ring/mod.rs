@@ -141,6 +141,8 @@ pub struct Ring {
     /// Connections that the next flush looks at, each once.
     dirty: Vec<ConnectionId>,
     receive_bytes: usize,
+    /// What ends a sleep.
+    alarm: Option<OwnedFd>,
     has_eventfd: bool,
     is_armed: bool,
     counters: RingCounters,
@@ -179,6 +181,7 @@ impl Ring {
             listeners: Vec::new(),
             dirty: Vec::new(),
             receive_bytes: options.receive_bytes,
+            alarm: None,
             has_eventfd: false,
             is_armed: false,
             counters: RingCounters::default(),
@@ -321,6 +324,25 @@ impl Ring {
         self.settle(id);
     }
 
+    /// Names the eventfd that ends a [`sleep`](Ring::sleep) when something is written to it.
+    pub fn set_alarm(&mut self, eventfd: OwnedFd) {
+        self.operations.start(Operation::Alarm(Box::default()), Some(eventfd.as_fd()));
+        self.alarm = Some(eventfd);
+    }
+
+    /// Submits what is queued and sleeps, with all of its thread, until something has happened or `most` has
+    /// passed. What has happened before ends it at once.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel takes nothing more from us.
+    pub fn sleep(&mut self, most: Duration) -> io::Result<()> {
+        if self.operations.has_work() {
+            return Ok(());
+        }
+        self.operations.sleep(most)
+    }
+
     /// Names the eventfd that wakes this core. It is not signalled until the ring is armed.
     ///
     /// # Errors
@@ -382,6 +404,11 @@ impl Ring {
                 let connection = live(&mut self.seats, id);
                 if let Some(connecting) = connection.and_then(|it| it.connecting) {
                     self.operations.start(Operation::Cancel(connecting.connect), None);
+                }
+            }
+            Operation::Alarm(count) => {
+                if let Some(eventfd) = &self.alarm {
+                    self.operations.start(Operation::Alarm(count), Some(eventfd.as_fd()));
                 }
             }
             Operation::Cancel(_) => {} // what was cancelled tells

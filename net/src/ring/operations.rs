@@ -43,6 +43,8 @@ pub(super) enum Operation {
     /// Sends what is left.
     Send(ConnectionId, Box<Gather>),
     Wait(Timer, Box<Timespec>),
+    /// Reads an eventfd, once somebody has written to it.
+    Alarm(Box<[u8; 8]>),
     Cancel(OperationId),
 }
 
@@ -140,6 +142,10 @@ impl Operations {
                 opcode::SendMsg::new(fd, gather.header()).flags(flags.cast_unsigned()).build()
             }
             Operation::Wait(_, most) => opcode::Timeout::new(&raw const **most).build(),
+            Operation::Alarm(count) => {
+                let bytes = u32::try_from(count.len()).unwrap_or(0);
+                opcode::Read::new(fd, count.as_mut_ptr(), bytes).build()
+            }
             Operation::Cancel(other) => opcode::AsyncCancel::new(other.to_user_data()).build(),
         };
         self.push(entry.user_data(id.to_user_data()));
@@ -233,6 +239,21 @@ impl Operations {
             unsafe { buffer.set_len(end) };
         }
         Some((operation, result))
+    }
+
+    /// Hands everything queued to the kernel and sleeps until something completes, or `most` has passed.
+    pub(super) fn sleep(&mut self, most: Duration) -> io::Result<()> {
+        self.fill();
+        self.enters += 1;
+        let most = Timespec::from(most);
+        let args = SubmitArgs::new().timespec(&most);
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Ok(_) => Ok(()),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::TIME | Errno::INTR | Errno::AGAIN | Errno::BUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
     }
 
     /// Names the eventfd that is signalled while signals are on. They are off after this.

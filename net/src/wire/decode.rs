@@ -49,7 +49,6 @@ impl Frame {
     #[inline]
     pub fn decode(&self, batches: &mut BatchPool) -> Result<Message, WireError> {
         let mut from = Incoming {
-            kind: self.kind,
             version: self.version,
             header: &self.bytes[HEAD_BYTES..self.header_end],
             frame: &self.bytes,
@@ -70,7 +69,6 @@ impl Frame {
 /// What is left to read of a frame.
 #[derive(Debug)]
 pub(super) struct Incoming<'a> {
-    kind: Kind,
     version: u8,
     /// The rest of the header.
     header: &'a [u8],
@@ -106,13 +104,9 @@ impl<'a> Incoming<'a> {
         Ok(entries)
     }
 
-    /// Takes the next payload, and checks it if there is something to check it against.
+    /// Takes the next payload, and checks it.
     #[inline]
-    pub(super) fn payload(
-        &mut self,
-        bytes: u32,
-        checksum_said: Option<u32>,
-    ) -> Result<Payload, WireError> {
+    pub(super) fn payload(&mut self, bytes: u32, said: u32) -> Result<Payload, WireError> {
         let there = self.frame.len() - self.read;
         let wanted = bytes as usize;
         if wanted > there {
@@ -121,11 +115,9 @@ impl<'a> Incoming<'a> {
         let range = self.read..self.read + wanted;
         self.read = range.end;
         let payload = &self.frame[range.clone()];
-        if let Some(said) = checksum_said {
-            let is = checksum(payload);
-            if said != is {
-                return Err(WireError::PayloadChecksum { said, is });
-            }
+        let is = checksum(payload);
+        if said != is {
+            return Err(WireError::PayloadChecksum { said, is });
         }
         // A short one is copied anyway, and then need not be counted.
         if wanted <= INLINE_BYTES_MAX {
@@ -137,12 +129,6 @@ impl<'a> Incoming<'a> {
     /// The version of its header.
     pub(super) fn version(&self) -> u8 {
         self.version
-    }
-
-    /// Whether blocks are to be checked.
-    #[inline]
-    pub(super) fn checks_blocks(&self) -> bool {
-        self.kind.checks_blocks()
     }
 
     /// Puts a batch where it is counted.

@@ -151,13 +151,6 @@ impl Kind {
     pub const fn number(self) -> u8 {
         self as u8
     }
-
-    /// Whether blocks of batches are checked against their checksums when a frame of this kind is decoded: where
-    /// they are logged or executed, and not where they are only passed on.
-    #[must_use]
-    pub const fn checks_blocks(self) -> bool {
-        matches!(self, Self::AcceptorP2a | Self::ReplicaChosen | Self::ReplicaFetched)
-    }
 }
 
 #[inline]
