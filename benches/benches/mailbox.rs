@@ -17,7 +17,7 @@ fn round_trip(c: &mut Criterion) {
             while !is_over {
                 let items = arrived.drain(|message| {
                     is_over |= message[0] == u64::MAX;
-                    back.push(message);
+                    back.push(message, |_| false);
                 });
                 if items > 0 {
                     back.flush();
@@ -29,7 +29,7 @@ fn round_trip(c: &mut Criterion) {
         group.throughput(Throughput::Elements(messages));
         group.bench_function(format!("{messages} messages of 192 bytes"), |b| {
             b.iter(|| {
-                (0..messages).for_each(|message| to.push([message; 24]));
+                (0..messages).for_each(|message| to.push([message; 24], |_| false));
                 to.flush();
                 let mut back = 0;
                 while back < messages {
@@ -38,7 +38,7 @@ fn round_trip(c: &mut Criterion) {
                 }
             });
         });
-        to.push([u64::MAX; 24]);
+        to.push([u64::MAX; 24], |_| false);
         to.flush();
         echo.join().expect("the echo does not panic");
     }

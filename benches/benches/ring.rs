@@ -4,27 +4,29 @@
 //! takes five of them. *16 connections*: divided by 16 it is what one more peer costs a core in a tick, an
 //! operation each to send and to receive, as the system calls are shared. *By size*: up to a few KiB an
 //! operation costs the same, and what 16 KiB cost above 64 bytes is copying, twice in and twice out; so
-//! frames leave together. *Asleep*: what a core pays that does not poll, each side woken by its eventfd;
-//! twice the difference to the first row is what parking adds to a slot's every hop.
+//! frames leave together. *Asleep*: what a core pays that does not poll, each side woken by what arrives;
+//! half the difference to the first row is what parking adds to each hop of a slot.
 //!
 //! *Tasks when we enter* is how a polled ring is made, *tasks by interrupt* how the other is.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use loggos_net::{ConnectionId, Ring, RingEvent, RingOptions};
-use rustix::event::EventfdFlags;
 use rustix::thread::{CpuSet, sched_setaffinity};
+
+/// How long a core sleeps at the most.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// A ring in a loop, as a core has one.
 struct Core {
     ring: Ring,
     events: Vec<RingEvent>,
-    /// What it sleeps on when it has nothing to do; it polls if there is none.
-    bed: Option<OwnedFd>,
+    /// Whether it sleeps when it has nothing to do; else it polls.
+    sleeps: bool,
 }
 
 impl Core {
@@ -35,12 +37,8 @@ impl Core {
         cpus.set(cpu);
         let _is_pinned = sched_setaffinity(None, &cpus);
         let options = RingOptions { is_polled, ..RingOptions::default() };
-        let mut ring = Ring::new(&options).expect("io_uring is there");
-        let bed = sleeps.then(|| rustix::event::eventfd(0, EventfdFlags::CLOEXEC).expect("one"));
-        if let Some(bed) = &bed {
-            ring.set_eventfd(bed.as_fd()).expect("it is an eventfd");
-        }
-        Self { ring, events: Vec::new(), bed }
+        let ring = Ring::new(&options).expect("io_uring is there");
+        Self { ring, events: Vec::new(), sleeps }
     }
 
     /// Flushes, and hands what has happened to `take`.
@@ -56,11 +54,11 @@ impl Core {
     }
 
     fn rest(&mut self) {
-        let Some(bed) = &self.bed else { return std::hint::spin_loop() };
-        if !self.ring.arm() {
-            rustix::io::read(bed, &mut [0; 8]).expect("an eventfd is read");
+        if self.sleeps {
+            self.ring.sleep(SLEEP_MAX).expect("the ring works");
+        } else {
+            std::hint::spin_loop();
         }
-        self.ring.disarm();
     }
 }
 

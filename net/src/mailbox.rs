@@ -55,9 +55,13 @@ pub fn mailbox<T>(ticks_max: usize, items_max: usize) -> (MailboxSender<T>, Mail
 
 impl<T> MailboxSender<T> {
     /// Adds an item to the tick being filled. Where the receiver has stopped reading, what exceeds the
-    /// bound is dropped and counted: whoever sent it will send it again (R29).
-    pub fn push(&mut self, item: T) {
-        if self.filling.len() < self.items_max {
+    /// bound is dropped and counted: whoever sent it will send it again. What is urgent has as much room
+    /// again, reserved.
+    ///
+    /// source: R29
+    pub fn push(&mut self, item: T, is_urgent: impl FnOnce(&T) -> bool) {
+        let waiting = self.filling.len();
+        if waiting < self.items_max || waiting < 2 * self.items_max && is_urgent(&item) {
             self.filling.push(item);
         } else {
             self.dropped += 1;
@@ -128,10 +132,10 @@ mod tests {
     fn items_arrive_in_order_and_a_tick_at_a_time() {
         let (mut sender, mut receiver) = mailbox(4, 100);
         assert!(!sender.flush(), "an empty tick is not sent");
-        (0..3).for_each(|item| sender.push(item));
+        (0..3).for_each(|item| sender.push(item, |_| false));
         assert!(receiver.is_empty());
         assert!(sender.flush());
-        sender.push(3);
+        sender.push(3, |_| false);
         assert!(sender.flush());
         assert_eq!(drained(&mut receiver), [0, 1, 2, 3]);
         assert!(receiver.is_empty());
@@ -140,14 +144,26 @@ mod tests {
     #[test]
     fn a_full_mailbox_keeps_its_order_and_drops_what_exceeds_the_bound() {
         let (mut sender, mut receiver) = mailbox(1, 2);
-        sender.push(0);
+        sender.push(0, |_| false);
         assert!(sender.flush());
-        (1..5).for_each(|item| sender.push(item));
+        (1..5).for_each(|item| sender.push(item, |_| false));
         assert!(!sender.flush());
         assert_eq!((sender.is_waiting(), sender.dropped()), (true, 2));
         assert_eq!(drained(&mut receiver), [0]);
         assert!(sender.flush());
         assert_eq!(drained(&mut receiver), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_urgent_has_room_where_nothing_else_has() {
+        let (mut sender, mut receiver) = mailbox(1, 2);
+        let is_urgent = |item: &u32| *item >= 10;
+        sender.push(0, is_urgent);
+        assert!(sender.flush());
+        [1, 2, 3, 10, 4, 11, 12].into_iter().for_each(|item| sender.push(item, is_urgent));
+        assert_eq!((drained(&mut receiver), sender.dropped()), (vec![0], 3));
+        assert!(sender.flush());
+        assert_eq!(drained(&mut receiver), [1, 2, 10, 11]);
     }
 
     #[test]
@@ -164,7 +180,7 @@ mod tests {
                         continue;
                     }
                     for _ in 0..100 {
-                        sender.push(next);
+                        sender.push(next, |_| false);
                         next += 1;
                     }
                     sender.flush();

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::ControlFlow::{self, Break, Continue};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent, RingOptions};
 use loggos_protocol::Payload;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::event::EventfdFlags;
 
 /// How long anything may take before it counts as stuck.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -518,20 +518,10 @@ fn a_ring_dropped_with_everything_in_flight_waits_for_the_kernel() {
     });
 }
 
-/// Sleeps on an eventfd.
-fn sleep(eventfd: &OwnedFd) {
-    let most = Timespec { tv_sec: DEADLINE.as_secs().cast_signed(), tv_nsec: 0 };
-    let mut ready = [PollFd::new(eventfd, PollFlags::IN)];
-    assert_eq!(rustix::event::poll(&mut ready, Some(&most)).unwrap(), 1, "nobody wakes us");
-    rustix::io::read(eventfd, &mut [0; 8]).unwrap();
-}
-
 #[test]
-fn a_sleeping_core_is_woken_and_an_awake_one_is_left_alone() {
+fn a_sleeping_core_is_woken_by_whatever_comes() {
     in_both_modes(|is_polled| {
         let (mut node, address) = Node::listening(is_polled);
-        let eventfd = rustix::event::eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-        node.ring.set_eventfd(eventfd.as_fd()).unwrap();
         let is_asleep = Arc::new(AtomicBool::new(false));
         let is_it_asleep = Arc::clone(&is_asleep);
         let client = thread::spawn(move || {
@@ -547,16 +537,13 @@ fn a_sleeping_core_is_woken_and_an_awake_one_is_left_alone() {
                 assert_eq!(u32::from_ne_bytes(back), round);
             }
         });
-        let mut sleeps = 0;
         let mut is_over = false;
         while !is_over {
             if !node.turn() {
                 is_asleep.store(true, Ordering::SeqCst);
-                if !node.ring.arm() {
-                    sleeps += 1;
-                    sleep(&eventfd);
-                }
-                node.ring.disarm();
+                let began = Instant::now();
+                node.ring.sleep(DEADLINE).unwrap();
+                assert!(began.elapsed() < DEADLINE, "nobody woke it");
                 is_asleep.store(false, Ordering::SeqCst);
             }
             while let Some(event) = node.told.pop_front() {
@@ -573,36 +560,46 @@ fn a_sleeping_core_is_woken_and_an_awake_one_is_left_alone() {
             }
         }
         client.join().unwrap();
-        assert!(sleeps > 100, "it slept only {sleeps} times");
-
-        // Awake: whatever comes, the eventfd stays silent.
-        let (id, mut client) = node.connected(address);
-        let _from_before = rustix::io::read(&eventfd, &mut [0; 8]);
-        for _ in 0..100 {
-            client.write_all(b"ping").unwrap();
-            node.received(id);
-        }
-        let heard = rustix::io::read(&eventfd, &mut [0; 8]);
-        assert_eq!(heard, Err(rustix::io::Errno::AGAIN), "signals cost a wake-up each");
     });
 }
 
 #[test]
-fn what_came_before_it_armed_keeps_a_core_awake() {
+fn an_alarm_ends_a_sleep_each_time_it_rings() {
+    in_both_modes(|is_polled| {
+        let (mut node, _) = Node::listening(is_polled);
+        let eventfd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        node.ring.set_alarm(eventfd.try_clone().unwrap());
+        let (asleep, rung) = std::sync::mpsc::channel();
+        let ringer = thread::spawn(move || {
+            // Sometimes before it sleeps, sometimes after.
+            for () in rung {
+                rustix::io::write(&eventfd, &1_u64.to_ne_bytes()).unwrap();
+            }
+        });
+        for _ in 0..200 {
+            asleep.send(()).unwrap();
+            let began = Instant::now();
+            node.ring.sleep(DEADLINE).unwrap();
+            assert!(began.elapsed() < DEADLINE, "the alarm was not heard");
+            node.turn();
+        }
+        drop(asleep);
+        ringer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_sleep_ends_when_its_time_has_passed_or_something_was_there_before() {
     in_both_modes(|is_polled| {
         let (mut node, address) = Node::listening(is_polled);
-        let eventfd = rustix::event::eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-        node.ring.set_eventfd(eventfd.as_fd()).unwrap();
+        node.ring.sleep(Duration::from_millis(5)).unwrap();
         let (id, mut client) = node.connected(address);
         node.ring.receive(id);
         node.turn();
         client.write_all(b"ping").unwrap();
-        // On loopback it has arrived when the write returns.
-        if node.ring.arm() {
-            node.ring.disarm();
-        } else {
-            sleep(&eventfd);
-        }
+        let began = Instant::now();
+        node.ring.sleep(DEADLINE).unwrap();
+        assert!(began.elapsed() < DEADLINE, "what had come before was not seen");
         node.until(|_, event| match event {
             RingEvent::Received(..) => Break(()),
             other => panic!("{other:?}"),

@@ -507,7 +507,7 @@ impl<M: StateMachine> Core<M> {
             Place::Here { core, .. } => {
                 let sender = self.plan.senders.iter_mut().find(|(to, ..)| *to == core);
                 let (_, sender, _) = sender.expect("every other core has a mailbox");
-                sender.push(envelope);
+                sender.push(envelope, |envelope| envelope.to.is_urgent());
             }
             Place::There { link } => {
                 let sockets = self.sockets.as_mut().expect("other nodes are reached by sockets");

@@ -6,8 +6,7 @@
 //!   receive   ─────────────▶ queues a receive of this connection
 //!   outgoing  ── frames ───▶ gathers what this connection sends next
 //!   flush     ─────────────▶ queues one send a connection; one enter ─▶ all that is queued
-//!   arm, then sleep          completions signal the eventfd    ◀─────── from here on
-//!   disarm                   they no longer do
+//!   sleep     ─────────────▶ waits for a completion, or the alarm   ◀── whatever comes next
 //! ```
 //!
 //! A socket operation costs about as much for a byte as for 8 KiB, and a system call comes on top: so whatever
@@ -37,7 +36,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -143,8 +142,6 @@ pub struct Ring {
     receive_bytes: usize,
     /// What ends a sleep.
     alarm: Option<OwnedFd>,
-    has_eventfd: bool,
-    is_armed: bool,
     counters: RingCounters,
 }
 
@@ -182,8 +179,6 @@ impl Ring {
             dirty: Vec::new(),
             receive_bytes: options.receive_bytes,
             alarm: None,
-            has_eventfd: false,
-            is_armed: false,
             counters: RingCounters::default(),
         })
     }
@@ -341,42 +336,6 @@ impl Ring {
             return Ok(());
         }
         self.operations.sleep(most)
-    }
-
-    /// Names the eventfd that wakes this core. It is not signalled until the ring is armed.
-    ///
-    /// # Errors
-    ///
-    /// If it is no eventfd.
-    pub fn set_eventfd(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
-        self.operations.register_eventfd(eventfd)?;
-        (self.has_eventfd, self.is_armed) = (true, false);
-        Ok(())
-    }
-
-    /// Submits what is queued and has whatever completes from here on signal the eventfd. Returns whether
-    /// something is there already: then it is not armed, and who calls must poll rather than sleep.
-    pub fn arm(&mut self) -> bool {
-        assert!(self.has_eventfd, "nothing would wake this core");
-        // Looked at first, as signals that nobody waits for cost the executor a wake-up.
-        if self.operations.submit().is_err() || self.operations.has_work() {
-            return true;
-        }
-        self.operations.set_signals(true);
-        self.is_armed = true;
-        // Between the look and the signals something may have come that is never signalled.
-        if self.operations.run_tasks().is_err() || self.operations.has_work() {
-            self.disarm();
-            return true;
-        }
-        false
-    }
-
-    /// Has nothing signal the eventfd any more: this core is awake.
-    pub fn disarm(&mut self) {
-        if mem::take(&mut self.is_armed) {
-            self.operations.set_signals(false);
-        }
     }
 
     /// What it has done so far.

@@ -16,7 +16,6 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -253,42 +252,6 @@ impl Operations {
                 Some(Errno::TIME | Errno::INTR | Errno::AGAIN | Errno::BUSY) => Ok(()),
                 _ => Err(error),
             },
-        }
-    }
-
-    /// Names the eventfd that is signalled while signals are on. They are off after this.
-    pub(super) fn register_eventfd(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
-        let submitter = self.ring.submitter();
-        drop(submitter.unregister_eventfd()); // there may be none
-        self.set_signals(false);
-        self.ring.submitter().register_eventfd(eventfd.as_raw_fd())
-    }
-
-    /// Turns signals on or off.
-    pub(super) fn set_signals(&mut self, is_on: bool) {
-        let queue = self.ring.completion();
-        if is_on {
-            queue.enable_eventfd();
-        } else {
-            queue.disable_eventfd();
-        }
-        // What completes from here on sees it, or is seen by who looks after this.
-        fence(Ordering::SeqCst);
-    }
-
-    /// Enters the kernel without submitting, so that it posts what it holds back: whatever has come before
-    /// is posted, and whatever comes later is signalled.
-    pub(super) fn run_tasks(&mut self) -> io::Result<()> {
-        if !self.is_polled {
-            return Ok(());
-        }
-        self.enters += 1;
-        let flags = io_uring::EnterFlags::GETEVENTS.bits();
-        // SAFETY: it submits nothing, waits for nothing and passes no argument.
-        let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, flags, None) };
-        match entered {
-            Err(error) if Errno::from_io_error(&error) != Some(Errno::INTR) => Err(error),
-            Ok(_) | Err(_) => Ok(()),
         }
     }
 
