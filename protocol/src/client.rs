@@ -107,6 +107,7 @@ impl<T> Client<T> {
         while let Some((_, tag)) = self.deadlines.pop_front_if(|(at, _)| *at <= now) {
             if let Some(call) = self.finish(tag) {
                 let why = if call.is_sent { Failure::DeadlineExceeded } else { Failure::Busy };
+                self.forget_overdue();
                 return Some((call.caller, why));
             }
         }
@@ -147,6 +148,14 @@ impl<T> Client<T> {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    /// Drops commands whose calls are over from the front of the queue. Commands are queued in the order of
+    /// their deadlines, so none of them stays behind one that lives.
+    fn forget_overdue(&mut self) {
+        while self.queue.front().is_some_and(|(tag, _)| !self.is_under_way(*tag)) {
+            self.queue.pop_front();
+        }
     }
 
     fn is_under_way(&self, tag: u64) -> bool {
@@ -242,6 +251,7 @@ mod tests {
         assert_eq!(client.overdue(Time(99)), None);
         assert_eq!(client.overdue(Time(100)), Some(("waited", Failure::Busy)));
         assert_eq!(client.overdue(Time(100)), None);
+        assert_eq!(client.queue.len(), 1, "what is over takes no room");
         let left = sent(&mut client);
         assert!(client.next(|_| true).is_none(), "the other was told that it was never sent");
         assert_eq!(client.on_reply(left), Some("waits"));

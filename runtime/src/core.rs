@@ -45,6 +45,8 @@ use crate::status::{CoreStatus, RoleStatus, Standing, Traffic, to_json};
 /// Messages that wait for a role that is paused; what exceeds them is dropped and sent again by its
 /// sender (R29).
 const INBOX_MESSAGES_MAX: usize = 1 << 16;
+/// How long a core may take to tell how its roles stand; whoever asked does without it then.
+const REPORT_MAX: Duration = Duration::from_secs(1);
 /// How long a core sleeps at the most.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
@@ -160,6 +162,7 @@ pub(crate) struct Core<M> {
 /// Somebody who asked how this process stands.
 struct StatusRequest {
     from: ConnectionId,
+    since: Time,
     reports: mpsc::Receiver<CoreStatus>,
     /// What has come so far.
     cores: Vec<CoreStatus>,
@@ -275,7 +278,9 @@ impl<M: StateMachine> Core<M> {
                 if let Some(bed) = &bed {
                     bed.sleep(most, || self.has_work(now)).await;
                 } else if let Some(mut sockets) = self.sockets.take() {
-                    self.plan.alarm.sleep(|| self.has_work(now), || sockets.sleep(most));
+                    let can_read_on = sockets.is_stalled() && self.callers.room() > 0;
+                    let has_work = || can_read_on || self.has_work(now);
+                    self.plan.alarm.sleep(has_work, || sockets.sleep(most));
                     self.sockets = Some(sockets);
                 }
                 vigil.woke(self.plan.clock.now());
@@ -294,6 +299,7 @@ impl<M: StateMachine> Core<M> {
         let mut has_worked = self.receive();
         has_worked |= self.poll_sockets(now);
         has_worked |= self.take_orders(now);
+        has_worked |= self.tell_status(now);
         if self.plan.gateway.is_some() {
             has_worked |= self.callers.take_turns(now);
             has_worked |= self.callers.take_submissions(now);
@@ -302,6 +308,8 @@ impl<M: StateMachine> Core<M> {
             has_worked = true;
             self.take_time(now);
         }
+        // What a full mailbox did not take is tried again, whether there is anything new or not.
+        has_worked |= self.plan.senders.iter().any(|(_, sender, _)| sender.is_waiting());
         if !has_worked {
             return false;
         }
@@ -333,14 +341,15 @@ impl<M: StateMachine> Core<M> {
 
     /// Takes in what has come over sockets.
     fn poll_sockets(&mut self, now: Time) -> bool {
-        let room = self.callers.room();
+        // Callers of this process have their part, too.
+        let room = self.callers.room() / if self.callers.has_work(now) { 2 } else { 1 };
         let Some(sockets) = &mut self.sockets else { return false };
         if sockets.formation.is_none() {
             let formation = |seat: &Seat<M>| seat.role.as_ref().and_then(Role::formation);
             sockets.formation = self.seats.iter().find_map(formation);
         }
         let mut incoming = std::mem::take(&mut self.incoming);
-        let mut has_worked = sockets.poll(now, room, &mut incoming);
+        let has_worked = sockets.poll(now, room, &mut incoming);
         for what in incoming.drain(..) {
             match what {
                 Incoming::Envelope(envelope) => {
@@ -353,7 +362,7 @@ impl<M: StateMachine> Core<M> {
                     let call = RemoteCall { connection: from, number };
                     self.callers.submit_remote(call, command, now);
                 }
-                Incoming::StatusRequest(from) => self.ask_status(from),
+                Incoming::StatusRequest(from) => self.ask_status(from, now),
                 Incoming::HandOver { core, visitor } => {
                     if let Some(sibling) = self.siblings.get(usize::from(core)) {
                         sibling.order(Order::Adopt(visitor));
@@ -362,27 +371,30 @@ impl<M: StateMachine> Core<M> {
             }
         }
         self.incoming = incoming;
-        has_worked |= self.tell_status();
         has_worked
     }
 
     /// Asks all cores of this process how their roles stand, for somebody on the other end of a connection.
-    fn ask_status(&mut self, from: ConnectionId) {
+    fn ask_status(&mut self, from: ConnectionId, now: Time) {
+        if self.status_requests.iter().any(|request| request.from == from) {
+            return; // it is being answered
+        }
         let (sender, reports) = mpsc::channel();
         for sibling in self.siblings.iter() {
             let alarm = Some(self.plan.alarm.clone());
             sibling.order(Order::Report(sender.clone(), alarm));
         }
-        self.status_requests.push(StatusRequest { from, reports, cores: Vec::new() });
+        self.status_requests.push(StatusRequest { from, since: now, reports, cores: Vec::new() });
     }
 
-    /// Answers those about whom all cores have reported; returns whether there was any.
-    fn tell_status(&mut self) -> bool {
+    /// Answers those about whom all cores have reported, or of which one never will; returns whether there
+    /// was any.
+    fn tell_status(&mut self, now: Time) -> bool {
         let (before, cores) = (self.status_requests.len(), self.siblings.len());
         let Some(sockets) = &mut self.sockets else { return false };
         self.status_requests.retain_mut(|request| {
             request.cores.extend(request.reports.try_iter());
-            if request.cores.len() < cores {
+            if request.cores.len() < cores && now.since(request.since) < REPORT_MAX {
                 return true;
             }
             request.cores.sort_by_key(|status| status.core);
@@ -557,7 +569,7 @@ impl<M: StateMachine> Core<M> {
                 (None, None) => {}
             }
         }
-        let sockets = self.sockets.as_ref().and_then(|sockets| sockets.next_timeout(now));
+        let sockets = self.sockets.as_ref().map(Sockets::next_timeout);
         sockets.into_iter().chain(self.callers.next_timeout()).fold(next, Time::min)
     }
 

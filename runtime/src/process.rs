@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
 use loggos_net::mailbox;
-use loggos_protocol::{GatewayId, ReplicaId, RoleId, StateMachine};
+use loggos_protocol::{Digest, GatewayId, ReplicaId, RoleId, StateMachine};
 
 use crate::client::{Client, Port};
 use crate::clock::Clock;
@@ -25,8 +25,8 @@ use crate::status::RoleStatus;
 const MAILBOX_TICKS_MAX: usize = 64;
 /// How long a core may take to tell how its roles stand.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of a frame beside the batches in it, in the longest page.
-const FRAME_ROOM_BYTES: u32 = 1 << 20;
+/// Bytes of a frame beside the command in it, and of a hello.
+const FRAME_ROOM_BYTES: u32 = 4096;
 
 /// The cores of this process. Dropping it stops them.
 #[derive(Debug)]
@@ -253,15 +253,13 @@ impl<'a> Layout<'a> {
             Some(NetworkPlan {
                 identity: Identity {
                     cluster_name: config.name.clone(),
-                    digest: config.cluster.digest() ^ config.layout_digest(),
+                    digest: agreement(config),
                     node: small(node),
                     core: small(core),
                     nonce: random_u64(),
                     gateway_core: gateway.map(|(core, _)| small(core)),
                     command_bytes_max: config.cluster.command_bytes_max,
-                    frame_bytes_max: config.cluster.page_bytes_max
-                        + config.cluster.batch_bytes_max
-                        + FRAME_ROOM_BYTES,
+                    frame_bytes_max: config.cluster.command_bytes_max + FRAME_ROOM_BYTES,
                 },
                 remotes: Arc::clone(&self.remotes),
                 listen: (core == 0).then(|| config.nodes[node].address),
@@ -301,6 +299,21 @@ impl<'a> Layout<'a> {
             });
         Ok(plans.collect())
     }
+}
+
+/// What nodes must agree on: besides what the cluster itself depends on (R3), where everybody lives, and how
+/// long the messages may be that they send each other.
+fn agreement(config: &Config) -> u64 {
+    let cluster = &config.cluster;
+    let digest = Digest::new("loggos nodes").word(cluster.digest()).word(config.layout_digest());
+    let limits = [
+        cluster.batch_bytes_max,
+        cluster.batch_commands_max,
+        cluster.command_bytes_max,
+        cluster.page_bytes_max,
+        cluster.page_slots_max,
+    ];
+    limits.into_iter().fold(digest, |digest, limit| digest.word(limit.into())).finish()
 }
 
 /// The configuration bounds nodes and their cores.

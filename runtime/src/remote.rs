@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A connection that breaks takes the outcome of what was sent over it with it: those calls end as unknown.
-//! What was not sent waits for the next connection, to the next address.
+//! What was not sent waits for the next connection, to the next address; it may be executed before what is
+//! unknown, if that is executed at all.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +21,7 @@ use std::time::Duration;
 use crossbeam::queue::SegQueue;
 use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose};
 use loggos_net::{ConnectionId, Outgoing, Ring, RingEvent, RingOptions};
-use loggos_protocol::Time;
+use loggos_protocol::{FormationId, Time};
 use tracing::{info, warn};
 
 use crate::callers::Callers;
@@ -88,6 +89,9 @@ struct Caller {
     batches: BatchPool,
     /// The next address to try, modulo their number.
     next_address: usize,
+    /// The formation of the cluster that we have talked to: another one is another cluster, whatever it is
+    /// called, and refuses us (R4).
+    formation: Option<FormationId>,
     is_reported: bool,
 }
 
@@ -95,7 +99,14 @@ struct Caller {
 enum Link {
     Down { until: Time },
     Calling { connection: ConnectionId, since: Time },
-    Up { connection: ConnectionId, commands_max: u32, commands: u32 },
+    Up { connection: ConnectionId, limits: Limits, commands: u32 },
+}
+
+/// What a gateway lets us do.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    commands_in_flight: u32,
+    command_bytes: u32,
 }
 
 impl RemoteOptions {
@@ -172,6 +183,15 @@ impl Drop for RemoteCluster {
     }
 }
 
+impl Link {
+    fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Down { .. } => None,
+            Self::Calling { connection, .. } | Self::Up { connection, .. } => Some(*connection),
+        }
+    }
+}
+
 impl Caller {
     fn new(options: RemoteOptions, shared: Arc<Shared>) -> io::Result<Self> {
         let mut ring = Ring::new(&RingOptions::default())?;
@@ -185,6 +205,7 @@ impl Caller {
             reader: FrameReader::new(FRAME_BYTES_MAX),
             batches: BatchPool::new(1),
             next_address: 0,
+            formation: None,
             is_reported: false,
             options,
             shared,
@@ -241,7 +262,10 @@ impl Caller {
                     self.reader.push(piece);
                     self.read(id, now);
                 }
-                RingEvent::Closed(_, reason) => self.link_down(now, &describe(&reason)),
+                RingEvent::Closed(id, reason) if self.link.connection() == Some(id) => {
+                    self.link_down(now, &describe(&reason));
+                }
+                RingEvent::Closed(..) => {} // given up before
                 RingEvent::Accepted(..) | RingEvent::Sent(..) => {}
             }
         }
@@ -265,9 +289,13 @@ impl Caller {
                     self.callers.answer(number, result);
                 }
                 (Link::Calling { connection, .. }, Ok(Message::Welcome(welcome))) => {
-                    let commands_max = welcome.commands_in_flight_max;
-                    self.link = Link::Up { connection: *connection, commands_max, commands: 0 };
+                    let limits = Limits {
+                        commands_in_flight: welcome.commands_in_flight_max,
+                        command_bytes: welcome.command_bytes_max,
+                    };
+                    self.link = Link::Up { connection: *connection, limits, commands: 0 };
                     self.is_reported = false;
+                    self.formation = self.formation.or(welcome.formation);
                 }
                 (_, Ok(Message::Refusal(refusal))) => {
                     self.ring.close(id);
@@ -287,10 +315,14 @@ impl Caller {
 
     /// Sends what the gateway lets us have in flight.
     fn submit(&mut self) {
-        let Link::Up { connection, commands_max, commands } = &mut self.link else { return };
+        let Link::Up { connection, limits, commands } = &mut self.link else { return };
         let Some(outgoing) = self.ring.outgoing(*connection) else { return };
-        while outgoing.len() < OUTGOING_BYTES_MAX && *commands < *commands_max {
+        while outgoing.len() < OUTGOING_BYTES_MAX && *commands < limits.commands_in_flight {
             let Some((caller, command)) = self.callers.next(|_| true) else { return };
+            if command.len() > limits.command_bytes as usize {
+                self.callers.answer(caller.tag, Err(CallError::TooLarge));
+                continue;
+            }
             *commands += 1;
             wire::encode_command(caller.tag, command.as_slice(), outgoing);
         }
@@ -306,7 +338,8 @@ impl Caller {
 
     fn greet(&mut self, id: ConnectionId) {
         self.reader = FrameReader::new(FRAME_BYTES_MAX);
-        let hello = hello(self.options.cluster.clone(), Purpose::Client);
+        let formation = self.formation;
+        let hello = Hello { formation, ..hello(self.options.cluster.clone(), Purpose::Client) };
         if let Some(outgoing) = self.ring.outgoing(id) {
             wire::encode_hello(&hello, outgoing);
         }

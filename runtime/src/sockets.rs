@@ -11,14 +11,14 @@
 //! link cannot take is dropped and counted, since whoever sent it will send it again (R27, R29). A
 //! connection that says anything but what is expected of it is closed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use loggos_net::wire::{
-    self, BatchPool, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome,
+    self, BatchPool, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome, WireError,
 };
 use loggos_net::{CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingOptions};
 use loggos_protocol::{Envelope, Failure, FormationId, Payload, Position, Time};
@@ -41,6 +41,13 @@ const LINK_BYTES_MAX: usize = 8 << 20;
 const CLIENT_BYTES_MAX: usize = 64 << 20;
 /// Strangers, clients and peers that may be connected at once.
 const CONNECTIONS_MAX: usize = 4096;
+/// How many of them may be clients: the rest is for peers.
+const CLIENTS_MAX: usize = 3072;
+/// How often it is looked whether something has taken too long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest frame that a peer may send: the results of a whole batch are one. Its own checksum has been
+/// checked before room is made for it.
+const PEER_FRAME_BYTES_MAX: u32 = 256 << 20;
 /// Commands of one connection without an answer; a client that has as many is read no further.
 const CLIENT_COMMANDS_MAX: u32 = 65_536;
 
@@ -110,7 +117,9 @@ pub(crate) struct Sockets {
     links: Vec<Link>,
     connections: BTreeMap<ConnectionId, Connection>,
     /// Clients that were not read to the end for want of room.
-    stalled: Vec<ConnectionId>,
+    stalled: VecDeque<ConnectionId>,
+    /// When to look next whether something has taken too long.
+    sweep_at: Time,
     batches: BatchPool,
     /// The formation that roles of this core belong to, once they know of one (R4).
     pub(crate) formation: Option<FormationId>,
@@ -203,7 +212,8 @@ impl Sockets {
             identity,
             links: links.collect(),
             connections: BTreeMap::new(),
-            stalled: Vec::new(),
+            stalled: VecDeque::new(),
+            sweep_at: Time(0),
             batches: BatchPool::new(batches_max),
             formation: None,
             counters: SocketCounters::default(),
@@ -227,15 +237,24 @@ impl Sockets {
             warn!(%error, "the ring of a core fails");
         }
         let mut events = std::mem::take(&mut self.events);
-        let has_happened = !events.is_empty() || !self.stalled.is_empty() && room > 0;
+        let before = incoming.len();
+        let has_happened = !events.is_empty();
+        // Who has waited longest is read first.
+        for _ in 0..self.stalled.len() {
+            if let Some(connection) = self.stalled.pop_front() {
+                self.read(connection, now, &mut room, incoming);
+            }
+        }
         for event in events.drain(..) {
             self.on_event(event, now, &mut room, incoming);
         }
         self.events = events;
-        for connection in std::mem::take(&mut self.stalled) {
-            self.read(connection, now, &mut room, incoming);
-        }
-        has_happened
+        has_happened || incoming.len() > before
+    }
+
+    /// Whether there are clients that were not read to the end.
+    pub(crate) fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty()
     }
 
     /// Sends a message over a link, or drops it.
@@ -267,6 +286,9 @@ impl Sockets {
         let RemoteCall { connection: to, number } = call;
         let Some(connection) = self.connections.get_mut(&to) else { return };
         if let ConnectionStage::Client { commands } = &mut connection.stage {
+            if *commands == CLIENT_COMMANDS_MAX {
+                self.stalled.push_back(to); // it may be read on
+            }
             *commands = commands.saturating_sub(1);
         }
         let Some(outgoing) = self.ring.outgoing(to) else { return };
@@ -285,8 +307,10 @@ impl Sockets {
 
     /// Answers whoever asked how we stand.
     pub(crate) fn tell_status(&mut self, to: ConnectionId, status: &[u8]) {
-        if let Some(outgoing) = self.ring.outgoing(to) {
-            wire::encode_status(status, outgoing);
+        match self.ring.outgoing(to) {
+            Some(outgoing) if outgoing.len() > CLIENT_BYTES_MAX => self.close(to),
+            Some(outgoing) => wire::encode_status(status, outgoing),
+            None => {}
         }
     }
 
@@ -297,7 +321,10 @@ impl Sockets {
             Ok(id) => {
                 let connection = self.stranger(None, now);
                 self.connections.insert(id, connection);
-                self.welcome(id, &hello);
+                match self.objection(&hello) {
+                    Some(refusal) => self.refuse(id, refusal, now),
+                    None => self.welcome(id, &hello),
+                }
             }
             Err(error) => warn!(%error, "a connection was lost between two cores"),
         }
@@ -316,8 +343,16 @@ impl Sockets {
         self.ring.flush();
     }
 
-    /// Ends what has taken too long.
+    /// Ends what has taken too long, if it is time to look.
     pub(crate) fn on_time(&mut self, now: Time) {
+        if now < self.sweep_at {
+            return;
+        }
+        if now.since(self.sweep_at) > STALL_MAX {
+            // We were stopped ourselves: nobody else is late.
+            self.links.iter_mut().for_each(|link| link.moved_at = now);
+        }
+        self.sweep_at = now + SWEEP_INTERVAL;
         for link in 0..self.links.len() {
             let late = match self.links[link].state {
                 LinkState::Calling { connection, since } if now.since(since) > GREETING_MAX => {
@@ -351,17 +386,8 @@ impl Sockets {
     }
 
     /// When [`Sockets::on_time`] is to be called next.
-    pub(crate) fn next_timeout(&self, now: Time) -> Option<Time> {
-        let is_calling = |link: &Link| matches!(link.state, LinkState::Calling { .. });
-        let is_waiting = |connection: &Connection| {
-            matches!(
-                connection.stage,
-                ConnectionStage::Stranger { .. } | ConnectionStage::Refused { .. }
-            )
-        };
-        let is_watching =
-            self.links.iter().any(is_calling) || self.connections.values().any(is_waiting);
-        is_watching.then_some(now + GREETING_MAX / 4)
+    pub(crate) fn next_timeout(&self) -> Time {
+        self.sweep_at
     }
 
     /// Sleeps until something has arrived, the alarm rings or `most` has passed.
@@ -429,10 +455,14 @@ impl Sockets {
     ) {
         loop {
             let Some(connection) = self.connections.get_mut(&id) else { return };
-            if let ConnectionStage::Client { commands } = connection.stage
-                && (*room == 0 || commands >= CLIENT_COMMANDS_MAX)
-            {
-                return self.stalled.push(id); // read no further: its sender is slowed (R29)
+            // Read no further, a client is slowed (R29): until there is room, or it has an answer.
+            if let ConnectionStage::Client { commands } = connection.stage {
+                if commands >= CLIENT_COMMANDS_MAX {
+                    return;
+                }
+                if *room == 0 {
+                    return self.stalled.push_back(id);
+                }
             }
             let message = match connection.reader.next() {
                 None => return self.ring.receive(id),
@@ -469,6 +499,16 @@ impl Sockets {
                     return self.link_down(link, now, &format!("it refuses us: {}", refusal.text));
                 }
                 (ConnectionStage::Refused { .. }, _) => {} // hears the reason, and is gone
+                (ConnectionStage::Stranger { .. }, Err(error @ WireError::Versions { .. })) => {
+                    self.refuse(
+                        id,
+                        Refusal { reason: Reason::Version, text: error.to_string() },
+                        now,
+                    );
+                }
+                (ConnectionStage::Stranger { .. }, Err(error @ WireError::WireDigest { .. })) => {
+                    self.refuse(id, Refusal { reason: Reason::Wire, text: error.to_string() }, now);
+                }
                 (_, Ok(_)) => return self.malformed(id, now, "says what is not its to say"),
                 (_, Err(error)) => return self.malformed(id, now, &error.to_string()),
             }
@@ -484,13 +524,7 @@ impl Sockets {
         incoming: &mut Vec<Incoming>,
     ) -> bool {
         if let Some(refusal) = self.objection(&hello) {
-            self.counters.refused += 1;
-            let Some(connection) = self.connections.get_mut(&id) else { return false };
-            info!(address = ?connection.address, reason = refusal.text, "refused a connection");
-            connection.stage = ConnectionStage::Refused { since: now };
-            if let Some(outgoing) = self.ring.outgoing(id) {
-                wire::encode_refusal(&refusal, outgoing);
-            }
+            self.refuse(id, refusal, now);
             return true;
         }
         let core = match hello.purpose {
@@ -507,6 +541,17 @@ impl Sockets {
         }
         self.welcome(id, &hello);
         true
+    }
+
+    /// Tells a connection why it is refused, and closes it once that is sent.
+    fn refuse(&mut self, id: ConnectionId, refusal: Refusal, now: Time) {
+        self.counters.refused += 1;
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        info!(address = ?connection.address, reason = refusal.text, "refused a connection");
+        connection.stage = ConnectionStage::Refused { since: now };
+        if let Some(outgoing) = self.ring.outgoing(id) {
+            wire::encode_refusal(&refusal, outgoing);
+        }
     }
 
     /// Why we have nothing to say to whoever sent `hello`, if so.
@@ -540,6 +585,12 @@ impl Sockets {
             let text = "we belong to another formation of the cluster: one of us has forgotten";
             return refuse(Reason::Formation, text.to_owned());
         }
+        let is_client = |connection: &&Connection| {
+            matches!(connection.stage, ConnectionStage::Client { .. } | ConnectionStage::Status)
+        };
+        if !is_peer && self.connections.values().filter(is_client).count() >= CLIENTS_MAX {
+            return refuse(Reason::Busy, format!("{CLIENTS_MAX} clients are connected"));
+        }
         match hello.purpose {
             Purpose::Peer { to_node, .. } if to_node != ours.node => {
                 refuse(Reason::Node, "you were looking for another node".to_owned())
@@ -554,7 +605,10 @@ impl Sockets {
     fn welcome(&mut self, id: ConnectionId, hello: &Hello) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.stage = match hello.purpose {
-            Purpose::Peer { .. } => ConnectionStage::Peer,
+            Purpose::Peer { .. } => {
+                connection.reader.set_frame_bytes_max(PEER_FRAME_BYTES_MAX);
+                ConnectionStage::Peer
+            }
             Purpose::Client => ConnectionStage::Client { commands: 0 },
             Purpose::Status => ConnectionStage::Status,
         };

@@ -51,6 +51,11 @@ use crate::Outgoing;
 
 /// How long connecting may take.
 pub const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// How long what was sent may go unacknowledged by the peer's kernel before the connection counts as broken.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
+/// How long a connection may be silent before its peer's kernel is asked whether it is still there, and how
+/// long between two such questions.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 /// How long a listener waits when there is no descriptor or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that may wait to be accepted.
@@ -209,7 +214,7 @@ impl Ring {
     /// If there is no socket for it.
     pub fn connect(&mut self, address: SocketAddr) -> io::Result<ConnectionId> {
         let socket = new_socket(address)?;
-        sockopt::set_tcp_nodelay(&socket, true)?;
+        prepare(&socket)?;
         let id = self.seat(socket);
         let connection = live(&mut self.seats, id).expect("it was just seated");
         let to = Operation::Connect(id, Box::new(SocketAddrAny::from(address)));
@@ -228,7 +233,7 @@ impl Ring {
     pub fn adopt(&mut self, socket: OwnedFd) -> io::Result<ConnectionId> {
         // The kernel waits for us; of a non-blocking socket it would only tell us to come again.
         rustix::io::ioctl_fionbio(&socket, false)?;
-        sockopt::set_tcp_nodelay(&socket, true)?;
+        prepare(&socket)?;
         Ok(self.seat(socket))
     }
 
@@ -393,7 +398,7 @@ impl Ring {
         // A peer that has broken off by now has no address.
         let Ok(Some(peer)) = rustix::net::getpeername(&socket) else { return };
         let Ok(peer) = SocketAddr::try_from(peer) else { return };
-        if sockopt::set_tcp_nodelay(&socket, true).is_ok() {
+        if prepare(&socket).is_ok() {
             self.counters.accepted += 1;
             events.push(RingEvent::Accepted(self.seat(socket), peer));
         }
@@ -536,6 +541,17 @@ fn seated(seats: &mut [Seat], id: ConnectionId) -> &mut Connection {
     let seat = &mut seats[id.index as usize];
     assert_eq!(seat.generation, id.generation, "a connection left while the kernel was at it");
     seat.connection.as_mut().expect("a seat stays taken while anything is in flight")
+}
+
+/// Has a socket send at once, and notice a peer that has gone without a word.
+fn prepare(socket: &OwnedFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(socket, true)?;
+    let most = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(socket, most)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE.0)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE.1)?;
+    Ok(())
 }
 
 fn new_socket(address: SocketAddr) -> io::Result<OwnedFd> {

@@ -54,6 +54,11 @@ impl FrameReader {
         }
     }
 
+    /// Takes frames of up to so many bytes from here on: more is believed of a peer than of a stranger.
+    pub fn set_frame_bytes_max(&mut self, frame_bytes_max: u32) {
+        self.frame_bytes_max = frame_bytes_max;
+    }
+
     /// Takes the next piece of the stream.
     pub fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() && !self.is_broken {
