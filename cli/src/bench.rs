@@ -138,7 +138,6 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 /// Starts the cluster to measure, or connects to it.
 fn subject(options: &Options, config: &Config) -> Result<Subject, Box<dyn std::error::Error>> {
     let remote = |remote: &RemoteOptions, nodes| {
-        // Each connection has a gateway of its own, as far as there are some.
         let connections = options.connections.min(options.clients);
         Ok(Subject::connect(remote, connections, nodes)?)
     };
@@ -151,6 +150,9 @@ fn subject(options: &Options, config: &Config) -> Result<Subject, Box<dyn std::e
         let keys = options.keys as usize;
         let cluster = LocalCluster::start(config, move |_| Kv::with_capacity(2 * keys))?;
         return Ok(Subject::Local(cluster));
+    }
+    if let Some(role) = options.kill {
+        return Err(format!("{role} is in another process: end that one to kill it").into());
     }
     let nodes = config.nodes.iter().map(|node| (node.name.clone(), node.address)).collect();
     remote(&RemoteOptions { idle, ..crate::remote::options_of(config) }, nodes)

@@ -23,7 +23,7 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure throughput and latency of a cluster started for the purpose, in memory.
+    /// Measure throughput and latency: of a running cluster, or of one started for the purpose, in memory.
     Bench(bench::Options),
     /// Run a whole cluster in this process, in memory, for clients to connect to.
     Up(node::UpOptions),

@@ -1,10 +1,10 @@
 //! How commands name the cluster that they talk to.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use loggos::{Config, ConfigErrors, RemoteOptions, RoleId};
+use loggos::{Config, RemoteOptions, RoleId};
 
 use crate::node::DEFAULT_ADDRESS;
 
@@ -21,11 +21,11 @@ pub(crate) struct Target {
 
 impl Target {
     /// The nodes to talk to, each with its name where that is known.
-    pub(crate) fn nodes(&self) -> Result<Vec<(String, SocketAddr)>, ConfigErrors> {
+    pub(crate) fn nodes(&self) -> Result<Vec<(String, SocketAddr)>, Box<dyn std::error::Error>> {
         let Some(file) = &self.config else {
             return Ok(vec![(self.connect.to_string(), self.connect)]);
         };
-        let nodes = Config::load(file)?.nodes.into_iter();
+        let nodes = load(file)?.nodes.into_iter();
         Ok(nodes.map(|node| (node.name, node.address)).collect())
     }
 
@@ -34,13 +34,18 @@ impl Target {
         let Some(file) = &self.config else {
             return Ok(RemoteOptions::new(vec![self.connect]));
         };
-        let config = Config::load(file)?;
-        if config.nodes.is_empty() {
-            let file = file.display();
-            return Err(format!("{file} has no [nodes]: its cluster listens nowhere").into());
-        }
-        Ok(options_of(&config))
+        Ok(options_of(&load(file)?))
     }
+}
+
+/// Reads the configuration of a cluster that listens.
+fn load(file: &Path) -> Result<Config, Box<dyn std::error::Error>> {
+    let config = Config::load(file)?;
+    if config.nodes.is_empty() {
+        let file = file.display();
+        return Err(format!("{file} has no [nodes]: its cluster listens nowhere").into());
+    }
+    Ok(config)
 }
 
 /// How to reach the gateways of a cluster that has nodes.

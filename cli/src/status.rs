@@ -52,13 +52,15 @@ fn to_json(nodes: &[(String, Value)], silent: &[String]) -> Value {
         "leaders": leaders.collect::<Vec<_>>(),
         "replicas": all("replicas"),
         "roles": all("roles"),
+        "cores": all("cores"),
         "nodes": nodes.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "silent": silent,
     })
 }
 
 fn print(nodes: &[(String, Value)], out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "{:<10} {:<16} {:<10} what", "node", "role", "state")?;
+    let width = nodes.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(4);
+    writeln!(out, "{:<width$} {:<16} {:<10} what", "node", "role", "state")?;
     for (name, status) in nodes {
         for role in status["roles"].as_array().into_iter().flatten() {
             let text = |key: &str| role[key].as_str().unwrap_or("").to_owned();
@@ -69,7 +71,7 @@ fn print(nodes: &[(String, Value)], out: &mut impl Write) -> io::Result<()> {
                 format!("{key} {}", text.unwrap_or_else(|| role[*key].to_string()))
             });
             let told = told.collect::<Vec<_>>().join(", ");
-            writeln!(out, "{name:<10} {:<16} {:<10} {told}", text("role"), text("state"))?;
+            writeln!(out, "{name:<width$} {:<16} {:<10} {told}", text("role"), text("state"))?;
         }
     }
     Ok(())

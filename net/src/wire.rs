@@ -10,10 +10,9 @@
 //! what is not as it should be is a [`WireError`], after which the connection is of no more use.
 //!
 //! What is checked where. Head and header of every frame: their checksum, then that every field is one, that
-//! what is absent is zero, and that the lengths add up. Blocks of batches: only where they are logged or
-//! executed, that is in messages to acceptors and replicas; proposers and proxy leaders pass them on with the
-//! checksum that their gateway made. Outcomes, commands, replies and status: against a checksum that their
-//! sender made.
+//! what is absent is zero, and that the lengths add up. Blocks of batches: against the
+//! checksum that their gateway made, by everybody, since what a proxy leader hands to an acceptor of its own
+//! process goes without a frame. Outcomes, commands, replies and status: against one that their sender made.
 
 mod bodies;
 mod client;

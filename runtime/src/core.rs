@@ -29,7 +29,7 @@ use crossbeam::queue::SegQueue;
 use loggos_net::ConnectionId;
 use loggos_net::{MailboxReceiver, MailboxSender};
 use loggos_protocol::{
-    Cluster, Envelope, Incarnation, Outbox, ReplicaId, Role, RoleId, StateMachine, Time, To,
+    Cluster, Envelope, Event, Incarnation, Outbox, ReplicaId, Role, RoleId, StateMachine, Time, To,
 };
 
 use crate::callers::{Callers, RemoteCall};
@@ -149,6 +149,8 @@ pub(crate) struct Core<M> {
     /// Who asked how this process stands, and the cores' answers on their way.
     status_requests: Vec<StatusRequest>,
     out: Outbox,
+    /// What need not be told again.
+    told: Vec<Event>,
     /// Messages that wait for the sync.
     held: Vec<Envelope>,
     /// The time of this tick.
@@ -238,6 +240,7 @@ impl<M: StateMachine> Core<M> {
             incoming: Vec::new(),
             status_requests: Vec::new(),
             out: Outbox::default(),
+            told: Vec::new(),
             held: Vec::new(),
             now,
             next_due: now,
@@ -507,7 +510,12 @@ impl<M: StateMachine> Core<M> {
         self.out.sends = sends;
         self.held.extend(self.out.held.drain(..).map(|to| Envelope { formation, to }));
         for event in self.out.events.drain(..) {
-            crate::status::tell(&event);
+            // Who does not belong comes again and again; once is enough to tell.
+            let is_repeated = matches!(event, Event::Forgotten { .. } | Event::Foreign { .. });
+            if !is_repeated || !self.told.contains(&event) {
+                crate::status::tell(&event);
+                self.told.extend(is_repeated.then_some(event));
+            }
         }
     }
 

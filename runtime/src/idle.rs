@@ -6,6 +6,10 @@ use loggos_protocol::Time;
 
 /// A loop that looks for work comes round in less; in more, somebody else has had the core meanwhile.
 const ROUND_MAX: Duration = Duration::from_micros(30);
+/// How much looking it takes to judge by: an interrupt now and then is nobody who wants the core.
+const LOOKED_MIN: Duration = Duration::from_millis(5);
+/// The part of it that others may have had, one in so many.
+const LOST_PART: u32 = 5;
 /// How long a core that was seen to be shared is taken to be.
 const SHARED_MIN: Duration = Duration::from_secs(1);
 
@@ -30,20 +34,30 @@ pub(crate) struct Vigil {
     busy_at: Time,
     /// When the last round began, if there was nothing to do in it.
     looked_at: Option<Time>,
+    /// How long it has looked since it last judged, and how much of that others have had.
+    looked: Duration,
+    lost: Duration,
     /// Looking keeps others from work that we may be waiting for ourselves.
     shared_until: Time,
 }
 
 impl Vigil {
     pub(crate) fn new(idle: Idle, now: Time) -> Self {
-        Self { idle, busy_at: now, looked_at: None, shared_until: Time(0) }
+        Self {
+            idle,
+            busy_at: now,
+            looked_at: None,
+            looked: Duration::ZERO,
+            lost: Duration::ZERO,
+            shared_until: Time(0),
+        }
     }
 
     /// Notes that the loop has come round at `now`, and whether it has found something to do; returns
     /// whether it may sleep.
     pub(crate) fn may_sleep(&mut self, now: Time, has_worked: bool) -> bool {
-        if self.looked_at.is_some_and(|at| now.since(at) > ROUND_MAX) {
-            self.shared_until = now + SHARED_MIN;
+        if let Some(at) = self.looked_at {
+            self.judge(now.since(at), now);
         }
         self.looked_at = (!has_worked).then_some(now);
         if has_worked {
@@ -55,6 +69,20 @@ impl Vigil {
             Idle::Adaptive { poll_idle } => {
                 now < self.shared_until || now.since(self.busy_at) >= poll_idle
             }
+        }
+    }
+
+    /// Takes a round in which there was nothing to do into account.
+    fn judge(&mut self, round: Duration, now: Time) {
+        self.looked += round;
+        if round > ROUND_MAX {
+            self.lost += round;
+        }
+        if self.looked >= LOOKED_MIN {
+            if self.lost > self.looked / LOST_PART {
+                self.shared_until = now + SHARED_MIN;
+            }
+            (self.looked, self.lost) = (Duration::ZERO, Duration::ZERO);
         }
     }
 
@@ -82,16 +110,43 @@ mod tests {
         assert_eq!(first, 14, "work in round 5, and 200 µs of 20 µs each");
     }
 
+    /// Looks for so many rounds, each of so many microseconds, after work at `from`; returns when it ended.
+    fn look(vigil: &mut Vigil, from: Time, rounds: u64, micros: u64) -> Time {
+        vigil.may_sleep(from, true);
+        let at = |round: u64| from + Duration::from_micros(round * micros);
+        for round in 1..=rounds {
+            vigil.may_sleep(at(round), false);
+        }
+        at(rounds)
+    }
+
     #[test]
     fn a_shared_core_is_left_at_once_and_tried_again_later() {
         let mut vigil = adaptive();
-        assert!(!vigil.may_sleep(Time(10_000), true), "it has just worked");
-        assert!(!vigil.may_sleep(Time(80_000), false), "that took its time, and was its own");
-        assert!(vigil.may_sleep(Time(130_000), false), "somebody has had the core for 50 µs");
-        vigil.woke(Time(150_000));
-        assert!(vigil.may_sleep(Time(160_000), true), "it is still taken to be shared");
-        vigil.woke(Time(2_000_000_000));
-        assert!(!vigil.may_sleep(Time(2_000_010_000), true), "it is tried again");
+        let now = look(&mut vigil, Time(0), 4, 3_000);
+        assert!(vigil.may_sleep(now, true), "somebody has had the core for 9 of 12 ms");
+        let later = now + 2 * SHARED_MIN;
+        vigil.woke(later);
+        assert!(!vigil.may_sleep(later, true), "it is tried again");
+    }
+
+    #[test]
+    fn an_interrupt_now_and_then_is_nobody_who_wants_the_core() {
+        let mut vigil = adaptive();
+        let mut now = Time(0);
+        for _ in 0..1_000 {
+            now = look(&mut vigil, now, 20, 10);
+            now = look(&mut vigil, now, 2, 35);
+            assert!(!vigil.may_sleep(now, true), "35 of 270 µs were lost");
+        }
+    }
+
+    #[test]
+    fn work_that_takes_its_time_is_our_own() {
+        let mut vigil = adaptive();
+        for round in 1..=100 {
+            assert!(!vigil.may_sleep(Time(round * 1_000_000), true), "it works");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crossbeam::queue::SegQueue;
 use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose};
 use loggos_net::{ConnectionId, Outgoing, Ring, RingEvent, RingOptions};
 use loggos_protocol::{FormationId, Time};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::callers::Callers;
 use crate::client::{CallError, Client, Port};
@@ -350,7 +350,7 @@ impl Caller {
     fn link_down(&mut self, now: Time, why: &str) {
         let address = self.options.addresses[self.next_address % self.options.addresses.len()];
         if !std::mem::replace(&mut self.is_reported, true) {
-            info!(%address, why, "cannot be reached");
+            warn!(%address, why, "cannot be reached");
         }
         self.callers.lose_sent();
         self.next_address += 1;

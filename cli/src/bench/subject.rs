@@ -46,7 +46,13 @@ impl Subject {
         connections: u32,
         nodes: Vec<(String, SocketAddr)>,
     ) -> std::io::Result<Self> {
-        let connections = (0..connections).map(|_| RemoteCluster::connect(options.clone()));
+        let connections = (0..connections as usize).map(|connection| {
+            // Each begins with another gateway.
+            let mut options = options.clone();
+            let gateways = options.addresses.len();
+            options.addresses.rotate_left(connection % gateways);
+            RemoteCluster::connect(options)
+        });
         Ok(Self::Remote { connections: connections.collect::<Result<_, _>>()?, nodes })
     }
 
