@@ -1,7 +1,7 @@
 //! A core: the roles that live on it, and the loop that drives them.
 //!
 //! ```text
-//!   tick:   mailboxes of other cores ─┐
+//!   tick:   mailboxes, sockets ───────┐
 //!           residents' turns,         │
 //!           clients' commands ────────┼─▶ inboxes of roles ──▶ roles ──▶ outbox
 //!           due timers ───────────────┘         ▲                          │
@@ -9,7 +9,7 @@
 //!                                               ├──────────────────────────┤
 //!                                               │   after the sync: held   │
 //!                                               └──────────────────────────┤
-//!           until quiet; then one mailbox message a core, replies ◀────────┘
+//!           until quiet; then replies, one message a mailbox, a send a socket ◀┘
 //! ```
 //!
 //! Each role takes its whole inbox before the next role has its turn, so its code and state are in cache
@@ -26,8 +26,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
-use loggos_net::ConnectionId;
-use loggos_net::{MailboxReceiver, MailboxSender};
+use loggos_net::{ConnectionId, MailboxReceiver, MailboxSender};
 use loggos_protocol::{
     Cluster, Envelope, Event, Incarnation, Outbox, ReplicaId, Role, RoleId, StateMachine, Time, To,
 };

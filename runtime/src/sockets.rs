@@ -120,6 +120,8 @@ pub(crate) struct Sockets {
     stalled: VecDeque<ConnectionId>,
     /// When to look next whether something has taken too long.
     sweep_at: Time,
+    /// Whether nothing has happened since it was last looked.
+    is_quiet: bool,
     batches: BatchPool,
     /// The formation that roles of this core belong to, once they know of one (R4).
     pub(crate) formation: Option<FormationId>,
@@ -214,6 +216,7 @@ impl Sockets {
             connections: BTreeMap::new(),
             stalled: VecDeque::new(),
             sweep_at: Time(0),
+            is_quiet: true,
             batches: BatchPool::new(batches_max),
             formation: None,
             counters: SocketCounters::default(),
@@ -239,6 +242,7 @@ impl Sockets {
         let mut events = std::mem::take(&mut self.events);
         let before = incoming.len();
         let has_happened = !events.is_empty();
+        self.is_quiet &= !has_happened;
         // Who has waited longest is read first.
         for _ in 0..self.stalled.len() {
             if let Some(connection) = self.stalled.pop_front() {
@@ -353,6 +357,9 @@ impl Sockets {
             self.links.iter_mut().for_each(|link| link.moved_at = now);
         }
         self.sweep_at = now + SWEEP_INTERVAL;
+        if std::mem::replace(&mut self.is_quiet, true) {
+            self.batches.release(); // what nobody needs keeps no receive buffer
+        }
         for link in 0..self.links.len() {
             let late = match self.links[link].state {
                 LinkState::Calling { connection, since } if now.since(since) > GREETING_MAX => {

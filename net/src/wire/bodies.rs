@@ -377,12 +377,31 @@ impl Incoming<'_> {
         Ok(Value { stamp: Time::read(&header.stamp)?, content })
     }
 
+    /// Takes a table. It comes with every heartbeat and is always the same, so it is read once.
     fn table(&mut self, header: &headers::Table) -> Result<Arc<Table>, WireError> {
-        let directories = self
-            .entries(header.acceptors_count.into(), |_, entry: &headers::Directory| {
-                DirectoryId::read(&entry.id)
-            })?;
-        Ok(Arc::new(Table::new(header.cluster_digest.into(), directories.into())))
+        let cluster_digest = header.cluster_digest.into();
+        let count = u32::from(header.acceptors_count);
+        if let Some(known) = self.known_table(cluster_digest, count) {
+            return Ok(known);
+        }
+        let directories =
+            self.entries(count, |_, entry: &headers::Directory| DirectoryId::read(&entry.id))?;
+        Ok(self.keep_table(Table::new(cluster_digest, directories.into())))
+    }
+
+    /// The table that was read last, if it is this one: then its entries are taken.
+    fn known_table(&mut self, cluster_digest: u64, count: u32) -> Option<Arc<Table>> {
+        let known = self.last_table().filter(|table| table.cluster_digest() == cluster_digest)?;
+        let known = (known.acceptors().len() == count as usize).then(|| Arc::clone(known))?;
+        let before = self.rest();
+        let is_it = known.acceptors().iter().all(|known| {
+            let entry = self.header::<headers::Directory>();
+            entry.and_then(|entry| DirectoryId::read(&entry.id)).as_ref() == Ok(known)
+        });
+        if !is_it {
+            self.set_rest(before);
+        }
+        is_it.then_some(known)
     }
 
     /// Takes a payload that has a checksum of its own.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use loggos_protocol::{Batch, INLINE_BYTES_MAX, Payload};
+use loggos_protocol::{Batch, INLINE_BYTES_MAX, Payload, Table};
 
 use super::head::{HEAD_BYTES, Head, checksum};
 use super::layout::{Layout, take};
@@ -135,6 +135,28 @@ impl<'a> Incoming<'a> {
     #[inline]
     pub(super) fn keep(&mut self, batch: Batch) -> Arc<Batch> {
         self.batches.batch(batch)
+    }
+
+    /// Remembers a table as the one that was read last.
+    pub(super) fn keep_table(&mut self, table: Table) -> Arc<Table> {
+        let table = Arc::new(table);
+        self.batches.last_table = Some(Arc::clone(&table));
+        table
+    }
+
+    /// The table that was read last.
+    pub(super) fn last_table(&self) -> Option<&Arc<Table>> {
+        self.batches.last_table.as_ref()
+    }
+
+    /// What is left of the header.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.header
+    }
+
+    /// Goes back to where that was left of the header.
+    pub(super) fn set_rest(&mut self, rest: &'a [u8]) {
+        self.header = rest;
     }
 
     /// Checks that nothing is left.

@@ -1,9 +1,9 @@
-//! Batches that are used again, so that decoding allocates nothing in a steady state.
+//! Batches that are used again, and the last table, so that decoding allocates nothing in a steady state.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use loggos_protocol::{Batch, Payload};
+use loggos_protocol::{Batch, Payload, Table};
 
 /// Hands out batches by count, and uses each again once nobody else holds it.
 ///
@@ -22,6 +22,8 @@ pub struct BatchPool {
     ring: VecDeque<Arc<Batch>>,
     capacity: usize,
     allocated: u64,
+    /// The table that was decoded last: it comes with every heartbeat.
+    pub(super) last_table: Option<Arc<Table>>,
 }
 
 impl BatchPool {
@@ -30,7 +32,7 @@ impl BatchPool {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         assert!(capacity > 0, "a pool of nothing");
-        Self { ring: VecDeque::with_capacity(capacity), capacity, allocated: 0 }
+        Self { ring: VecDeque::with_capacity(capacity), capacity, allocated: 0, last_table: None }
     }
 
     /// Returns `batch` by count.
