@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use clap::Args;
 use loggos::kv::Kv;
@@ -11,6 +12,9 @@ use loggos::{Config, Node, NodeConfig};
 
 /// Where `up` listens, and where clients look.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7420";
+
+/// How often it is looked whether all cores are alive.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Where to listen.
 #[derive(Args, Clone, Debug)]
@@ -62,7 +66,12 @@ fn serve(config: &Config, node: usize) -> Result<(), Box<dyn std::error::Error>>
         .map_err(|error| format!("node {name} cannot start at {address}: {error}"))?;
     let (cluster, address) = (&config.name, node.address());
     writeln!(std::io::stdout().lock(), "node {name} of cluster {cluster} listens on {address}")?;
-    stopped.recv()?;
+    while stopped.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        if node.has_failed() {
+            // Half a node is none: whoever watches over us shall start a whole one.
+            return Err(format!("node {name}: a core has failed").into());
+        }
+    }
     node.stop()?;
     Ok(())
 }

@@ -201,14 +201,16 @@ impl Routes {
         }
     }
 
-    fn to(&self, to: &To) -> Place {
+    /// Where a message goes: nowhere, if it answers somebody who named a role that the cluster has not.
+    fn to(&self, to: &To) -> Option<Place> {
         match to {
-            To::Gateway(id, _) => self.gateways[usize::from(id.0)],
-            To::Proposer(id, _) => self.proposers[usize::from(id.0)],
-            To::ProxyLeader(id, _) => self.proxy_leaders[usize::from(id.0)],
-            To::Acceptor(id, _) => self.acceptors[usize::from(id.0)],
-            To::Replica(id, _) => self.replicas[usize::from(id.0)],
+            To::Gateway(id, _) => self.gateways.get(usize::from(id.0)),
+            To::Proposer(id, _) => self.proposers.get(usize::from(id.0)),
+            To::ProxyLeader(id, _) => self.proxy_leaders.get(usize::from(id.0)),
+            To::Acceptor(id, _) => self.acceptors.get(usize::from(id.0)),
+            To::Replica(id, _) => self.replicas.get(usize::from(id.0)),
         }
+        .copied()
     }
 
     pub(crate) fn role(&self, id: RoleId) -> Option<Place> {
@@ -412,8 +414,10 @@ impl<M: StateMachine> Core<M> {
         let mut items = 0;
         for receiver in &mut self.plan.receivers {
             items += receiver.drain(|envelope| match routes.to(&envelope.to) {
-                Place::Here { index, .. } => *pending += seats[index].take_in(envelope),
-                Place::There { .. } => unreachable!("mailboxes are for roles of this process"),
+                Some(Place::Here { index, .. }) => *pending += seats[index].take_in(envelope),
+                Some(Place::There { .. }) | None => {
+                    unreachable!("mailboxes are for roles of this process")
+                }
             });
         }
         items > 0
@@ -520,15 +524,16 @@ impl<M: StateMachine> Core<M> {
 
     fn route(&mut self, envelope: Envelope) {
         match self.plan.routes.to(&envelope.to) {
-            Place::Here { core, index } if core == self.plan.core => {
+            None => {}
+            Some(Place::Here { core, index }) if core == self.plan.core => {
                 self.pending += self.seats[index].take_in(envelope);
             }
-            Place::Here { core, .. } => {
+            Some(Place::Here { core, .. }) => {
                 let sender = self.plan.senders.iter_mut().find(|(to, ..)| *to == core);
                 let (_, sender, _) = sender.expect("every other core has a mailbox");
                 sender.push(envelope, |envelope| envelope.to.is_urgent());
             }
-            Place::There { link } => {
+            Some(Place::There { link }) => {
                 let sockets = self.sockets.as_mut().expect("other nodes are reached by sockets");
                 sockets.send(link, &envelope, self.now);
             }

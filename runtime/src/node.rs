@@ -66,6 +66,12 @@ impl Node {
         self.process.status()
     }
 
+    /// Whether a core has failed, and its roles with it: the process had better end, and be started again.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.process.has_failed()
+    }
+
     /// Stops in good order: a leader hands over, so that the next need not wait for an election timeout.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub(crate) struct Process {
     cores: Vec<RunningCore>,
     routes: Arc<Routes>,
     is_stopping: Arc<AtomicBool>,
+    has_core_ended: Arc<AtomicBool>,
     port: Arc<Port>,
     /// The core of the gateway that the port leads to, if there is one.
     gateway_core: Option<usize>,
@@ -67,6 +68,7 @@ impl Process {
             cores: Vec::new(),
             routes: Arc::clone(&first.routes),
             is_stopping: Arc::clone(&first.is_stopping),
+            has_core_ended: Arc::new(AtomicBool::new(false)),
             port: Arc::clone(&first.port),
             gateway_core: plans.iter().position(|plan| plan.gateway.is_some()),
             address: None,
@@ -75,7 +77,10 @@ impl Process {
         for (plan, cpu) in plans.into_iter().zip(layout.cpus) {
             let sibling = Sibling { orders: Arc::clone(&plan.orders), alarm: plan.alarm.clone() };
             let (name, factory) = (format!("loggos-{}", plan.core), Arc::clone(&factory));
-            let closer = CloseOnDrop(Arc::clone(&plan.port), plan.gateway.is_some());
+            let closer = CoreEnd {
+                port: plan.gateway.is_some().then(|| Arc::clone(&plan.port)),
+                has_ended: Arc::clone(&process.has_core_ended),
+            };
             let executor = Executor::start(&name, *cpu, move || async move {
                 let _closer = closer;
                 if let Err(error) = Core::new(plan, factory).run().await {
@@ -93,6 +98,11 @@ impl Process {
 
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Whether a core has ended, though it was not told to: it has failed, and its roles are gone.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_core_ended.load(Ordering::SeqCst) && !self.is_stopping.load(Ordering::SeqCst)
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -160,14 +170,16 @@ impl Drop for Process {
     }
 }
 
-/// Closes the port when its core ends, in whichever way: nobody shall wait for a dead core.
-struct CloseOnDrop(Arc<Port>, bool);
+/// Says that a core has ended, in whichever way, and closes its port: nobody shall wait for a dead core.
+struct CoreEnd {
+    port: Option<Arc<Port>>,
+    has_ended: Arc<AtomicBool>,
+}
 
-impl Drop for CloseOnDrop {
+impl Drop for CoreEnd {
     fn drop(&mut self) {
-        if self.1 {
-            self.0.close();
-        }
+        self.has_ended.store(true, Ordering::SeqCst);
+        self.port.iter().for_each(|port| port.close());
     }
 }
 
@@ -256,6 +268,7 @@ impl<'a> Layout<'a> {
                     digest: agreement(config),
                     node: small(node),
                     core: small(core),
+                    core_last: small(cores - 1),
                     nonce: random_u64(),
                     gateway_core: gateway.map(|(core, _)| small(core)),
                     command_bytes_max: config.cluster.command_bytes_max,

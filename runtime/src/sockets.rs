@@ -37,7 +37,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 /// Bytes that wait to be sent over a link; what exceeds them is dropped. As many again are reserved for
 /// what elections need.
 const LINK_BYTES_MAX: usize = 8 << 20;
-/// Bytes of results that wait for a client that does not read; beyond that it is cut off.
+/// Bytes of results that wait for a client that does not read: with more it is read no further either, and with
+/// the most, which only long replies to what was read before can make, it is cut off.
+const CLIENT_BYTES_HELD: usize = 1 << 20;
 const CLIENT_BYTES_MAX: usize = 64 << 20;
 /// Strangers, clients and peers that may be connected at once.
 const CONNECTIONS_MAX: usize = 4096;
@@ -59,6 +61,8 @@ pub(crate) struct Identity {
     pub(crate) digest: u64,
     pub(crate) node: u8,
     pub(crate) core: u8,
+    /// The last core of this node.
+    pub(crate) core_last: u8,
     /// Of this process: another one under the same name is another life.
     pub(crate) nonce: u64,
     /// The core whose gateway serves clients, if this node has one.
@@ -94,6 +98,8 @@ pub(crate) enum Incoming {
 pub(crate) struct Visitor {
     socket: OwnedFd,
     hello: Hello,
+    /// With whatever came behind the hello.
+    connection: Box<Connection>,
 }
 
 /// What went over the sockets of a core.
@@ -126,6 +132,8 @@ pub(crate) struct Sockets {
     /// The formation that roles of this core belong to, once they know of one (R4).
     pub(crate) formation: Option<FormationId>,
     counters: SocketCounters,
+    /// Nodes that were refused, by their place, and why.
+    refused_nodes: Vec<(u8, Reason)>,
 }
 
 /// Our way to a core of another node.
@@ -161,6 +169,8 @@ struct Connection {
     reader: FrameReader,
     stage: ConnectionStage,
     address: Option<SocketAddr>,
+    /// Whether it is read no further until it has read what we say.
+    is_held: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -177,6 +187,18 @@ enum ConnectionStage {
     Status,
     /// Was refused, and is closed once it has been told why.
     Refused { since: Time },
+}
+
+/// The answer to whoever does not speak our version: its hello is read no further than that.
+fn other_versions(least: u8, most: u8) -> Refusal {
+    let text = format!("we speak version {}, you {least} to {most}", wire::WIRE_VERSION);
+    Refusal { reason: Reason::Version, text }
+}
+
+/// The answer to whoever speaks our version with other words.
+fn other_wire() -> Refusal {
+    let text = "messages of the same version that look otherwise: another build?";
+    Refusal { reason: Reason::Wire, text: text.to_owned() }
 }
 
 /// Why a connection ended, for a person.
@@ -220,6 +242,7 @@ impl Sockets {
             batches: BatchPool::new(batches_max),
             formation: None,
             counters: SocketCounters::default(),
+            refused_nodes: Vec::new(),
         })
     }
 
@@ -320,15 +343,15 @@ impl Sockets {
 
     /// Takes a connection over from another core.
     pub(crate) fn adopt(&mut self, visitor: Visitor, now: Time) {
-        let Visitor { socket, hello } = visitor;
+        let Visitor { socket, hello, connection } = visitor;
         match self.ring.adopt(socket) {
             Ok(id) => {
-                let connection = self.stranger(None, now);
-                self.connections.insert(id, connection);
+                self.connections.insert(id, *connection);
                 match self.objection(&hello) {
                     Some(refusal) => self.refuse(id, refusal, now),
                     None => self.welcome(id, &hello),
                 }
+                self.stalled.push_back(id); // what came behind the hello is read next
             }
             Err(error) => warn!(%error, "a connection was lost between two cores"),
         }
@@ -435,10 +458,15 @@ impl Sockets {
             RingEvent::Sent(id, _) => match self.connections.get(&id).map(|c| c.stage) {
                 Some(ConnectionStage::Refused { .. }) => self.close(id),
                 Some(ConnectionStage::Link(link)) => self.links[link].moved_at = now,
+                Some(ConnectionStage::Client { .. }) => {
+                    let connection = self.connections.get_mut(&id);
+                    if connection.is_some_and(|it| std::mem::take(&mut it.is_held)) {
+                        self.read(id, now, room, incoming);
+                    }
+                }
                 Some(
                     ConnectionStage::Stranger { .. }
                     | ConnectionStage::Peer
-                    | ConnectionStage::Client { .. }
                     | ConnectionStage::Status,
                 )
                 | None => {}
@@ -469,6 +497,10 @@ impl Sockets {
                 }
                 if *room == 0 {
                     return self.stalled.push_back(id);
+                }
+                if self.ring.outgoing(id).is_some_and(|o| o.len() > CLIENT_BYTES_HELD) {
+                    connection.is_held = true;
+                    return;
                 }
             }
             let message = match connection.reader.next() {
@@ -506,15 +538,11 @@ impl Sockets {
                     return self.link_down(link, now, &format!("it refuses us: {}", refusal.text));
                 }
                 (ConnectionStage::Refused { .. }, _) => {} // hears the reason, and is gone
-                (ConnectionStage::Stranger { .. }, Err(error @ WireError::Versions { .. })) => {
-                    self.refuse(
-                        id,
-                        Refusal { reason: Reason::Version, text: error.to_string() },
-                        now,
-                    );
+                (ConnectionStage::Stranger { .. }, Err(WireError::Versions { min, max })) => {
+                    self.refuse(id, other_versions(min, max), now);
                 }
-                (ConnectionStage::Stranger { .. }, Err(error @ WireError::WireDigest { .. })) => {
-                    self.refuse(id, Refusal { reason: Reason::Wire, text: error.to_string() }, now);
+                (ConnectionStage::Stranger { .. }, Err(WireError::WireDigest { .. })) => {
+                    self.refuse(id, other_wire(), now);
                 }
                 (_, Ok(_)) => return self.malformed(id, now, "says what is not its to say"),
                 (_, Err(error)) => return self.malformed(id, now, &error.to_string()),
@@ -531,6 +559,7 @@ impl Sockets {
         incoming: &mut Vec<Incoming>,
     ) -> bool {
         if let Some(refusal) = self.objection(&hello) {
+            self.tell_refused(&hello, &refusal);
             self.refuse(id, refusal, now);
             return true;
         }
@@ -540,14 +569,25 @@ impl Sockets {
             Purpose::Status => self.identity.core,
         };
         if core != self.identity.core {
-            self.connections.remove(&id);
-            if let Some(socket) = self.ring.release(id) {
-                incoming.push(Incoming::HandOver { core, visitor: Visitor { socket, hello } });
+            let connection = self.connections.remove(&id).map(Box::new);
+            if let (Some(connection), Some(socket)) = (connection, self.ring.release(id)) {
+                let visitor = Visitor { socket, hello, connection };
+                incoming.push(Incoming::HandOver { core, visitor });
             }
             return false;
         }
         self.welcome(id, &hello);
         true
+    }
+
+    /// Tells whoever runs this node of a node that it refuses: once, since that one calls again and again.
+    fn tell_refused(&mut self, hello: &Hello, refusal: &Refusal) {
+        let Purpose::Peer { from_node: node, .. } = hello.purpose else { return };
+        let refused = (node, refusal.reason);
+        if !self.refused_nodes.contains(&refused) {
+            warn!(node, reason = refusal.text, "refused a node");
+            self.refused_nodes.push(refused);
+        }
     }
 
     /// Tells a connection why it is refused, and closes it once that is sent.
@@ -567,14 +607,8 @@ impl Sockets {
     fn objection(&self, hello: &Hello) -> Option<Refusal> {
         let ours = &self.identity;
         let refuse = |reason, text: String| Some(Refusal { reason, text });
-        let (least, most) = hello.versions;
-        if !(least..=most).contains(&wire::WIRE_VERSION) {
-            let text = format!("we speak version {}, you {least} to {most}", wire::WIRE_VERSION);
-            return refuse(Reason::Version, text);
-        }
         if hello.wire_digest != wire::wire_digest() {
-            let text = "messages of the same version that look otherwise: another build?";
-            return refuse(Reason::Wire, text.to_owned());
+            return Some(other_wire());
         }
         let is_peer = matches!(hello.purpose, Purpose::Peer { .. });
         if hello.cluster_name != ours.cluster_name && (is_peer || !hello.cluster_name.is_empty()) {
@@ -601,6 +635,9 @@ impl Sockets {
         match hello.purpose {
             Purpose::Peer { to_node, .. } if to_node != ours.node => {
                 refuse(Reason::Node, "you were looking for another node".to_owned())
+            }
+            Purpose::Peer { to_core, .. } if to_core > ours.core_last => {
+                refuse(Reason::Node, format!("this node has no core {to_core}"))
             }
             Purpose::Client if ours.gateway_core.is_none() => {
                 refuse(Reason::Node, "this node has no gateway: ask one that has".to_owned())
@@ -714,6 +751,7 @@ impl Sockets {
             reader: FrameReader::new(self.identity.frame_bytes_max),
             stage: ConnectionStage::Stranger { since: now },
             address,
+            is_held: false,
         }
     }
 }
