@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
-use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose};
+use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose, Welcome};
 use loggos_net::{ConnectionId, Outgoing, Ring, RingEvent, RingOptions};
 use loggos_protocol::{FormationId, Time};
 use tracing::warn;
@@ -132,9 +132,11 @@ impl RemoteCluster {
     ///
     /// # Panics
     ///
-    /// If there are no addresses.
+    /// If there are no addresses, or the cluster's name is longer than one can be.
     pub fn connect(options: RemoteOptions) -> io::Result<Self> {
         assert!(!options.addresses.is_empty(), "a cluster without an address");
+        let name_bytes = options.cluster.len();
+        assert!(name_bytes <= wire::CLUSTER_NAME_BYTES_MAX, "a name of {name_bytes} bytes");
         let alarm = Alarm::new()?;
         let shared = Arc::new(Shared {
             port: Port::new(alarm.clone()),
@@ -288,6 +290,17 @@ impl Caller {
                     };
                     self.callers.answer(number, result);
                 }
+                // A gateway that knows of no formation yet may come to belong to any (R4).
+                (Link::Calling { .. }, Ok(Message::Welcome(Welcome { formation: None, .. }))) => {
+                    self.ring.close(id);
+                    return self.link_down(now, "its cluster has not formed yet");
+                }
+                (Link::Calling { .. }, Ok(Message::Welcome(Welcome { formation, .. })))
+                    if self.formation.is_some() && formation != self.formation =>
+                {
+                    self.ring.close(id);
+                    return self.link_down(now, "it has forgotten the cluster that we talked to");
+                }
                 (Link::Calling { connection, .. }, Ok(Message::Welcome(welcome))) => {
                     let limits = Limits {
                         commands_in_flight: welcome.commands_in_flight_max,
@@ -295,7 +308,7 @@ impl Caller {
                     };
                     self.link = Link::Up { connection: *connection, limits, commands: 0 };
                     self.is_reported = false;
-                    self.formation = self.formation.or(welcome.formation);
+                    self.formation = welcome.formation;
                 }
                 (_, Ok(Message::Refusal(refusal))) => {
                     self.ring.close(id);
