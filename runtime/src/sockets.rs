@@ -111,6 +111,8 @@ pub(crate) struct SocketCounters {
     pub(crate) malformed: u64,
     /// Connections refused with a reason.
     pub(crate) refused: u64,
+    /// Bytes of frames that had not arrived in one piece, and were copied together.
+    pub(crate) copied_bytes: u64,
     pub(crate) ring: RingCounters,
 }
 
@@ -503,7 +505,10 @@ impl Sockets {
                     return;
                 }
             }
-            let message = match connection.reader.next() {
+            let copied_bytes = connection.reader.copied_bytes();
+            let frame = connection.reader.next();
+            self.counters.copied_bytes += connection.reader.copied_bytes() - copied_bytes;
+            let message = match frame {
                 None => return self.ring.receive(id),
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };

@@ -182,10 +182,13 @@ impl CoreStatus {
                 "messages_dropped": sockets.dropped,
                 "connections_refused": sockets.refused,
                 "connections_malformed": sockets.malformed,
+                "flushes": sockets.ring.flushes,
                 "sends": sockets.ring.sends,
+                "sent_frames": sockets.ring.sent_frames,
                 "sent_bytes": sockets.ring.sent_bytes,
                 "receives": sockets.ring.receives,
                 "received_bytes": sockets.ring.received_bytes,
+                "copied_bytes": sockets.copied_bytes,
                 "enters": sockets.ring.enters,
             })
         });

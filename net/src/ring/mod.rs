@@ -114,8 +114,12 @@ pub enum CloseReason {
 /// What a ring has done so far. None of it ever goes down.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct RingCounters {
+    /// Flushes that found something to send.
+    pub flushes: u64,
     /// Sends, one a connection and flush; partial ones go on uncounted.
     pub sends: u64,
+    /// Frames that left with them.
+    pub sent_frames: u64,
     /// Bytes that were sent.
     pub sent_bytes: u64,
     /// Receives that brought something.
@@ -274,6 +278,7 @@ impl Ring {
     /// queued with one system call.
     pub fn flush(&mut self) {
         let mut dirty = mem::take(&mut self.dirty);
+        let sends = self.counters.sends;
         for id in dirty.drain(..) {
             let Some(connection) = live(&mut self.seats, id) else { continue };
             connection.is_dirty = false;
@@ -281,11 +286,13 @@ impl Ring {
                 continue; // once connected, or appended to, it is dirty again
             }
             let Some(mut gather) = connection.gather.take() else { continue };
-            gather.load(&mut connection.outgoing);
             self.counters.sends += 1;
+            self.counters.sent_frames += connection.outgoing.frames() as u64;
+            gather.load(&mut connection.outgoing);
             connection.start_send(id, gather, &mut self.operations);
         }
         self.dirty = dirty;
+        self.counters.flushes += u64::from(self.counters.sends > sends);
         // What failed stays queued: the next poll tries again, and tells.
         drop(self.operations.submit());
     }

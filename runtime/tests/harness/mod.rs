@@ -47,6 +47,8 @@ pub(crate) enum Spread {
     TwoCores,
     /// Two nodes: the first has the gateway, the second everything else.
     TwoNodes,
+    /// A node each, the gateway's the first.
+    NodeEach,
 }
 
 impl Nodes {
@@ -151,7 +153,7 @@ fn config(spread: Spread, change: impl FnOnce(Cluster) -> Cluster) -> Config {
     let standard = Config::standard();
     let cpu = standard.cpus[0];
     let cores = match spread {
-        Spread::OneCore | Spread::TwoNodes => 1,
+        Spread::OneCore | Spread::TwoNodes | Spread::NodeEach => 1,
         Spread::TwoCores => 2,
     };
     let mut config = Config::on_cpus(change(standard.cluster), vec![cpu; cores]);
@@ -170,6 +172,7 @@ fn config(spread: Spread, change: impl FnOnce(Cluster) -> Cluster) -> Config {
             let (front, back) = roles.into_iter().partition(is_gateway);
             vec![front, back]
         }
+        Spread::NodeEach => roles.into_iter().map(|role| vec![role]).collect(),
     };
     // Held until all are known, so that no two are the same.
     let ports: Vec<TcpListener> =
