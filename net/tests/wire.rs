@@ -9,29 +9,7 @@ use loggos_net::wire::{
     WIRE_VERSION, WireError,
 };
 use loggos_protocol::{Envelope, ProxyLeaderId, ReplicaId, Rng, To, ToProxyLeader, ToReplica};
-use samples::{FRAME_BYTES_MAX, LONG, frame, messages, read};
-
-/// A frame whose head is right, whatever it says.
-fn craft(version: u8, kind: u8, header: &[u8], payloads: &[u8]) -> Vec<u8> {
-    let number = |bytes: usize| u32::try_from(bytes).expect("a short frame");
-    let length = number(HEAD_BYTES + header.len() + payloads.len());
-    let header_bytes = number(header.len());
-    let mut covered = length.to_le_bytes().to_vec();
-    covered.extend([version, kind, 0, 0]);
-    covered.extend(header_bytes.to_le_bytes());
-    covered.extend(header);
-    let mut frame = crc_fast::crc32_iscsi(&covered).to_le_bytes().to_vec();
-    frame.extend(covered);
-    frame.extend(payloads);
-    frame
-}
-
-/// What [`craft`] would have to be given to make `frame`.
-fn parts(frame: &[u8]) -> (u8, &[u8], &[u8]) {
-    let header_bytes = u32::from_le_bytes([frame[12], frame[13], frame[14], frame[15]]);
-    let (header, payloads) = frame[HEAD_BYTES..].split_at(header_bytes as usize);
-    (frame[9], header, payloads)
-}
+use samples::{FRAME_BYTES_MAX, LONG, craft, frame, messages, parts, read};
 
 fn only(said: Vec<Result<Message, WireError>>) -> Result<Message, WireError> {
     let [only] = <[_; 1]>::try_from(said).expect("one frame");
@@ -226,8 +204,7 @@ fn other_versions_and_unknown_kinds_are_refused() {
 fn what_is_spare_in_a_head_must_be_zero() {
     let mut bytes = frame(&Message::StatusRequest);
     bytes[11] = 1;
-    let checksum = crc_fast::crc32_iscsi(&bytes[4..]);
-    bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+    samples::seal(&mut bytes);
     assert_eq!(read_one(bytes), Err(WireError::Spare { spare: 0x100 }));
 }
 

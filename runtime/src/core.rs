@@ -288,6 +288,8 @@ impl<M: StateMachine> Core<M> {
                     self.sockets = Some(sockets);
                 }
                 vigil.woke(self.plan.clock.now());
+            } else {
+                vigil.offer(now);
             }
         }
         if self.plan.gateway.is_some() {

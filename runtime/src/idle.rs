@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use loggos_protocol::Time;
 
+/// How long a loop looks before it lets whoever else wants the core have it.
+const LOOK_MAX: Duration = Duration::from_micros(10);
 /// A loop that looks for work comes round in less; in more, somebody else has had the core meanwhile.
 const ROUND_MAX: Duration = Duration::from_micros(30);
 /// How much looking it takes to judge by: an interrupt now and then is nobody who wants the core.
@@ -39,6 +41,8 @@ pub(crate) struct Vigil {
     lost: Duration,
     /// Looking keeps others from work that we may be waiting for ourselves.
     shared_until: Time,
+    /// When the core was last offered to others.
+    offered_at: Time,
 }
 
 impl Vigil {
@@ -50,6 +54,7 @@ impl Vigil {
             looked: Duration::ZERO,
             lost: Duration::ZERO,
             shared_until: Time(0),
+            offered_at: now,
         }
     }
 
@@ -69,6 +74,17 @@ impl Vigil {
             Idle::Adaptive { poll_idle } => {
                 now < self.shared_until || now.since(self.busy_at) >= poll_idle
             }
+        }
+    }
+
+    /// Lets others have the processor core, between two looks for work. Who has not worked for it may be waiting
+    /// for them; and that there is somebody is seen by how long the round takes. Costs a system call now and
+    /// then, so not where latency is all: a loop that only polls keeps its core.
+    pub(crate) fn offer(&mut self, now: Time) {
+        let is_adaptive = matches!(self.idle, Idle::Adaptive { .. });
+        if is_adaptive && self.looked_at.is_some() && now.since(self.offered_at) >= LOOK_MAX {
+            self.offered_at = now;
+            rustix::thread::sched_yield();
         }
     }
 

@@ -223,6 +223,8 @@ impl Caller {
             if vigil.may_sleep(now, has_worked) {
                 self.sleep(clock.now());
                 vigil.woke(clock.now());
+            } else {
+                vigil.offer(now);
             }
         }
         self.callers.stop();

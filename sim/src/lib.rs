@@ -18,6 +18,7 @@
 //! safety is checked. Then everything heals, and every client must finish within a bound of virtual time.
 
 mod checker;
+pub mod linearizability;
 mod load;
 mod network;
 mod recorder;

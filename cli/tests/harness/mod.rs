@@ -1,4 +1,8 @@
-//! Real processes, a role each, on ports that the kernel gave: all of them end with the test.
+//! Real processes, a role each: on ports that the kernel gave, or on hosts of their own. All of them end with
+//! the test.
+
+mod hosts;
+mod load;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,6 +15,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+pub(crate) use self::hosts::Hosts;
+pub(crate) use self::load::{GATEWAYS, Load, under_load};
+
 /// What anything that must happen may take on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -22,6 +29,12 @@ pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// How many nodes there are of each kind.
+const KINDS: [(&str, u8); 5] =
+    [("gateway", 2), ("proposer", 2), ("proxy-leader", 2), ("acceptor", 4), ("replica", 3)];
+/// Where a node listens that has a host of its own.
+const PORT: u16 = 7400;
+
 /// A cluster of thirteen processes: f = 1, two gateways, two proposers, two proxy leaders, a 2 × 2 grid and
 /// three replicas.
 pub(crate) struct Nodes {
@@ -29,35 +42,51 @@ pub(crate) struct Nodes {
     config: PathBuf,
     addresses: BTreeMap<String, SocketAddr>,
     running: BTreeMap<String, Child>,
+    /// Where they live, if it is not on this machine itself.
+    hosts: Option<Hosts>,
 }
 
 impl Nodes {
-    /// Starts all nodes, and waits until each listens.
+    /// Starts all nodes on this machine, and waits until each listens.
     pub(crate) fn start() -> Self {
-        let kinds =
-            [("gateway", 2), ("proposer", 2), ("proxy leader", 2), ("acceptor", 4), ("replica", 3)];
-        let roles: Vec<String> = kinds
-            .iter()
-            .flat_map(|(kind, count)| (0..*count).map(move |id| format!("{kind} {id}")))
-            .collect();
         // Held until all are known, so that no two are the same.
-        let ports: Vec<TcpListener> =
-            roles.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let mut text = String::from("[cluster]\ngateways = 2\n[cores]\nidle = \"park\"\n");
-        let mut addresses = BTreeMap::new();
-        for (role, port) in roles.iter().zip(&ports) {
-            let (name, address) = (role.replace(' ', "-"), port.local_addr().unwrap());
+        let ports: Vec<(String, TcpListener)> =
+            names().map(|name| (name, TcpListener::bind("127.0.0.1:0").unwrap())).collect();
+        let addresses =
+            ports.iter().map(|(name, port)| (name.clone(), port.local_addr().unwrap())).collect();
+        drop(ports);
+        Self::start_at(addresses, None, "")
+    }
+
+    /// Starts each node on a host of its own, if there can be such hosts; two more are for the clients of each
+    /// gateway. `config` is of the file, beyond what all clusters have.
+    pub(crate) fn start_apart(config: &str) -> Option<Self> {
+        let clients = GATEWAYS.map(|gateway| format!("client-{gateway}"));
+        let hosts = Hosts::new(&names().chain(clients).collect::<Vec<_>>())?;
+        let address = |name: &str| SocketAddr::new(hosts.address(name), PORT);
+        let addresses = names().map(|name| (name.clone(), address(&name))).collect();
+        Some(Self::start_at(addresses, Some(hosts), config))
+    }
+
+    fn start_at(
+        addresses: BTreeMap<String, SocketAddr>,
+        hosts: Option<Hosts>,
+        config: &str,
+    ) -> Self {
+        let mut text = format!("[cluster]\ngateways = 2\n[cores]\nidle = \"park\"\n{config}\n");
+        for (name, address) in &addresses {
+            let (kind, id) = name.rsplit_once('-').unwrap();
+            let role = format!("{} {id}", kind.replace('-', " "));
             writeln!(text, "[nodes.{name}]\naddress = \"{address}\"\nroles = [\"{role}\"]")
                 .unwrap();
             text.push_str("cpus = [0]\n");
-            addresses.insert(name, address);
         }
-        drop(ports);
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("cluster.toml");
         std::fs::write(&config, text).unwrap();
-        let mut nodes = Self { _folder: folder, config, addresses, running: BTreeMap::new() };
-        for name in nodes.addresses.keys().cloned().collect::<Vec<_>>() {
+        let running = BTreeMap::new();
+        let mut nodes = Self { _folder: folder, config, addresses, running, hosts };
+        for name in names() {
             nodes.restart(&name);
         }
         nodes
@@ -67,14 +96,27 @@ impl Nodes {
         self.addresses[name]
     }
 
+    /// The hosts that nodes and clients live on.
+    pub(crate) fn hosts(&self) -> &Hosts {
+        self.hosts.as_ref().unwrap()
+    }
+
+    /// Does `what` where a node or client of that name lives.
+    pub(crate) fn on<T: Send>(&self, name: &str, what: impl FnOnce() -> T + Send) -> T {
+        match &self.hosts {
+            Some(hosts) => hosts.on(name, what),
+            None => what(),
+        }
+    }
+
     /// Starts a node, and waits until it listens.
     pub(crate) fn restart(&mut self, name: &str) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_loggos"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loggos"));
+        command
             .args(["node", "--config", self.config.to_str().unwrap(), "--name", name])
             .env("LOGGOS_LOG", "error")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stdout(Stdio::piped());
+        let mut child = self.on(name, || command.spawn().unwrap());
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
         assert!(said.contains("listens on"), "node {name} said {said:?}");
@@ -93,10 +135,26 @@ impl Nodes {
         kill_process(Pid::from_child(&self.running[name]), signal).unwrap();
     }
 
-    /// How a node's roles stand, if it answers.
+    /// How a node's roles stand, if it answers; asked from where it lives, whatever network it has.
     pub(crate) fn status(&self, name: &str) -> Option<Value> {
-        let status = loggos::remote_status(self.addresses[name], Duration::from_secs(1)).ok()?;
-        serde_json::from_slice(&status).ok()
+        let address = self.addresses[name];
+        let status = self.on(name, || loggos::remote_status(address, Duration::from_secs(1)));
+        serde_json::from_slice(&status.ok()?).ok()
+    }
+
+    /// Waits until a proposer believes to lead, and returns its name.
+    pub(crate) fn leader(&self) -> String {
+        let mut leader = None;
+        wait_for("a leader", || {
+            leader = ["proposer-0", "proposer-1"].into_iter().find(|name| self.leads(name));
+            leader.is_some()
+        });
+        leader.unwrap().to_owned()
+    }
+
+    /// Whether a proposer believes to lead.
+    pub(crate) fn leads(&self, name: &str) -> bool {
+        self.status(name).is_some_and(|status| !status["leader"].is_null())
     }
 
     /// Waits until all replicas that run have executed as much, and compares them.
@@ -116,6 +174,11 @@ impl Nodes {
             is_level
         });
     }
+}
+
+/// The names of all nodes.
+fn names() -> impl Iterator<Item = String> {
+    KINDS.into_iter().flat_map(|(kind, count)| (0..count).map(move |id| format!("{kind}-{id}")))
 }
 
 impl Drop for Nodes {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use loggos_net::Outgoing;
 use loggos_net::wire::{
-    self, BatchPool, FrameReader, Hello, Kind, Message, Purpose, Reason, Refusal, Welcome,
+    self, BatchPool, FrameReader, HEAD_BYTES, Hello, Kind, Message, Purpose, Reason, Refusal,
+    Welcome,
 };
 use loggos_protocol::{
     AcceptorId, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope, Executed,
@@ -16,8 +17,8 @@ use loggos_protocol::{
     ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher, Watermark,
 };
 
-/// Longer than any sample.
-pub(crate) const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// As much as nodes take from each other, and more than any sample.
+pub(crate) const FRAME_BYTES_MAX: u32 = 256 << 20;
 /// A block that lies inside its batch.
 pub(crate) const SHORT: usize = 21;
 /// A block that is referenced.
@@ -367,6 +368,33 @@ pub(crate) fn frame(message: &Message) -> Vec<u8> {
     encode(message, &mut out);
     assert_eq!(out.frames(), 1, "one message is one frame");
     out.pieces().flatten().copied().collect()
+}
+
+/// A frame whose head is right, whatever it says.
+pub(crate) fn craft(version: u8, kind: u8, header: &[u8], payloads: &[u8]) -> Vec<u8> {
+    let number = |bytes: usize| u32::try_from(bytes).expect("a short frame");
+    let length = number(HEAD_BYTES + header.len() + payloads.len());
+    let mut frame = vec![0; 4];
+    frame.extend(length.to_le_bytes());
+    frame.extend([version, kind, 0, 0]);
+    frame.extend(number(header.len()).to_le_bytes());
+    frame.extend([header, payloads].concat());
+    seal(&mut frame);
+    frame
+}
+
+/// What [`craft`] would have to be given to make `frame`, but for its version.
+pub(crate) fn parts(frame: &[u8]) -> (u8, &[u8], &[u8]) {
+    let header_bytes = u32::from_le_bytes([frame[12], frame[13], frame[14], frame[15]]);
+    let (header, payloads) = frame[HEAD_BYTES..].split_at(header_bytes as usize);
+    (frame[9], header, payloads)
+}
+
+/// Makes the checksum of head and header of `frame` right.
+pub(crate) fn seal(frame: &mut [u8]) {
+    let header_end = HEAD_BYTES + parts(frame).1.len();
+    let checksum = crc_fast::crc32_iscsi(&frame[4..header_end]);
+    frame[..4].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// What a stream says up to its first error.
