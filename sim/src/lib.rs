@@ -4,27 +4,39 @@
 //!            swarm: what this seed's cluster, load and faults are
 //!              │
 //!              ▼
-//!   load ◀──▶ world ◀──▶ network: loss, copies, delays, partitions
-//!              │ owns the real roles, and is their only driver
-//!              ▼
-//!            checker: after every step, and at the end
+//!   load ◀──▶ world ◀──▶ network: loss, copies, delays, partitions ◀──▶ wire: the real frames
+//!    │         │ owns the real roles, and is their only driver; each has a clock of its own
+//!    │         ▼
+//!    │       checker: after every step, and at the end
+//!    ▼
+//!   linearizability: what clients were told, at the end
 //! ```
 //!
 //! A run is a pure function of its seed: one generator draws everything, events of the same time are taken
 //! in the order in which they were made, and no container has a random order. So a seed that fails fails
-//! again, and [`Outcome::trace_hash`] is how a test holds us to it.
+//! again, and [`Outcome::trace_hash`] is how a test holds us to it. It is run again to be explained: the ladder
+//! costs nothing until then.
 //!
 //! A run has two parts. In the first, faults strike, within what the cluster claims to survive; only
 //! safety is checked. Then everything heals, and every client must finish within a bound of virtual time.
 
 mod checker;
+mod clock;
+mod ladder;
 pub mod linearizability;
 mod load;
 mod network;
 mod recorder;
+mod sights;
 mod swarm;
+mod wire;
 mod world;
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+pub use ladder::{Keep, Ladder, slot_of};
+pub use sights::{Sight, Sights};
 pub use swarm::Plan;
 pub use world::{Outcome, World};
 
@@ -34,6 +46,16 @@ pub use world::{Outcome, World};
 ///
 /// If an invariant does not hold: the message says which.
 #[must_use]
-pub fn run(seed: u64, trace: bool) -> Outcome {
-    World::new(Plan::draw(seed), trace).run()
+pub fn run(seed: u64) -> Outcome {
+    run_with(seed, Rc::new(RefCell::new(Ladder::new(Keep::Nothing))))
+}
+
+/// Runs one seed to its end, and writes down what happens in `ladder`.
+///
+/// # Panics
+///
+/// If an invariant does not hold: the message says which, and the ladder how it came to that.
+#[must_use]
+pub fn run_with(seed: u64, ladder: Rc<RefCell<Ladder>>) -> Outcome {
+    World::new(Plan::draw(seed), ladder).run()
 }

@@ -1,9 +1,12 @@
-//! The clients: closed loops that know what they were told.
+//! The clients: closed loops that know what they asked for and what they were told.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
-use loggos_protocol::{Caller, ClientId, Failure, GatewayId, Rng};
+use loggos_kv as kv;
+use loggos_protocol::{Caller, ClientId, Failure, GatewayId, Rng, Time};
 
+use crate::linearizability::{Answer, Command, History, OperationId, Value};
 use crate::recorder::CommandId;
 use crate::swarm::LoadPlan;
 
@@ -16,6 +19,8 @@ pub(crate) struct Load {
     lives: BTreeMap<GatewayId, Life>,
     lives_count: u32,
     pub(crate) acknowledged: Vec<Acknowledged>,
+    /// What was asked for and told, in the order in which that was.
+    pub(crate) history: History,
     /// The largest position among them.
     last_position: Option<u64>,
     pub(crate) unknown: u64,
@@ -36,11 +41,15 @@ pub(crate) struct Acknowledged {
 struct Client {
     done: u32,
     under_way: BTreeMap<u64, UnderWay>,
+    /// What it saw last of each key: what it expects there.
+    seen: BTreeMap<Vec<u8>, Value>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct UnderWay {
     id: CommandId,
+    operation: OperationId,
+    key: Vec<u8>,
     not_before: Option<u64>,
 }
 
@@ -57,13 +66,14 @@ impl Load {
             lives: BTreeMap::new(),
             lives_count: 0,
             acknowledged: Vec::new(),
+            history: History::default(),
             last_position: None,
             unknown: 0,
             busy: 0,
             plan,
         };
         for gateway in (0..gateways).map(GatewayId) {
-            load.start_life(gateway);
+            load.start_life(gateway, Time(0));
             for client in (0..load.plan.clients_per_gateway).map(ClientId) {
                 load.clients.insert((gateway, client), Client::default());
             }
@@ -72,15 +82,15 @@ impl Load {
     }
 
     /// A gateway has started over: what it had under way has an unknown outcome.
-    pub(crate) fn start_life(&mut self, gateway: GatewayId) {
+    pub(crate) fn start_life(&mut self, gateway: GatewayId, now: Time) {
         self.lives.insert(gateway, Life { life: self.lives_count, next_number: 0 });
         self.lives_count += 1;
-        for (_, client) in
-            self.clients.range_mut((gateway, ClientId(0))..=(gateway, ClientId(u32::MAX)))
-        {
-            self.unknown += client.under_way.len() as u64;
-            client.done += u32::try_from(client.under_way.len()).unwrap_or(0);
-            client.under_way.clear();
+        for (_, client) in self.clients.range_mut(clients_of(gateway)) {
+            for under_way in std::mem::take(&mut client.under_way).into_values() {
+                self.history.give_up(under_way.operation, now);
+                self.unknown += 1;
+                client.done += 1;
+            }
         }
     }
 
@@ -88,28 +98,32 @@ impl Load {
     pub(crate) fn submissions(
         &mut self,
         gateway: GatewayId,
+        now: Time,
         rng: &mut Rng,
     ) -> Vec<(Caller, Vec<u8>)> {
         let mut submissions = Vec::new();
-        let not_before = self.last_position;
+        let (not_before, plan) = (self.last_position, &self.plan);
         let Some(life) = self.lives.get_mut(&gateway) else { return submissions };
-        for ((_, id), client) in
-            self.clients.range_mut((gateway, ClientId(0))..=(gateway, ClientId(u32::MAX)))
-        {
-            if rng.below(100) >= self.plan.eager_percent {
+        for ((_, id), client) in self.clients.range_mut(clients_of(gateway)) {
+            if rng.below(100) >= plan.eager_percent {
                 continue;
             }
             let under_way = u32::try_from(client.under_way.len()).unwrap_or(u32::MAX);
-            let left = self.plan.commands_per_client.saturating_sub(client.done + under_way);
-            for _ in 0..left.min(self.plan.pipeline - under_way) {
+            let left = plan.commands_per_client.saturating_sub(client.done + under_way);
+            for _ in 0..left.min(plan.pipeline - under_way) {
                 let command_id = CommandId { life: life.life, number: life.next_number };
                 life.next_number += 1;
                 let tag = u64::from(command_id.life) << 32 | u64::from(command_id.number);
-                client.under_way.insert(tag, UnderWay { id: command_id, not_before });
-                let mut command = Vec::with_capacity(CommandId::BYTES);
+                let key = format!("key {}", rng.below(plan.keys)).into_bytes();
+                let asked = draw(tag, client.seen.get(&key), plan.command_bytes_max, rng);
+                let mut command = Vec::new();
                 command_id.encode(&mut command);
-                let padding = rng.below(self.plan.command_bytes_max) + rng.below(self.plan.keys);
-                command.resize(command.len() + usize::try_from(padding).unwrap_or(0), 7);
+                encode(&key, &asked, &mut command);
+                let person = u32::from(gateway.0) * 1_000 + id.0;
+                let operation = self.history.invoke(person, &key, asked, now);
+                client
+                    .under_way
+                    .insert(tag, UnderWay { id: command_id, operation, key, not_before });
                 submissions.push((Caller { client: *id, tag }, command));
             }
         }
@@ -122,21 +136,40 @@ impl Load {
         gateway: GatewayId,
         caller: Caller,
         reply: Result<&[u8], Failure>,
+        now: Time,
     ) {
         let client = self.clients.get_mut(&(gateway, caller.client)).expect("a client of ours");
         let under_way = client.under_way.remove(&caller.tag);
-        let under_way = under_way.unwrap_or_else(|| panic!("{caller:?} was answered twice"));
+        let UnderWay { id, operation, key, not_before } =
+            under_way.unwrap_or_else(|| panic!("{caller:?} was answered twice"));
         match reply {
             Ok(reply) => {
-                let position = u64::from_le_bytes(reply.try_into().expect("a position"));
-                let UnderWay { id, not_before } = under_way;
+                let (position, answer) = reply.split_first_chunk().expect("a position");
+                let position = u64::from_le_bytes(*position);
                 self.last_position = self.last_position.max(Some(position));
                 self.acknowledged.push(Acknowledged { id, position, not_before });
+                let answer = decode(answer);
+                match &answer {
+                    Answer::Value(value) => drop(client.seen.insert(key, Some(value.clone()))),
+                    Answer::Missing => drop(client.seen.insert(key, None)),
+                    Answer::Mismatch(value) => drop(client.seen.insert(key, value.clone())),
+                    Answer::Stored
+                    | Answer::Deleted
+                    | Answer::Number(_)
+                    | Answer::Swapped
+                    | Answer::NotANumber
+                    | Answer::Overflow => {}
+                }
+                self.history.answer(operation, answer, now);
                 client.done += 1;
             }
-            Err(Failure::Busy) => self.busy += 1, // never sent on: it will be drawn anew
+            Err(Failure::Busy) => {
+                self.busy += 1; // never sent on: another will be drawn
+                self.history.refuse(operation, now);
+            }
             Err(Failure::OutcomeUnknown | Failure::DeadlineExceeded) => {
                 self.unknown += 1;
+                self.history.give_up(operation, now);
                 client.done += 1;
             }
             Err(Failure::TooLarge) => panic!("{caller:?} was within the limit"),
@@ -161,5 +194,61 @@ impl Load {
             format!("gateway {} client {}: {done} done, waits for {ids:?}", gateway.0, id.0)
         });
         lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn clients_of(gateway: GatewayId) -> RangeInclusive<(GatewayId, ClientId)> {
+    (gateway, ClientId(0))..=(gateway, ClientId(u32::MAX))
+}
+
+/// Draws what is asked of a key. What is written is written nowhere else.
+fn draw(tag: u64, seen: Option<&Value>, bytes_max: u64, rng: &mut Rng) -> Command {
+    let value = |rng: &mut Rng| {
+        let mut value = tag.to_string().into_bytes();
+        if rng.below(4) == 0 {
+            // No number, and of any length.
+            value.resize(value.len() + usize::try_from(rng.below(bytes_max)).unwrap_or(0), b'x');
+        }
+        value
+    };
+    match rng.below(20) {
+        0..7 => Command::Put(value(rng)),
+        7..13 => Command::Get,
+        13..16 => Command::Increment(1 + rng.below(3).cast_signed()),
+        16 => Command::Delete,
+        _ => Command::CompareAndSet {
+            expected: seen.cloned().unwrap_or_default(),
+            value: value(rng),
+        },
+    }
+}
+
+fn encode(key: &[u8], asked: &Command, command: &mut Vec<u8>) {
+    let asked = match asked {
+        Command::Put(value) => kv::Command::Put { key, value },
+        Command::Get => kv::Command::Get { key },
+        Command::Delete => kv::Command::Delete { key },
+        Command::Increment(by) => kv::Command::Increment { key, by: *by },
+        Command::CompareAndSet { expected, value } => {
+            kv::Command::CompareAndSet { key, expected: expected.as_deref(), value }
+        }
+    };
+    asked.encode(command).expect("a short key");
+}
+
+fn decode(answer: &[u8]) -> Answer {
+    match kv::Answer::decode(answer).expect("the machine's own answer") {
+        kv::Answer::Stored => Answer::Stored,
+        kv::Answer::Value(value) | kv::Answer::Versioned { value, .. } => {
+            Answer::Value(value.to_vec())
+        }
+        kv::Answer::Missing => Answer::Missing,
+        kv::Answer::Deleted => Answer::Deleted,
+        kv::Answer::Number(number) => Answer::Number(number),
+        kv::Answer::Swapped => Answer::Swapped,
+        kv::Answer::Mismatch(value) => Answer::Mismatch(value.map(<[u8]>::to_vec)),
+        kv::Answer::NotANumber => Answer::NotANumber,
+        kv::Answer::Overflow => Answer::Overflow,
+        kv::Answer::Malformed => panic!("a command was changed on its way"),
     }
 }

@@ -1,19 +1,26 @@
-//! `loggos-sim`: runs simulated clusters, seed after seed, and tells which one broke.
+//! `loggos-sim`: runs simulated clusters, seed after seed, and tells which one broke, and how it came to that.
 
 #![expect(clippy::print_stdout, reason = "results of a command go to standard output")]
 
-use std::panic::catch_unwind;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
+use loggos_sim::{Keep, Ladder, Outcome, Plan, Sight};
+
+/// Seeds after which every situation should have been come across.
+const COVERING_SEEDS: u64 = 500;
 
 /// Simulates Loggos clusters under faults, each a pure function of its seed.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
-    /// Run this many seeds.
+    /// Run this many seeds. With 500 or more, all situations that there are must have come up.
     #[arg(long, value_name = "N", conflicts_with = "seed", required_unless_present = "seed")]
     seeds: Option<u64>,
     /// Start with this one.
@@ -27,21 +34,118 @@ struct Options {
     trace: bool,
 }
 
-fn main() -> ExitCode {
-    let options = Options::parse();
-    if let Some(seed) = options.seed {
-        println!("{:#?}", loggos_sim::Plan::draw(seed));
-        println!("{:#?}", loggos_sim::run(seed, options.trace));
-        return ExitCode::SUCCESS;
-    }
-    let seeds = options.first..options.first + options.seeds.unwrap_or(0);
-    run(seeds)
+thread_local! {
+    /// What the last panic of this thread said, and where.
+    static SAID: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Runs `seeds` on all cores; stops at the first that fails.
+fn main() -> ExitCode {
+    let options = Options::parse();
+    std::panic::set_hook(Box::new(|panic| {
+        SAID.with(|said| *said.borrow_mut() = panic.to_string());
+    }));
+    let Some(seed) = options.seed else {
+        return run(options.first..options.first + options.seeds.unwrap_or(0));
+    };
+    println!("{:#?}", Plan::draw(seed));
+    let keep = if options.trace { Keep::TellAll } else { Keep::Last };
+    match attempt(seed, keep) {
+        Ok(outcome) => {
+            println!("{outcome:#?}");
+            let seen = Sight::ALL.iter().filter(|sight| outcome.sights.contains(**sight));
+            seen.for_each(|sight| println!("came across {sight}"));
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            println!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a seed; returns what broke, and how it came to that, if `keep` has it kept.
+fn attempt(seed: u64, keep: Keep) -> Result<Outcome, String> {
+    let ladder = Rc::new(RefCell::new(Ladder::new(keep)));
+    let run = || loggos_sim::run_with(seed, Rc::clone(&ladder));
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| {
+        let said = SAID.with(RefCell::take);
+        let slot = loggos_sim::slot_of(said.split_once('\n').map_or("", |(_, said)| said));
+        let about = slot.map_or_else(String::new, |slot| format!(" about {slot}"));
+        let lines = ladder.borrow().about(slot);
+        format!("{said}\n\nthe last that was said{about}:\n{lines}")
+    })
+}
+
+/// What seeds have come to, together.
+#[derive(Debug)]
+struct Totals {
+    seeds: u64,
+    events: u64,
+    virtual_time: Duration,
+    acknowledged: u64,
+    elections: u64,
+    safety_only: u64,
+    undecided: u64,
+    /// In how many seeds each situation came up.
+    sights: Vec<u64>,
+}
+
+impl Totals {
+    fn new() -> Self {
+        Self {
+            seeds: 0,
+            events: 0,
+            virtual_time: Duration::ZERO,
+            acknowledged: 0,
+            elections: 0,
+            safety_only: 0,
+            undecided: 0,
+            sights: vec![0; Sight::ALL.len()],
+        }
+    }
+
+    fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.events += outcome.events;
+        self.virtual_time += outcome.took;
+        self.acknowledged += outcome.acknowledged;
+        self.elections += outcome.elections;
+        self.safety_only += u64::from(outcome.is_safety_only);
+        self.undecided += u64::from(outcome.is_undecided);
+        for (sight, count) in Sight::ALL.iter().zip(&mut self.sights) {
+            *count += u64::from(outcome.sights.contains(*sight));
+        }
+    }
+
+    /// Tells what came up, and how fast it went; returns the situations that never did.
+    fn tell(&self, took: Duration) -> Vec<Sight> {
+        for (sight, count) in Sight::ALL.iter().zip(&self.sights) {
+            println!("{count:>8} seeds with {sight}");
+        }
+        let per_second = |count: f64| count / took.as_secs_f64();
+        let per_seed = |count: u64| count as f64 / self.seeds.max(1) as f64;
+        println!(
+            "{} seeds passed in {took:.1?}: {:.0} virtual seconds and {:.0} events a second; {:.0} \
+             events, {:.0} commands acknowledged and {:.1} elections a seed; {} seeds of safety only, \
+             {} with operations too many to order",
+            self.seeds,
+            per_second(self.virtual_time.as_secs_f64()),
+            per_second(self.events as f64),
+            per_seed(self.events),
+            per_seed(self.acknowledged),
+            per_seed(self.elections),
+            self.safety_only,
+            self.undecided,
+        );
+        let missing = Sight::ALL.iter().zip(&self.sights).filter(|(_, count)| **count == 0);
+        missing.map(|(sight, _)| *sight).collect()
+    }
+}
+
+/// Runs `seeds` on all cores; stops at the first that fails, and explains it.
 fn run(seeds: std::ops::Range<u64>) -> ExitCode {
     let (next, failed) = (AtomicU64::new(seeds.start), AtomicU64::new(u64::MAX));
-    let totals = [const { AtomicU64::new(0) }; 5];
+    let totals = Mutex::new(Totals::new());
     let started = Instant::now();
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
@@ -52,35 +156,27 @@ fn run(seeds: std::ops::Range<u64>) -> ExitCode {
                     if seed >= seeds.end || failed.load(Ordering::Relaxed) < seed {
                         return;
                     }
-                    let Ok(outcome) = catch_unwind(|| loggos_sim::run(seed, false)) else {
+                    let Ok(outcome) = attempt(seed, Keep::Nothing) else {
                         failed.fetch_min(seed, Ordering::Relaxed);
                         return;
                     };
-                    let counts = [
-                        outcome.events,
-                        outcome.acknowledged,
-                        outcome.elections,
-                        outcome.halts,
-                        outcome.is_safety_only.into(),
-                    ];
-                    for (total, count) in totals.iter().zip(counts) {
-                        total.fetch_add(count, Ordering::Relaxed);
-                    }
+                    totals.lock().expect("nobody panics with it").add(&outcome);
                 }
             });
         }
     });
     let failed = failed.into_inner();
     if failed != u64::MAX {
-        println!("seed {failed} failed; again with: loggos-sim --seed {failed} --trace");
+        let why = attempt(failed, Keep::Last).err();
+        let why =
+            why.unwrap_or_else(|| "not a second time: a run is not its seed's alone".to_owned());
+        println!("seed {failed} failed: {why}\n\nagain with: loggos-sim --seed {failed} --trace");
         return ExitCode::FAILURE;
     }
-    let [events, acknowledged, elections, halts, safety_only] = totals.map(AtomicU64::into_inner);
-    println!(
-        "{} seeds passed in {:.1?}: {events} events, {acknowledged} commands acknowledged, \
-         {elections} elections, {halts} replicas left behind, {safety_only} seeds of safety only",
-        seeds.end - seeds.start,
-        started.elapsed(),
-    );
+    let missing = totals.into_inner().expect("nobody panics with it").tell(started.elapsed());
+    if seeds.end - seeds.start >= COVERING_SEEDS && !missing.is_empty() {
+        missing.iter().for_each(|sight| println!("never came up: {sight}"));
+        return ExitCode::FAILURE;
+    }
     ExitCode::SUCCESS
 }

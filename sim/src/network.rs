@@ -1,21 +1,29 @@
-//! The network between roles: every message may be lost, copied, late, or cut off.
+//! The network between roles: every message may be lost, copied, damaged, late, or cut off.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use loggos_protocol::{Rng, RoleId, Time};
 
+use crate::sights::Sight;
+
 /// What the network does.
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkPlan {
     pub(crate) loss_percent: u64,
     pub(crate) copy_percent: u64,
+    /// Percent of messages that are damaged on the way, and lost with that.
+    pub(crate) damage_percent: u64,
     /// Percent of messages with a delay of up to `slow_max`: a heavy tail, hence reordering.
     pub(crate) slow_percent: u64,
     pub(crate) delay_max: Duration,
     pub(crate) slow_max: Duration,
     /// Percent of the faulty time that some partition is up.
     pub(crate) partition_percent: u64,
+    /// Percent of the faulty time that some node is slow, and how much later at the most what it is sent comes
+    /// then.
+    pub(crate) slow_node_percent: u64,
+    pub(crate) slow_node_max: Duration,
 }
 
 /// The network's state.
@@ -24,7 +32,24 @@ pub(crate) struct Network {
     plan: NetworkPlan,
     is_healed: bool,
     partition: Option<Partition>,
+    /// The partition is only up every other time that so much has passed.
+    flapping: Option<Duration>,
+    /// A node that is slow, and by how much.
+    slow_node: Option<(RoleId, Duration)>,
     next_change_at: Time,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fate {
+    /// It never arrives, for want of luck.
+    Lost,
+    /// It never arrives: a partition is up.
+    CutOff,
+    /// It arrives as something else.
+    Damaged,
+    /// It arrives then.
+    Arrives(Time),
 }
 
 /// Who cannot reach whom.
@@ -50,46 +75,85 @@ enum Partition {
 
 impl Network {
     pub(crate) fn new(plan: NetworkPlan, faults_from: Time) -> Self {
-        Self { plan, is_healed: false, partition: None, next_change_at: faults_from }
+        Self {
+            plan,
+            is_healed: false,
+            partition: None,
+            flapping: None,
+            slow_node: None,
+            next_change_at: faults_from,
+        }
     }
 
     /// Ends all faults.
     pub(crate) fn heal(&mut self) {
-        (self.is_healed, self.partition) = (true, None);
+        (self.is_healed, self.partition, self.slow_node) = (true, None, None);
     }
 
-    /// When each copy of a message arrives: none if it is lost.
-    pub(crate) fn arrivals(
+    /// What becomes of each copy of a message.
+    pub(crate) fn fates(
         &self,
         from: RoleId,
         to: RoleId,
         now: Time,
         rng: &mut Rng,
-    ) -> impl Iterator<Item = Time> + use<> {
+    ) -> impl Iterator<Item = Fate> + use<> {
         let plan = &self.plan;
         let hits = |rng: &mut Rng, percent: u64| !self.is_healed && rng.below(100) < percent;
-        let is_lost = hits(rng, plan.loss_percent) || self.cuts(from, to);
-        let copies = 1 + usize::from(hits(rng, plan.copy_percent));
-        let mut arrivals = [None; 2];
-        for arrival in arrivals.iter_mut().take(if is_lost { 0 } else { copies }) {
-            let is_slow = hits(rng, plan.slow_percent);
-            let delay = rng.up_to(if is_slow { plan.slow_max } else { plan.delay_max });
-            *arrival = Some(now + delay);
+        let mut fates = [None; 2];
+        if self.cuts(from, to, now) {
+            fates[0] = Some(Fate::CutOff);
+        } else if hits(rng, plan.loss_percent) {
+            fates[0] = Some(Fate::Lost);
+        } else {
+            let copies = 1 + usize::from(hits(rng, plan.copy_percent));
+            for fate in fates.iter_mut().take(copies) {
+                *fate = Some(if hits(rng, plan.damage_percent) {
+                    Fate::Damaged
+                } else {
+                    let is_slow = hits(rng, plan.slow_percent);
+                    let delay = rng.up_to(if is_slow { plan.slow_max } else { plan.delay_max });
+                    Fate::Arrives(now + delay + self.slowness(to, rng))
+                });
+            }
         }
-        arrivals.into_iter().flatten()
+        fates.into_iter().flatten()
     }
 
-    /// Puts a partition up or takes it down, when it is time.
-    pub(crate) fn change(&mut self, roles: &[RoleId], now: Time, rng: &mut Rng) {
+    /// Puts a partition up or takes it down, and slows a node, when it is time. Returns what is up now.
+    pub(crate) fn change(&mut self, roles: &[RoleId], now: Time, rng: &mut Rng) -> Vec<Sight> {
         if self.is_healed || now < self.next_change_at {
-            return;
+            return Vec::new();
         }
         self.next_change_at = now + Duration::from_millis(50 + rng.below(900));
+        let plan = &self.plan;
         self.partition =
-            (rng.below(100) < self.plan.partition_percent).then(|| Partition::draw(roles, rng));
+            (rng.below(100) < plan.partition_percent).then(|| Partition::draw(roles, rng));
+        self.flapping = (rng.below(4) == 0).then(|| Duration::from_millis(1 + rng.below(60)));
+        self.slow_node = (rng.below(100) < plan.slow_node_percent).then(|| {
+            let any = usize::try_from(rng.below(roles.len() as u64)).unwrap_or(0);
+            (roles[any], rng.up_to(plan.slow_node_max))
+        });
+        let partition = self.partition.as_ref();
+        let flapping = partition.and(self.flapping).map(|_| Sight::Flapping);
+        let slow_node = self.slow_node.map(|_| Sight::SlowNode);
+        partition.map(Partition::sight).into_iter().chain(flapping).chain(slow_node).collect()
     }
 
-    fn cuts(&self, from: RoleId, to: RoleId) -> bool {
+    /// How much later a message comes because its receiver is slow.
+    fn slowness(&self, to: RoleId, rng: &mut Rng) -> Duration {
+        match self.slow_node {
+            Some((slow, most)) if slow == to => most / 2 + rng.up_to(most / 2),
+            Some(_) | None => Duration::ZERO,
+        }
+    }
+
+    fn cuts(&self, from: RoleId, to: RoleId, now: Time) -> bool {
+        if let Some(period) = self.flapping
+            && (now.0 / u64::try_from(period.as_nanos()).unwrap_or(u64::MAX)).is_multiple_of(2)
+        {
+            return false;
+        }
         match &self.partition {
             None => false,
             Some(Partition::Links(links)) => links.contains(&(from, to)),
@@ -128,6 +192,16 @@ impl Partition {
         let any = usize::try_from(rng.below(roles.len() as u64)).unwrap_or(0);
         let bridge = (rng.below(4) == 0).then(|| roles[any]);
         Self::Sides { side, cuts_out, cuts_in, bridge }
+    }
+
+    fn sight(&self) -> Sight {
+        match self {
+            Self::Sides { bridge: Some(_), .. } => Sight::Bridged,
+            Self::Sides { cuts_out: true, cuts_in: true, .. } => Sight::CutOff,
+            Self::Sides { .. } => Sight::CutOneWay,
+            Self::Links(_) => Sight::CutLinks,
+            Self::Kinds(..) => Sight::CutKinds,
+        }
     }
 }
 

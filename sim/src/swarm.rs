@@ -34,6 +34,15 @@ pub(crate) struct FaultPlan {
     pub(crate) sync_max: Duration,
     /// Percent of faults that are crashes; the others are pauses.
     pub(crate) crash_percent: u64,
+    /// Percent of faults that hit a whole quorum: it is paused.
+    pub(crate) quorum_percent: u64,
+    /// How wrong clocks are set at the most, how much too fast or slow they run in a million parts, and how far
+    /// they jump ahead.
+    pub(crate) clock_skew_max: Duration,
+    pub(crate) clock_drift_parts: u64,
+    pub(crate) clock_jump_max: Duration,
+    /// Whether more may be lost than the cluster survives: then only safety is checked.
+    pub(crate) is_reckless: bool,
 }
 
 /// What clients do.
@@ -61,10 +70,13 @@ impl Plan {
         let network = NetworkPlan {
             loss_percent: percent(&mut rng, 20),
             copy_percent: percent(&mut rng, 20),
+            damage_percent: percent(&mut rng, 3),
             slow_percent: percent(&mut rng, 10),
             delay_max: Duration::from_micros(100 + rng.below(5_000)),
             slow_max: Duration::from_millis(10 + rng.below(1_500)),
             partition_percent: percent(&mut rng, 60),
+            slow_node_percent: percent(&mut rng, 40),
+            slow_node_max: Duration::from_millis(1 + rng.below(200)),
         };
         let from = if rng.below(10) == 0 { 0 } else { 400 };
         let faults = FaultPlan {
@@ -74,15 +86,20 @@ impl Plan {
             down_max: Duration::from_millis(50 + rng.below(1_500)),
             sync_max: Duration::from_micros(rng.below(3_000)),
             crash_percent: rng.below(101),
+            quorum_percent: rng.below(10),
+            clock_skew_max: Duration::from_millis(rng.below(3) * rng.below(2_000)),
+            clock_drift_parts: rng.below(2) * rng.below(50_000),
+            clock_jump_max: Duration::from_millis(rng.below(3) * rng.below(1_000)),
+            is_reckless: rng.below(30) == 0,
         };
         let load = LoadPlan {
             clients_per_gateway: 1 + small(&mut rng, 6),
             pipeline: 1 + small(&mut rng, 8),
             // Whoever rests is still at it when the second and third leader fall.
             eager_percent: if rng.below(2) == 0 { 100 } else { 1 + rng.below(4) },
-            commands_per_client: 20 + small(&mut rng, 100),
+            commands_per_client: 50 + small(&mut rng, 400),
             command_bytes_max: 1 + rng.below(200),
-            keys: 1 + rng.below(20),
+            keys: 3 + rng.below(40),
         };
         Self { seed, cluster, network, faults, load }
     }

@@ -6,47 +6,62 @@
 //!  Release    lets go of what an acceptor held for a sync, unless it has crashed since
 //!  Wake       fires a role's due timers
 //!  Submit     lets the clients of a gateway submit, and the gateway flush
-//!  Fault      crashes or pauses a process, or moves the network's partition
+//!  Fault      crashes or pauses a process or a quorum, sets a clock ahead, or moves the network's partition
 //!  Restart    starts a crashed process over, with a blank memory
 //!  Heal       ends all faults
 //! ```
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 use std::time::Duration;
 
 use loggos_protocol::{
-    Envelope, Event, GatewayId, Halt, Incarnation, Outbox, ProposerId, Replica, ReplicaId, Rng,
-    Role, RoleId, Time, To,
+    AcceptorId, AcceptorSet, Envelope, Event, GatewayId, Halt, Incarnation, Outbox, ProposerId,
+    ProxyLeaderId, Replica, ReplicaId, Rng, Role, RoleId, Time, To,
 };
 
 use crate::checker::Checker;
+use crate::clock::Clock;
+use crate::ladder::Ladder;
+use crate::linearizability::{STEPS_MAX, Verdict};
 use crate::load::Load;
-use crate::network::{ACCEPTORS, KINDS, Network, PROPOSERS, kind};
+use crate::network::{ACCEPTORS, Fate, KINDS, Network, PROPOSERS, kind};
 use crate::recorder::Recorder;
+use crate::sights::{Sight, Sights, Witness};
 use crate::swarm::Plan;
+use crate::wire::Wire;
 
 /// How long a healed cluster has until every client is done.
 const LIVENESS_BOUND: Duration = Duration::from_secs(60);
+/// How long it goes on where only safety is checked.
+const SAFETY_TIME: Duration = Duration::from_secs(5);
 /// More events than any run needs: whoever gets here answers messages with more messages for ever.
 const EVENTS_MAX: u64 = 5_000_000;
 /// Between two turns of a gateway's clients.
 const TURN: Duration = Duration::from_micros(500);
-const START: Time = Time(1_000_000_000);
+/// When it all begins, in true time and on a clock that is right: late enough that one set wrong is not before
+/// the epoch.
+const START: Time = Time(10_000_000_000);
 
 /// A cluster under simulation.
 #[derive(Debug)]
 pub struct World {
     plan: Plan,
-    trace: bool,
+    /// What is written down, for a person.
+    ladder: Rc<RefCell<Ladder>>,
+    /// The true time.
     now: Time,
     made: u64,
     events: BinaryHeap<Reverse<Scheduled>>,
     processes: BTreeMap<RoleId, Process>,
     network: Network,
+    wire: Wire,
     load: Load,
     checker: Checker,
+    witness: Witness,
     rng: Rng,
     out: Outbox,
     hasher: DefaultHasher,
@@ -80,6 +95,10 @@ pub struct Outcome {
     pub halts: u64,
     /// Whether more was lost than the cluster claims to survive, so that only safety was checked.
     pub is_safety_only: bool,
+    /// Whether the search for an order of the clients' operations was given up.
+    pub is_undecided: bool,
+    /// Situations come across.
+    pub sights: Sights,
 }
 
 #[derive(Debug)]
@@ -87,10 +106,26 @@ struct Process {
     /// `None` while it is down.
     role: Option<Role<Recorder>>,
     incarnation: Incarnation,
+    clock: Clock,
     /// What arrived while it was paused.
     backlog: Vec<Happening>,
     paused_until: Option<Time>,
     wake_at: Option<Time>,
+    /// Syncs that are under way.
+    releases: u32,
+}
+
+impl Process {
+    /// Whether it is a proposer that leads, as it sees it.
+    fn leads(&self) -> bool {
+        match &self.role {
+            Some(Role::Proposer(proposer)) => proposer.is_leading(),
+            Some(
+                Role::Gateway(_) | Role::ProxyLeader(_) | Role::Acceptor(_) | Role::Replica(_),
+            )
+            | None => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -103,7 +138,7 @@ struct Scheduled {
 
 #[derive(Clone, Debug, Hash)]
 enum Happening {
-    Deliver(Envelope),
+    Deliver(RoleId, Envelope),
     Release(RoleId, Incarnation, Vec<To>),
     Wake(RoleId),
     Resume(RoleId),
@@ -114,20 +149,21 @@ enum Happening {
 }
 
 impl World {
-    /// Returns the world of `plan`, in which nothing has happened yet. `trace` tells everything that
-    /// happens on standard error.
+    /// Returns the world of `plan`, in which nothing has happened yet. What happens is written down in `ladder`.
     #[must_use]
-    pub fn new(plan: Plan, trace: bool) -> Self {
+    pub fn new(plan: Plan, ladder: Rc<RefCell<Ladder>>) -> Self {
         let cluster = plan.cluster.clone();
         let mut world = Self {
-            trace,
+            ladder,
             now: START,
             made: 0,
             events: BinaryHeap::new(),
             processes: BTreeMap::new(),
             network: Network::new(plan.network.clone(), START + plan.faults.from),
+            wire: Wire::new(),
             load: Load::new(plan.load.clone(), cluster.gateways),
             checker: Checker::new(cluster.clone()),
+            witness: Witness::default(),
             rng: Rng::new(plan.seed),
             out: Outbox::default(),
             hasher: DefaultHasher::new(),
@@ -166,27 +202,26 @@ impl World {
     /// If an invariant does not hold, or a healed cluster makes no progress.
     #[must_use]
     pub fn run(mut self) -> Outcome {
-        let end = START + self.plan.faults.until + LIVENESS_BOUND;
+        let healed_at = START + self.plan.faults.until;
         let mut events = 0;
         while !self.is_finished() {
             let Some(Reverse(next)) = self.events.pop() else { panic!("nothing left to happen") };
             assert!(next.at >= self.now, "time went back");
             self.now = next.at;
-            if self.now > end {
-                if self.is_safety_only {
-                    break;
-                }
+            if self.is_safety_only && self.now > healed_at + SAFETY_TIME {
+                break;
+            }
+            if self.now > healed_at + LIVENESS_BOUND {
                 panic!("no progress in {LIVENESS_BOUND:?} after all healed:\n{}", self.standing());
             }
             (next.at, &next.what).hash(&mut self.hasher);
-            if self.trace {
-                eprintln!("{} {:?}", self.now, next.what);
-            }
             events += 1;
             assert!(events < EVENTS_MAX, "a storm of messages:\n{}", self.standing());
             self.take(next.what);
         }
         self.check_end();
+        let verdict = self.load.history.check(STEPS_MAX);
+        assert!(!matches!(verdict, Verdict::NotLinearizable(_)), "{verdict}");
         Outcome {
             trace_hash: self.hasher.finish(),
             events,
@@ -196,6 +231,8 @@ impl World {
             elections: self.elections,
             halts: self.halts,
             is_safety_only: self.is_safety_only,
+            is_undecided: matches!(verdict, Verdict::Undecided { .. }),
+            sights: self.witness.sights,
         }
     }
 
@@ -229,9 +266,9 @@ impl World {
 
     fn take(&mut self, what: Happening) {
         match what {
-            Happening::Deliver(envelope) => {
+            Happening::Deliver(from, envelope) => {
                 let id = envelope.to.role();
-                self.step(id, Happening::Deliver(envelope));
+                self.step(id, Happening::Deliver(from, envelope));
             }
             Happening::Release(id, incarnation, held) => {
                 self.step(id, Happening::Release(id, incarnation, held));
@@ -262,21 +299,28 @@ impl World {
             return;
         }
         let is_release = matches!(what, Happening::Release(..));
+        let shown = process.clock.show(self.now);
         match what {
-            Happening::Deliver(envelope) => role.on_envelope(envelope, self.now, &mut self.out),
+            Happening::Deliver(from, envelope) => {
+                self.ladder.borrow_mut().message(self.now, from, &envelope.to, "");
+                self.witness.on_delivered(&envelope);
+                role.on_envelope(envelope, shown, &mut self.out);
+            }
             Happening::Release(_, incarnation, held) => {
                 if incarnation == process.incarnation {
+                    process.releases -= 1;
                     self.checker.on_released(&held);
                     self.out.sends.extend(held);
                 }
             }
-            Happening::Wake(_) => role.on_time(self.now, &mut self.out),
+            Happening::Wake(_) => role.on_time(shown, &mut self.out),
             Happening::Submit(gateway) => {
                 if let Role::Gateway(role) = role {
-                    for (caller, command) in self.load.submissions(gateway, &mut self.rng) {
-                        role.submit(caller, &command, self.now, &mut self.out);
+                    let submissions = self.load.submissions(gateway, self.now, &mut self.rng);
+                    for (caller, command) in submissions {
+                        role.submit(caller, &command, shown, &mut self.out);
                     }
-                    role.flush(self.now, &mut self.out);
+                    role.flush(shown, &mut self.out);
                 }
             }
             Happening::Resume(_) | Happening::Fault | Happening::Restart(_) | Happening::Heal => {
@@ -297,16 +341,21 @@ impl World {
             self.checker.on_sends(&released);
         }
         self.checker.on_step(role, incarnation);
-        let wake_at = role.next_timeout();
+        self.witness.on_step(role);
+        let wake_at = role.next_timeout().map(|at| process.clock.when(at));
         let held: Vec<To> = self.out.held.drain(..).collect();
         self.checker.on_held(role, &held);
         if let RoleId::Gateway(gateway) = id {
             for (caller, reply) in self.out.replies.iter() {
-                self.load.on_reply(gateway, caller, reply.map(|(_, reply)| reply));
+                if let Err(why) = reply {
+                    self.witness.on_failure(why);
+                }
+                self.load.on_reply(gateway, caller, reply.map(|(_, reply)| reply), self.now);
             }
         }
         self.out.replies.clear();
         if !held.is_empty() {
+            process.releases += 1;
             let at = self.now + self.rng.up_to(self.plan.faults.sync_max);
             self.schedule(at, Happening::Release(id, incarnation, held));
         }
@@ -317,10 +366,37 @@ impl World {
         self.take_events();
     }
 
+    /// Has a message carried over, or whatever the network makes of it.
     fn send(&mut self, from: RoleId, envelope: Envelope) {
-        let arrivals = self.network.arrivals(from, envelope.to.role(), self.now, &mut self.rng);
-        for at in arrivals {
-            self.schedule(at, Happening::Deliver(envelope.clone()));
+        self.witness.on_send(self.now, &envelope.to);
+        let to = envelope.to.role();
+        let mut copies = 0;
+        for fate in self.network.fates(from, to, self.now, &mut self.rng) {
+            let lost = match fate {
+                Fate::Arrives(at) => {
+                    let arrives = self.wire.carry(&envelope, &mut self.rng);
+                    self.schedule(at, Happening::Deliver(from, arrives));
+                    if at > self.now + self.plan.network.delay_max {
+                        self.witness.see(Sight::Late);
+                    }
+                    copies += 1;
+                    continue;
+                }
+                Fate::Damaged => {
+                    self.wire.damage(&envelope, &mut self.rng);
+                    self.witness.see(Sight::Damaged);
+                    "damaged"
+                }
+                Fate::Lost => {
+                    self.witness.see(Sight::Lost);
+                    "lost"
+                }
+                Fate::CutOff => "cut off",
+            };
+            self.ladder.borrow_mut().message(self.now, from, &envelope.to, lost);
+        }
+        if copies > 1 {
+            self.witness.see(Sight::Copied);
         }
     }
 
@@ -335,9 +411,9 @@ impl World {
     fn take_events(&mut self) {
         let events: Vec<Event> = self.out.events.drain(..).collect();
         for event in events {
-            if self.trace {
-                eprintln!("{} {event:?}", self.now);
-            }
+            self.note(|| format!("{event:?}"));
+            let processes = &self.processes;
+            self.witness.on_event(&event, || processes.values().filter(|it| it.leads()).count());
             match event {
                 Event::Formed { .. } => self.has_formed = true,
                 Event::Elected { .. } => self.elections += 1,
@@ -348,7 +424,8 @@ impl World {
                     let holds = |r: &Replica<Recorder>| {
                         r.halted().is_none() && r.executed_value(slot).is_some()
                     };
-                    let is_needless = self.is_healed && self.replicas().any(holds);
+                    let is_needless =
+                        self.is_healed && !self.is_safety_only && self.replicas().any(holds);
                     assert!(!is_needless, "{replica:?} halts at {slot}, which a peer holds");
                     self.lose(RoleId::Replica(replica));
                 }
@@ -372,31 +449,59 @@ impl World {
         let incarnation = Incarnation(self.rng.next_u64());
         let seed = self.rng.next_u64();
         let life = (incarnation, seed);
-        let role = Role::start(cluster, id, life, self.now, |_| Recorder::default());
+        let clock = self.draw_clock();
+        let shown = clock.show(self.now);
+        let role = Role::start(cluster, id, life, shown, |_| Recorder::default());
         let process = Process {
             role: Some(role),
             incarnation,
+            clock,
             backlog: Vec::new(),
             paused_until: None,
             wake_at: None,
+            releases: 0,
         };
         let before = self.processes.insert(id, process);
+        if before.is_some() {
+            self.note(|| format!("{id} starts over"));
+            self.witness.see(Sight::Restarted);
+        }
         if let (RoleId::Gateway(gateway), Some(_)) = (id, before) {
-            self.load.start_life(gateway);
+            self.load.start_life(gateway, self.now);
         }
         self.wake(id, Some(self.now));
     }
 
-    /// Crashes or pauses a process, moves the partition, and draws when to do so again.
+    /// A clock that is set as wrong, and runs as wrong, as the plan has it.
+    fn draw_clock(&mut self) -> Clock {
+        let (skew_max, drift) =
+            (self.plan.faults.clock_skew_max, self.plan.faults.clock_drift_parts);
+        // A life's clock is later than all before it showed, or not: nothing follows from it.
+        let shown = self.now - skew_max + self.rng.up_to(2 * skew_max);
+        let fast_parts = self.rng.below(2 * drift + 1).cast_signed() - drift.cast_signed();
+        if !skew_max.is_zero() {
+            self.witness.see(Sight::ClockSkewed);
+        }
+        Clock::new(self.now, shown, fast_parts)
+    }
+
+    /// Crashes or pauses a process or a quorum, sets a clock ahead, moves the partition, and draws when to do so
+    /// again.
     fn fault(&mut self) {
         if self.is_healed {
             return;
         }
         let ids: Vec<RoleId> = self.processes.keys().copied().collect();
-        self.network.change(&ids, self.now, &mut self.rng);
+        for sight in self.network.change(&ids, self.now, &mut self.rng) {
+            self.note(|| sight.to_string());
+            self.witness.see(sight);
+        }
         let victim = self.draw_victim(&ids);
-        let down = self.rng.up_to(self.plan.faults.down_max) + Duration::from_millis(1);
-        if self.rng.below(100) < self.plan.faults.crash_percent {
+        let faults = &self.plan.faults;
+        let down = self.rng.up_to(faults.down_max) + Duration::from_millis(1);
+        if self.rng.below(100) < faults.quorum_percent {
+            self.fault_quorum(down);
+        } else if self.rng.below(100) < faults.crash_percent {
             self.crash(victim, down);
         } else {
             self.pause(victim, down);
@@ -406,17 +511,61 @@ impl World {
             let acceptor = self.draw_of(ACCEPTORS, &ids);
             self.pause(acceptor, down);
         }
+        if self.rng.below(4) == 0 {
+            let any = usize::try_from(self.rng.below(ids.len() as u64)).unwrap_or(0);
+            self.set_clock_ahead(ids[any]);
+        }
         let next = self.now + self.rng.up_to(2 * self.plan.faults.every);
         self.schedule(next.max(self.now + Duration::from_millis(1)), Happening::Fault);
+    }
+
+    /// Pauses a whole quorum, a row or a column of a grid; where the plan is reckless, crashes a write quorum.
+    fn fault_quorum(&mut self, down: Duration) {
+        let quorums = self.plan.cluster.quorums;
+        let is_write = self.rng.below(2) == 0;
+        let is_quorum = |set: AcceptorSet| {
+            if is_write { quorums.is_write_quorum(set) } else { quorums.is_read_quorum(set) }
+        };
+        // Whoever can be spared is, in an order that is drawn.
+        let mut left: Vec<AcceptorId> = quorums.acceptors().iter().collect();
+        let mut quorum = quorums.acceptors();
+        while !left.is_empty() {
+            let any = usize::try_from(self.rng.below(left.len() as u64)).unwrap_or(0);
+            let acceptor = left.swap_remove(any);
+            quorum.remove(acceptor);
+            if !is_quorum(quorum) {
+                quorum.insert(acceptor);
+            }
+        }
+        let sight = if is_write { Sight::WriteQuorumPaused } else { Sight::ReadQuorumPaused };
+        for acceptor in quorum.iter().map(RoleId::Acceptor) {
+            if is_write && self.plan.faults.is_reckless {
+                self.crash(acceptor, down);
+            } else {
+                self.witness.see(sight);
+                self.pause(acceptor, down);
+            }
+        }
+    }
+
+    fn set_clock_ahead(&mut self, id: RoleId) {
+        let ahead = self.rng.up_to(self.plan.faults.clock_jump_max);
+        if ahead.is_zero() {
+            return;
+        }
+        self.note(|| format!("the clock of {id} jumps ahead by {ahead:?}"));
+        self.witness.see(Sight::ClockJumped);
+        let process = self.processes.get_mut(&id).expect("every role has a process");
+        process.clock.jump(self.now, ahead);
+        if process.role.is_some() {
+            self.wake(id, Some(self.now));
+        }
     }
 
     /// Every third time it is who leads, if anybody does: elections are where bugs hide. Else a kind of
     /// role is drawn first, so that few of a kind are hit as often as many.
     fn draw_victim(&mut self, ids: &[RoleId]) -> RoleId {
-        let leads = |id: &&RoleId| match self.processes.get(id).map(|process| &process.role) {
-            Some(Some(Role::Proposer(proposer))) => proposer.is_leading(),
-            Some(_) | None => false,
-        };
+        let leads = |id: &&RoleId| self.processes.get(id).is_some_and(Process::leads);
         let leader = ids.iter().find(leads).copied();
         if let Some(leader) = leader.filter(|_| self.rng.below(3) == 0) {
             return leader;
@@ -445,11 +594,14 @@ impl World {
         }
         let mut ids = vec![id];
         if let (RoleId::Proposer(ProposerId(p)), 0) = (id, self.plan.cluster.proxy_leaders) {
-            ids.push(RoleId::ProxyLeader(loggos_protocol::ProxyLeaderId(p))); // lives with it
+            ids.push(RoleId::ProxyLeader(ProxyLeaderId(p))); // lives with it
         }
         for id in ids {
+            self.note(|| format!("{id} crashes"));
             let process = self.processes.get_mut(&id).expect("every role has a process");
+            self.witness.on_crash(id, process.leads(), process.releases > 0);
             process.role = None;
+            process.releases = 0;
             process.backlog.clear();
             process.paused_until = None;
             self.schedule(self.now + down, Happening::Restart(id));
@@ -463,7 +615,11 @@ impl World {
         let lost_alike =
             |is_alike: fn(&RoleId) -> bool| self.lost.iter().filter(|r| is_alike(r)).count();
         match id {
-            RoleId::Acceptor(_) => lost_alike(|r| matches!(r, RoleId::Acceptor(_))) < f,
+            // A write quorum more, where that is allowed: what was chosen is still with the replicas.
+            RoleId::Acceptor(_) => {
+                let most = if self.plan.faults.is_reckless { usize::MAX } else { f };
+                lost_alike(|r| matches!(r, RoleId::Acceptor(_))) < most
+            }
             RoleId::Replica(_) => {
                 let lost = lost_alike(|r| matches!(r, RoleId::Replica(_)));
                 lost < f && usize::from(self.plan.cluster.replicas) - lost > f + 1
@@ -480,7 +636,11 @@ impl World {
         let lost = self.lost.iter().filter(|r| matches!(r, RoleId::Replica(_))).count();
         let left = usize::from(self.plan.cluster.replicas) - lost;
         let f = usize::from(self.plan.cluster.f);
-        if !self.has_formed || left <= f {
+        let acceptors = self.lost.iter().filter(|r| matches!(r, RoleId::Acceptor(_))).count();
+        if acceptors > f {
+            self.witness.see(Sight::BeyondF);
+        }
+        if !self.has_formed || left <= f || acceptors > f {
             self.is_safety_only = true;
         }
         // What acceptors forget, f + 1 replicas have: of those only what we took may be missing (R16).
@@ -492,7 +652,10 @@ impl World {
         let until = self.now + down;
         let process = self.processes.get_mut(&id).expect("every role has a process");
         if process.role.is_some() && process.paused_until.is_none() {
+            let sight = if process.leads() { Sight::LeaderPaused } else { Sight::Paused };
+            self.witness.see(sight);
             process.paused_until = Some(until);
+            self.note(|| format!("{id} stands still for {down:?}"));
             self.schedule(until, Happening::Resume(id));
         }
     }
@@ -519,6 +682,10 @@ impl World {
             self.resume(id);
         }
         self.is_safety_only |= !self.has_formed && !self.lost.is_empty();
+    }
+
+    fn note(&self, what: impl FnOnce() -> String) {
+        self.ladder.borrow_mut().note(self.now, what);
     }
 
     fn schedule(&mut self, at: Time, what: Happening) {

@@ -1,0 +1,239 @@
+//! What a run has come across: a simulator that never gets to see a situation does not test it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use loggos_protocol::{
+    Ballot, Envelope, Event, Failure, Outcome, Outcomes, ProposerId, ProxyLeaderId, Role, RoleId,
+    Slot, Time, To, ToAcceptor, ToGateway, ToProxyLeader,
+};
+
+use crate::recorder::Recorder;
+
+/// Names a situation, each with what it is called.
+macro_rules! sights {
+    ($($name:ident = $words:literal,)*) => {
+        /// A situation that runs should get into.
+        #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+        #[expect(missing_docs, reason = "each has its words")]
+        pub enum Sight {
+            $($name,)*
+        }
+
+        impl Sight {
+            /// All there are.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// What it is called.
+            #[must_use]
+            pub fn words(self) -> &'static str {
+                match self {
+                    $(Self::$name => $words,)*
+                }
+            }
+        }
+    };
+}
+
+sights! {
+    RetryElsewhere = "a slot asked of another write quorum",
+    VoteAfterRetry = "a vote after that",
+    LaterPage = "a promise of several pages",
+    PreemptedInPhase1 = "a campaign ended by a larger ballot",
+    PreemptedInPhase2 = "a reign ended by a larger ballot",
+    Noop = "a hole filled with a no-op",
+    GapFilled = "a slot fetched from a peer",
+    Reelected = "a leader elected again, after another",
+    TwoProxyLeaders = "a slot at two proxy leaders",
+    TwoLeaders = "two proposers that both lead, as they see it",
+    Refused = "an acceptor that has forgotten, refused",
+    OutOfOrder = "commands out of order",
+    Repeated = "commands answered from a session's memory",
+    Busy = "a gateway with no room",
+    SessionLost = "a session lost",
+    TooFarBehind = "a replica left behind",
+    Rerun = "phase 1 for a slot that nobody else can give",
+    Suspected = "an acceptor under suspicion",
+    Silenced = "a leader that falls silent",
+    Lost = "a message lost",
+    Copied = "a message copied",
+    Late = "a message late",
+    Damaged = "a message damaged",
+    CutOff = "a full partition",
+    CutOneWay = "a partition one way",
+    Bridged = "a partition with a bridge",
+    CutLinks = "single links cut",
+    CutKinds = "one kind cut off from another",
+    Flapping = "a partition that comes and goes",
+    SlowNode = "a slow node",
+    GatewayCrashed = "a gateway crashed",
+    ProposerCrashed = "a proposer crashed",
+    LeaderCrashed = "a leader crashed",
+    ProxyLeaderCrashed = "a proxy leader crashed",
+    AcceptorCrashed = "an acceptor crashed",
+    ReplicaCrashed = "a replica crashed",
+    CrashedUnsynced = "an acceptor crashed with votes unsynced",
+    Restarted = "a process restarted",
+    Paused = "a process paused",
+    LeaderPaused = "a leader paused",
+    WriteQuorumPaused = "a whole write quorum paused",
+    ReadQuorumPaused = "a whole read quorum paused",
+    ClockSkewed = "a clock set wrong",
+    ClockJumped = "a clock that jumps ahead",
+    BeyondF = "more lost than the cluster survives",
+}
+
+/// Which situations were come across.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sights(u64);
+
+const _: () = assert!(Sight::ALL.len() <= 64, "a bit each");
+
+impl Sights {
+    /// Whether `sight` was come across.
+    #[must_use]
+    pub fn contains(self, sight: Sight) -> bool {
+        self.0 & bit(sight) != 0
+    }
+
+    pub(crate) fn insert(&mut self, sight: Sight) {
+        self.0 |= bit(sight);
+    }
+}
+
+fn bit(sight: Sight) -> u64 {
+    1 << sight as u32
+}
+
+impl fmt::Display for Sight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+/// Watches a run, and notes what it comes across.
+#[derive(Debug, Default)]
+pub(crate) struct Witness {
+    pub(crate) sights: Sights,
+    /// When each slot's acceptors were first asked, and whether they were asked again later.
+    asked: BTreeMap<(ProxyLeaderId, Slot, Ballot), (Time, bool)>,
+    /// The proxy leader that got a slot first.
+    given: BTreeMap<(Slot, Ballot), ProxyLeaderId>,
+    elected: BTreeSet<Ballot>,
+    leaders: Vec<ProposerId>,
+}
+
+impl Witness {
+    pub(crate) fn see(&mut self, sight: Sight) {
+        self.sights.insert(sight);
+    }
+
+    fn see_if(&mut self, is_seen: bool, sight: Sight) {
+        if is_seen {
+            self.see(sight);
+        }
+    }
+
+    pub(crate) fn on_send(&mut self, now: Time, to: &To) {
+        match to {
+            To::Acceptor(_, ToAcceptor::P2a(p2a))
+                if !self.sights.contains(Sight::VoteAfterRetry) =>
+            {
+                let asked = (p2a.via, p2a.slot, p2a.ballot);
+                let (first, is_again) = self.asked.entry(asked).or_insert((now, false));
+                *is_again |= *first < now;
+            }
+            To::ProxyLeader(id, ToProxyLeader::P2a(p2a)) => {
+                let first = *self.given.entry((p2a.slot, p2a.ballot)).or_insert(*id);
+                self.see_if(first != *id, Sight::TwoProxyLeaders);
+            }
+            To::Acceptor(..)
+            | To::ProxyLeader(..)
+            | To::Gateway(..)
+            | To::Proposer(..)
+            | To::Replica(..) => {}
+        }
+    }
+
+    pub(crate) fn on_delivered(&mut self, envelope: &Envelope) {
+        match &envelope.to {
+            To::Acceptor(_, ToAcceptor::P1a(p1a)) => {
+                self.see_if(p1a.page > p1a.first, Sight::LaterPage);
+            }
+            To::ProxyLeader(id, ToProxyLeader::P2b(p2b)) => {
+                let asked = self.asked.get(&(*id, p2b.slot, p2b.ballot));
+                self.see_if(asked.is_some_and(|(_, is_again)| *is_again), Sight::VoteAfterRetry);
+            }
+            To::Gateway(_, ToGateway::Results(results)) => {
+                let is_out_of_order = |outcome| matches!(outcome, Outcome::OutOfOrder { .. });
+                let mut outcomes = Outcomes::new(results.outcomes.as_slice()).flatten();
+                self.see_if(outcomes.any(is_out_of_order), Sight::OutOfOrder);
+            }
+            To::Acceptor(..)
+            | To::ProxyLeader(..)
+            | To::Gateway(..)
+            | To::Proposer(..)
+            | To::Replica(..) => {}
+        }
+    }
+
+    pub(crate) fn on_step(&mut self, role: &Role<Recorder>) {
+        match role {
+            Role::ProxyLeader(role) => {
+                self.see_if(role.counters().retries > 0, Sight::RetryElsewhere);
+            }
+            Role::Proposer(role) => self.see_if(role.counters().reruns > 0, Sight::Rerun),
+            Role::Replica(role) => {
+                self.see_if(role.counters().fetched > 0, Sight::GapFilled);
+                self.see_if(role.counters().repeated_runs > 0, Sight::Repeated);
+            }
+            Role::Gateway(_) | Role::Acceptor(_) => {}
+        }
+    }
+
+    /// `has_unsynced`: whether it had said something that waited for a sync.
+    pub(crate) fn on_crash(&mut self, id: RoleId, was_leading: bool, has_unsynced: bool) {
+        self.see(match id {
+            RoleId::Gateway(_) => Sight::GatewayCrashed,
+            RoleId::Proposer(_) => Sight::ProposerCrashed,
+            RoleId::ProxyLeader(_) => Sight::ProxyLeaderCrashed,
+            RoleId::Acceptor(_) => Sight::AcceptorCrashed,
+            RoleId::Replica(_) => Sight::ReplicaCrashed,
+        });
+        self.see_if(was_leading, Sight::LeaderCrashed);
+        self.see_if(has_unsynced, Sight::CrashedUnsynced);
+    }
+
+    pub(crate) fn on_failure(&mut self, why: Failure) {
+        self.see_if(why == Failure::Busy, Sight::Busy);
+    }
+
+    /// `leaders` says how many proposers lead now, as they see it.
+    pub(crate) fn on_event(&mut self, event: &Event, leaders: impl FnOnce() -> usize) {
+        match event {
+            Event::Elected { ballot, noops, .. } => {
+                self.see_if(*noops > 0, Sight::Noop);
+                let is_last = self.leaders.last() == Some(&ballot.proposer);
+                self.see_if(!is_last && self.leaders.contains(&ballot.proposer), Sight::Reelected);
+                self.leaders.push(ballot.proposer);
+                self.elected.insert(*ballot);
+                self.see_if(leaders() > 1, Sight::TwoLeaders);
+            }
+            Event::SteppedDown { ballot, .. } => self.see(if self.elected.contains(ballot) {
+                Sight::PreemptedInPhase2
+            } else {
+                Sight::PreemptedInPhase1
+            }),
+            Event::Suspected { .. } => self.see(Sight::Suspected),
+            Event::Silenced { .. } => self.see(Sight::Silenced),
+            Event::Forgotten { .. } => self.see(Sight::Refused),
+            Event::SessionLost { .. } => self.see(Sight::SessionLost),
+            Event::Halted { .. } => self.see(Sight::TooFarBehind),
+            Event::Formed { .. }
+            | Event::CampaignFailed { .. }
+            | Event::Foreign { .. }
+            | Event::Equivocation { .. }
+            | Event::SessionOpened { .. } => {}
+        }
+    }
+}
