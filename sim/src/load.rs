@@ -252,3 +252,53 @@ fn decode(answer: &[u8]) -> Answer {
         kv::Answer::Malformed => panic!("a command was changed on its way"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use loggos_kv::Kv;
+    use loggos_protocol::{
+        At, Items, Position, ResultWriter, RunReplies, SessionId, Slot, StateMachine as _,
+    };
+
+    use super::*;
+
+    /// Has the machine execute a command; returns its answer.
+    fn execute(machine: &mut Kv, slot: u64, command: &[u8]) -> Answer {
+        let position = Position { slot: Slot(slot), index: 0 };
+        let at = At { slot: position.slot, index: position.index, time: Time(0) };
+        let mut writer = ResultWriter::default();
+        writer.start_done(SessionId { slot: Slot(0), index: 0 }, 0, position);
+        machine.apply(at, command, &mut RunReplies::new(&mut writer).reply());
+        let replies = writer.end_done();
+        let reply = writer.copy(replies);
+        decode(Items::new(reply.as_slice()).next().expect("a reply"))
+    }
+
+    #[test]
+    fn what_histories_are_checked_against_is_what_the_machine_does() {
+        let mut rng = Rng::new(11);
+        let mut machine = Kv::default();
+        let mut values: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
+        let mut kinds = Vec::new();
+        for slot in 0..50_000 {
+            let key = format!("key {}", rng.below(8)).into_bytes();
+            let value = values.entry(key.clone()).or_default();
+            let seen = if rng.below(2) == 0 { value.clone() } else { None };
+            let asked = match rng.below(50) {
+                0 => Command::Put(i64::MAX.to_string().into_bytes()),
+                _ => draw(slot, Some(&seen), 20, &mut rng),
+            };
+            let mut command = Vec::new();
+            encode(&key, &asked, &mut command);
+            let (answer, after) = asked.execute(value);
+            assert_eq!(execute(&mut machine, slot, &command), answer, "{asked:?} of {value:?}");
+            assert_eq!(machine.get(&key), after.as_deref(), "after {asked:?} of {value:?}");
+            let kind = std::mem::discriminant(&answer);
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+            *value = after;
+        }
+        assert_eq!(kinds.len(), 9, "not every kind of answer came up");
+    }
+}

@@ -236,7 +236,7 @@ impl Answer {
 
 impl Command {
     /// What the machine answers if the key has `value`, and what the key has then.
-    pub(super) fn execute(&self, value: &Value) -> (Answer, Value) {
+    pub(crate) fn execute(&self, value: &Value) -> (Answer, Value) {
         let unchanged = |answer| (answer, value.clone());
         match (self, value) {
             (Self::Put(new), _) => (Answer::Stored, Some(new.clone())),
