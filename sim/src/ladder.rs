@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use loggos_protocol::{
-    Content, Heartbeat, P2a, RoleId, Slot, Time, To, ToAcceptor, ToGateway, ToProposer,
+    Content, Event, Heartbeat, P2a, RoleId, Slot, Time, To, ToAcceptor, ToGateway, ToProposer,
     ToProxyLeader, ToReplica, Value,
 };
 
@@ -79,6 +79,19 @@ impl Ladder {
     pub(crate) fn note(&mut self, now: Time, what: impl FnOnce() -> String) {
         if self.keep != Keep::Nothing {
             self.write(format!("{now}  * {}", what()), Slots::All);
+        }
+    }
+
+    /// Writes down what a role tells.
+    pub(crate) fn event(&mut self, now: Time, event: &Event) {
+        if self.keep != Keep::Nothing {
+            // These come again and again, and explain no slot.
+            let is_common = matches!(
+                event,
+                Event::Suspected { .. } | Event::Forgotten { .. } | Event::Foreign { .. }
+            );
+            let slots = if is_common { Slots::None } else { Slots::All };
+            self.write(format!("{now}  * {event:?}"), slots);
         }
     }
 

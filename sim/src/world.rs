@@ -411,7 +411,7 @@ impl World {
     fn take_events(&mut self) {
         let events: Vec<Event> = self.out.events.drain(..).collect();
         for event in events {
-            self.note(|| format!("{event:?}"));
+            self.ladder.borrow_mut().event(self.now, &event);
             let processes = &self.processes;
             self.witness.on_event(&event, || processes.values().filter(|it| it.leads()).count());
             match event {
