@@ -7,7 +7,7 @@
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::ConnectionId;
 use super::gather::Gather;
@@ -27,8 +27,8 @@ pub(super) struct Connection {
     pub(super) connecting: Option<Connecting>,
     /// The receive that is armed.
     pub(super) receive: Option<OperationId>,
-    /// Where it receives. Empty while the kernel has it.
-    pub(super) buffer: BytesMut,
+    /// Where it received last. `None` before the first receive, and while the kernel has it.
+    pub(super) buffer: Option<BytesMut>,
     /// The send that is in flight.
     pub(super) send: Option<OperationId>,
     /// What it sends. `None` while the kernel has it.
@@ -54,7 +54,7 @@ impl Connection {
             socket,
             connecting: None,
             receive: None,
-            buffer: BytesMut::new(),
+            buffer: None,
             send: None,
             gather: Some(Box::default()),
             outgoing: Outgoing::default(),
@@ -94,58 +94,5 @@ impl Connection {
     ) {
         let send = Operation::Send(id, gather);
         self.send = Some(operations.start(send, Some(self.socket.as_fd())));
-    }
-}
-
-/// Takes what was received out of `buffer`, which keeps its spare room.
-pub(super) fn take_received(buffer: &mut BytesMut) -> Bytes {
-    buffer.split().freeze()
-}
-
-/// Makes room in an empty receive buffer; returns whether that took a fresh one.
-///
-/// All of `receive_bytes` if nobody holds a piece of it any more: then the next receive falls on memory that
-/// is in cache. Else what is left, unless that is little.
-pub(super) fn make_room(buffer: &mut BytesMut, receive_bytes: usize) -> bool {
-    if buffer.try_reclaim(receive_bytes) || buffer.capacity() > receive_bytes / 8 {
-        return false;
-    }
-    // Not `reserve`, which would double what somebody else still holds.
-    *buffer = BytesMut::with_capacity(receive_bytes);
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn receive(buffer: &mut BytesMut, bytes: usize) -> Bytes {
-        buffer.extend_from_slice(&vec![7; bytes]);
-        take_received(buffer)
-    }
-
-    #[test]
-    fn a_buffer_that_nobody_holds_is_used_again_from_its_start() {
-        let mut buffer = BytesMut::new();
-        assert!(make_room(&mut buffer, 1000));
-        let start = buffer.as_ptr();
-        for _ in 0..100 {
-            let received = receive(&mut buffer, 900);
-            assert_eq!(received.as_ptr(), start);
-            drop(received);
-            assert!(!make_room(&mut buffer, 1000));
-        }
-    }
-
-    #[test]
-    fn a_buffer_that_is_held_is_filled_up_before_there_is_another() {
-        let mut buffer = BytesMut::new();
-        assert!(make_room(&mut buffer, 1000));
-        let mut held = Vec::new();
-        while !make_room(&mut buffer, 1000) {
-            held.push(receive(&mut buffer, 50));
-        }
-        assert_eq!(held.len(), 18, "an eighth may be left");
-        assert_eq!(buffer.capacity(), 1000, "never more than one receive takes");
     }
 }

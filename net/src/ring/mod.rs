@@ -20,13 +20,14 @@
 //!
 //! Each connection receives into a buffer of [`RingOptions::receive_bytes`] and hands out counted pieces of
 //! it. Once nobody holds a piece any more it is used again from its start; while somebody does, it is filled
-//! up to seven eighths, and then left to the holders and replaced. So a connection has one buffer, plus those
-//! of which pieces are held: a piece that is kept keeps up to `receive_bytes` alive. Whoever keeps something
-//! small for long copies it.
+//! up to seven eighths, and then left to the holders and replaced, by one that was left earlier if there is. So
+//! a connection has one buffer, plus those of which pieces are held: a piece that is kept keeps up to
+//! `receive_bytes` alive. Whoever keeps something small for long copies it.
 //!
 //! A send keeps its bytes and payloads until the kernel has taken the last of them; how much waits behind it
 //! is up to who appends.
 
+mod buffers;
 mod connection;
 mod gather;
 #[expect(unsafe_code, reason = "the kernel works on memory that is lent to it")]
@@ -44,6 +45,7 @@ use io_uring::types::Timespec;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, sockopt};
 
+use self::buffers::{ReceiveBuffers, take_received};
 use self::connection::{Connecting, Connection, Seat};
 use self::gather::Gather;
 use self::operations::{Operation, Operations, Timer};
@@ -148,7 +150,7 @@ pub struct Ring {
     listeners: Vec<OwnedFd>,
     /// Connections that the next flush looks at, each once.
     dirty: Vec<ConnectionId>,
-    receive_bytes: usize,
+    buffers: ReceiveBuffers,
     /// What ends a sleep.
     alarm: Option<OwnedFd>,
     counters: RingCounters,
@@ -178,7 +180,6 @@ impl Ring {
     ///
     /// If the kernel has none for us: the text says what to set.
     pub fn new(options: &RingOptions) -> io::Result<Self> {
-        assert!(options.receive_bytes > 0, "a receive buffer that holds nothing");
         let operations = Operations::new(options).map_err(|error| refusal(&error, options))?;
         Ok(Self {
             operations,
@@ -186,7 +187,7 @@ impl Ring {
             vacant: Vec::new(),
             listeners: Vec::new(),
             dirty: Vec::new(),
-            receive_bytes: options.receive_bytes,
+            buffers: ReceiveBuffers::new(options.receive_bytes),
             alarm: None,
             counters: RingCounters::default(),
         })
@@ -259,10 +260,7 @@ impl Ring {
         if connection.receive.is_some() {
             return;
         }
-        let mut buffer = mem::take(&mut connection.buffer);
-        if connection::make_room(&mut buffer, self.receive_bytes) {
-            self.counters.receive_buffers += 1;
-        }
+        let buffer = self.buffers.with_room(connection.buffer.take());
         connection.start_receive(id, buffer, &mut self.operations);
     }
 
@@ -353,7 +351,8 @@ impl Ring {
     /// What it has done so far.
     #[must_use]
     pub fn counters(&self) -> RingCounters {
-        RingCounters { enters: self.operations.enters(), ..self.counters }
+        let receive_buffers = self.buffers.allocated();
+        RingCounters { enters: self.operations.enters(), receive_buffers, ..self.counters }
     }
 
     fn on_completion(
@@ -450,8 +449,8 @@ impl Ring {
         if !is_closing && matches!(result, Err(Errno::INTR | Errno::AGAIN)) {
             return connection.start_receive(id, buffer, &mut self.operations);
         }
-        let received = connection::take_received(&mut buffer);
-        (connection.receive, connection.buffer) = (None, buffer);
+        let received = take_received(&mut buffer);
+        (connection.receive, connection.buffer) = (None, Some(buffer));
         match result {
             _ if is_closing => self.settle(id),
             Ok(0) => self.fail(id, CloseReason::PeerClosed, events),
