@@ -10,7 +10,8 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{GATEWAYS, Nodes, under_load};
+use harness::Nodes;
+use harness::load::{GATEWAYS, under_load};
 use rustix::process::Signal;
 
 /// What a stopped process sleeps: three election timeouts, on defaults.
@@ -20,9 +21,14 @@ const MANY: u64 = 100;
 
 fn kill(pick: impl FnOnce(&Nodes) -> String) {
     under_load(Nodes::start(), |nodes, load| {
-        let name = pick(nodes);
+        let (name, before) = (pick(nodes), load.pace(&GATEWAYS));
+        let fault = format!("kill -9 of {name}");
         nodes.kill(&name);
-        load.go_on_after(&format!("kill -9 of {name}"), &GATEWAYS);
+        // From before the next answer on: both are told from the same moment.
+        std::thread::scope(|scope| {
+            scope.spawn(|| load.tell_recovery(&fault, before, &GATEWAYS));
+            load.go_on_after(&fault, &GATEWAYS);
+        });
         load.wait_for_more(MANY, &GATEWAYS);
     });
 }

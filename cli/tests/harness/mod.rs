@@ -1,8 +1,8 @@
 //! Real processes, a role each: on ports that the kernel gave, or on hosts of their own. All of them end with
 //! the test.
 
-mod hosts;
-mod load;
+pub(crate) mod hosts;
+pub(crate) mod load;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,17 +15,26 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-pub(crate) use self::hosts::Hosts;
-pub(crate) use self::load::{GATEWAYS, Load, under_load};
+use self::hosts::Hosts;
+use self::load::GATEWAYS;
 
 /// What anything that must happen may take on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// A look takes no longer; what exceeds it is the machine's.
+const STANDSTILL: Duration = Duration::from_secs(5);
 
+/// Looks again and again whether something holds. Time in which nobody looked, since the machine stood still,
+/// does not count.
 pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < DEADLINE, "{what} did not happen in {DEADLINE:?}");
+    let mut waited = Duration::ZERO;
+    loop {
+        let looked = Instant::now();
+        if holds() {
+            return;
+        }
+        assert!(waited < DEADLINE, "{what} did not happen in {DEADLINE:?}");
         std::thread::sleep(Duration::from_millis(5));
+        waited += looked.elapsed().min(STANDSTILL);
     }
 }
 
@@ -183,6 +192,12 @@ fn names() -> impl Iterator<Item = String> {
 
 impl Drop for Nodes {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // How the test came to fail may be seen by how they stand.
+            for name in self.running.keys() {
+                println!("{name}: {}", self.status(name).unwrap_or_default());
+            }
+        }
         for child in self.running.values_mut() {
             // Stopped or not, it ends; what has ended already is no matter.
             drop(child.kill());
