@@ -10,10 +10,11 @@ const LOOK_MAX: Duration = Duration::from_micros(10);
 const ROUND_MAX: Duration = Duration::from_micros(30);
 /// How much looking it takes to judge by: an interrupt now and then is nobody who wants the core.
 const LOOKED_MIN: Duration = Duration::from_millis(5);
-/// The part of it that others may have had, one in so many.
-const LOST_PART: u32 = 5;
-/// How long a core that was seen to be shared is taken to be.
-const SHARED_MIN: Duration = Duration::from_secs(1);
+/// The part of it that others may have had, one in so many: they are given the core when they want it, so little is
+/// no harm, and a hypervisor that runs its other guests on it now and then is nobody to make way for.
+const LOST_PART: u32 = 2;
+/// How long a core that was seen to be shared is taken to be. Finding out again costs a few milliseconds.
+const SHARED_MIN: Duration = Duration::from_millis(200);
 
 /// What a core does when it has nothing to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
