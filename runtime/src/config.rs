@@ -43,7 +43,7 @@ pub use weakness::Weakness;
 /// What a cluster is called, if nothing else is said.
 const NAME: &str = "loggos";
 /// How long a core looks for work before it sleeps, if nothing else is said.
-const POLL_IDLE: Duration = Duration::from_micros(200);
+const POLL_IDLE: Duration = Duration::from_micros(500);
 /// How long a call may take, if nothing else is said.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The most cores of one process: they are numbered in a byte.

@@ -5,16 +5,17 @@ use std::time::Duration;
 use loggos_protocol::Time;
 
 /// How long a loop looks before it lets whoever else wants the core have it.
-const LOOK_MAX: Duration = Duration::from_micros(10);
-/// A loop that looks for work comes round in less; in more, somebody else has had the core meanwhile.
-const ROUND_MAX: Duration = Duration::from_micros(30);
+const LOOK_MAX: Duration = Duration::from_micros(2);
+/// Others who have the core in turn, as other processes of a cluster do, give it back in less. In more, somebody has
+/// had it who gives it to nobody, until the scheduler takes it from him.
+const ROUND_MAX: Duration = Duration::from_millis(1);
 /// How much looking it takes to judge by: an interrupt now and then is nobody who wants the core.
 const LOOKED_MIN: Duration = Duration::from_millis(5);
-/// The part of it that others may have had, one in so many: they are given the core when they want it, so little is
-/// no harm, and a hypervisor that runs its other guests on it now and then is nobody to make way for.
+/// The part of it that such others may have had, one in so many.
 const LOST_PART: u32 = 2;
-/// How long a core that was seen to be shared is taken to be. Finding out again costs a few milliseconds.
-const SHARED_MIN: Duration = Duration::from_millis(200);
+/// How long a core that was seen to be taken is left to others. Who sleeps there is at least woken in preference to
+/// them. Finding out again costs a few milliseconds.
+const TAKEN_TIME: Duration = Duration::from_millis(200);
 
 /// What a core does when it has nothing to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,7 +24,8 @@ pub enum Idle {
     Poll,
     /// Sleeps at once, until it is woken.
     Park,
-    /// Keeps looking for a while, then sleeps; at once where others want the processor core too.
+    /// Keeps looking for a while, then sleeps; lets others who want the processor core have it meanwhile, and sleeps
+    /// at once where one of them does not give it back.
     Adaptive {
         /// How long.
         poll_idle: Duration,
@@ -40,8 +42,8 @@ pub(crate) struct Vigil {
     /// How long it has looked since it last judged, and how much of that others have had.
     looked: Duration,
     lost: Duration,
-    /// Looking keeps others from work that we may be waiting for ourselves.
-    shared_until: Time,
+    /// Until then we sleep at once.
+    taken_until: Time,
     /// When the core was last offered to others.
     offered_at: Time,
 }
@@ -54,7 +56,7 @@ impl Vigil {
             looked_at: None,
             looked: Duration::ZERO,
             lost: Duration::ZERO,
-            shared_until: Time(0),
+            taken_until: Time(0),
             offered_at: now,
         }
     }
@@ -73,14 +75,14 @@ impl Vigil {
             Idle::Poll => false,
             Idle::Park => true,
             Idle::Adaptive { poll_idle } => {
-                now < self.shared_until || now.since(self.busy_at) >= poll_idle
+                now < self.taken_until || now.since(self.busy_at) >= poll_idle
             }
         }
     }
 
-    /// Lets others have the processor core, between two looks for work. Who has not worked for it may be waiting
-    /// for them; and that there is somebody is seen by how long the round takes. Costs a system call now and
-    /// then, so not where latency is all: a loop that only polls keeps its core.
+    /// Lets others have the processor core, between two looks for work: we may be waiting for what they do. Several
+    /// loops that look so take turns at a core, and none of them need be woken, which takes longer than all their
+    /// turns. Costs a system call now and then, so a loop that only polls keeps its core.
     pub(crate) fn offer(&mut self, now: Time) {
         let is_adaptive = matches!(self.idle, Idle::Adaptive { .. });
         if is_adaptive && self.looked_at.is_some() && now.since(self.offered_at) >= LOOK_MAX {
@@ -97,7 +99,7 @@ impl Vigil {
         }
         if self.looked >= LOOKED_MIN {
             if self.lost > self.looked / LOST_PART {
-                self.shared_until = now + SHARED_MIN;
+                self.taken_until = now + TAKEN_TIME;
             }
             (self.looked, self.lost) = (Duration::ZERO, Duration::ZERO);
         }
@@ -138,13 +140,23 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_core_is_left_at_once_and_tried_again_later() {
+    fn a_core_that_somebody_else_keeps_is_left_at_once_and_tried_again_later() {
         let mut vigil = adaptive();
         let now = look(&mut vigil, Time(0), 4, 3_000);
         assert!(vigil.may_sleep(now, true), "somebody has had the core for 9 of 12 ms");
-        let later = now + 2 * SHARED_MIN;
+        let later = now + 2 * TAKEN_TIME;
         vigil.woke(later);
         assert!(!vigil.may_sleep(later, true), "it is tried again");
+    }
+
+    #[test]
+    fn a_core_that_others_give_back_is_shared_with_them() {
+        let mut vigil = adaptive();
+        let mut now = Time(0);
+        for _ in 0..1_000 {
+            now = look(&mut vigil, now, 3, 60);
+            assert!(!vigil.may_sleep(now, true), "five others, each a dozen microseconds");
+        }
     }
 
     #[test]
@@ -152,9 +164,9 @@ mod tests {
         let mut vigil = adaptive();
         let mut now = Time(0);
         for _ in 0..1_000 {
-            now = look(&mut vigil, now, 20, 10);
-            now = look(&mut vigil, now, 2, 35);
-            assert!(!vigil.may_sleep(now, true), "35 of 270 µs were lost");
+            now = look(&mut vigil, now, 1_000, 3);
+            now = look(&mut vigil, now, 1, 2_000);
+            assert!(!vigil.may_sleep(now, true), "2 of 5 ms were lost");
         }
     }
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[allow(dead_code, reason = "shared with other tests")]
 mod harness;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
