@@ -325,6 +325,11 @@ impl Acceptor {
         self.counters
     }
 
+    /// Takes out what it did since this was last asked.
+    pub fn take_counters(&mut self) -> AcceptorCounters {
+        std::mem::take(&mut self.counters)
+    }
+
     /// Whether it may promise and vote.
     fn is_member(&mut self) -> bool {
         let is_member = self.membership.names(self.id, self.directory);

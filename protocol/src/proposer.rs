@@ -486,6 +486,11 @@ impl Proposer {
         self.counters
     }
 
+    /// Takes out what it did since this was last asked.
+    pub fn take_counters(&mut self) -> ProposerCounters {
+        std::mem::take(&mut self.counters)
+    }
+
     /// Asks for the memories, or tables, that formation misses.
     fn form(&mut self, now: Time, out: &mut Outbox) {
         if self.former.standing().is_some() {

@@ -280,6 +280,11 @@ impl ProxyLeader {
         self.counters
     }
 
+    /// Takes out what it did since this was last asked.
+    pub fn take_counters(&mut self) -> ProxyLeaderCounters {
+        std::mem::take(&mut self.counters)
+    }
+
     /// Whom it suspects.
     #[must_use]
     pub fn suspects(&self) -> AcceptorSet {
