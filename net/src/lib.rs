@@ -7,6 +7,7 @@
 mod mailbox;
 mod outgoing;
 mod ring;
+mod slumber;
 pub mod wire;
 
 pub use mailbox::{MailboxReceiver, MailboxSender, mailbox};
@@ -14,3 +15,4 @@ pub use outgoing::Outgoing;
 pub use ring::{
     CONNECT_MAX, CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingOptions,
 };
+pub use slumber::Slumber;

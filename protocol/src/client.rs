@@ -218,6 +218,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "100 000 calls take too long")]
     fn one_slow_call_does_not_keep_the_deadlines_of_others() {
         let mut client = client();
         client.submit("slow", command(), Time(0));

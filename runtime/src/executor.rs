@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A core that is awake is told nothing: its loop looks into its mailboxes. One that is about to sleep
-//! says so and then looks once more, and who pushes looks whether it sleeps after having pushed; with a
-//! fence between the two steps on both sides, at least one of them sees the other.
+//! says so and then looks once more, and who pushes looks whether it sleeps after having pushed: see
+//! [`Slumber`].
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -18,13 +18,13 @@ use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, Placement};
+use loggos_net::Slumber;
 use rustix::event::EventfdFlags;
 use rustix::process::{Resource, getrlimit};
 
@@ -37,7 +37,7 @@ pub(crate) struct Alarm(Arc<AlarmState>);
 
 #[derive(Debug)]
 struct AlarmState {
-    is_asleep: AtomicBool,
+    slumber: Slumber,
     eventfd: OwnedFd,
 }
 
@@ -62,18 +62,16 @@ pub(crate) struct Executor(glommio::ExecutorJoinHandle<()>);
 impl Alarm {
     pub(crate) fn new() -> io::Result<Self> {
         let eventfd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Self(Arc::new(AlarmState { is_asleep: AtomicBool::new(false), eventfd })))
+        Ok(Self(Arc::new(AlarmState { slumber: Slumber::default(), eventfd })))
     }
 
     /// Sleeps on this thread by `sleep`, which the alarm's eventfd ends; not at all if `has_work` says so once
     /// everybody could know that we sleep.
     pub(crate) fn sleep(&self, has_work: impl FnOnce() -> bool, sleep: impl FnOnce()) {
-        self.0.is_asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if !has_work() {
+        if self.0.slumber.begin(has_work) {
             sleep();
         }
-        self.0.is_asleep.store(false, Ordering::Relaxed);
+        self.0.slumber.end();
     }
 
     /// Another descriptor of what wakes the core when something is written to it.
@@ -83,10 +81,7 @@ impl Alarm {
 
     /// Wakes the core if it sleeps. To be called after what it shall find has been pushed.
     pub(crate) fn ring(&self) {
-        fence(Ordering::SeqCst);
-        if self.0.is_asleep.load(Ordering::Relaxed)
-            && self.0.is_asleep.swap(false, Ordering::Relaxed)
-        {
+        if self.0.slumber.disturb() {
             let rung = rustix::io::write(&self.0.eventfd, &1_u64.to_ne_bytes());
             assert!(rung.is_ok(), "an eventfd that is read to zero took no one: {rung:?}");
         }
@@ -114,9 +109,7 @@ impl Bed {
     /// Sleeps until the alarm rings, another task of this core wakes us by [`Bed::waker`], or `most` has
     /// passed; not at all if `has_work` says so once everybody could know that we sleep.
     pub(crate) async fn sleep(&self, most: Duration, has_work: impl FnOnce() -> bool) {
-        self.alarm.0.is_asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if !has_work() {
+        if self.alarm.0.slumber.begin(has_work) {
             let mut timer = Timer::new(most);
             poll_fn(|cx| {
                 if self.ringing.rang.get() || Pin::new(&mut timer).poll(cx).is_ready() {
@@ -128,7 +121,7 @@ impl Bed {
             .await;
         }
         self.ringing.rang.set(false);
-        self.alarm.0.is_asleep.store(false, Ordering::Relaxed);
+        self.alarm.0.slumber.end();
     }
 }
 

@@ -7,6 +7,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::head::{HEAD_BYTES, Head};
 use super::{Frame, WireError};
 
+/// Room that is made at once for what has not arrived: enough for a frame of any usual length.
+const AHEAD_BYTES_MAX: usize = 1 << 20;
+
 /// Cuts a stream of received pieces into frames, without copying.
 ///
 /// ```text
@@ -17,7 +20,7 @@ use super::{Frame, WireError};
 ///
 /// A frame inside one piece is a slice of it. One that straddles pieces is copied together, as far as it has
 /// arrived. Its length is judged by its head alone, and its header is checked before there is room made for
-/// its payloads.
+/// its payloads; for either there is never much more than has arrived, since a length is only a claim.
 #[derive(Debug)]
 pub struct FrameReader {
     frame_bytes_max: u32,
@@ -147,8 +150,8 @@ impl FrameReader {
             Wanted::Header(head) => head.header_end,
             Wanted::Payloads(head) => head.length,
         };
-        // Room is used again once nobody holds the frames that were in it.
-        self.straddling.reserve(wanted - self.straddling.len());
+        // Room is used again once nobody holds the frames that were in it. Beyond this it grows by doubling.
+        self.straddling.reserve((wanted - self.straddling.len()).min(AHEAD_BYTES_MAX));
         while self.straddling.len() < wanted {
             let Some(piece) = self.pieces.front_mut() else { return false };
             let copied = piece.len().min(wanted - self.straddling.len());
@@ -160,5 +163,53 @@ impl FrameReader {
             }
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::head::checksum;
+    use crate::wire::{Kind, WIRE_VERSION};
+
+    /// The head of a frame that is said to be of such a length.
+    fn head(length: u32, header_bytes: u32) -> Bytes {
+        let mut head = [0; HEAD_BYTES];
+        head[4..8].copy_from_slice(&length.to_le_bytes());
+        head[8..10].copy_from_slice(&[WIRE_VERSION, Kind::StatusRequest.number()]);
+        head[12..].copy_from_slice(&header_bytes.to_le_bytes());
+        let checksum = checksum(&head[4..]);
+        head[..4].copy_from_slice(&checksum.to_le_bytes());
+        Bytes::copy_from_slice(&head)
+    }
+
+    #[test]
+    fn what_is_only_said_to_come_takes_little_room() {
+        for header_bytes in [0, 200 << 20] {
+            let mut reader = FrameReader::new(u32::MAX);
+            reader.push(head(256 << 20, header_bytes));
+            assert!(reader.next().is_none(), "little of it has arrived");
+            assert!(reader.straddling.capacity() <= 2 * AHEAD_BYTES_MAX);
+            for _ in 0..5 {
+                reader.push(Bytes::from(vec![0; AHEAD_BYTES_MAX]));
+                assert!(reader.next().is_none(), "little of it has arrived");
+            }
+            assert!(reader.straddling.capacity() <= 2 * (5 + 1) * AHEAD_BYTES_MAX);
+        }
+    }
+
+    #[test]
+    fn room_grows_with_a_long_frame_that_does_arrive() {
+        let (length, piece) = (5 * AHEAD_BYTES_MAX, AHEAD_BYTES_MAX / 3);
+        let mut reader = FrameReader::new(u32::MAX);
+        reader.push(head(u32::try_from(length).unwrap(), 0));
+        let payloads = Bytes::from(vec![0; length - HEAD_BYTES]);
+        let mut frames = Vec::new();
+        for at in (0..payloads.len()).step_by(piece) {
+            reader.push(payloads.slice(at..payloads.len().min(at + piece)));
+            frames.extend(reader.next());
+        }
+        let lengths: Vec<_> = frames.into_iter().map(|frame| frame.unwrap().len()).collect();
+        assert_eq!(lengths, [length]);
     }
 }

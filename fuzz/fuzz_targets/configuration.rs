@@ -1,0 +1,5 @@
+//! Configurations in TOML.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| loggos_fuzz::configuration::configuration(data));
