@@ -4,7 +4,7 @@
 //! A command of a cluster whose roles are processes takes eight such hops: client, gateway, leader, proxy leader,
 //! acceptor, proxy leader, replica, gateway, client.
 //!
-//! Usage: hops [PROCESSES] [LAPS]
+//! Usage: `hops [PROCESSES] [LAPS]`
 
 #![expect(clippy::print_stdout, reason = "it reports")]
 
