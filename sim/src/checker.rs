@@ -3,10 +3,16 @@
 //! ```text
 //!  invariant                                                   checked
 //!  no promise or vote is sent before it is released (R31)      when a role speaks
+//!  a ballot names the life that campaigns in it (R2)           when a proposer has acted
+//!  a reign ends only by a larger ballot (R13)                  when a proposer has acted
+//!  a campaign has the leave of a read and a write quorum (R28) when it begins
+//!  a nack names a larger ballot, to whom it refuses (R13)      when an acceptor speaks
 //!  one ballot has one value a slot (R2, R7)                    when a vote is released
 //!  one value is chosen a slot                                  when a vote completes a write quorum
 //!  what is said to be chosen was voted for by a write quorum   when a proxy leader speaks
 //!  a replica executes what was chosen, in order, once (R15)    when it has executed
+//!  f + 1 replicas have executed what is forgotten (R16)        when an acceptor has acted
+//!  and what a leader no longer answers for (R5, R9, R17)       when it names its chosen watermark
 //!  replicas are equal at equal watermarks                      when one has executed
 //!  promises, truncations and watermarks never go back          after every step
 //!  log time never goes back; a session's commands in order     by the recorder, as it executes
@@ -15,11 +21,12 @@
 //!  it was submitted
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use loggos_protocol::{
-    AcceptorSet, Ballot, Chosen, Cluster, Incarnation, P2b, Role, RoleId, Slot, StateMachine, To,
-    ToProposer, ToProxyLeader, ToReplica, Value, Watermark,
+    AcceptorSet, Ballot, Chosen, Cluster, Incarnation, Nack, P2b, Proposer, ProposerId, Rememberer,
+    ReplicaId, Role, RoleId, Slot, StateMachine, To, ToAcceptor, ToProposer, ToProxyLeader,
+    ToReplica, Value, Watermark,
 };
 
 use crate::load::Acknowledged;
@@ -33,6 +40,14 @@ pub(crate) struct Checker {
     votes: BTreeMap<(Slot, Ballot), (Value, AcceptorSet)>,
     /// What a write quorum voted for, by slot.
     chosen: BTreeMap<Slot, Value>,
+    /// The largest ballot that anybody campaigned in.
+    ballot: Ballot,
+    /// Ballots that campaigns were begun in.
+    campaigns: BTreeSet<Ballot>,
+    /// Who has told each proposer, in answer to which pre-vote, that it would disturb nobody.
+    quiet: BTreeMap<(ProposerId, u64), AcceptorSet>,
+    /// Proposers that led when they last acted, as they saw it: in which life, and ballot.
+    leaders: BTreeMap<ProposerId, (Incarnation, Ballot)>,
     /// The state's hash after each slot, as the first replica to get there had it.
     hashes: BTreeMap<Watermark, u64>,
     /// What each role's numbers were, by its life.
@@ -46,6 +61,10 @@ impl Checker {
             cluster,
             votes: BTreeMap::new(),
             chosen: BTreeMap::new(),
+            ballot: Ballot::default(),
+            campaigns: BTreeSet::new(),
+            quiet: BTreeMap::new(),
+            leaders: BTreeMap::new(),
             hashes: BTreeMap::new(),
             acceptors: BTreeMap::new(),
             replicas: BTreeMap::new(),
@@ -53,20 +72,61 @@ impl Checker {
     }
 
     /// Checks what a role wants sent at once.
-    pub(crate) fn on_sends(&self, sends: &[To]) {
+    pub(crate) fn on_sends(&mut self, sends: &[To]) {
         for to in sends {
-            let waits_for_sync = match to {
-                To::Proposer(_, message) => {
-                    matches!(message, ToProposer::P1b(_) | ToProposer::Formed(_))
+            match to {
+                To::Proposer(id, message) => self.on_send_to_proposer(*id, message),
+                To::ProxyLeader(_, ToProxyLeader::P2b(_)) => panic!("sent before its sync: {to:?}"),
+                To::ProxyLeader(_, ToProxyLeader::Nack(nack)) => on_nack(nack),
+                To::Acceptor(_, ToAcceptor::P1a(p1a)) => self.on_campaign(p1a.ballot),
+                To::Replica(_, ToReplica::Chosen(chosen)) => self.on_chosen(chosen),
+                To::Replica(_, ToReplica::Heartbeat(heartbeat)) => {
+                    self.check_executed(heartbeat.chosen, "a leader closes");
                 }
-                To::ProxyLeader(_, message) => matches!(message, ToProxyLeader::P2b(_)),
-                To::Gateway(..) | To::Acceptor(..) | To::Replica(..) => false,
-            };
-            assert!(!waits_for_sync, "sent before its sync: {to:?}");
-            if let To::Replica(_, ToReplica::Chosen(chosen)) = to {
-                self.on_chosen(chosen);
+                To::ProxyLeader(..) | To::Acceptor(..) | To::Replica(..) | To::Gateway(..) => {}
             }
         }
+    }
+
+    fn on_send_to_proposer(&mut self, to: ProposerId, message: &ToProposer) {
+        match message {
+            ToProposer::P1b(_) | ToProposer::Formed(_) => {
+                panic!("sent before its sync: {message:?}");
+            }
+            ToProposer::ProbeAck(ack) => {
+                let is_acceptor = matches!(ack.from, Rememberer::Acceptor(_));
+                assert!(!is_acceptor, "sent before its sync: {message:?}");
+            }
+            ToProposer::Nack(nack) => {
+                on_nack(nack);
+                assert_eq!(nack.refused.proposer, to, "told of another's refusal: {nack:?}");
+            }
+            ToProposer::PreVoteAck(ack) if ack.is_quiet && ack.nonce != 0 => {
+                // A leader that has fallen silent asks under 0, and not for leave.
+                self.quiet.entry((to, ack.nonce)).or_default().insert(ack.acceptor);
+            }
+            ToProposer::PreVoteAck(_)
+            | ToProposer::HeartbeatAck(_)
+            | ToProposer::Heartbeat(_)
+            | ToProposer::Propose(_)
+            | ToProposer::Truncated(_)
+            | ToProposer::Executed(_)
+            | ToProposer::Need(_) => {}
+        }
+    }
+
+    /// Checks that a campaign would disturb nobody, as its proposer was told, or is a leader's rerun (R8).
+    fn on_campaign(&mut self, ballot: Ballot) {
+        if !self.campaigns.insert(ballot) || self.leaders.contains_key(&ballot.proposer) {
+            return;
+        }
+        let quorums = self.cluster.quorums;
+        let has_leave =
+            |quiet: &AcceptorSet| quorums.is_read_quorum(*quiet) && quorums.is_write_quorum(*quiet);
+        let of_proposer = (ballot.proposer, 0)..=(ballot.proposer, u64::MAX);
+        let has_leave = self.quiet.range(of_proposer).any(|(_, quiet)| has_leave(quiet));
+        assert!(has_leave, "{ballot} campaigns, and would disturb somebody");
+        self.quiet.retain(|(proposer, _), _| *proposer != ballot.proposer);
     }
 
     /// Checks that what a proxy leader says to be chosen is: a write quorum voted for it in that ballot.
@@ -120,6 +180,9 @@ impl Checker {
                     role.id(),
                     before.1
                 );
+                if before.1 < now.1 {
+                    self.check_executed(now.1, "an acceptor forgets");
+                }
             }
             Role::Replica(replica) => {
                 let executed = replica.executed();
@@ -135,8 +198,40 @@ impl Checker {
                 let first = *self.hashes.entry(executed).or_insert(hash);
                 assert_eq!(first, hash, "{:?} differs from its peers at {executed}", role.id());
             }
-            Role::Gateway(_) | Role::Proposer(_) | Role::ProxyLeader(_) => {}
+            Role::Proposer(proposer) => self.on_proposer(proposer, incarnation),
+            Role::Gateway(_) | Role::ProxyLeader(_) => {}
         }
+    }
+
+    /// Checks that a proposer campaigns in ballots of its own life, and that a reign ends only by a larger one.
+    fn on_proposer(&mut self, proposer: &Proposer, incarnation: Incarnation) {
+        let id = proposer.id();
+        if let Some(ballot) = proposer.ballot() {
+            let life = (ballot.proposer, ballot.incarnation);
+            assert_eq!(life, (id, incarnation), "{ballot} is of another life than its proposer");
+            self.ballot = self.ballot.max(ballot);
+        }
+        let leads = proposer.ballot().filter(|_| proposer.is_leading());
+        let led = self.leaders.get(&id).filter(|(life, _)| *life == incarnation);
+        if let Some((_, led)) = led.filter(|(_, led)| leads != Some(*led)) {
+            assert!(self.ballot > *led, "the reign of {led} ends, and there is no larger ballot");
+        }
+        match leads {
+            Some(ballot) => self.leaders.insert(id, (incarnation, ballot)),
+            None => self.leaders.remove(&id),
+        };
+    }
+
+    /// Checks that f + 1 replicas have executed all below `mark`, in whichever of their lives: `who` relies on it.
+    fn check_executed(&self, mark: Watermark, who: &str) {
+        let has_executed = |replica: &ReplicaId| {
+            let id = RoleId::Replica(*replica);
+            let lives = (id, Incarnation(0))..=(id, Incarnation(u64::MAX));
+            self.replicas.range(lives).any(|(_, executed)| *executed >= mark)
+        };
+        let count = (0..self.cluster.replicas).map(ReplicaId).filter(has_executed).count();
+        let is_enough = mark == Watermark(0) || count > usize::from(self.cluster.f);
+        assert!(is_enough, "{who} {mark}, which {count} replicas have executed");
     }
 
     /// Checks what clients were told against what a replica executed.
@@ -159,6 +254,11 @@ impl Checker {
         let chosen = self.chosen.get(&slot);
         assert_eq!(chosen, Some(value), "{slot}: executed what was not chosen");
     }
+}
+
+/// Checks that a nack names a ballot that is larger than the refused one.
+fn on_nack(nack: &Nack) {
+    assert!(nack.refused < nack.promised, "refused for no larger ballot: {nack:?}");
 }
 
 fn p2b(to: &To) -> Option<&P2b> {
