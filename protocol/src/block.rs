@@ -532,7 +532,9 @@ mod tests {
     #[test]
     fn results_read_back_as_they_were_written() {
         let mut writer = ResultWriter::default();
+        assert!(writer.is_empty());
         writer.opened(SESSION);
+        assert!(!writer.is_empty());
         let at = Position { slot: Slot(9), index: 2 };
         writer.start_done(SESSION, 5, at);
         for reply in [&b"yes"[..], b"", b"no"] {

@@ -261,7 +261,10 @@ mod tests {
     #[test]
     fn with_its_gateway_a_call_is_lost_if_it_was_sent_on_and_else_waits_for_another() {
         let mut client = client();
-        client.submit("sent", command(), Time(0));
+        client.submit("over", command(), Time(0));
+        let over = sent(&mut client);
+        assert_eq!(client.on_reply(over), Some("over"));
+        client.submit("sent", command(), Time(0)); // in the place of the one that is over
         client.submit("waits", command(), Time(0));
         let lost = sent(&mut client);
         assert_eq!(client.lose_sent(), ["sent"]);

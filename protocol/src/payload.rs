@@ -133,8 +133,10 @@ mod tests {
             let payload = Payload::from(bytes.clone());
             let shares = payload.as_slice().as_ptr() == bytes.as_ptr();
             assert_eq!(shares, len > INLINE_BYTES_MAX, "{len} bytes");
+            assert_eq!(payload.shared().is_some(), shares, "{len} bytes");
             assert_eq!(payload.as_slice(), &bytes[..]);
             assert_eq!(payload.clone(), payload);
+            assert_ne!(payload, Payload::copy(&[8; 4096][..len.max(1)]));
         }
     }
 

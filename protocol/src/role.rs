@@ -225,6 +225,36 @@ impl<M: StateMachine> Role<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{At, QuorumSystem, Reply, Settings};
+
+    /// A machine that knows whose it is.
+    struct Owned(ReplicaId);
+
+    impl StateMachine for Owned {
+        fn apply(&mut self, _: At, _: &[u8], _: &mut Reply<'_>) {}
+
+        fn state_hash(&self) -> u64 {
+            self.0.0.into()
+        }
+    }
+
+    #[test]
+    fn a_role_is_who_it_was_started_as() {
+        let settings = Settings::new(1, QuorumSystem::grid(2, 2, 1).unwrap());
+        let cluster = Settings { gateways: 2, ..settings }.check().unwrap();
+        for id in [
+            RoleId::Gateway(GatewayId(1)),
+            RoleId::Proposer(ProposerId(1)),
+            RoleId::ProxyLeader(ProxyLeaderId(1)),
+            RoleId::Acceptor(AcceptorId(3)),
+            RoleId::Replica(ReplicaId(2)),
+        ] {
+            let role = Role::start(cluster.clone(), id, (Incarnation(1), 2), Time(0), Owned);
+            assert_eq!(role.id(), id);
+            let Role::Replica(replica) = role else { continue };
+            assert_eq!(replica.machine().state_hash(), 2, "the machine of another replica");
+        }
+    }
 
     #[test]
     fn a_role_reads_back_from_its_name() {

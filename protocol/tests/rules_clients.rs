@@ -3,14 +3,14 @@
 mod harness;
 
 use harness::{
-    B1, B2, Echo, START, batch, campaign, heartbeat, leader, millis, out_of, p1b, pick, proposer,
-    replica, small, square, vote,
+    B1, B2, Echo, Net, START, batch, campaign, heartbeat, leader, millis, out_of, p1b, pick,
+    proposer, replica, small, square, vote,
 };
 use loggos_protocol::{
     Ask, Ballot, Batch, BatchId, BatchWriter, Caller, Chosen, ClientId, Cluster, Content, Event,
     Failure, Gateway, GatewayId, Incarnation, NotExecuted, NotLeader, Outbox, Outcome, Outcomes,
     Payload, Position, ProposerId, Replica, ReplicaId, ResultWriter, Results, Run, Runs, SessionId,
-    Settings, Slot, Stage, Time, Timer, ToGateway, ToProposer, ToProxyLeader, ToReplica, Value,
+    Settings, Slot, Stage, Time, Timer, To, ToGateway, ToProposer, ToProxyLeader, ToReplica, Value,
 };
 
 const LIFE: Incarnation = Incarnation(1);
@@ -127,6 +127,23 @@ fn r23_what_was_executed_is_answered_again_and_not_executed() {
     assert_eq!(log.run(0, "ab", 0), "done from 0: a#1 b#2");
     assert_eq!(log.run(1, "bcd", 0), "done from 1: b#2 c#3 d#4", "and what is new is executed");
     assert_eq!(log.executed(), "abcd");
+}
+
+#[test]
+fn r23_a_reply_tells_where_its_command_was_executed_even_if_it_is_given_late() {
+    let mut net = Net::new(small());
+    net.lose(|_, to| matches!(to, To::Gateway(_, ToGateway::Results(_))));
+    net.submit(1, "a");
+    net.submit(2, "b");
+    net.tick();
+    net.lose(|_, _| false);
+    net.run_for(millis(1000));
+    net.write(3);
+    let places = net.replies.iter().map(|(caller, reply)| {
+        let (at, _) = reply.as_ref().expect("all were executed");
+        (caller.tag, at.slot.0, at.index)
+    });
+    assert!(places.eq([(1, 1, 0), (2, 1, 1), (3, 2, 0)]), "{:?}", net.replies);
 }
 
 #[test]
@@ -426,6 +443,27 @@ fn r25_a_replica_answers_for_a_batch_that_another_was_to_answer() {
 }
 
 #[test]
+fn r25_a_replica_answers_for_each_batch_that_is_not_trimmed() {
+    let mut log = Log::with_session();
+    for (first, commands) in [(0, "ab"), (2, "c"), (3, "def"), (6, "g")] {
+        log.run(first, commands, 0);
+    }
+    let mut answer = |first, count| {
+        let (batch, session) = (harness::batch_id(40), Some(SESSION));
+        let ask = Ask { batch, attempt: 2, session, first, count };
+        let out = out_of(|out| log.replica.on_ask(&ask, out));
+        let results = pick!(out.sends, Gateway(ToGateway::Results));
+        results.first().map(|(_, results)| in_words(&results.outcomes).join(", "))
+    };
+    let expected = ["a#1 b#2", "c#3", "d#4 e#5 f#6", "g#7"];
+    for ((first, count), replies) in [(0, 2), (2, 1), (3, 3), (6, 1)].into_iter().zip(expected) {
+        assert_eq!(answer(first, count), Some(format!("done from {first}: {replies}")));
+    }
+    assert_eq!(answer(3, 2), None, "no batch was that");
+    assert_eq!(answer(7, 1), None, "not executed yet");
+}
+
+#[test]
 fn r09_a_gateway_tries_all_proposers_in_turn() {
     let settings = Settings { proposers: 3, batch_commands_max: 1, ..harness::grid(2, 2) };
     let mut desk = Desk::with(settings);
@@ -436,7 +474,8 @@ fn r09_a_gateway_tries_all_proposers_in_turn() {
         let refusal = NotLeader { proposer, batch: batch.id, attempt: batch.attempt, hint: None };
         let out = out_of(|out| desk.gateway.on_not_leader(refusal, desk.now, out));
         assert!(out.sends.is_empty(), "without a hint it waits a little: {:?}", out.sends);
-        let (next, again) = proposed(&desk.pass(20)).remove(0);
+        assert!(desk.pass(19).sends.is_empty(), "a little is resend_min");
+        let (next, again) = proposed(&desk.pass(1)).remove(0);
         tried.push(next);
         batch = again;
     }

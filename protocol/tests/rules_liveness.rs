@@ -5,14 +5,14 @@ mod harness;
 use std::time::Duration;
 
 use harness::{
-    B1, B2, Net, START, acceptor, ask_pre_votes, batch, campaign, checked, directory, executed,
+    B1, B2, B3, Net, START, acceptor, ask_pre_votes, batch, campaign, checked, directory, executed,
     grid, heartbeat, introduce, leader, millis, out_of, p1a, p1b, p2a, pick, proposer, quiet,
     small, square, table, truncated, vote,
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Event, Form, GatewayId, HeartbeatAck, Incarnation, Listener,
-    Need, Outbox, P1b, PreVote, PreVoteAck, Proposer, ProposerId, ProxyLeaderId, ReplicaId, Rng,
-    RoleId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader,
+    Nack, Need, Outbox, P1b, PreVote, PreVoteAck, Proposer, ProposerId, ProxyLeaderId, ReplicaId,
+    Rng, RoleId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader,
     Watermark,
 };
 
@@ -264,6 +264,43 @@ fn r28_a_leader_that_gets_nothing_chosen_falls_silent_and_resumes_with_progress(
     let due = std::iter::from_fn(|| leader.timers().take_due(START + millis(5010)));
     assert!(due.collect::<Vec<_>>().contains(&Timer::Heartbeat), "at once");
     assert_eq!(heard(&mut leader, 5010).len(), 4);
+}
+
+#[test]
+fn r28_a_silent_leader_that_hears_of_a_larger_promise_steps_down() {
+    let mut leader = leader(&square());
+    for (promised, leads) in [(Ballot::default(), true), (B1, true), (B2, false)] {
+        leader.on_pre_vote_ack(quiet(0, 0, promised), START, &mut Outbox::default());
+        assert_eq!(leader.is_leading(), leads, "an acceptor has promised {promised}");
+    }
+}
+
+/// How long after [`START`] its next election timer fires.
+fn next_election(proposer: &mut Proposer) -> Duration {
+    proposer.timers().stop(Timer::Heartbeat);
+    proposer.timers().next_at().expect("it never rests").since(START)
+}
+
+#[test]
+fn r28_pre_votes_are_asked_for_again_after_half_a_timeout_and_some_of_a_stagger() {
+    for id in [0, 1] {
+        let mut proposer = proposer(&square(), id);
+        ask_pre_votes(&mut proposer, START);
+        let after = next_election(&mut proposer);
+        assert!(millis(150) < after && after < millis(300), "{after:?}");
+    }
+}
+
+#[test]
+fn r28_who_was_overtaken_waits_for_a_timeout_its_turn_and_some_of_a_stagger() {
+    for id in [0, 1] {
+        let mut proposer = proposer(&square(), id);
+        campaign(&square(), &mut proposer, Ballot::default(), START);
+        let (refused, promised) = (proposer.ballot().expect("a campaign"), B3);
+        proposer.on_nack(Nack { slot: None, refused, promised }, START, &mut Outbox::default());
+        let (after, turn) = (next_election(&mut proposer), millis(150 * u64::from(id)));
+        assert!(turn + millis(300) < after && after < turn + millis(450), "{id}: {after:?}");
+    }
 }
 
 #[test]

@@ -251,6 +251,7 @@ fn r12_suspects_are_probed_with_the_latest_value() {
 fn r12_back_off_is_exponential_up_to_its_bound() {
     let mut proxy_leader = proxy_leader(&square());
     ask(&mut proxy_leader, p2a(B1, 0), START);
+    assert_eq!(proxy_leader.timers().next_at(), Some(START + millis(20)), "no sooner than needed");
     let (mut now, mut asked_at, mut waits) = (START, START, Vec::new());
     while waits.len() < 9 {
         now = proxy_leader.timers().next_at().unwrap();
