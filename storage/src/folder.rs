@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{Disk, FileId};
 
-/// A directory of files: for tools, which look at it, and for formatting and recovering.
+/// A directory of files, through the operating system's cache: for tools, which look at it, and for
+/// formatting.
 ///
-/// The operating system's cache is in between, so who goes on with direct I/O does so only when this is
-/// done: what it has written, it has synced.
+/// To recover a log in earnest, read it past the cache: see [`Disk::read_at`]. Who goes on with direct I/O
+/// does so when this has synced what it has written.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
