@@ -1,0 +1,161 @@
+//! Why a log is not to be used.
+
+use std::fmt;
+use std::io;
+
+use crate::{FileId, Identity};
+
+/// Why a log cannot be formatted, read or recovered: its acceptors must not serve (R4).
+#[derive(Debug)]
+pub enum StorageError {
+    /// There is nothing where a log should be.
+    Empty,
+    /// There are files, and no segment can be read in any of them.
+    Unformatted,
+    /// There is something where a log was to be made.
+    NotEmpty,
+    /// A later version of this program has written it.
+    Newer {
+        /// Where that was found.
+        file: FileId,
+        /// The format's version.
+        version: u32,
+    },
+    /// It is another node's, or another cluster's, or of another configuration.
+    Foreign {
+        /// Where that was found.
+        file: FileId,
+        /// Whose log it should be.
+        wanted: Box<Identity>,
+        /// Whose it is.
+        found: Box<Identity>,
+    },
+    /// Its segments are not as long as the configuration says.
+    SegmentBytes {
+        /// What that says.
+        wanted: u64,
+        /// How long they are.
+        found: u64,
+    },
+    /// Something is gone that was synced once.
+    Damaged(Damage),
+    /// The disk failed.
+    Disk {
+        /// On which file.
+        file: Option<FileId>,
+        /// How.
+        error: io::Error,
+    },
+}
+
+/// Something is gone that was synced once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Damage {
+    /// Where a batch should be.
+    pub file: FileId,
+    /// At which byte.
+    pub offset: u64,
+    /// Which batch is missing: the first.
+    pub number: u64,
+    /// The last batch that something later names as synced.
+    pub synced: u64,
+}
+
+/// Why a log takes nothing in any more (R34).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Poison {
+    /// A write failed: what is on disk is not known.
+    Write(io::ErrorKind),
+    /// A sync failed: what is durable is not known, and a sync that succeeds later would not tell.
+    Sync(io::ErrorKind),
+    /// A vote could not be read back, or is not what was written (`InvalidData`).
+    Read(io::ErrorKind),
+    /// There was no segment left to go on in.
+    Full,
+}
+
+impl StorageError {
+    pub(crate) fn on(file: FileId) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Disk { file: Some(file), error }
+    }
+
+    pub(crate) fn directory(error: io::Error) -> Self {
+        Self::Disk { file: None, error }
+    }
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str(
+                "there is no log here: `loggos format` makes one, once. If there was one, it is lost, and \
+                 this acceptor with it: the cluster goes on without it",
+            ),
+            Self::Unformatted => f.write_str(
+                "there are files of a log, and no segment in any of them: if `loggos format` was interrupted, \
+                 remove them and format again; if this acceptor has ever served, it is lost",
+            ),
+            Self::NotEmpty => f.write_str("there are files of a log already: it is formatted once only"),
+            Self::Newer { file, version } => {
+                write!(f, "{file} is of format {version}, which a later version of loggos writes; ")?;
+                write!(f, "this one knows {}", crate::FORMAT_VERSION)
+            }
+            Self::Foreign { file, wanted, found } => {
+                write!(f, "{file} is of another log: it is of {found}, and should be of {wanted}")
+            }
+            Self::SegmentBytes { wanted, found } => {
+                write!(f, "the log has segments of {found} bytes, the configuration wants {wanted}: ")?;
+                f.write_str("set it to what the log has")
+            }
+            Self::Damaged(damage) => damage.fmt(f),
+            Self::Disk { file: Some(file), error } => write!(f, "{file}: {error}"),
+            Self::Disk { file: None, error } => write!(f, "the log's directory: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StorageError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Disk { error, .. } => Some(error),
+            Self::Empty
+            | Self::Unformatted
+            | Self::NotEmpty
+            | Self::Newer { .. }
+            | Self::Foreign { .. }
+            | Self::SegmentBytes { .. }
+            | Self::Damaged(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, offset, number, synced } = self;
+        match offset {
+            0 => write!(f, "what was before {file} is missing or damaged")?,
+            _ => write!(f, "{file} is damaged at byte {offset}")?,
+        }
+        write!(f, ": batch {number} cannot be read, though all up to {synced} were synced. ")?;
+        f.write_str("This acceptor has forgotten promises or votes and ")?;
+        f.write_str(
+            "must not serve again from this directory; the cluster goes on without it. Keep the directory for \
+             inquiry, check the disk, and do not put an older copy in its place",
+        )
+    }
+}
+
+impl fmt::Display for Poison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(kind) => write!(f, "a write to the log failed: {kind}"),
+            Self::Sync(kind) => write!(f, "a sync of the log failed: {kind}"),
+            Self::Read(kind) => write!(f, "a vote could not be read back: {kind}"),
+            Self::Full => {
+                f.write_str("the log is full: no segment is free, and there may be no more")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Poison {}

@@ -1,0 +1,89 @@
+//! Files for further segments: those that are free, and those that may still be made.
+
+use std::collections::VecDeque;
+
+use crate::fields::length;
+use crate::{FileId, Options};
+
+/// The files of a log that hold no segment.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// In the order in which they became free: the oldest segment is written over first.
+    free: VecDeque<FileId>,
+    /// The next file to be made.
+    next: FileId,
+    growth: Growth,
+    /// How many files there may be, those in use included.
+    count_max: u32,
+    /// How many are to be free: made before they are needed, so that a full disk is met early.
+    reserve: u32,
+}
+
+/// Whether there may be more files.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Growth {
+    Possible,
+    UnderWay,
+    Refused,
+}
+
+impl Files {
+    pub(crate) fn new(free: VecDeque<FileId>, next: FileId, options: &Options) -> Self {
+        let (count_max, reserve) = (options.segments_max, options.segments_reserve);
+        Self { free, next, growth: Growth::Possible, count_max, reserve }
+    }
+
+    /// Takes a file to be used.
+    pub(crate) fn take(&mut self) -> Option<FileId> {
+        self.free.pop_front()
+    }
+
+    /// Takes in that a file is not needed any more.
+    pub(crate) fn release(&mut self, file: FileId) {
+        self.free.push_back(file);
+    }
+
+    /// The file to be made, if fewer are free than should be, and there may be more than those and the
+    /// `used_count` in use.
+    pub(crate) fn wanted(&mut self, used_count: usize) -> Option<FileId> {
+        let free_count = length(self.free.len());
+        let is_wanted = free_count < self.reserve && self.left(used_count) > free_count;
+        if self.growth != Growth::Possible || !is_wanted {
+            return None;
+        }
+        self.growth = Growth::UnderWay;
+        Some(self.next)
+    }
+
+    pub(crate) fn on_created(&mut self) {
+        assert_eq!(self.growth, Growth::UnderWay, "no file was asked for");
+        self.growth = Growth::Possible;
+        self.free.push_back(self.next);
+        self.next.0 += 1;
+    }
+
+    pub(crate) fn on_no_room(&mut self) {
+        assert_eq!(self.growth, Growth::UnderWay, "no file was asked for");
+        self.growth = Growth::Refused;
+    }
+
+    /// How many segments there may be besides the `used_count` in use.
+    pub(crate) fn left(&self, used_count: usize) -> u32 {
+        let free_count = length(self.free.len());
+        match self.growth {
+            Growth::Possible | Growth::UnderWay => {
+                self.count_max.saturating_sub(length(used_count)).max(free_count)
+            }
+            Growth::Refused => free_count,
+        }
+    }
+
+    /// Asserts that no file is both free and one of `used`.
+    pub(crate) fn validate(&self, mut used: impl Iterator<Item = FileId>) {
+        assert!(
+            used.all(|file| !self.free.contains(&file) && file < self.next),
+            "a file is used twice"
+        );
+        assert!(self.free.iter().all(|file| *file < self.next), "a file is free and not there");
+    }
+}

@@ -1,0 +1,147 @@
+//! Making a log, once, and coming back to it.
+
+use crate::batch::{Batch, HEAD_BYTES, Link};
+use crate::segment::put_opening;
+use crate::state::States;
+use crate::wal::{Resumed, Tail};
+use crate::{
+    BLOCK_BYTES, Buffer, Damage, Disk, FileId, Identity, Options, Scan, StorageError, Wal, scan,
+};
+
+/// A log that has come back.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The log, to go on with.
+    pub wal: Wal,
+    /// What could not be read, and was not needed: worth a line in the node's log.
+    pub dropped: Vec<Damage>,
+}
+
+/// Makes the log of `identity` in an empty directory: one segment, and a file for the next.
+///
+/// Nobody has promised anything before this has returned; if it is interrupted, [`recover`] refuses what it
+/// has left.
+///
+/// # Errors
+///
+/// If there is a log, even a damaged one; as the disk says.
+///
+/// source: R4, "`loggos format` creates a directory, once"
+pub fn format(
+    disk: &mut impl Disk,
+    identity: &Identity,
+    options: &Options,
+) -> Result<(), StorageError> {
+    assert_eq!(options.problem(), None, "options are checked before they are used");
+    if !disk.files().map_err(StorageError::directory)?.is_empty() {
+        return Err(StorageError::NotEmpty);
+    }
+    for file in [FileId(0), FileId(1)] {
+        disk.create(file, u64::from(options.segment_bytes)).map_err(StorageError::on(file))?;
+    }
+    let (file, mut bytes) = (FileId(0), Buffer::new());
+    let batch = batch(identity, Link::default(), (1, BLOCK_BYTES));
+    let states = States::new(identity.acceptors.iter());
+    put_opening(&mut bytes, *identity, options.segment_bytes, (file, batch, &states));
+    disk.write_at(file, 0, &bytes).map_err(StorageError::on(file))?;
+    disk.sync(file).map_err(StorageError::on(file))
+}
+
+/// Comes back to the log of `identity`: its acceptors' promises, tables, truncations and votes.
+///
+/// What was read back may never have been synced: a process that is killed leaves its writes to the
+/// operating system, and a machine that then stops loses them. So all of it is synced before this returns,
+/// and nobody can have been answered before. Only then the mark is written, which says so: in the other
+/// order, a crash in between could leave a mark that vouches for what is gone.
+///
+/// What is cut off is wiped where it begins, by the mark or by zeros, before anybody is answered, and so is
+/// what a crash has left of a segment that was being opened. The chain alone would not do: a later write to
+/// the same place, torn in its turn, may lack just what the earlier one lacked not, and so complete the
+/// earlier one, in a life that has gone on without it.
+///
+/// Recovering again, however often this is interrupted, gives the same.
+///
+/// # Errors
+///
+/// Whatever forbids these acceptors to serve.
+///
+/// source: R4, R31, R33
+pub fn recover(
+    disk: &mut impl Disk,
+    identity: &Identity,
+    options: &Options,
+) -> Result<Recovered, StorageError> {
+    assert_eq!(options.problem(), None, "options are checked before they are used");
+    let found = scan(disk, Some(identity), &mut |_, _| {})?;
+    let segment_bytes = u64::from(options.segment_bytes);
+    if found.segment_bytes != segment_bytes {
+        let (wanted, found) = (segment_bytes, found.segment_bytes);
+        return Err(StorageError::SegmentBytes { wanted, found });
+    }
+    disk.sync_directory().map_err(StorageError::directory)?;
+    for segment in &found.segments {
+        disk.sync(segment.file).map_err(StorageError::on(segment.file))?;
+    }
+    let Scan { segments, tail, states, others, dropped, .. } = found;
+    let last = segments.back().expect("a log has a segment");
+    let is_full = tail.offset == options.segment_bytes;
+    let tail = match tail.is_mark {
+        false => mark(disk, identity, (last.file, last.number), tail)?,
+        true if is_full => tail,
+        true => {
+            wipe(disk, last.file, u64::from(tail.offset), BLOCK_BYTES)?;
+            tail
+        }
+    };
+    for (file, bytes) in &others {
+        match *bytes == segment_bytes {
+            true => wipe(disk, *file, 0, 2 * BLOCK_BYTES)?,
+            false => disk.create(*file, segment_bytes).map_err(StorageError::on(*file))?,
+        }
+    }
+    let used = segments.iter().map(|segment| segment.file);
+    let files = used.chain(others.iter().map(|(file, _)| *file));
+    let next_file = FileId(files.max().map_or(0, |file| file.0 + 1));
+    let free = others.iter().map(|(file, _)| *file).collect();
+    let resumed = Resumed { segments, free, next_file, tail, states };
+    Ok(Recovered { wal: Wal::resume(*identity, *options, resumed), dropped })
+}
+
+/// Writes a mark behind `tail`, which is durable, and syncs it. There is room: no batch takes a segment's
+/// last block.
+fn mark(
+    disk: &mut impl Disk,
+    identity: &Identity,
+    (file, segment): (FileId, u64),
+    tail: Tail,
+) -> Result<Tail, StorageError> {
+    let offset = u64::from(tail.offset);
+    let mut bytes = Buffer::new();
+    bytes.resize(HEAD_BYTES as usize, 0);
+    let link = batch(identity, tail.link, (segment, tail.offset)).seal(&mut bytes, 0);
+    disk.write_at(file, offset, &bytes).map_err(StorageError::on(file))?;
+    disk.sync(file).map_err(StorageError::on(file))?;
+    Ok(Tail { link, offset: tail.offset + BLOCK_BYTES, is_mark: true })
+}
+
+/// Writes zeros where something was cut off, and syncs them.
+fn wipe(disk: &mut impl Disk, file: FileId, at: u64, count: u32) -> Result<(), StorageError> {
+    let mut zeros = Buffer::new();
+    zeros.resize(count as usize, 0);
+    disk.write_at(file, at, &zeros).map_err(StorageError::on(file))?;
+    disk.sync(file).map_err(StorageError::on(file))
+}
+
+/// A batch to be sealed, behind `link`, which is durable.
+fn batch(identity: &Identity, link: Link, (segment, offset): (u64, u32)) -> Batch {
+    Batch {
+        link: Link { number: link.number + 1, checksum: 0 },
+        bytes: 0,
+        records_count: 0,
+        directory: identity.directory.0,
+        segment,
+        offset,
+        synced: link.number,
+        previous: link.checksum,
+    }
+}

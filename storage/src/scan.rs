@@ -1,0 +1,318 @@
+//! Reading a log: what is in it, and where it ends.
+//!
+//! ```text
+//!   segment 4          segment 5          segment 6 (the last)               other files
+//!   │head│ … │ … │…    │head│ … │ … │     │head│ … │ b-1 │ bad │ ? │ ? │     │ ? │ ? │ ? │
+//!     ▲            └────┘ links              └──── the chain ─▶ cut? └─── does anything name b ───┘
+//!     └ all before it truncated?                                          or a later one as synced?
+//! ```
+//!
+//! A batch is *readable* if its sum is right and it lies where it says. Two things can be wrong:
+//!
+//! - **A head follows nothing readable**, because what was before it is gone: recycled, or bad. A head is
+//!   written only when all before it is synced, so this is no torn write. If all that the head says was
+//!   voted before is truncated by now, it is not needed, and dropped; else it is damage.
+//! - **The chain ends**, as every log does, at its last segment's first bad batch *b*. If any batch that can
+//!   be read, wherever it is, names *b* or a later one as synced, *b* was there: damage. Else *b* was
+//!   never finished, or never begun. Remains of an earlier use of the file, or of a tail that an earlier
+//!   recovery has cut off, name only what was synced then, which is before *b*.
+//!
+//! source: R33
+
+use std::collections::VecDeque;
+
+use loggos_protocol::AcceptorId;
+
+use crate::batch::{Batch, HEAD_BYTES};
+use crate::fields::length;
+use crate::header::{Found, Header};
+use crate::reader::Reader;
+use crate::record::{self, Entry};
+use crate::segment::{Indexed, Segment};
+use crate::state::States;
+use crate::wal::Tail;
+use crate::{BLOCK_BYTES, Damage, Disk, FileId, Identity, State, StorageError};
+
+/// What a log holds.
+#[derive(Debug)]
+pub struct Scan {
+    /// Whose it is.
+    pub identity: Identity,
+    /// The length of its segments, in bytes.
+    pub segment_bytes: u64,
+    /// The last batch that can be read, of all that count: what a torn write or crash cut off is not among
+    /// them.
+    pub last: u64,
+    /// Where the log ends: the file, and the byte in it.
+    pub end: (FileId, u64),
+    /// What could not be read, and is not needed.
+    pub dropped: Vec<Damage>,
+    pub(crate) segments: VecDeque<Segment>,
+    pub(crate) tail: Tail,
+    pub(crate) states: States,
+    /// Files that are not among the segments, or are short.
+    pub(crate) others: Vec<File>,
+}
+
+/// Where an entry is in the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct EntryPlace {
+    /// The number of its segment.
+    pub segment: u64,
+    /// In which file that is.
+    pub file: FileId,
+    /// The byte at which its batch begins.
+    pub offset: u64,
+    /// The number of its batch.
+    pub batch: u64,
+    /// Whose entry it is.
+    pub acceptor: AcceptorId,
+}
+
+/// What hears of each entry that can be read, in the order of the log.
+pub type Visit<'a> = &'a mut dyn FnMut(EntryPlace, &Entry<'_>);
+
+/// Reads the whole log and changes nothing. `wanted` is whose it should be; without it, any one will do.
+///
+/// Memory: one piece of the log at a time, and 24 bytes for each vote that is not recycled.
+///
+/// # Errors
+///
+/// Whatever forbids its acceptors to serve.
+///
+/// source: R4, R33
+pub fn scan(
+    disk: &mut impl Disk,
+    wanted: Option<&Identity>,
+    visit: Visit<'_>,
+) -> Result<Scan, StorageError> {
+    let mut files = disk.files().map_err(StorageError::directory)?;
+    for (_, bytes) in &mut files {
+        *bytes -= *bytes % u64::from(BLOCK_BYTES);
+    }
+    if files.is_empty() {
+        return Err(StorageError::Empty);
+    }
+    let mut reader = Reader::new(disk);
+    let (headers, mut others) = headers(&mut reader, &files, wanted)?;
+    let Some((first, _)) = headers.first() else {
+        return Err(StorageError::Unformatted);
+    };
+    let acceptors = first.identity.acceptors.iter();
+    let mut walk = Walk {
+        directory: first.identity.directory.0,
+        reader,
+        visit,
+        states: States::new(acceptors),
+        segments: VecDeque::new(),
+        tail: None,
+        synced: 0,
+        gaps: Vec::new(),
+    };
+    for (header, file_bytes) in &headers {
+        if !walk.segment(header, (header.file, *file_bytes))? {
+            others.push((header.file, *file_bytes));
+        }
+    }
+    for file in &others {
+        walk.search(*file, 0)?;
+    }
+    let (tail, dropped) = walk.judge()?;
+    let Walk { states, segments, .. } = walk;
+    let file = segments.back().expect("a tail is in a segment").file;
+    Ok(Scan {
+        identity: first.identity,
+        segment_bytes: first.segment_bytes,
+        last: tail.link.number,
+        end: (file, u64::from(tail.offset)),
+        dropped,
+        segments,
+        tail,
+        states,
+        others,
+    })
+}
+
+impl Scan {
+    /// The acceptors that share it, each with all that is known of it but its votes.
+    pub fn acceptors(&self) -> impl Iterator<Item = (AcceptorId, &State)> {
+        self.states.iter()
+    }
+
+    /// How many segments hold something that is needed, or has not been used again yet.
+    #[must_use]
+    pub fn segments_count(&self) -> usize {
+        self.segments.len()
+    }
+}
+
+/// A file and its length, in whole blocks.
+type File = (FileId, u64);
+
+type Headers = Vec<(Header, u64)>;
+
+/// Sorts the files: those with a header, by the number of their segment, and the rest.
+fn headers(
+    reader: &mut Reader<'_, impl Disk>,
+    files: &[File],
+    wanted: Option<&Identity>,
+) -> Result<(Headers, Vec<File>), StorageError> {
+    let (mut headers, mut others): (Headers, _) = (Vec::new(), Vec::new());
+    for &(file, bytes) in files {
+        let found = match bytes >= u64::from(BLOCK_BYTES) {
+            true => Header::find(file, reader.bytes((file, bytes), 0, BLOCK_BYTES)?),
+            false => Found::Nothing,
+        };
+        match found {
+            Found::Nothing => others.push((file, bytes)),
+            Found::Newer(version) => return Err(StorageError::Newer { file, version }),
+            Found::Header(header) => {
+                let first = headers.first().map(|(first, _)| &first.identity);
+                if let Some(wanted) = wanted.or(first).filter(|wanted| **wanted != header.identity)
+                {
+                    let (wanted, found) = (Box::new(*wanted), Box::new(header.identity));
+                    return Err(StorageError::Foreign { file, wanted, found });
+                }
+                headers.push((header, bytes));
+            }
+        }
+    }
+    headers.sort_by_key(|(header, _)| header.segment);
+    Ok((headers, others))
+}
+
+/// The way through the segments, oldest first.
+struct Walk<'a, D> {
+    reader: Reader<'a, D>,
+    visit: Visit<'a>,
+    directory: u64,
+    states: States,
+    segments: VecDeque<Segment>,
+    tail: Option<Tail>,
+    /// The last batch that one that can be read names as synced.
+    synced: u64,
+    /// Heads that follow nothing: the place of each in `segments`, and what should be before it.
+    gaps: Vec<(usize, Damage)>,
+}
+
+impl<D: Disk> Walk<'_, D> {
+    /// Reads a segment; returns whether it is one: whether its head can be read.
+    fn segment(&mut self, header: &Header, whole: File) -> Result<bool, StorageError> {
+        let Header { file, segment: number, .. } = *header;
+        let Some(head) = self.batch(whole, BLOCK_BYTES)?.filter(|b| b.segment == number) else {
+            return Ok(false);
+        };
+        if !self.tail.is_some_and(|tail| head.follows(tail.link)) {
+            self.gaps.push((self.segments.len(), self.gap(file, &head)));
+        }
+        let blank = States::new(self.states.iter().map(|(acceptor, _)| acceptor));
+        self.segments.push_back(Segment { number, file, head: blank, votes: Vec::new() });
+        self.entries(whole, &head)?;
+        let segment = self.segments.back_mut().expect("just pushed");
+        segment.head.copy_from(&self.states);
+        let (mut link, mut offset, mut is_mark) = (head.link, head.end(), true);
+        while let Some(batch) = self.batch(whole, offset)? {
+            if batch.segment != number || !batch.follows(link) {
+                break;
+            }
+            self.entries(whole, &batch)?;
+            (link, offset, is_mark) = (batch.link, batch.end(), batch.records_count == 0);
+        }
+        self.tail = Some(Tail { link, offset, is_mark });
+        self.search(whole, offset)?;
+        Ok(true)
+    }
+
+    /// What is missing before `head`.
+    fn gap(&self, file: FileId, head: &Batch) -> Damage {
+        let synced = head.link.number - 1;
+        match (self.tail, self.segments.back()) {
+            (Some(tail), Some(before)) if tail.link.number < synced => {
+                let (file, offset) = (before.file, u64::from(tail.offset));
+                Damage { file, offset, number: tail.link.number + 1, synced }
+            }
+            _ => Damage { file, offset: 0, number: synced, synced },
+        }
+    }
+
+    /// Takes in the entries of a batch that was read last.
+    fn entries(&mut self, whole: File, batch: &Batch) -> Result<(), StorageError> {
+        let segment = self.segments.back_mut().expect("a batch is in a segment");
+        let (file, bytes) = (whole.0, self.reader.bytes(whole, batch.offset, batch.bytes)?);
+        let (offset, number) = (u64::from(batch.offset), batch.link.number);
+        let malformed = || StorageError::Damaged(Damage { file, offset, number, synced: number });
+        let mut at = HEAD_BYTES as usize;
+        for _ in 0..batch.records_count {
+            let decoded = record::take(&bytes[at..]).map_err(|_| malformed())?;
+            let acceptor = decoded.acceptor;
+            if !self.states.on_entry(acceptor, &decoded.entry) {
+                return Err(malformed());
+            }
+            let place =
+                EntryPlace { segment: segment.number, file, offset, batch: number, acceptor };
+            (self.visit)(place, &decoded.entry);
+            if let Entry::Vote { slot, .. } = decoded.entry {
+                let offset = batch.offset + length(at);
+                let (bytes, checksum) = (decoded.bytes, decoded.checksum);
+                segment.votes.push(Indexed { slot, offset, bytes, checksum, acceptor });
+            }
+            at += decoded.bytes as usize;
+        }
+        Ok(())
+    }
+
+    /// Looks at every block from `offset` on for what it names as synced.
+    fn search(&mut self, whole: File, offset: u32) -> Result<(), StorageError> {
+        let mut offset = offset;
+        while u64::from(offset) < whole.1 {
+            offset = match self.batch(whole, offset)? {
+                Some(batch) => batch.end(),
+                None => offset + BLOCK_BYTES,
+            };
+        }
+        Ok(())
+    }
+
+    /// The batch at `offset`, if it can be read; what it names as synced counts.
+    fn batch(&mut self, whole: File, offset: u32) -> Result<Option<Batch>, StorageError> {
+        let left = whole.1.saturating_sub(u64::from(offset));
+        if left < u64::from(BLOCK_BYTES) {
+            return Ok(None);
+        }
+        let peeked = Batch::peek(self.reader.bytes(whole, offset, BLOCK_BYTES)?);
+        let belongs = |batch: &Batch| {
+            batch.directory == self.directory
+                && batch.offset == offset
+                && u64::from(batch.bytes) <= left
+        };
+        let Some(batch) = peeked.filter(belongs) else { return Ok(None) };
+        if !batch.is_whole(self.reader.bytes(whole, offset, batch.bytes)?) {
+            return Ok(None);
+        }
+        self.synced = self.synced.max(batch.synced);
+        Ok(Some(batch))
+    }
+
+    /// Tells damage from what a crash leaves behind.
+    fn judge(&self) -> Result<(Tail, Vec<Damage>), StorageError> {
+        let mut dropped = Vec::new();
+        for (place, damage) in &self.gaps {
+            let head = &self.segments[*place].head;
+            if !head.are_truncated_by(&self.states) {
+                return Err(StorageError::Damaged(*damage));
+            }
+            if *place > 0 {
+                dropped.push(*damage);
+            }
+        }
+        let (Some(tail), Some(segment)) = (self.tail, self.segments.back()) else {
+            return Err(StorageError::Unformatted);
+        };
+        let (number, synced) = (tail.link.number + 1, self.synced);
+        if synced >= number {
+            let (file, offset) = (segment.file, u64::from(tail.offset));
+            return Err(StorageError::Damaged(Damage { file, offset, number, synced }));
+        }
+        Ok((tail, dropped))
+    }
+}

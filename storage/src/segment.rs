@@ -1,0 +1,111 @@
+//! Segments that are in use, and where the votes are in them.
+
+use loggos_protocol::{AcceptorId, Slot, Vote};
+
+use crate::batch::{Batch, HEAD_BYTES, Link, padded};
+use crate::fields::length;
+use crate::header::Header;
+use crate::record::{self, Entry, RECORD_BYTES_MAX};
+use crate::state::States;
+use crate::{BLOCK_BYTES, Buffer, FileId, Identity};
+
+/// A segment that is in use.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) file: FileId,
+    /// What its head says: all that is in older segments, but for votes.
+    pub(crate) head: States,
+    /// The votes in it that are synced, in the order of the log.
+    pub(crate) votes: Vec<Indexed>,
+}
+
+/// Where a vote is in its segment, or in what is being gathered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Indexed {
+    pub(crate) slot: Slot,
+    pub(crate) offset: u32,
+    pub(crate) bytes: u32,
+    pub(crate) checksum: u32,
+    pub(crate) acceptor: AcceptorId,
+}
+
+/// Where a vote is on disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct VotePlace {
+    /// Whose vote it is.
+    pub acceptor: AcceptorId,
+    /// In which slot.
+    pub slot: Slot,
+    /// In which file.
+    pub file: FileId,
+    /// The byte at which its record begins.
+    offset: u32,
+    /// How long that is.
+    bytes: u32,
+    /// What it was summed to be when it was appended.
+    checksum: u32,
+}
+
+impl Segment {
+    /// Where `vote` is on disk.
+    pub(crate) fn place(&self, vote: &Indexed) -> VotePlace {
+        let Indexed { slot, offset, bytes, checksum, acceptor } = *vote;
+        VotePlace { acceptor, slot, file: self.file, offset, bytes, checksum }
+    }
+}
+
+impl VotePlace {
+    /// The offset and the length, in bytes, of the blocks to read.
+    #[must_use]
+    pub fn blocks(&self) -> (u64, usize) {
+        let start = self.offset / BLOCK_BYTES * BLOCK_BYTES;
+        let end = (self.offset + self.bytes).next_multiple_of(BLOCK_BYTES);
+        (u64::from(start), (end - start) as usize)
+    }
+
+    /// Reads the vote from those blocks; `None` if they are not what was written there, and then the log
+    /// is to be [poisoned](crate::Poison::Read).
+    #[must_use]
+    pub fn vote(&self, blocks: &[u8]) -> Option<Vote> {
+        let record = blocks.get((self.offset % BLOCK_BYTES) as usize..)?;
+        let decoded = record::take(record).ok()?;
+        if (decoded.acceptor, decoded.checksum) != (self.acceptor, self.checksum) {
+            return None;
+        }
+        match decoded.entry {
+            Entry::Vote { slot, ballot, value } if slot == self.slot => {
+                Some(Vote { ballot, value: value.decode()? })
+            }
+            Entry::Vote { .. }
+            | Entry::Promise(_)
+            | Entry::Truncated(_)
+            | Entry::Table(_)
+            | Entry::State(_) => None,
+        }
+    }
+}
+
+/// Makes `bytes` the beginning of a segment: its header, and its head.
+pub(crate) fn put_opening(
+    bytes: &mut Buffer,
+    identity: Identity,
+    segment_bytes: u32,
+    (file, mut batch, states): (FileId, Batch, &States),
+) -> Link {
+    bytes.clear();
+    let segment_bytes = u64::from(segment_bytes);
+    Header { file, segment_bytes, segment: batch.segment, identity }.put(bytes);
+    let start = bytes.len();
+    bytes.resize(start + HEAD_BYTES as usize, 0);
+    for (acceptor, state) in states.iter() {
+        state.put(acceptor, bytes);
+    }
+    batch.records_count = length(states.len());
+    batch.seal(bytes, start)
+}
+
+/// How long the beginning of a segment may be.
+pub(crate) fn opening_bytes_max(acceptors_count: usize) -> u32 {
+    BLOCK_BYTES + padded(HEAD_BYTES + length(acceptors_count) * RECORD_BYTES_MAX)
+}

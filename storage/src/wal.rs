@@ -1,0 +1,444 @@
+//! The log while it runs: records in, one write and sync at a time out.
+//!
+//! ```text
+//!   input             when                        does                         then
+//!   append            not poisoned                gathers the record
+//!   gather            a write is under way                                     None
+//!                     the segment has room        seals what is gathered       write it, sync it
+//!                     it has none, a file is free opens a segment              write it, sync it
+//!                     no file, one is being made                               None
+//!                     no file, nor will be        poisons the log              None
+//!   gather_mark       nothing gathered, the last  seals an empty batch         write it, sync it
+//!                     batch holds records
+//!   on_synced         not poisoned                durable ↑, segments recycled release what waited
+//!   on_file_created                               one more file is free
+//!   on_no_room                                    no more files, ever
+//!   poison                                        takes nothing in any more    stop the acceptors
+//! ```
+//!
+//! One write is under way at a time. What is appended meanwhile is the next one: the slower the disk, the
+//! larger the writes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use loggos_protocol::{AcceptorId, Slot, Watermark};
+
+use crate::batch::{Batch, Link, padded};
+use crate::fields::length;
+use crate::files::Files;
+use crate::gathering::Gathering;
+use crate::segment::{Indexed, Segment, put_opening};
+use crate::state::States;
+use crate::{BLOCK_BYTES, Buffer, FileId, Identity, Options, Poison, Record, State, VotePlace};
+
+/// The log that the acceptors of a core share.
+#[derive(Debug)]
+pub struct Wal {
+    identity: Identity,
+    options: Options,
+    /// In use, oldest first; the last is written to. Never empty.
+    segments: VecDeque<Segment>,
+    files: Files,
+    tail: Tail,
+    /// The number of the last batch that is durable, with all before it.
+    synced: u64,
+    /// The number of the batch that is being written and synced.
+    in_flight: Option<u64>,
+    gathering: Gathering,
+    /// What was gathered before that and is as large as a write may be, oldest first.
+    full: VecDeque<Gathering>,
+    /// Buffers that are not in use.
+    spare: Vec<(Buffer, Vec<Indexed>)>,
+    /// After all that was appended.
+    states: States,
+    /// After all that was gathered.
+    written: States,
+    /// After all that is durable.
+    durable_states: States,
+    /// Records appended in this life.
+    appended: u64,
+    /// Records among these that are durable.
+    durable: u64,
+    poison: Option<Poison>,
+}
+
+/// Something to write and sync.
+#[derive(Debug)]
+#[must_use = "what is gathered is to be written, synced and given back"]
+pub struct Write {
+    /// To which file.
+    pub file: FileId,
+    /// At which byte, a multiple of a block.
+    pub offset: u64,
+    /// What: whole blocks, in memory that direct I/O takes.
+    pub bytes: Buffer,
+    /// Counts writes, across lives: what a peer that has seen a later one of this log knows (R33).
+    pub number: u64,
+    /// How many records are durable then, of those appended in this life.
+    appended: u64,
+    /// The votes among them.
+    votes: Vec<Indexed>,
+}
+
+/// Where the next batch goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    /// What it follows.
+    pub(crate) link: Link,
+    /// In the last segment.
+    pub(crate) offset: u32,
+    /// Whether what it follows holds nothing that would be missed: a mark, or a segment's head.
+    pub(crate) is_mark: bool,
+}
+
+/// What a log goes on from.
+#[derive(Debug)]
+pub(crate) struct Resumed {
+    pub(crate) segments: VecDeque<Segment>,
+    pub(crate) free: VecDeque<FileId>,
+    pub(crate) next_file: FileId,
+    pub(crate) tail: Tail,
+    pub(crate) states: States,
+}
+
+impl Wal {
+    /// Goes on where recovery has found, and made durable, the log's end.
+    pub(crate) fn resume(identity: Identity, options: Options, resumed: Resumed) -> Self {
+        let Resumed { segments, free, next_file, tail, states } = resumed;
+        let mut wal = Self {
+            identity,
+            segments,
+            files: Files::new(free, next_file, &options),
+            tail,
+            synced: tail.link.number,
+            in_flight: None,
+            gathering: Gathering::new(Buffer::new(), Vec::new()),
+            full: VecDeque::new(),
+            spare: Vec::new(),
+            written: states.clone(),
+            durable_states: states.clone(),
+            states,
+            appended: 0,
+            durable: 0,
+            poison: None,
+            options,
+        };
+        wal.recycle();
+        wal.validate();
+        wal
+    }
+
+    /// Takes a record in. What rests on it may be said when [`durable`](Self::durable) has reached what
+    /// [`appended`](Self::appended) is now.
+    ///
+    /// The value is copied here, once, to where it is written from. A poisoned log ignores it: what waits
+    /// for it waits for ever.
+    ///
+    /// source: R31
+    pub fn append(&mut self, record: &Record) {
+        if self.poison.is_some() {
+            return;
+        }
+        let bytes_max = record.bytes_max();
+        let fits = bytes_max <= self.options.record_bytes_max(&self.identity);
+        assert!(fits, "a record of up to {bytes_max} bytes does not fit in a segment");
+        self.states.check(record);
+        let batch_bytes = length(self.gathering.bytes.len());
+        if self.gathering.records_count > 0
+            && batch_bytes + bytes_max > self.options.write_bytes_max
+        {
+            self.close();
+        }
+        self.states.on_record(record);
+        self.appended += 1;
+        self.gathering.append(record);
+    }
+
+    /// Hands out what is to be written and synced next, if there is anything and nothing is under way.
+    ///
+    /// A segment is opened in a write of its own: its head is durable before anything else of it is
+    /// written, and before a segment before it can be recycled.
+    ///
+    /// source: R31, R32, R33
+    pub fn gather(&mut self) -> Option<Write> {
+        if self.poison.is_some() || self.in_flight.is_some() {
+            return None;
+        }
+        let next = self.full.front().unwrap_or(&self.gathering);
+        if next.records_count == 0 {
+            return None;
+        }
+        // One block is left for a mark, always.
+        let needed = padded(length(next.bytes.len())) + BLOCK_BYTES;
+        if needed > self.options.segment_bytes - self.tail.offset {
+            return self.open_segment();
+        }
+        let (buffer, votes) = self.spare.pop().unwrap_or_default();
+        let fresh = Gathering::new(buffer, votes);
+        let next = match self.full.pop_front() {
+            Some(full) => full,
+            None => std::mem::replace(&mut self.gathering, fresh),
+        };
+        Some(self.seal(next))
+    }
+
+    /// Hands out a mark, if the last batch has none and there is nothing else to write: for a driver that
+    /// falls idle.
+    ///
+    /// The last batch of a log is the one that recovery cannot tell from a torn one when it has gone bad.
+    /// A mark behind it says that it was synced.
+    ///
+    /// source: R33, "an idle log appends one mark"
+    pub fn gather_mark(&mut self) -> Option<Write> {
+        let is_busy = self.in_flight.is_some() || self.appended > self.durable;
+        if self.poison.is_some() || is_busy || self.tail.is_mark {
+            return None;
+        }
+        let (buffer, votes) = self.spare.pop().unwrap_or_default();
+        Some(self.seal(Gathering::new(buffer, votes)))
+    }
+
+    /// Takes a write back that is durable: written in full, and synced since.
+    ///
+    /// A poisoned log does not believe it: a sync that failed once may succeed the next time because the
+    /// pages that it could not write were dropped.
+    ///
+    /// source: R31, R34
+    pub fn on_synced(&mut self, write: Write) {
+        assert_eq!(self.in_flight, Some(write.number), "another write is under way");
+        if self.poison.is_some() {
+            return;
+        }
+        self.in_flight = None;
+        self.synced = write.number;
+        self.durable = write.appended;
+        self.durable_states.copy_from(&self.written);
+        let segment = self.segments.back_mut().expect("a log has a segment");
+        segment.votes.extend_from_slice(&write.votes);
+        self.spare.push((write.bytes, write.votes));
+        self.recycle();
+    }
+
+    /// Stops for good, because a write or sync has failed; the first reason counts.
+    ///
+    /// source: R34
+    pub fn poison(&mut self, reason: Poison) {
+        self.poison.get_or_insert(reason);
+    }
+
+    /// The file to be [made](crate::Disk::create) next, off the loop, if one more is wanted; asked once
+    /// for each. [`on_file_created`](Self::on_file_created) or [`on_no_room`](Self::on_no_room) is the
+    /// answer.
+    pub fn wants_file(&mut self) -> Option<FileId> {
+        if self.poison.is_some() {
+            return None;
+        }
+        self.files.wanted(self.segments.len())
+    }
+
+    /// Takes in that the file asked for is there, zeroed and durable.
+    pub fn on_file_created(&mut self) {
+        self.files.on_created();
+    }
+
+    /// Takes in that the file asked for could not be made: the log goes on in those it has. That is no
+    /// reason to stop yet, since nothing of the log was touched.
+    pub fn on_no_room(&mut self) {
+        self.files.on_no_room();
+    }
+
+    /// Whether fewer segments are left than the reserve: acceptors then refuse slots that they have not
+    /// voted in, and go on with promises and truncations, until enough is truncated.
+    ///
+    /// source: R34
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        self.files.left(self.segments.len()) < self.options.segments_reserve
+    }
+
+    /// Why it has stopped, if it has.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<Poison> {
+        self.poison
+    }
+
+    /// How many records were appended in this life.
+    #[must_use]
+    pub fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// How many of them are durable: what was held when [`appended`](Self::appended) was not more may
+    /// leave.
+    ///
+    /// source: R31
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// The number of the last write that is durable. Never goes down, from life to life, unless somebody
+    /// puts an older directory in place.
+    #[must_use]
+    pub fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Whose log it is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// How many segments are in use.
+    #[must_use]
+    pub fn segments_count(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// What the log knows of `acceptor` besides its votes, if it is one of its own.
+    #[must_use]
+    pub fn state(&self, acceptor: AcceptorId) -> Option<&State> {
+        self.states.at(acceptor)
+    }
+
+    /// Where on disk the votes of `acceptor` in `[from, to)` are, in slot order: those that are durable and
+    /// not truncated, of each slot the last.
+    ///
+    /// One look through the index of all segments; for the start, and for pages that memory does not hold
+    /// any more.
+    ///
+    /// source: R10, R16
+    #[must_use]
+    pub fn votes(&self, acceptor: AcceptorId, from: Slot, to: Watermark) -> Vec<VotePlace> {
+        let truncated = self.states.at(acceptor).map_or(Watermark(0), |state| state.truncated);
+        let wanted = from.max(truncated.first_open())..to.first_open();
+        let mut places = BTreeMap::new();
+        for segment in &self.segments {
+            let votes = segment.votes.iter();
+            for vote in votes.filter(|v| v.acceptor == acceptor && wanted.contains(&v.slot)) {
+                places.insert(vote.slot, segment.place(vote));
+            }
+        }
+        places.into_values().collect()
+    }
+
+    /// Asserts what must hold between any two calls.
+    pub fn validate(&self) {
+        assert!(self.synced <= self.tail.link.number, "synced beyond the tail");
+        assert!(self.durable <= self.appended, "durable beyond what was appended");
+        assert!(self.tail.offset <= self.options.segment_bytes, "the tail is beyond its segment");
+        let numbers = self.segments.iter().map(|segment| segment.number);
+        assert!(numbers.is_sorted_by(|a, b| a < b), "segments out of order");
+        self.files.validate(self.segments.iter().map(|segment| segment.file));
+        for (earlier, later) in
+            [(&self.durable_states, &self.written), (&self.written, &self.states)]
+        {
+            assert!(earlier.are_covered_by(later), "the log knows less than it has written");
+        }
+    }
+
+    /// Ends the batch in the making, for it is as large as a write may be.
+    fn close(&mut self) {
+        let (buffer, votes) = self.spare.pop().unwrap_or_default();
+        let fresh = Gathering::new(buffer, votes);
+        let mut full = std::mem::replace(&mut self.gathering, fresh);
+        full.end = Some((self.appended, self.states.clone()));
+        self.full.push_back(full);
+    }
+
+    /// Ends a batch, and puts it where the log ends.
+    fn seal(&mut self, gathering: Gathering) -> Write {
+        let Gathering { mut bytes, records_count, mut votes, end } = gathering;
+        let appended = match end {
+            Some((appended, states)) => {
+                self.written = states;
+                appended
+            }
+            None => {
+                self.written.copy_from(&self.states);
+                self.appended
+            }
+        };
+        let offset = self.tail.offset;
+        votes.iter_mut().for_each(|vote| vote.offset += offset);
+        let batch = self.batch(records_count, offset);
+        let link = batch.seal(&mut bytes, 0);
+        let end = offset + length(bytes.len());
+        self.tail = Tail { link, offset: end, is_mark: records_count == 0 };
+        self.in_flight = Some(link.number);
+        let file = self.current().file;
+        Write { file, offset: u64::from(offset), bytes, number: link.number, appended, votes }
+    }
+
+    /// Goes on in another file: the oldest of the free ones.
+    ///
+    /// All that was written is durable, for nothing is under way; so a head that can be read proves that
+    /// whatever it follows was synced, and it names nothing that is not.
+    ///
+    /// source: R32
+    fn open_segment(&mut self) -> Option<Write> {
+        assert_eq!(self.synced, self.tail.link.number, "opened before all is synced");
+        let Some(file) = self.files.take() else {
+            if self.files.left(self.segments.len()) == 0 {
+                self.poison(Poison::Full);
+            }
+            return None;
+        };
+        let (mut bytes, votes) = self.spare.pop().unwrap_or_default();
+        let number = self.current().number + 1;
+        let head = self.written.clone();
+        self.segments.push_back(Segment { number, file, head, votes: Vec::new() });
+        let batch = self.batch(0, BLOCK_BYTES);
+        let segment_bytes = self.options.segment_bytes;
+        let link =
+            put_opening(&mut bytes, self.identity, segment_bytes, (file, batch, &self.written));
+        self.tail = Tail { link, offset: length(bytes.len()), is_mark: true };
+        self.in_flight = Some(link.number);
+        Some(Write { file, offset: 0, bytes, number: link.number, appended: self.durable, votes })
+    }
+
+    /// The next batch, to be written at `offset` of the last segment.
+    fn batch(&self, records_count: u32, offset: u32) -> Batch {
+        let Link { number, checksum: previous } = self.tail.link;
+        Batch {
+            link: Link { number: number + 1, checksum: 0 },
+            bytes: 0,
+            records_count,
+            directory: self.identity.directory.0,
+            segment: self.current().number,
+            offset,
+            synced: self.synced,
+            previous,
+        }
+    }
+
+    /// Frees the oldest segments whose every record is superseded.
+    ///
+    /// Promises, tables and truncations of a segment are in the head of the next one. Its votes are not:
+    /// each of them must be below what a *durable* record, or head, says is truncated. Every such record
+    /// is in a newer segment, or its bound is in the head of one. What could be lost otherwise:
+    ///
+    /// - *Truncated, but not durably*: after a crash the acceptor takes the slot for one it has not voted
+    ///   in, and votes there again, for something else.
+    /// - *Next head not durable*: the only copy of the promise is written over, and if the machine stops
+    ///   before the sync the acceptor promises less than it did.
+    /// - *A newer segment before an older one*: what the newer one truncated, the older would vote again.
+    ///
+    /// The test is the one that recovery makes of a segment that it cannot read, so whatever may have been
+    /// written over, whole or in part, recovery can do without.
+    ///
+    /// source: R32
+    fn recycle(&mut self) {
+        while self.segments.len() > 1
+            && self.segments[1].head.are_truncated_by(&self.durable_states)
+        {
+            let oldest = self.segments.pop_front().expect("there are two");
+            self.files.release(oldest.file);
+        }
+    }
+
+    fn current(&self) -> &Segment {
+        self.segments.back().expect("a log has a segment")
+    }
+}

@@ -1,0 +1,243 @@
+//! Random lives of a log on a faulty disk, compared with the list of what was appended.
+
+mod harness;
+
+use std::io::ErrorKind;
+
+use harness::{Node, Records, seeds};
+use loggos_protocol::Rng;
+use loggos_storage::sim::Fault;
+use loggos_storage::{Disk, Poison, Write};
+
+/// A life that crashes now and then, at any point, in recovery too.
+struct Life {
+    node: Node,
+    records: Records,
+    rng: Rng,
+    /// A write on its way, and how far it has come.
+    write: Option<(Write, Stage)>,
+    crashes: u32,
+    recycled: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    Gathered,
+    Written,
+    Synced,
+}
+
+impl Life {
+    fn new(seed: u64) -> Self {
+        let (node, records) = (Node::new(seed), Records::new(seed + 1));
+        Self { node, records, rng: Rng::new(seed + 2), write: None, crashes: 0, recycled: false }
+    }
+
+    fn step(&mut self) {
+        self.node.make_file();
+        match self.rng.below(40) {
+            0 => self.crash(),
+            1 => self.fail(),
+            2 if self.write.is_none() => {
+                self.write = self.node.wal.gather_mark().map(|write| (write, Stage::Gathered));
+            }
+            3..=15 => {
+                let record = self.records.next(self.node.wal.is_low());
+                self.node.append(record);
+            }
+            _ => self.drive(),
+        }
+        self.node.wal.validate();
+        self.recycled |= self.node.wal.segments_count() < 2 && self.node.wal.synced() > 50;
+    }
+
+    /// Takes the write on its way one stage further.
+    fn drive(&mut self) {
+        let Some((write, stage)) = self.write.take() else {
+            self.write = self.node.wal.gather().map(|write| (write, Stage::Gathered));
+            return;
+        };
+        let disk = &mut self.node.disk;
+        match stage {
+            Stage::Gathered => match disk.write_at(write.file, write.offset, &write.bytes) {
+                Ok(()) => self.write = Some((write, Stage::Written)),
+                Err(error) => self.node.wal.poison(Poison::Write(error.kind())),
+            },
+            Stage::Written => match disk.sync(write.file) {
+                Ok(()) => self.write = Some((write, Stage::Synced)),
+                Err(error) => {
+                    self.node.wal.poison(Poison::Sync(error.kind()));
+                    self.write = Some((write, Stage::Written)); // a driver that tries again
+                }
+            },
+            Stage::Synced => self.node.on_synced(write),
+        }
+    }
+
+    /// The next write or sync fails: whatever the disk says later, nothing more is told.
+    fn fail(&mut self) {
+        if self.rng.below(4) > 0 {
+            return;
+        }
+        self.node.disk.order(0, Fault::Error(ErrorKind::Other));
+        for _ in 0..8 {
+            let record = self.records.next(true);
+            self.node.append(record);
+            self.drive();
+        }
+        self.crash();
+    }
+
+    fn crash(&mut self) {
+        if self.rng.below(2) == 0 {
+            let after = self.rng.below(2);
+            self.node.disk.order(after, Fault::Crash);
+            self.node.make_file(); // in the midst of making a file
+            self.drive(); // in the midst of a write or sync
+        }
+        self.write = None;
+        self.stop();
+        for _ in 0..self.rng.below(3) {
+            let after = self.rng.below(14);
+            self.node.disk.order(after, Fault::Crash);
+            match self.node.recover() {
+                Ok(()) => {
+                    self.node.disk.kill(); // the order came too late
+                    self.node.check(); // it has answered, and is told
+                }
+                Err(_) => assert!(self.node.disk.operations() > 0, "refused without a crash"),
+            }
+            self.stop();
+        }
+        self.node.recover().unwrap_or_else(|error| panic!("refused after a crash: {error}"));
+        self.node.check();
+        self.records.resume(&self.node.wal);
+        self.crashes += 1;
+    }
+
+    /// Killed, or without power.
+    fn stop(&mut self) {
+        match self.rng.below(2) {
+            0 => self.node.disk.kill(),
+            _ => self.node.disk.lose_power(),
+        }
+    }
+}
+
+#[test]
+fn r31_r33_what_was_told_is_back_after_any_crash_and_what_is_back_was_appended_in_this_order() {
+    let (mut crashes, mut recycled, mut told) = (0, 0, 0);
+    let seeds = seeds(2000);
+    for seed in seeds.clone() {
+        let mut life = Life::new(seed);
+        for _ in 0..600 {
+            life.step();
+        }
+        life.crash();
+        crashes += life.crashes;
+        recycled += u32::from(life.recycled);
+        told += life.node.told;
+    }
+    let runs = seeds.end;
+    assert!(
+        u64::from(crashes) > runs * 5,
+        "{crashes} crashes in {runs} lives: too few to say anything"
+    );
+    assert!(
+        u64::from(recycled) * 4 > runs,
+        "segments were used again in {recycled} lives of {runs}"
+    );
+    println!("{runs} lives, {crashes} crashes, {told} records told, recycling in {recycled}");
+}
+
+/// A log that has seen some use, has crashed once, and is idle: all is told, and marked.
+fn idle(seed: u64, records_count: u64) -> Node {
+    let mut life = Life::new(seed);
+    for at in 0..records_count {
+        let record = life.records.next(life.node.wal.is_low());
+        life.node.append(record);
+        if life.rng.below(3) > 0 {
+            life.node.flush();
+        }
+        if at == records_count / 2 {
+            life.crash();
+        }
+    }
+    life.node.flush();
+    life.node.mark();
+    life.node
+}
+
+#[test]
+fn r33_a_flipped_bit_in_an_idle_log_is_refused_or_harmless() {
+    let (mut refused, mut harmless) = (0, 0);
+    for seed in seeds(300) {
+        let node = idle(seed, 60);
+        let mut rng = Rng::new(seed);
+        let mut disk = node.disk.clone();
+        let files = disk.files().unwrap();
+        for _ in 0..40 {
+            let (file, bytes) = files[usize::try_from(rng.below(files.len() as u64)).unwrap()];
+            let bit = match rng.below(2) {
+                0 => rng.below(bytes * 8),
+                _ => rng.below(bytes / 4096) * 4096 * 8 + rng.below(64 * 8), // heads and headers
+            };
+            let mut damaged = idle_copy(&node);
+            damaged.disk.flip(file, bit);
+            match damaged.recover() {
+                Err(_) => refused += 1,
+                Ok(()) => {
+                    assert!(
+                        damaged.is_complete(),
+                        "seed {seed}: bit {bit} of {file} took something"
+                    );
+                    harmless += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 100 && harmless > 100, "{refused} refused, {harmless} harmless");
+}
+
+#[test]
+fn r33_a_lost_or_misdirected_write_is_refused_or_harmless_once_something_later_is_synced() {
+    let (mut refused, mut harmless) = (0, 0);
+    for seed in seeds(1500) {
+        let mut node = idle(seed, 30);
+        let mut rng = Rng::new(seed);
+        let files = node.disk.files().unwrap();
+        let (file, bytes) = files[usize::try_from(rng.below(files.len() as u64)).unwrap()];
+        let fault = match rng.below(3) {
+            0 => Fault::Lie,
+            _ => Fault::Misdirect(file, rng.below(bytes / 4096 - 4) * 4096),
+        };
+        node.disk.order(rng.below(4), fault);
+        let mut records = Records::new(seed + 1);
+        records.resume(&node.wal);
+        for _ in 0..rng.below(12) + 2 {
+            let record = records.next(node.wal.is_low());
+            node.append(record);
+            node.flush();
+        }
+        node.append(harness::promise(harness::ACCEPTORS[0], 1 << 40));
+        node.flush();
+        node.mark();
+        node.disk.lose_power();
+        match node.recover() {
+            Err(_) => refused += 1,
+            Ok(()) => {
+                assert!(node.is_complete(), "seed {seed}: {fault:?} took something");
+                harmless += 1;
+            }
+        }
+    }
+    assert!(refused > 100, "{refused} refused, {harmless} harmless");
+}
+
+fn idle_copy(node: &Node) -> Node {
+    let mut copy = Node::new(0);
+    copy.disk = node.disk.clone();
+    copy.history.clone_from(&node.history);
+    copy.told = node.told;
+    copy
+}
