@@ -1,10 +1,12 @@
 //! A batch in the making.
 
+use loggos_protocol::Record;
+
 use crate::batch::HEAD_BYTES;
 use crate::fields::length;
 use crate::segment::Indexed;
 use crate::state::States;
-use crate::{Buffer, Record};
+use crate::{Buffer, record};
 
 /// A batch in the making.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Gathering {
 
     pub(crate) fn append(&mut self, record: &Record) {
         let offset = length(self.bytes.len());
-        let checksum = record.put(&mut self.bytes);
+        let checksum = record::put(record, &mut self.bytes);
         self.records_count += 1;
         if let Record::Vote { acceptor, slot, .. } = record {
             let bytes = length(self.bytes.len()) - offset;

@@ -1,6 +1,6 @@
 //! The write-ahead log that the acceptors of a core share: what they must not forget.
 //!
-//! An acceptor says nothing that it could forget. So whatever it promises or votes is first a [`Record`] in
+//! An acceptor says nothing that it could forget. So whatever it promises or votes is first a [`Record`](loggos_protocol::Record) in
 //! this log, and what it wants to say waits until a sync has completed that covers the record (R31). The log
 //! runs as pure logic: records go in, one batch at a time comes out to be written and synced, and the driver
 //! says when that is done. Only what runs before it does, formatting and recovery, calls a [`Disk`] and
@@ -150,9 +150,8 @@ pub use error::{Damage, Poison, StorageError};
 pub use folder::Folder;
 pub use header::{FORMAT_VERSION, Identity};
 pub use options::Options;
-pub use record::{EncodedValue, Entry, Record};
+pub use record::{EncodedValue, Entry};
 pub use recovery::{Recovered, format, recover};
 pub use scan::{EntryPlace, Scan, Visit, scan};
 pub use segment::VotePlace;
-pub use state::State;
 pub use wal::{Wal, Write};

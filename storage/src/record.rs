@@ -1,4 +1,4 @@
-//! What an acceptor must not forget, and how it lies in a batch.
+//! What an acceptor must not forget, as it lies in a batch.
 //!
 //! ```text
 //!   0          4        8             12     13         14
@@ -21,59 +21,24 @@
 use std::sync::Arc;
 
 use loggos_protocol::{
-    AcceptorId, Ballot, Batch, BatchId, Content, GatewayId, Incarnation, Payload, ReplicaId, Slot,
-    Table, Time, Value, Vote, Watermark,
+    AcceptorId, AcceptorState, Ballot, Batch, BatchId, Content, GatewayId, Incarnation, Payload,
+    Record, ReplicaId, Slot, Table, Time, Value, Watermark,
 };
 
+use crate::Buffer;
 use crate::fields::{Fields, Malformed, Put, checksum, length};
-use crate::{Buffer, State};
 
 /// What is before a record's fields.
 const FIXED_BYTES: usize = 14;
 /// The longest that a record is without its block: a state with a table of 64 acceptors is 576 bytes.
 pub(crate) const RECORD_BYTES_MAX: u32 = 640;
 
-/// What an acceptor must not forget, before it says so (R31).
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Record {
-    /// It will take part in no ballot below this one.
-    Promise {
-        /// Who promises.
-        acceptor: AcceptorId,
-        /// What.
-        ballot: Ballot,
-    },
-    /// It has voted; a promise too.
-    Vote {
-        /// Who has voted.
-        acceptor: AcceptorId,
-        /// In which slot.
-        slot: Slot,
-        /// In which ballot, and for what.
-        vote: Vote,
-    },
-    /// Every slot below is durable elsewhere (R16): its votes may go.
-    Truncated {
-        /// Whose votes.
-        acceptor: AcceptorId,
-        /// The bound. Never goes down.
-        truncated: Watermark,
-    },
-    /// It belongs to this cluster, for good (R4).
-    Table {
-        /// Who.
-        acceptor: AcceptorId,
-        /// The cluster.
-        table: Arc<Table>,
-    },
-}
-
 /// A record as it lies in the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Entry<'a> {
-    /// See [`Record::Promise`].
+    /// See [`loggos_protocol::Record::Promise`].
     Promise(Ballot),
-    /// See [`Record::Vote`].
+    /// See [`loggos_protocol::Record::Vote`].
     Vote {
         /// The slot.
         slot: Slot,
@@ -82,12 +47,12 @@ pub enum Entry<'a> {
         /// The value, not yet looked at.
         value: EncodedValue<'a>,
     },
-    /// See [`Record::Truncated`].
+    /// See [`loggos_protocol::Record::Truncated`].
     Truncated(Watermark),
-    /// See [`Record::Table`].
+    /// See [`loggos_protocol::Record::Table`].
     Table(Arc<Table>),
     /// All that is known of the acceptor but its votes: what a segment opens with (R32).
-    State(State),
+    State(AcceptorState),
 }
 
 /// A value as it lies in the log.
@@ -107,67 +72,52 @@ pub(crate) struct Decoded<'a> {
     pub(crate) bytes: u32,
 }
 
-impl Record {
-    /// Whose it is.
-    #[must_use]
-    pub fn acceptor(&self) -> AcceptorId {
-        match self {
-            Self::Promise { acceptor, .. }
-            | Self::Vote { acceptor, .. }
-            | Self::Truncated { acceptor, .. }
-            | Self::Table { acceptor, .. } => *acceptor,
+/// How long `record` may be in the log, at most.
+pub(crate) fn bytes_max(record: &Record) -> u32 {
+    let block_bytes = match record {
+        Record::Vote { vote, .. } => vote.value.batch().map_or(0, |batch| batch.block.len()),
+        Record::Promise { .. } | Record::Truncated { .. } | Record::Table { .. } => 0,
+    };
+    RECORD_BYTES_MAX + length(block_bytes)
+}
+
+/// Appends `record`; returns its checksum.
+pub(crate) fn put(record: &Record, out: &mut Buffer) -> u32 {
+    match record {
+        Record::Promise { acceptor, ballot } => {
+            put_entry(out, 1, *acceptor, &[], |out| out.put_ballot(*ballot))
         }
-    }
-
-    /// How long it may be in the log, at most.
-    pub(crate) fn bytes_max(&self) -> u32 {
-        let block_bytes = match self {
-            Self::Vote { vote, .. } => vote.value.batch().map_or(0, |batch| batch.block.len()),
-            Self::Promise { .. } | Self::Truncated { .. } | Self::Table { .. } => 0,
-        };
-        RECORD_BYTES_MAX + length(block_bytes)
-    }
-
-    /// Appends it; returns its checksum.
-    pub(crate) fn put(&self, out: &mut Buffer) -> u32 {
-        match self {
-            Self::Promise { acceptor, ballot } => {
-                put(out, 1, *acceptor, &[], |out| out.put_ballot(*ballot))
-            }
-            Self::Vote { acceptor, slot, vote } => {
-                let block = vote.value.batch().map_or(&[][..], |batch| batch.block.as_slice());
-                put(out, 2, *acceptor, block, |out| {
-                    out.put_u64(slot.0);
-                    out.put_ballot(vote.ballot);
-                    put_value(&vote.value, out);
-                })
-            }
-            Self::Truncated { acceptor, truncated } => {
-                put(out, 3, *acceptor, &[], |out| out.put_u64(truncated.0))
-            }
-            Self::Table { acceptor, table } => {
-                put(out, 4, *acceptor, &[], |out| out.put_table(table))
-            }
+        Record::Vote { acceptor, slot, vote } => {
+            let block = vote.value.batch().map_or(&[][..], |batch| batch.block.as_slice());
+            put_entry(out, 2, *acceptor, block, |out| {
+                out.put_u64(slot.0);
+                out.put_ballot(vote.ballot);
+                put_value(&vote.value, out);
+            })
+        }
+        Record::Truncated { acceptor, truncated } => {
+            put_entry(out, 3, *acceptor, &[], |out| out.put_u64(truncated.0))
+        }
+        Record::Table { acceptor, table } => {
+            put_entry(out, 4, *acceptor, &[], |out| out.put_table(table))
         }
     }
 }
 
-impl State {
-    /// Appends it, as a record of a head.
-    pub(crate) fn put(&self, acceptor: AcceptorId, out: &mut Buffer) {
-        put(out, 5, acceptor, &[], |out| {
-            out.put_ballot(self.promised);
-            out.put_u64(self.truncated.0);
-            out.put_maybe_slot(self.vote_watermark);
-            out.put_u8(u8::from(self.table.is_some()));
-            if let Some(table) = &self.table {
-                out.put_table(table);
-            }
-        });
-    }
+/// Appends the state of `acceptor`, as a record of a head.
+pub(crate) fn put_state(state: &AcceptorState, acceptor: AcceptorId, out: &mut Buffer) {
+    put_entry(out, 5, acceptor, &[], |out| {
+        out.put_ballot(state.promised);
+        out.put_u64(state.truncated.0);
+        out.put_maybe_slot(state.vote_watermark);
+        out.put_u8(u8::from(state.table.is_some()));
+        if let Some(table) = &state.table {
+            out.put_table(table);
+        }
+    });
 }
 
-fn put(
+fn put_entry(
     out: &mut Buffer,
     kind: u8,
     acceptor: AcceptorId,
@@ -270,7 +220,7 @@ fn take_entry<'a>(
             let promised = fields.ballot()?;
             let (truncated, vote_watermark) = (Watermark(fields.u64()?), fields.maybe_slot()?);
             let table = if fields.flag()? { Some(Arc::new(fields.table()?)) } else { None };
-            Entry::State(State { promised, truncated, vote_watermark, table })
+            Entry::State(AcceptorState { promised, truncated, vote_watermark, table })
         }
         _ => return Err(Malformed),
     };

@@ -21,7 +21,7 @@
 
 use std::collections::VecDeque;
 
-use loggos_protocol::AcceptorId;
+use loggos_protocol::{AcceptorId, AcceptorState};
 
 use crate::batch::{Batch, HEAD_BYTES};
 use crate::fields::length;
@@ -31,7 +31,7 @@ use crate::record::{self, Entry};
 use crate::segment::{Indexed, Segment};
 use crate::state::States;
 use crate::wal::Tail;
-use crate::{BLOCK_BYTES, Damage, Disk, FileId, Identity, State, StorageError};
+use crate::{BLOCK_BYTES, Damage, Disk, FileId, Identity, StorageError};
 
 /// What a log holds.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ pub fn scan(
 
 impl Scan {
     /// The acceptors that share it, each with all that is known of it but its votes.
-    pub fn acceptors(&self) -> impl Iterator<Item = (AcceptorId, &State)> {
+    pub fn acceptors(&self) -> impl Iterator<Item = (AcceptorId, &AcceptorState)> {
         self.states.iter()
     }
 

@@ -99,7 +99,7 @@ pub(crate) fn put_opening(
     let start = bytes.len();
     bytes.resize(start + HEAD_BYTES as usize, 0);
     for (acceptor, state) in states.iter() {
-        state.put(acceptor, bytes);
+        record::put_state(state, acceptor, bytes);
     }
     batch.records_count = length(states.len());
     batch.seal(bytes, start)

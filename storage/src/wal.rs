@@ -21,7 +21,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use loggos_protocol::{AcceptorId, Slot, Watermark};
+use loggos_protocol::{AcceptorId, AcceptorState, Record, Slot, Watermark};
 
 use crate::batch::{Batch, Link, padded};
 use crate::fields::length;
@@ -29,7 +29,7 @@ use crate::files::Files;
 use crate::gathering::Gathering;
 use crate::segment::{Indexed, Segment, put_opening};
 use crate::state::States;
-use crate::{BLOCK_BYTES, Buffer, FileId, Identity, Options, Poison, Record, State, VotePlace};
+use crate::{BLOCK_BYTES, Buffer, FileId, Identity, Options, Poison, VotePlace, record};
 
 /// The log that the acceptors of a core share.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ impl Wal {
         if self.poison.is_some() {
             return;
         }
-        let bytes_max = record.bytes_max();
+        let bytes_max = record::bytes_max(record);
         let fits = bytes_max <= self.options.record_bytes_max(&self.identity);
         assert!(fits, "a record of up to {bytes_max} bytes does not fit in a segment");
         self.states.check(record);
@@ -298,7 +298,7 @@ impl Wal {
 
     /// What the log knows of `acceptor` besides its votes, if it is one of its own.
     #[must_use]
-    pub fn state(&self, acceptor: AcceptorId) -> Option<&State> {
+    pub fn state(&self, acceptor: AcceptorId) -> Option<&AcceptorState> {
         self.states.at(acceptor)
     }
 

@@ -7,11 +7,11 @@ use std::io::ErrorKind;
 use harness::{
     ACCEPTORS, Node, OPTIONS, ballot, identity, noop, promise, table, truncated, view_in, vote,
 };
-use loggos_protocol::{AcceptorId, DirectoryId, Slot, Watermark};
+use loggos_protocol::{AcceptorId, DirectoryId, Record, Slot, Watermark};
 use loggos_storage::sim::{Fault, FaultyDisk};
 use loggos_storage::{
-    Buffer, Disk, Entry, FileId, Folder, Identity, Options, Poison, Record, StorageError, Write,
-    format, recover, scan,
+    Buffer, Disk, Entry, FileId, Folder, Identity, Options, Poison, StorageError, Write, format,
+    recover, scan,
 };
 
 const A: AcceptorId = ACCEPTORS[0];

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use loggos_protocol::{
-    AcceptorId, Ballot, Batch, BatchId, Content, DirectoryId, GatewayId, Incarnation, Payload,
-    ProposerId, ReplicaId, Rng, Slot, Table, Time, Value, Vote, Watermark,
+    AcceptorId, AcceptorState, Ballot, Batch, BatchId, Content, DirectoryId, GatewayId,
+    Incarnation, Payload, ProposerId, Record, ReplicaId, Rng, Slot, Table, Time, Value, Vote,
+    Watermark,
 };
 use loggos_storage::sim::FaultyDisk;
 use loggos_storage::{
-    Buffer, Disk, Identity, Options, Poison, Record, State, StorageError, Wal, Write, format,
-    recover,
+    Buffer, Disk, Identity, Options, Poison, StorageError, Wal, Write, format, recover,
 };
 
 /// Segments of 16 blocks, so that there are many.
@@ -72,7 +72,7 @@ pub fn noop(acceptor: AcceptorId, slot: u64, round: u64) -> Record {
 }
 
 /// What is known of an acceptor.
-pub type View = BTreeMap<AcceptorId, (State, BTreeMap<Slot, Vote>)>;
+pub type View = BTreeMap<AcceptorId, (AcceptorState, BTreeMap<Slot, Vote>)>;
 
 /// What follows from records, worked out as simply as can be.
 fn view_of(records: &[Record]) -> View {

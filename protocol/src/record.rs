@@ -1,0 +1,120 @@
+//! What an acceptor must not forget: what it has written down before it says so, and what it comes back with.
+
+use std::sync::Arc;
+
+use crate::{AcceptorId, Ballot, Slot, Table, Vote, Watermark};
+
+/// What an acceptor must not forget, before it says so (R31).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Record {
+    /// It will take part in no ballot below this one.
+    Promise {
+        /// Who promises.
+        acceptor: AcceptorId,
+        /// What.
+        ballot: Ballot,
+    },
+    /// It has voted; a promise too.
+    Vote {
+        /// Who has voted.
+        acceptor: AcceptorId,
+        /// In which slot.
+        slot: Slot,
+        /// In which ballot, and for what.
+        vote: Vote,
+    },
+    /// Every slot below is durable elsewhere (R16): its votes may go.
+    Truncated {
+        /// Whose votes.
+        acceptor: AcceptorId,
+        /// The bound. Never goes down.
+        truncated: Watermark,
+    },
+    /// It belongs to this cluster, for good (R4).
+    Table {
+        /// Who.
+        acceptor: AcceptorId,
+        /// The cluster.
+        table: Arc<Table>,
+    },
+}
+
+/// What an acceptor must know to serve, besides its votes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct AcceptorState {
+    /// The largest ballot promised or voted in. Never goes down.
+    ///
+    /// source: R32, "recovered promise = max(promise records, ballots of all votes)"
+    pub promised: Ballot,
+    /// Every slot below is durable elsewhere. Never goes down.
+    pub truncated: Watermark,
+    /// The largest slot ever voted in; at least the last one truncated. Never goes down.
+    ///
+    /// It needs no record of its own: votes and truncations raise it, and heads carry it on when those
+    /// are gone.
+    ///
+    /// source: R18
+    pub vote_watermark: Option<Slot>,
+    /// The cluster it belongs to, if any, for good.
+    pub table: Option<Arc<Table>>,
+}
+
+impl Record {
+    /// Whose it is.
+    #[must_use]
+    pub fn acceptor(&self) -> AcceptorId {
+        match self {
+            Self::Promise { acceptor, .. }
+            | Self::Vote { acceptor, .. }
+            | Self::Truncated { acceptor, .. }
+            | Self::Table { acceptor, .. } => *acceptor,
+        }
+    }
+}
+
+impl AcceptorState {
+    /// Takes in a record of this acceptor, in the order of its log.
+    pub fn on_record(&mut self, record: &Record) {
+        match record {
+            Record::Promise { ballot, .. } => self.promise(*ballot),
+            Record::Vote { slot, vote, .. } => self.vote(*slot, vote.ballot),
+            Record::Truncated { truncated, .. } => self.truncate(*truncated),
+            Record::Table { table, .. } => self.join(table),
+        }
+    }
+
+    /// Takes in a promise.
+    pub fn promise(&mut self, ballot: Ballot) {
+        self.promised = self.promised.max(ballot);
+    }
+
+    /// Takes in a vote, which is a promise too.
+    pub fn vote(&mut self, slot: Slot, ballot: Ballot) {
+        self.promise(ballot);
+        self.vote_watermark = self.vote_watermark.max(Some(slot));
+    }
+
+    /// Takes in a truncation.
+    pub fn truncate(&mut self, truncated: Watermark) {
+        self.truncated.raise(truncated);
+        let last = self.truncated.0.checked_sub(1).map(Slot);
+        self.vote_watermark = self.vote_watermark.max(last);
+    }
+
+    /// Takes in a table: the first counts.
+    pub fn join(&mut self, table: &Arc<Table>) {
+        if self.table.is_none() {
+            self.table = Some(Arc::clone(table));
+        }
+    }
+
+    /// Takes in all that `other`, of the same acceptor, says.
+    pub fn add(&mut self, other: &Self) {
+        self.promise(other.promised);
+        self.truncate(other.truncated);
+        self.vote_watermark = self.vote_watermark.max(other.vote_watermark);
+        if let Some(table) = &other.table {
+            self.join(table);
+        }
+    }
+}
