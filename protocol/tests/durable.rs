@@ -100,7 +100,7 @@ impl Node {
             }
             let p1bs = pick!(out.held, Proposer(ToProposer::P1b));
             let (_, p1b) = p1bs.first().expect("a P1a of the promised ballot is answered");
-            assert_eq!(p1b.from, page);
+            assert_eq!(p1b.from, page, "a page starts where it was asked to");
             votes.extend(p1b.votes.iter().cloned());
             match p1b.to {
                 Some(to) => page = to.first_open(),
