@@ -500,3 +500,35 @@ fn a_directory_is_formatted_locked_recovered_and_looked_at_meanwhile() {
     let again = recover(&mut folder, &identity(), &OPTIONS).unwrap().wal;
     assert_eq!(view_in(&again, &mut folder), before);
 }
+
+#[test]
+fn a_directory_is_locked_while_a_write_to_one_of_its_files_may_be_on_its_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut folder = Folder::lock(directory.path()).unwrap();
+    format(&mut folder, &identity(), &OPTIONS).unwrap();
+    let written_to = folder.file(FileId(0)).unwrap(); // as a ring holds it, which may outlive its process
+    drop(folder);
+    let again = |held: &str| {
+        let mut folder = Folder::lock(directory.path()).unwrap_or_else(|e| panic!("{held}: {e}"));
+        recover(&mut folder, &identity(), &OPTIONS).map(|_| ())
+    };
+    let Err(StorageError::Disk { file, error }) = again("a file is held") else {
+        panic!("recovered beside a write that is on its way");
+    };
+    assert_eq!((file, error.kind()), (Some(FileId(0)), ErrorKind::WouldBlock));
+    drop(written_to);
+    again("nothing is held").unwrap();
+}
+
+#[test]
+fn a_file_that_was_not_finished_is_made_anew_in_zeros() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("log.00000"), [0xEE; 5000]).unwrap();
+    let mut folder = Folder::lock(directory.path()).unwrap();
+    folder.create(FileId(0), 3 << 20).unwrap();
+    assert_eq!(folder.files().unwrap(), [(FileId(0), 3 << 20)]);
+    let mut content = Buffer::new();
+    content.resize(3 << 20, 1);
+    folder.read_at(FileId(0), 0, &mut content).unwrap();
+    assert!(content.iter().all(|byte| *byte == 0), "remains");
+}
