@@ -112,6 +112,14 @@ impl FaultyDisk {
         }
     }
 
+    /// Shortens a file, or makes it longer by zeros, durably.
+    pub fn resize(&mut self, file: FileId, bytes: u64) {
+        let file = self.files.get_mut(&file).expect("a file of this disk");
+        for content in [&mut file.durable, &mut file.cached] {
+            content.resize(place(bytes), 0);
+        }
+    }
+
     /// Takes a file away, durably.
     pub fn remove(&mut self, file: FileId) {
         self.files.remove(&file);
