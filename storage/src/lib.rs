@@ -44,15 +44,16 @@
 //!        0     8  magic: LOGGOSWL
 //!        8     4  version: 1
 //!       12     4  CRC32C of 0..12; up to here the same in every version
-//!       16     4  CRC32C of 20..72
+//!       16     4  CRC32C of 20..80
 //!       20     4  file: a header in another one was written there by mistake
 //!       24     8  segment bytes: the length of every file
 //!       32     8  segment: counts from 1 on, a new number each time that a file is used
-//!       40     8  cluster: digest of its name
-//!       48     8  directory: the identity of this memory (R4)
-//!       56     8  quorums: digest of quorum system and f (R3)
-//!       64     8  acceptors that share the log, one bit each
-//!       72        zeros, to the end of the block
+//!       40     8  synced: the last batch before it, and all were synced when it was opened
+//!       48     8  cluster: digest of its name
+//!       56     8  directory: the identity of this memory (R4)
+//!       64     8  quorums: digest of quorum system and f (R3)
+//!       72     8  acceptors that share the log, one bit each
+//!       80        zeros, to the end of the block
 //! ```
 //!
 //! What a batch begins with:

@@ -39,6 +39,8 @@ pub struct VotePlace {
     pub slot: Slot,
     /// In which file.
     pub file: FileId,
+    /// The number of the segment that was in it.
+    pub(crate) segment: u64,
     /// The byte at which its record begins.
     offset: u32,
     /// How long that is.
@@ -51,7 +53,8 @@ impl Segment {
     /// Where `vote` is on disk.
     pub(crate) fn place(&self, vote: &Indexed) -> VotePlace {
         let Indexed { slot, offset, bytes, checksum, acceptor } = *vote;
-        VotePlace { acceptor, slot, file: self.file, offset, bytes, checksum }
+        let (file, segment) = (self.file, self.number);
+        VotePlace { acceptor, slot, file, segment, offset, bytes, checksum }
     }
 }
 
@@ -64,8 +67,8 @@ impl VotePlace {
         (u64::from(start), (end - start) as usize)
     }
 
-    /// Reads the vote from those blocks; `None` if they are not what was written there, and then the log
-    /// is to be [poisoned](crate::Poison::Read).
+    /// Reads the vote from those blocks; `None` if they are not what was written there: then the log, if it
+    /// [holds](crate::Wal::holds) this place, is to be [poisoned](crate::Poison::Read).
     #[must_use]
     pub fn vote(&self, blocks: &[u8]) -> Option<Vote> {
         let record = blocks.get((self.offset % BLOCK_BYTES) as usize..)?;
@@ -95,7 +98,8 @@ pub(crate) fn put_opening(
 ) -> Link {
     bytes.clear();
     let segment_bytes = u64::from(segment_bytes);
-    Header { file, segment_bytes, segment: batch.segment, identity }.put(bytes);
+    let (segment, synced) = (batch.segment, batch.synced);
+    Header { file, segment_bytes, segment, synced, identity }.put(bytes);
     let start = bytes.len();
     bytes.resize(start + HEAD_BYTES as usize, 0);
     for (acceptor, state) in states.iter() {
