@@ -196,6 +196,7 @@ impl Actor {
                     nonce: pre_vote.nonce,
                     is_quiet: true,
                     promised: Ballot::default(),
+                    votes_end: loggos_protocol::Watermark(0),
                 };
                 role.on_pre_vote_ack(ack, now, out);
             }

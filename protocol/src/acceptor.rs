@@ -11,22 +11,36 @@
 //!  P2a        ballot ≥ promised            promised, votes[slot] ←     P2b, after sync
 //!             ballot < promised                                        Nack, to both
 //!             slot < truncated             promised ← ballot           Truncated
-//!             slot ≥ truncated + ring      counts it                   nothing
+//!             slot is above the ring       counts it                   nothing
 //!             voted otherwise in ballot    counts it                   nothing, loudly
+//!             a new slot, the log is low   counts it                   nothing
 //!  Heartbeat  no table, names our memory   table ← heartbeat.table
 //!             ballot ≥ promised            heard ← now                 HeartbeatAck
 //!             ballot < promised                                        Nack, to the proposer
-//!  Executed   f+1 replicas are further     truncated ↑, votes dropped  nothing
+//!  Replay     always                                                   Replayed, after sync
+//!  Executed   f+1 replicas are further     in memory: truncated ↑      nothing
+//!                                          durable: lets go of votes
 //! ```
 //!
 //! An acceptor without a table, or whose memory is not in its place of the table, neither promises nor
 //! votes (R4).
+//!
+//! A durable acceptor has whatever it must not forget written down before it speaks of it: promises, votes,
+//! its table. The driver syncs these records, and only then lets the held messages go (R31). What it needs
+//! from disk it recalls: the message that asked is put aside, and handled as if it came just then once the
+//! votes are there. In between anything may have happened, so everything is looked at again.
 
+mod ledger;
+
+use std::sync::Arc;
+
+use self::ledger::{Ledger, Place};
 use crate::{
-    AcceptorId, Ballot, Cluster, DirectoryId, Event, Executed, Form, FormationId, Formed,
-    Heartbeat, HeartbeatAck, Identify, Listener, Membership, Nack, Outbox, P1a, P1b, P2a, P2b,
-    Payload, PreVote, PreVoteAck, Probe, ProbeAck, Rememberer, Roster, Slot, Stage, Time,
-    ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated, Vote, Watcher, Watermark, Window,
+    AcceptorId, AcceptorState, Ballot, Cause, Cluster, DirectoryId, Event, Executed, Form,
+    FormationId, Formed, Heartbeat, HeartbeatAck, Identify, Listener, Membership, Nack, Outbox,
+    P1a, P1b, P2a, P2b, PreVote, PreVoteAck, Probe, ProbeAck, Recalled, Record, Rememberer, Replay,
+    Replayed, Roster, Slot, Stage, Table, Time, ToAcceptor, ToProposer, ToProxyLeader, ToReplica,
+    Truncated, Vote, Watcher, Watermark,
 };
 
 /// One acceptor: the only truth about what may have been chosen.
@@ -40,12 +54,10 @@ pub struct Acceptor {
     membership: Membership,
     /// The largest ballot promised or voted in. Never goes down.
     promised: Ballot,
-    /// Everything below is executed by f+1 replicas, and forgotten here. Never goes down.
-    truncated: Watermark,
-    /// The last vote in each slot from `truncated` on; replaced only by one of a larger ballot.
-    votes: Window<Vote>,
-    /// The largest slot voted in that may still be held.
-    last_vote: Option<Slot>,
+    /// The last vote in each slot that is not truncated; replaced only by one of a larger ballot.
+    ledger: Ledger,
+    /// Whether its log has no room for new slots.
+    is_low: bool,
     /// When somebody who leads, or means to, was last heard.
     heard_at: Option<Time>,
     roster: Roster,
@@ -67,6 +79,8 @@ pub struct AcceptorCounters {
     pub truncated: u64,
     /// P2as beyond the ring.
     pub above_window: u64,
+    /// P2as of new slots for which the log has no room.
+    pub refused_low: u64,
     /// P2as with another value for a ballot and slot that had been voted in.
     pub equivocations: u64,
     /// Messages that came before a table, or from another quorum system.
@@ -83,14 +97,44 @@ impl Acceptor {
             directory,
             membership: Membership::new(cluster.digest()),
             promised: Ballot::default(),
-            truncated: Watermark(0),
-            votes: Window::new(cluster.ring_slots()),
-            last_vote: None,
+            ledger: Ledger::new(&cluster, id),
+            is_low: false,
             heard_at: None,
             roster: Roster::new(cluster.replicas, seed),
             counters: AcceptorCounters::default(),
             cluster,
         }
+    }
+
+    /// Returns a durable acceptor that comes back with what its log says: `state`, and votes on disk. With
+    /// the blank state it is one that has just been formatted.
+    ///
+    /// It says nothing that is not written down before: what it writes down leaves by
+    /// [`Outbox::records`], and what it says of it by [`Outbox::held`].
+    ///
+    /// # Panics
+    ///
+    /// If the log is of an acceptor of another cluster, which its driver must have refused (R3, R4).
+    ///
+    /// source: R4, R18, R32
+    #[must_use]
+    pub fn restore(
+        cluster: Cluster,
+        id: AcceptorId,
+        directory: DirectoryId,
+        state: &AcceptorState,
+        seed: u64,
+    ) -> Self {
+        let AcceptorState { promised, truncated, vote_watermark, table } = state;
+        let ledger = Ledger::restore(&cluster, id, *truncated, *vote_watermark);
+        let mut acceptor = Self::new(cluster, id, directory, seed);
+        if let Some(table) = table {
+            let is_ours = table.names(id, directory) && acceptor.membership.join(table);
+            assert!(is_ours, "the log of {id:?} is of another cluster");
+        }
+        let restored = Self { promised: *promised, ledger, ..acceptor };
+        restored.validate();
+        restored
     }
 
     /// Takes a message in.
@@ -103,6 +147,7 @@ impl Acceptor {
             ToAcceptor::P2a(p2a) => self.on_p2a(p2a, now, out),
             ToAcceptor::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now, out),
             ToAcceptor::Executed(executed) => self.on_executed(&executed, now, out),
+            ToAcceptor::Replay(replay) => self.on_replay(replay, out),
         }
     }
 
@@ -135,7 +180,7 @@ impl Acceptor {
                 self.counters.foreign += 1;
                 return out.event(Event::Forgotten { acceptor: self.id });
             }
-            if !self.membership.join(&form.table) {
+            if !self.join(&form.table, out) {
                 return self.refuse_foreign("acceptor: table of another quorum system", out);
             }
         }
@@ -158,6 +203,7 @@ impl Acceptor {
             nonce: pre_vote.nonce,
             is_quiet: self.heard_at.is_none_or(|at| now.since(at) >= timeout),
             promised: self.promised,
+            votes_end: self.ledger.votes_end(),
         };
         out.tell_proposer(pre_vote.proposer, ToProposer::PreVoteAck(ack));
     }
@@ -176,12 +222,46 @@ impl Acceptor {
         if p1a.ballot < self.promised {
             return self.refuse(p1a.ballot, None, out);
         }
-        if self.adopt(p1a.ballot) {
+        if self.adopt(p1a.ballot, out) {
             self.heard_at = Some(now); // a repeated P1a is not hearing somebody (R28)
         }
+        self.promise(p1a, None, out);
+    }
+
+    /// Answers a P1a of the ballot promised.
+    fn promise(&mut self, p1a: P1a, recalled: Option<&Recalled>, out: &mut Outbox) {
+        let page = match self.ledger.page(p1a.page.max(p1a.first), recalled) {
+            Ok(page) => page,
+            Err(range) => return self.ledger.recall(range, Cause::P1a(p1a), out),
+        };
         self.counters.promises += 1;
-        let p1b = self.page(p1a);
+        let (acceptor, directory, ballot) = (self.id, self.directory, p1a.ballot);
+        let truncated = self.ledger.truncated();
+        let (from, to, votes) = (page.from, page.to, page.votes);
+        let p1b = P1b { acceptor, directory, ballot, truncated, from, to, votes };
         out.hold_to_proposer(p1a.ballot.proposer, ToProposer::P1b(Box::new(p1b)));
+    }
+
+    /// Tells a replica what this acceptor has voted for: that much of what may have been chosen.
+    ///
+    /// A vote that is told of counts as much as its P2b would: it waits for its sync like that.
+    ///
+    /// source: R15, R31
+    pub fn on_replay(&mut self, replay: Replay, out: &mut Outbox) {
+        if self.is_member() {
+            self.replay(replay, None, out);
+        }
+    }
+
+    fn replay(&mut self, replay: Replay, recalled: Option<&Recalled>, out: &mut Outbox) {
+        let page = match self.ledger.page(replay.first, recalled) {
+            Ok(page) => page,
+            Err(range) => return self.ledger.recall(range, Cause::Replay(replay), out),
+        };
+        let (acceptor, directory) = (self.id, self.directory);
+        let (from, to, votes) = (page.from, page.to, page.votes);
+        let replayed = Box::new(Replayed { acceptor, directory, from, to, votes });
+        out.hold_to_replica(replay.replica, ToReplica::Replayed(replayed));
     }
 
     /// Phase 2: votes, unless a larger ballot was promised.
@@ -195,40 +275,55 @@ impl Acceptor {
     ///
     /// source: R10, \[CP §2.3\]
     pub fn on_p2a(&mut self, p2a: P2a, now: Time, out: &mut Outbox) {
-        if !self.is_member() {
-            return;
+        if self.is_member() {
+            self.vote_for(p2a, None, now, out);
         }
+    }
+
+    fn vote_for(&mut self, p2a: P2a, recalled: Option<&Recalled>, now: Time, out: &mut Outbox) {
         if p2a.ballot < self.promised {
             let nack = self.nack(p2a.ballot, Some(p2a.slot));
             out.tell_proxy_leader(p2a.via, ToProxyLeader::Nack(nack));
             return self.refuse(p2a.ballot, Some(p2a.slot), out);
         }
-        self.adopt(p2a.ballot);
-        let P2a { ballot, slot, via, value } = p2a;
-        if self.truncated.covers(slot) {
+        self.adopt(p2a.ballot, out);
+        let P2a { ballot, slot, via, ref value } = p2a;
+        if self.ledger.truncated().covers(slot) {
             self.counters.truncated += 1;
-            let (acceptor, truncated) = (Some(self.id), self.truncated);
+            let (acceptor, truncated) = (Some(self.id), self.ledger.truncated());
             let truncated = Truncated { acceptor, slot, ballot, truncated };
             return out.tell_proxy_leader(via, ToProxyLeader::Truncated(truncated));
         }
-        if slot.0 - self.truncated.0 >= self.votes.capacity() {
-            // Its place belongs to a slot that is not yet truncated: refused, and asked for again.
-            self.counters.above_window += 1;
-            return;
-        }
-        match self.votes.at(slot) {
+        let earlier = match (self.ledger.place(slot), recalled) {
+            (Place::Here(vote), _) => vote,
+            (Place::OnDisk, Some(recalled)) => recalled.vote(slot),
+            (Place::OnDisk, None) => {
+                let range = (slot, slot.watermark_after());
+                return self.ledger.recall(range, Cause::P2a(p2a), out);
+            }
+            (Place::AboveWindow, _) => {
+                // Its place belongs to a slot that is still needed: refused, and asked for again.
+                self.counters.above_window += 1;
+                return;
+            }
+        };
+        match earlier {
             Some(vote) if vote.ballot == ballot => {
-                if vote.value != value {
+                if vote.value != *value {
                     self.counters.equivocations += 1;
                     return out.event(Event::Equivocation { acceptor: self.id, ballot, slot });
                 }
                 self.counters.repeated_votes += 1;
             }
+            None if self.is_low => {
+                // Votes for what somebody may have chosen still get in; there is room kept for those.
+                self.counters.refused_low += 1;
+                return;
+            }
             earlier => {
                 let is_newer = earlier.is_none_or(|vote| vote.ballot < ballot);
                 assert!(is_newer, "{slot}: a vote went back to {ballot}");
-                self.votes.insert(slot, Vote { ballot, value });
-                self.last_vote = self.last_vote.max(Some(slot));
+                self.ledger.insert(slot, Vote { ballot, value: value.clone() }, out);
                 self.heard_at = Some(now);
             }
         }
@@ -243,7 +338,7 @@ impl Acceptor {
     /// source: R4, R28
     pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time, out: &mut Outbox) {
         if self.membership.table().is_none() && heartbeat.table.names(self.id, self.directory) {
-            self.membership.join(&heartbeat.table);
+            self.join(&heartbeat.table, out);
         }
         if !self.membership.is_joined(&heartbeat.table) {
             return self.refuse_foreign("acceptor: heartbeat", out);
@@ -253,38 +348,74 @@ impl Acceptor {
         }
         self.heard_at = match heartbeat.stage {
             Stage::Campaigning | Stage::Leading => Some(now),
+            Stage::Waiting => self.heard_at, // a proposer that waits leaves the field to others
             Stage::Leaving => None,
         };
         let ack = HeartbeatAck { from: Listener::Acceptor(self.id), ballot: heartbeat.ballot };
         out.tell_proposer(heartbeat.ballot.proposer, ToProposer::HeartbeatAck(ack));
     }
 
-    /// Forgets what f+1 replicas have executed, each in its current life.
+    /// In memory: forgets what f+1 replicas have executed, each in its current life. Durable: lets go of it in
+    /// memory, and keeps it on disk.
     ///
-    /// Such a slot is never needed again for phase 1: a leader starts above it, or is told that it is
-    /// truncated; and whoever misses its value gets it from one of those f+1, of which one survives.
+    /// In memory such a slot is never needed again for phase 1: a leader starts above it, or is told that it
+    /// is truncated; and whoever misses its value gets it from one of those f+1, of which one survives. Not so
+    /// where all may stop at once and come back: what those f+1 had executed may then be on acceptors' disks
+    /// only.
     ///
-    /// source: R16
+    /// source: R10, R16
     pub fn on_executed(&mut self, executed: &Executed, now: Time, out: &mut Outbox) {
         if let Some(nonce) = self.roster.on_executed(executed, now) {
             let identify = Identify { watcher: Watcher::Acceptor(self.id), nonce };
             return out.tell_replica(executed.replica, ToReplica::Identify(identify));
         }
-        let before = self.truncated;
-        if self.truncated.raise(self.roster.executed_by_f_plus_1(self.cluster.f)) {
-            self.votes.remove_range(before, self.truncated);
+        self.ledger.on_executed(self.roster.executed_by_f_plus_1(self.cluster.f));
+    }
+
+    /// Handles a message again that had to wait for votes on disk.
+    ///
+    /// A P1a counts only if its ballot is still the one promised; then no vote of a smaller one has been added
+    /// since, so the page is what it would have been at once.
+    ///
+    /// source: R6, R10, R15
+    pub fn on_recalled(&mut self, recalled: &Recalled, now: Time, out: &mut Outbox) {
+        assert!(recalled.recall.acceptor == self.id, "somebody else's votes");
+        self.ledger.on_recalled();
+        match &recalled.recall.cause {
+            Cause::P1a(p1a) if p1a.ballot < self.promised => self.refuse(p1a.ballot, None, out),
+            Cause::P1a(p1a) => self.promise(*p1a, Some(recalled), out),
+            Cause::P2a(p2a) => self.vote_for(p2a.clone(), Some(recalled), now, out),
+            Cause::Replay(replay) => self.replay(*replay, Some(recalled), out),
         }
+    }
+
+    /// Takes in that so many of its records, counted by [`recorded`](Self::recorded), are durable: the driver
+    /// says so when it lets go of what was held for them.
+    ///
+    /// source: R10, R31
+    pub fn on_durable(&mut self, records: u64) {
+        self.ledger.on_durable(records);
+    }
+
+    /// Takes in whether its log has little room left. While it has, slots that it has not voted in are
+    /// refused: promises, and votes for what may have been chosen, need the rest.
+    ///
+    /// source: R34
+    pub fn set_low(&mut self, is_low: bool) {
+        self.is_low = is_low;
+    }
+
+    /// How many records it has had written down in this life.
+    #[must_use]
+    pub fn recorded(&self) -> u64 {
+        self.ledger.recorded()
     }
 
     /// Asserts what must hold between any two messages.
     pub fn validate(&self) {
-        for (slot, vote) in self.votes.iter() {
-            assert!(!self.truncated.covers(slot), "{slot} is held below {}", self.truncated);
-            assert!(slot.0 - self.truncated.0 < self.votes.capacity(), "{slot} is beyond the ring");
-            assert!(vote.ballot <= self.promised, "{slot}: voted above the promise");
-            assert!(Some(slot) <= self.last_vote, "{slot} is above the last vote");
-        }
-        let is_blank = self.promised == Ballot::default() && self.last_vote.is_none();
+        self.ledger.validate(|vote| vote.ballot <= self.promised);
+        let has_voted = self.ledger.votes_end() > Watermark(0);
+        let is_blank = self.promised == Ballot::default() && !has_voted;
         let is_member = self.membership.names(self.id, self.directory);
         assert!(is_member || is_blank, "promised or voted without a table");
     }
@@ -310,13 +441,13 @@ impl Acceptor {
     /// The bound below which it has forgotten.
     #[must_use]
     pub fn truncated(&self) -> Watermark {
-        self.truncated
+        self.ledger.truncated()
     }
 
-    /// Its vote in `slot`, if it holds one.
+    /// Its vote in `slot`, if it holds one in memory.
     #[must_use]
     pub fn vote(&self, slot: Slot) -> Option<&Vote> {
-        self.votes.at(slot)
+        self.ledger.vote(slot)
     }
 
     /// What it did.
@@ -340,32 +471,29 @@ impl Acceptor {
     }
 
     /// Raises the promise; returns whether it moved.
-    fn adopt(&mut self, ballot: Ballot) -> bool {
+    ///
+    /// It is written down even where a vote, which is a promise too, might follow: not all do, and whoever
+    /// asks for the promise later finds it made.
+    fn adopt(&mut self, ballot: Ballot, out: &mut Outbox) -> bool {
         assert!(ballot >= self.promised, "{ballot} is below the promise {}", self.promised);
         let is_first = ballot > self.promised;
-        self.promised = ballot;
+        if is_first {
+            self.promised = ballot;
+            let acceptor = self.id;
+            self.ledger.record(|| Record::Promise { acceptor, ballot }, out);
+        }
         is_first
     }
 
-    /// Collects votes from the page's start on, until the page is full or there are no more.
-    fn page(&self, p1a: P1a) -> P1b {
-        let from = p1a.page.max(p1a.first).max(self.truncated.first_open());
-        let end = self.last_vote.map_or(Watermark(0), Slot::watermark_after);
-        let (mut votes, mut bytes, mut to) = (Vec::new(), 0, None);
-        for slot in (from.0..end.0).map(Slot) {
-            if slot.0 - from.0 >= u64::from(self.cluster.page_slots_max)
-                || bytes >= self.cluster.page_bytes_max as usize
-            {
-                to = Some(Watermark(slot.0));
-                break;
-            }
-            if let Some(vote) = self.votes.at(slot) {
-                bytes += vote.value.batch().map_or(0, |batch| Payload::len(&batch.block));
-                votes.push((slot, vote.clone()));
-            }
+    /// Joins the cluster of `table`, if none was joined; returns whether it is the one joined now.
+    fn join(&mut self, table: &Arc<Table>, out: &mut Outbox) -> bool {
+        let was_member = self.membership.table().is_some();
+        let is_joined = self.membership.join(table);
+        if is_joined && !was_member {
+            let (acceptor, table) = (self.id, Arc::clone(table));
+            self.ledger.record(|| Record::Table { acceptor, table }, out);
         }
-        let (acceptor, directory, ballot) = (self.id, self.directory, p1a.ballot);
-        P1b { acceptor, directory, ballot, truncated: self.truncated, from, to, votes }
+        is_joined
     }
 
     fn nack(&self, refused: Ballot, slot: Option<Slot>) -> Nack {

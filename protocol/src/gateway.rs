@@ -321,6 +321,7 @@ impl Gateway {
             | Timer::Retry
             | Timer::Probe
             | Timer::Gap
+            | Timer::Replay
             | Timer::Report
             | Timer::Deadline => unreachable!("a gateway never sets {timer:?}"),
         }

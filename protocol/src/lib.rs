@@ -62,15 +62,15 @@ pub use machine::{At, Reply, RunReplies, StateMachine};
 pub use message::{
     Ask, Batch, Chosen, Content, Envelope, Executed, Fetch, Fetched, Form, Formed, Heartbeat,
     HeartbeatAck, Identify, Listener, Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b,
-    PreVote, PreVoteAck, Probe, ProbeAck, Rememberer, Results, Stage, To, ToAcceptor, ToGateway,
-    ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher,
+    PreVote, PreVoteAck, Probe, ProbeAck, Rememberer, Replay, Replayed, Results, Stage, To,
+    ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher,
 };
 pub use outbox::{Caller, Event, Failure, Halt, Outbox, Replies};
 pub use payload::{INLINE_BYTES_MAX, Payload};
 pub use proposer::{Proposer, ProposerCounters};
 pub use proxy_leader::{ProxyLeader, ProxyLeaderCounters};
 pub use quorum::{ACCEPTORS_MAX, AcceptorSet, QuorumError, QuorumSystem};
-pub use record::{AcceptorState, Record};
+pub use record::{AcceptorState, Cause, Recall, Recalled, Record};
 pub use replica::{Replica, ReplicaCounters};
 pub use rng::Rng;
 pub use role::{NoRole, Role, RoleId};

@@ -114,6 +114,8 @@ pub enum ToAcceptor {
     Heartbeat(Heartbeat),
     /// How far a replica is.
     Executed(Executed),
+    /// A replica asks for votes.
+    Replay(Replay),
 }
 
 /// What a replica is told.
@@ -135,6 +137,8 @@ pub enum ToReplica {
     Ask(Ask),
     /// The leader cannot get a needed slot any more.
     Truncated(Truncated),
+    /// What an acceptor has voted for.
+    Replayed(Box<Replayed>),
 }
 
 /// What a slot is decided to hold, and when its leader first proposed it.
@@ -278,6 +282,8 @@ pub struct PreVoteAck {
     pub is_quiet: bool,
     /// Its promise: the campaign must outbid it.
     pub promised: Ballot,
+    /// Above every slot it has ever voted in: what a campaign has to recover ends there.
+    pub votes_end: Watermark,
 }
 
 /// Leader → all acceptors: "promise me `ballot`, and send me a page of what you voted for".
@@ -410,6 +416,8 @@ pub enum Stage {
     Leading,
     /// About to stop: whoever hears this need not wait for an election timeout.
     Leaving,
+    /// Would campaign, and waits for replicas to replay what acceptors have: told to replicas only.
+    Waiting,
 }
 
 /// Who acknowledges a heartbeat.
@@ -566,6 +574,34 @@ pub struct Fetched {
     pub slots: Vec<(Ballot, Value)>,
     /// How far the sender has executed: more than `first` with no slots means that it has let go of them.
     pub executed: Watermark,
+}
+
+/// Replica → acceptors: "tell me what you voted for, from `first` on".
+///
+/// source: R15
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Replay {
+    /// Who asks.
+    pub replica: ReplicaId,
+    /// The first slot wanted.
+    pub first: Slot,
+}
+
+/// Acceptor → replica: "this is what I voted for in `[from, to)`". **After sync.**
+///
+/// source: R15
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Replayed {
+    /// Who answers.
+    pub acceptor: AcceptorId,
+    /// Its memory's identity.
+    pub directory: DirectoryId,
+    /// Where this page starts: above the slot asked for, if that is truncated.
+    pub from: Slot,
+    /// The bound that it ends at; `None` if there is nothing above.
+    pub to: Option<Watermark>,
+    /// Every last vote in the page's range, in slot order.
+    pub votes: Vec<(Slot, Vote)>,
 }
 
 impl Value {

@@ -3,8 +3,10 @@
 //! ```text
 //!   lane      what                        leaves
 //!   sends     messages                    at once
-//!   held      P1b, P2b, Formed, an        after the next sync completes (R31)
-//!             acceptor's ProbeAck
+//!   records   what must not be forgotten  to the log, in order (durable acceptors only)
+//!   held      P1b, P2b, Formed, Replayed, after a sync completes that covers all records
+//!             an acceptor's ProbeAck      until then, these included (R31)
+//!   recalls   votes wanted from the log   to the disk (durable acceptors only)
 //!   replies   results to a gateway's      at once
 //!             own clients
 //!   events    what a person should know   to the log
@@ -17,8 +19,8 @@ use std::ops::Range;
 
 use crate::{
     AcceptorId, Ballot, ClientId, FormationId, GatewayId, Position, ProposerId, ProxyLeaderId,
-    ReplicaId, SessionId, Slot, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
-    Watermark,
+    Recall, Record, ReplicaId, SessionId, Slot, To, ToAcceptor, ToGateway, ToProposer,
+    ToProxyLeader, ToReplica, Watermark,
 };
 
 /// Collects what roles want done.
@@ -28,8 +30,12 @@ use crate::{
 pub struct Outbox {
     /// Messages to send at once.
     pub sends: Vec<To>,
+    /// What is to be written down, in this order, before anything that is held is sent.
+    pub records: Vec<Record>,
     /// Messages that wait for the next sync.
     pub held: Vec<To>,
+    /// Votes to be read back.
+    pub recalls: Vec<Recall>,
     /// Replies to the clients of a gateway.
     pub replies: Replies,
     /// News for the log.
@@ -222,6 +228,13 @@ impl Outbox {
     /// source: R31
     pub(crate) fn hold_to_proxy_leader(&mut self, to: ProxyLeaderId, message: ToProxyLeader) {
         self.held.push(To::ProxyLeader(to, message));
+    }
+
+    /// Sends to a replica, but not before the next sync completes.
+    ///
+    /// source: R31
+    pub(crate) fn hold_to_replica(&mut self, to: ReplicaId, message: ToReplica) {
+        self.held.push(To::Replica(to, message));
     }
 
     pub(crate) fn event(&mut self, event: Event) {

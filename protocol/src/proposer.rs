@@ -43,6 +43,10 @@ use crate::{
     ToProxyLeader, ToReplica, Truncated, Watcher, Watermark,
 };
 
+/// How many election timeouts f+1 replicas that replay may stay where they are, before a campaign proposes anew
+/// what they do not get on with.
+const REPLAY_PATIENCE: u32 = 2;
+
 /// One of the proposers; at most one at a time gets anything chosen.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Proposer {
@@ -63,6 +67,8 @@ pub struct Proposer {
     latency: Latency,
     /// Elections of ours in a row in which nothing was chosen: each doubles our patience (R28).
     fruitless_elections: u32,
+    /// Since when f+1 replicas have been where they are, while a campaign waits for them to replay.
+    replay_awaited: Option<(Slot, Time)>,
     /// The last stamp given (R26). Never goes down.
     stamp: Time,
     /// Whether it was told to stop, and must not campaign any more.
@@ -77,7 +83,13 @@ enum Phase {
     /// Somebody else leads, or nobody.
     Following,
     /// Asking whether a campaign would disturb anybody.
-    PreVote { nonce: u64, quiet: AcceptorSet },
+    PreVote {
+        nonce: u64,
+        /// Who has heard nobody.
+        quiet: AcceptorSet,
+        /// Above every slot that any of them has voted in.
+        votes_end: Watermark,
+    },
     /// Campaigning.
     Phase1(Box<Phase1>),
     /// Leading.
@@ -95,6 +107,8 @@ pub struct ProposerCounters {
     pub noops: u64,
     /// Times it asked whether it might campaign.
     pub pre_votes: u64,
+    /// Times it left it to replicas to replay first.
+    pub waits: u64,
     /// Campaigns started.
     pub campaigns: u64,
     /// Campaigns won.
@@ -143,6 +157,7 @@ impl Proposer {
             roster: Roster::new(cluster.replicas, rng.next_u64()),
             latency: Latency::default(),
             fruitless_elections: 0,
+            replay_awaited: None,
             stamp: Time(0),
             has_left: false,
             rng,
@@ -198,8 +213,8 @@ impl Proposer {
             return;
         }
         self.seen = self.seen.max(ack.promised);
-        let (nonce, quiet) = match &mut self.phase {
-            Phase::PreVote { nonce, quiet } => (nonce, quiet),
+        let (nonce, quiet, votes_end) = match &mut self.phase {
+            Phase::PreVote { nonce, quiet, votes_end } => (nonce, quiet, votes_end),
             Phase::Phase2(phase2) => {
                 // We asked because we had fallen silent: somebody hears us, or has a better leader.
                 if ack.promised > phase2.ballot {
@@ -213,11 +228,51 @@ impl Proposer {
             return;
         }
         quiet.insert(ack.acceptor);
-        let quorums = self.cluster.quorums;
+        votes_end.raise(ack.votes_end);
+        let (quorums, votes_end) = (self.cluster.quorums, *votes_end);
         if quorums.is_read_quorum(*quiet) && quorums.is_write_quorum(*quiet) {
             let first = self.roster.executed_by_f_plus_1(self.cluster.f).first_open();
-            self.campaign(first, None, now, out);
+            if self.awaits_replay(first, votes_end, now) {
+                self.await_replay(now, out);
+            } else {
+                self.campaign(first, None, now, out);
+            }
         }
+    }
+
+    /// Whether replicas should rather replay what acceptors hold than have it all proposed anew: there is more
+    /// than a reign leaves behind, as when everybody was stopped, and they get on. A campaign then would
+    /// recover, keep and write again the whole log.
+    ///
+    /// Waiting ends: votes are added by leaders only, and f+1 replicas that are stuck are not waited for. With
+    /// fewer than f+1 there, nothing could be executed by enough, whoever led.
+    fn awaits_replay(&mut self, first: Slot, votes_end: Watermark, now: Time) -> bool {
+        if votes_end.0.saturating_sub(first.0) <= self.cluster.ring_slots().into() {
+            self.replay_awaited = None;
+            return false;
+        }
+        let are_here = self.roster.known_count() > usize::from(self.cluster.f);
+        match self.replay_awaited.filter(|(at, _)| *at == first && are_here) {
+            Some((_, since)) => now.since(since) < REPLAY_PATIENCE * self.cluster.election_timeout,
+            None => {
+                self.replay_awaited = Some((first, now));
+                true
+            }
+        }
+    }
+
+    /// Has replicas replay, and asks again soon whether to campaign.
+    fn await_replay(&mut self, now: Time, out: &mut Outbox) {
+        let Some(table) = self.membership.table() else { return };
+        let chosen = self.chosen_watermark();
+        for replica in self.roster.replicas() {
+            let (ballot, stage, table) = (self.seen, Stage::Waiting, Arc::clone(table));
+            let heartbeat = Heartbeat { ballot, stage, chosen, table };
+            out.tell_replica(replica, ToReplica::Heartbeat(heartbeat));
+        }
+        self.counters.waits += 1;
+        self.phase = Phase::Following;
+        self.timers.set(Timer::Election, now + self.cluster.heartbeat_interval);
     }
 
     /// Phase 1: takes in a page of a promise; the one that completes a read quorum ends it.
@@ -292,6 +347,7 @@ impl Proposer {
             return;
         }
         match heartbeat.stage {
+            Stage::Waiting => {} // told to replicas only
             Stage::Campaigning => self.heard_at = Some(now),
             Stage::Leading => {
                 self.heard_at = Some(now);
@@ -405,6 +461,7 @@ impl Proposer {
             Timer::Retry
             | Timer::Probe
             | Timer::Gap
+            | Timer::Replay
             | Timer::Report
             | Timer::Batch
             | Timer::Deadline => unreachable!("a proposer never sets {timer:?}"),
@@ -553,7 +610,8 @@ impl Proposer {
         self.leader = None;
         self.counters.pre_votes += 1;
         let nonce = self.rng.next_u64();
-        self.phase = Phase::PreVote { nonce, quiet: AcceptorSet::default() };
+        let quiet = AcceptorSet::default();
+        self.phase = Phase::PreVote { nonce, quiet, votes_end: Watermark(0) };
         self.say_form(out); // who has no table cannot answer
         self.say_pre_vote(nonce, out);
     }

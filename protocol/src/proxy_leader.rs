@@ -240,6 +240,7 @@ impl ProxyLeader {
             | Timer::Phase1
             | Timer::Resend
             | Timer::Gap
+            | Timer::Replay
             | Timer::Report
             | Timer::Batch
             | Timer::Deadline => unreachable!("a proxy leader never sets {timer:?}"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{AcceptorId, Ballot, Slot, Table, Vote, Watermark};
+use crate::{AcceptorId, Ballot, P1a, P2a, Replay, Slot, Table, Vote, Watermark};
 
 /// What an acceptor must not forget, before it says so (R31).
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,6 +59,50 @@ pub struct AcceptorState {
     pub table: Option<Arc<Table>>,
 }
 
+/// Votes that a durable acceptor wants read back from its log: every last one in `[from, to)`.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Recall {
+    /// Whose votes.
+    pub acceptor: AcceptorId,
+    /// The first slot.
+    pub from: Slot,
+    /// The bound, above `from`.
+    pub to: Watermark,
+    /// What asked for them.
+    pub cause: Cause,
+}
+
+/// A message that has to wait for votes on disk.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Cause {
+    /// A page of a promise.
+    P1a(P1a),
+    /// A value for a slot whose vote is on disk, if there is one.
+    P2a(P2a),
+    /// A page for a replica.
+    Replay(Replay),
+}
+
+/// What a driver has read back.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Recalled {
+    /// What was asked for.
+    pub recall: Recall,
+    /// How far it got: above `recall.from`, up to `recall.to`. It may stop early where votes are long.
+    pub covered: Watermark,
+    /// Of each slot from `recall.from` to `covered` the last vote that was synced when the recall was
+    /// made, or a later one; in slot order.
+    pub votes: Vec<(Slot, Vote)>,
+}
+
+impl Recalled {
+    /// The vote in `slot`, if there is one.
+    pub(crate) fn vote(&self, slot: Slot) -> Option<&Vote> {
+        assert!(self.recall.from <= slot && self.covered.covers(slot), "{slot} was not recalled");
+        self.votes.iter().find(|(at, _)| *at == slot).map(|(_, vote)| vote)
+    }
+}
+
 impl Record {
     /// Whose it is.
     #[must_use]
@@ -74,6 +118,8 @@ impl Record {
 
 impl AcceptorState {
     /// Takes in a record of this acceptor, in the order of its log.
+    ///
+    /// source: R32
     pub fn on_record(&mut self, record: &Record) {
         match record {
             Record::Promise { ballot, .. } => self.promise(*ballot),

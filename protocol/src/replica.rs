@@ -6,33 +6,43 @@
 //!             executed < slot < + window       log[slot] ←                   nothing
 //!             below, or beyond the window      counts it                     nothing
 //!  Heartbeat  others have executed more        waits, then asks them         Executed, to all watchers
+//!             its proposer waits for us        replays                       Replay, to all acceptors
 //!  Fetch      it still holds the slots                                       Fetched
 //!  Fetched    of the slot it misses            as if chosen                  Fetch, for the next ones
 //!  Identify   always                                                         Executed, with the nonce
 //!  Ask        the batch was executed                                         Results
 //!             it was not                                                     NotExecuted
+//!  Replayed   a write quorum voted in one      as if chosen                  Replay, for the next ones
+//!             ballot for the slot it misses
 //!  Gap        a slot is missing since a while                                Fetch, to a peer in turn;
-//!                                                                            Need, to the leader
+//!                                                                            Replay; Need, to the leader
 //!  Truncated  and no peer has it either        halts                         nothing, loudly
 //!  Report     has executed more                                              Executed, to all watchers
 //! ```
 //!
-//! What it executes, it knows to be chosen: from a proxy leader that counted a write quorum, or from a
-//! peer that executed it. One acceptor's vote proves nothing, however low the slot (R15).
+//! What it executes, it knows to be chosen: from a proxy leader that counted a write quorum, from a peer that
+//! executed it, or by counting a write quorum itself. One acceptor's vote proves nothing, however low the
+//! slot (R15).
 
+mod replay;
+
+use self::replay::Pages;
 use crate::executor::{Executor, Known};
 use crate::{
     AcceptorId, Ask, Ballot, Chosen, Cluster, DirectoryId, Event, Executed, Fetch, Fetched,
     FormationId, Halt, Heartbeat, Identify, Incarnation, Membership, Need, NotExecuted, Outbox,
-    Probe, ProbeAck, Rememberer, ReplicaId, Results, Slot, Stage, StateMachine, Time, Timer,
-    Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark,
-    Window,
+    Probe, ProbeAck, Rememberer, Replay, Replayed, ReplicaId, Results, Slot, Stage, StateMachine,
+    Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher,
+    Watermark, Window,
 };
 
 /// How often every peer is asked for a slot before the leader is: it takes an election to answer.
 const PEER_ROUNDS: u32 = 3;
 /// How often before those that never answer are taken for gone.
 const PEER_ROUNDS_MAX: u32 = 50;
+
+/// How often acceptors are asked with nothing to show for it, before it is left to phase 1.
+const REPLAY_ROUNDS_MAX: u32 = 20;
 
 /// One replica of the state machine.
 #[derive(Debug)]
@@ -50,6 +60,10 @@ pub struct Replica<M> {
     chosen: Watermark,
     executor: Executor<M>,
     gap: Option<Gap>,
+    /// What acceptors say they have voted for, while it replays that.
+    replay: Option<Pages>,
+    /// How often it has asked acceptors since that last brought something.
+    replay_rounds: u32,
     /// What the watchers were last told.
     reported: Watermark,
     /// The largest ballot that was heard to lead.
@@ -93,6 +107,8 @@ pub struct ReplicaCounters {
     pub gaps: u64,
     /// Slots got from peers.
     pub fetched: u64,
+    /// Slots got from acceptors.
+    pub replayed: u64,
     /// Messages of another cluster.
     pub foreign: u64,
 }
@@ -111,6 +127,8 @@ impl<M: StateMachine> Replica<M> {
             chosen: Watermark(0),
             executor: Executor::new(machine, &cluster),
             gap: None,
+            replay: None,
+            replay_rounds: 0,
             reported: Watermark(0),
             leader: Ballot::default(),
             halted: None,
@@ -134,6 +152,7 @@ impl<M: StateMachine> Replica<M> {
             ToReplica::Fetched(fetched) => self.on_fetched(fetched, now, out),
             ToReplica::Ask(ask) => self.on_ask(&ask, out),
             ToReplica::Truncated(truncated) => self.on_truncated(truncated, out),
+            ToReplica::Replayed(replayed) => self.on_replayed(*replayed, now, out),
         }
     }
 
@@ -164,6 +183,9 @@ impl<M: StateMachine> Replica<M> {
         }
         self.chosen.raise(heartbeat.chosen);
         self.watch_gap(now);
+        if heartbeat.stage == Stage::Waiting {
+            self.start_replay(now, out);
+        }
         // To all, whether it has changed or not: an acceptor that missed the last report could not
         // truncate, and would refuse what is beyond its ring, for as long as nothing else is executed.
         self.report_to_all(out);
@@ -249,6 +271,32 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
+    /// Takes in what an acceptor has voted for, and executes what a write quorum has.
+    ///
+    /// source: R4, R15
+    pub fn on_replayed(&mut self, replayed: Replayed, now: Time, out: &mut Outbox) {
+        if !self.membership.names(replayed.acceptor, replayed.directory) {
+            self.counters.foreign += 1;
+            return out.event(Event::Forgotten { acceptor: replayed.acceptor });
+        }
+        let before = self.executed.first_open();
+        let Some(pages) = &mut self.replay else { return };
+        if !pages.on_page(replayed, before) {
+            return;
+        }
+        while let Some(pages) = &mut self.replay
+            && let slot = self.executed.first_open()
+            && let Some((ballot, value)) = pages.chosen(slot, self.cluster.quorums)
+        {
+            self.counters.replayed += 1;
+            self.on_chosen(Chosen { slot, ballot, value }, now, out);
+        }
+        if self.executed.first_open() > before {
+            self.replay_rounds = 0;
+            self.say_replay(Some(before), out);
+        }
+    }
+
     /// Tells a gateway what became of a batch.
     ///
     /// source: R25
@@ -293,6 +341,7 @@ impl<M: StateMachine> Replica<M> {
         }
         match timer {
             Timer::Gap => self.fill_gap(now, out),
+            Timer::Replay => self.go_on_replaying(now, out),
             Timer::Report => self.report_to_all(out),
             Timer::Formation
             | Timer::Heartbeat
@@ -436,12 +485,55 @@ impl<M: StateMachine> Replica<M> {
                 out.tell_proposer(self.leader.proposer, ToProposer::Need(need));
             }
         }
+        if turn >= u32::from(self.cluster.replicas - 1) {
+            self.start_replay(now, out); // every peer has been asked once
+        }
         let peers = self.cluster.replicas - 1;
         if let Ok(offset) = u8::try_from(turn % u32::from(peers.max(1)))
             && peers > 0
         {
             let peer = ReplicaId((self.id.0 + 1 + offset) % self.cluster.replicas);
             out.tell_replica(peer, ToReplica::Fetch(Fetch { replica: self.id, first: slot }));
+        }
+    }
+
+    /// Asks all acceptors for what they have voted for, unless that is under way.
+    ///
+    /// source: R15
+    fn start_replay(&mut self, now: Time, out: &mut Outbox) {
+        if self.replay.is_none() {
+            self.replay = Some(Pages::new(self.cluster.quorums.acceptors_count()));
+            self.replay_rounds = 0;
+            self.say_replay(None, out);
+            self.timers.set(Timer::Replay, now + 2 * self.cluster.resend_min);
+        }
+    }
+
+    /// Asks those acceptors again that have not answered, or stops, when they have nothing more for us.
+    fn go_on_replaying(&mut self, now: Time, out: &mut Outbox) {
+        self.replay_rounds += 1;
+        if self.replay_rounds > REPLAY_ROUNDS_MAX {
+            self.replay = None;
+            return;
+        }
+        self.say_replay(None, out);
+        self.timers.set(Timer::Replay, now + 2 * self.cluster.resend_min);
+    }
+
+    /// Asks each acceptor for the page of the slot that is missing, if we have not got it, or got it when there
+    /// was nothing above. With `before`, only those that have just been used up: whose pages covered that slot.
+    fn say_replay(&self, before: Option<Slot>, out: &mut Outbox) {
+        let Some(pages) = &self.replay else { return };
+        let next = self.executed.first_open();
+        for acceptor in self.cluster.quorums.acceptors().iter() {
+            let is_wanted = match before {
+                Some(before) => pages.covers(acceptor, before) && !pages.covers(acceptor, next),
+                None => !pages.covers(acceptor, next) || pages.is_last(acceptor),
+            };
+            if is_wanted {
+                let replay = Replay { replica: self.id, first: next };
+                out.tell_acceptor(acceptor, ToAcceptor::Replay(replay));
+            }
         }
     }
 

@@ -9,8 +9,8 @@ use std::str::FromStr;
 
 use crate::{
     Acceptor, AcceptorId, Cluster, DirectoryId, Envelope, Event, FormationId, Gateway, GatewayId,
-    Incarnation, Outbox, Proposer, ProposerId, ProxyLeader, ProxyLeaderId, Replica, ReplicaId,
-    StateMachine, Time, Timers, To,
+    Incarnation, Outbox, Proposer, ProposerId, ProxyLeader, ProxyLeaderId, Recalled, Replica,
+    ReplicaId, StateMachine, Time, Timers, To,
 };
 
 /// Which role of a cluster.
@@ -155,6 +155,38 @@ impl<M: StateMachine> Role<M> {
             (Self::Acceptor(role), To::Acceptor(_, message)) => role.on_message(message, now, out),
             (Self::Replica(role), To::Replica(_, message)) => role.on_message(message, now, out),
             (role, to) => panic!("{:?} was handed a message to {:?}", role.id(), to.role()),
+        }
+    }
+
+    /// Takes in that so many of its records are durable.
+    ///
+    /// # Panics
+    ///
+    /// If it is no durable acceptor: nobody else has records.
+    ///
+    /// source: R31
+    pub fn on_durable(&mut self, records: u64) {
+        match self {
+            Self::Acceptor(role) => role.on_durable(records),
+            Self::Gateway(_) | Self::Proposer(_) | Self::ProxyLeader(_) | Self::Replica(_) => {
+                panic!("{:?} has no log", self.id())
+            }
+        }
+    }
+
+    /// Hands it the votes that it has asked for.
+    ///
+    /// # Panics
+    ///
+    /// If it is no durable acceptor: nobody else asks for any.
+    ///
+    /// source: R10, R15
+    pub fn on_recalled(&mut self, recalled: &Recalled, now: Time, out: &mut Outbox) {
+        match self {
+            Self::Acceptor(role) => role.on_recalled(recalled, now, out),
+            Self::Gateway(_) | Self::Proposer(_) | Self::ProxyLeader(_) | Self::Replica(_) => {
+                panic!("{:?} has no log", self.id())
+            }
         }
     }
 

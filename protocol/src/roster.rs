@@ -89,6 +89,12 @@ impl Roster {
         self.entry(replica).map_or(Watermark(0), |entry| entry.executed)
     }
 
+    /// How many replicas have been heard in a life that is known to be current.
+    #[must_use]
+    pub fn known_count(&self) -> usize {
+        self.replicas.iter().filter(|entry| entry.incarnation.is_some()).count()
+    }
+
     /// The current life of `replica`, if known.
     #[must_use]
     pub fn incarnation(&self, replica: ReplicaId) -> Option<Incarnation> {

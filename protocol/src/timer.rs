@@ -23,6 +23,8 @@ pub enum Timer {
     Probe,
     /// Replica: a slot is missing.
     Gap,
+    /// Replica: ask again for the votes that a replay misses.
+    Replay,
     /// Replica: tell how far we are.
     Report,
     /// Gateway: close a batch that waited for company.
@@ -36,7 +38,7 @@ pub enum Timer {
 pub struct Timers([Option<Time>; Timer::ALL.len()]);
 
 impl Timer {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Formation,
         Self::Heartbeat,
         Self::Election,
@@ -45,6 +47,7 @@ impl Timer {
         Self::Retry,
         Self::Probe,
         Self::Gap,
+        Self::Replay,
         Self::Report,
         Self::Batch,
         Self::Deadline,

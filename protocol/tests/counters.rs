@@ -82,6 +82,8 @@ fn an_acceptor_counts_what_it_refuses() {
     acceptor.on_p2a(P2a { value: value(9), ..p2a(B2, 0) }, START, &mut out);
     acceptor.on_p2a(p2a(B1, 1), START, &mut out);
     acceptor.on_p2a(p2a(B2, u64::from(square().ring_slots())), START, &mut out);
+    acceptor.set_low(true);
+    acceptor.on_p2a(p2a(B2, 3), START, &mut out);
     truncate(&mut acceptor, 1);
     acceptor.on_p2a(p2a(B2, 0), START, &mut out);
     acceptor.on_heartbeat(&stranger(), START, &mut out);
@@ -92,6 +94,7 @@ fn an_acceptor_counts_what_it_refuses() {
         nacks: 1,
         truncated: 1,
         above_window: 1,
+        refused_low: 1,
         equivocations: 1,
         foreign: 1,
     };
@@ -242,6 +245,7 @@ fn a_replica_counts_what_it_executes_and_what_it_was_told_in_vain() {
         above_window: 1,
         gaps: 1,
         fetched: 1,
+        replayed: 0,
         foreign: 1,
     };
     assert_eq!(replica.counters(), all);

@@ -19,9 +19,9 @@ use loggos_protocol::{
     AcceptorId, Ask, Ballot, Batch, BatchId, DirectoryId, Envelope, Executed, Failure, Fetch,
     Fetched, Form, FormationId, Formed, GatewayId, HeartbeatAck, Identify, Incarnation, Listener,
     Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck,
-    Probe, ProbeAck, ProposerId, ProxyLeaderId, Rememberer, ReplicaId, Results, Rng, Slot, Table,
-    Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Value,
-    Watcher, Watermark,
+    Probe, ProbeAck, ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results,
+    Rng, Slot, Table, Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
+    Truncated, Value, Watcher, Watermark,
 };
 
 /// How long a node waits for a hello.
@@ -521,7 +521,14 @@ fn to_proposer() -> Vec<ToProposer> {
         let (nonce, is_blank, table) = (1, false, None);
         ToProposer::ProbeAck(ProbeAck { from, nonce, directory, is_blank, table })
     };
-    let pre_vote_ack = PreVoteAck { acceptor, directory, nonce: 1, is_quiet: true, promised: OLD };
+    let pre_vote_ack = PreVoteAck {
+        acceptor,
+        directory,
+        nonce: 1,
+        is_quiet: true,
+        promised: OLD,
+        votes_end: Watermark(0),
+    };
     let batch = Batch {
         id: batch_id(NOBODY),
         attempt: 0,
@@ -564,11 +571,14 @@ fn to_acceptor() -> [ToAcceptor; 6] {
         ToAcceptor::P1a(P1a { ballot: OLD, first: Slot(0), page: Slot(0) }),
         ToAcceptor::P2a(p2a()),
         ToAcceptor::Executed(EXECUTED),
+        ToAcceptor::Replay(Replay { replica: REPLICA, first: Slot(0) }),
     ]
 }
 
 fn to_replica() -> [ToReplica; 7] {
     let identify = |watcher| ToReplica::Identify(Identify { watcher, nonce: 1 });
+    let (acceptor, directory, votes) = (ACCEPTOR, DIRECTORY, Vec::new());
+    let replayed = Replayed { acceptor, directory, from: Slot(0), to: None, votes };
     let (replica, slots) = (REPLICA, Vec::new());
     let fetched = Fetched { replica, first: FAR, slots, executed: Watermark(1 << 41) };
     let ask = Ask { batch: batch_id(NOBODY), attempt: 0, session: None, first: 0, count: 1 };
@@ -580,6 +590,7 @@ fn to_replica() -> [ToReplica; 7] {
         ToReplica::Fetched(fetched),
         ToReplica::Ask(ask),
         ToReplica::Truncated(TRUNCATED),
+        ToReplica::Replayed(Box::new(replayed)),
     ]
 }
 

@@ -24,9 +24,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use loggos_protocol::{
-    AcceptorSet, Ballot, Chosen, Cluster, Incarnation, Nack, P2b, Proposer, ProposerId, Rememberer,
-    ReplicaId, Role, RoleId, Slot, StateMachine, To, ToAcceptor, ToProposer, ToProxyLeader,
-    ToReplica, Value, Watermark,
+    AcceptorId, AcceptorSet, Ballot, Chosen, Cluster, Incarnation, Nack, P2b, Proposer, ProposerId,
+    Rememberer, ReplicaId, Role, RoleId, Slot, StateMachine, To, ToAcceptor, ToProposer,
+    ToProxyLeader, ToReplica, Value, Watermark,
 };
 
 use crate::load::Acknowledged;
@@ -80,6 +80,7 @@ impl Checker {
                 To::ProxyLeader(_, ToProxyLeader::Nack(nack)) => on_nack(nack),
                 To::Acceptor(_, ToAcceptor::P1a(p1a)) => self.on_campaign(p1a.ballot),
                 To::Replica(_, ToReplica::Chosen(chosen)) => self.on_chosen(chosen),
+                To::Replica(_, ToReplica::Replayed(_)) => panic!("sent before its sync: {to:?}"),
                 To::Replica(_, ToReplica::Heartbeat(heartbeat)) => {
                     self.check_executed(heartbeat.chosen, "a leader closes");
                 }
@@ -153,15 +154,32 @@ impl Checker {
 
     /// Counts the votes that an acceptor's sync lets go.
     pub(crate) fn on_released(&mut self, released: &[To]) {
-        for p2b in released.iter().filter_map(p2b) {
-            let votes = self.votes.get_mut(&(p2b.slot, p2b.ballot));
-            let (value, voters) = votes.expect("what is released was held");
-            voters.insert(p2b.acceptor);
-            if self.cluster.quorums.is_write_quorum(*voters) {
-                let chosen = self.chosen.entry(p2b.slot).or_insert_with(|| value.clone());
-                let (slot, ballot) = (p2b.slot, p2b.ballot);
-                assert_eq!(chosen, value, "{slot}: two values were chosen, the second in {ballot}");
+        for to in released {
+            match to {
+                To::ProxyLeader(_, ToProxyLeader::P2b(p2b)) => {
+                    self.count(p2b.acceptor, p2b.slot, p2b.ballot);
+                }
+                To::Replica(_, ToReplica::Replayed(page)) => {
+                    for (slot, vote) in &page.votes {
+                        self.count(page.acceptor, *slot, vote.ballot);
+                    }
+                }
+                To::ProxyLeader(..)
+                | To::Gateway(..)
+                | To::Proposer(..)
+                | To::Acceptor(..)
+                | To::Replica(..) => {}
             }
+        }
+    }
+
+    /// Counts a vote that is known to its voter's disk and to somebody else.
+    fn count(&mut self, acceptor: AcceptorId, slot: Slot, ballot: Ballot) {
+        let (value, voters) = self.votes.get_mut(&(slot, ballot)).expect("what is told was held");
+        voters.insert(acceptor);
+        if self.cluster.quorums.is_write_quorum(*voters) {
+            let chosen = self.chosen.entry(slot).or_insert_with(|| value.clone());
+            assert_eq!(chosen, value, "{slot}: two values were chosen, the second in {ballot}");
         }
     }
 

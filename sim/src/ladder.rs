@@ -171,6 +171,7 @@ fn slots(to: &To) -> Slots {
         To::Acceptor(_, message) => match message {
             ToAcceptor::P1a(p1a) => Slots::Range(p1a.page, Slot(u64::MAX)),
             ToAcceptor::P2a(p2a) => Slots::One(p2a.slot),
+            ToAcceptor::Replay(replay) => Slots::One(replay.first),
             ToAcceptor::Probe(_)
             | ToAcceptor::Form(_)
             | ToAcceptor::PreVote(_)
@@ -184,6 +185,9 @@ fn slots(to: &To) -> Slots {
                 Slots::Range(fetched.first, end(fetched.first, fetched.slots.len()))
             }
             ToReplica::Truncated(truncated) => Slots::One(truncated.slot),
+            ToReplica::Replayed(page) => {
+                Slots::Range(page.from, page.to.map_or(Slot(u64::MAX), |to| Slot(to.0)))
+            }
             ToReplica::Probe(_)
             | ToReplica::Heartbeat(_)
             | ToReplica::Identify(_)

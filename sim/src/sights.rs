@@ -43,6 +43,8 @@ sights! {
     PreemptedInPhase2 = "a reign ended by a larger ballot",
     Noop = "a hole filled with a no-op",
     GapFilled = "a slot fetched from a peer",
+    Replayed = "a slot replayed from acceptors",
+    GoneForGood = "a process that never comes back",
     Reelected = "a leader elected again, after another",
     TwoProxyLeaders = "a slot at two proxy leaders",
     TwoLeaders = "two proposers that both lead, as they see it",
@@ -185,6 +187,7 @@ impl Witness {
             Role::Proposer(role) => self.see_if(role.counters().reruns > 0, Sight::Rerun),
             Role::Replica(role) => {
                 self.see_if(role.counters().fetched > 0, Sight::GapFilled);
+                self.see_if(role.counters().replayed > 0, Sight::Replayed);
                 self.see_if(role.counters().repeated_runs > 0, Sight::Repeated);
             }
             Role::Gateway(_) | Role::Acceptor(_) => {}

@@ -43,6 +43,8 @@ pub(crate) struct FaultPlan {
     pub(crate) clock_jump_max: Duration,
     /// Whether more may be lost than the cluster survives: then only safety is checked.
     pub(crate) is_reckless: bool,
+    /// Whether an acceptor or replica that has crashed stays down, even when all else heals.
+    pub(crate) is_for_good: bool,
 }
 
 /// What clients do.
@@ -91,6 +93,7 @@ impl Plan {
             clock_drift_parts: rng.below(2) * rng.below(50_000),
             clock_jump_max: Duration::from_millis(rng.below(3) * rng.below(1_000)),
             is_reckless: rng.below(30) == 0,
+            is_for_good: rng.below(4) == 0,
         };
         let load = LoadPlan {
             clients_per_gateway: 1 + small(&mut rng, 6),

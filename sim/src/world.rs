@@ -285,6 +285,7 @@ impl World {
                 self.schedule(self.now + TURN, Happening::Submit(gateway));
             }
             Happening::Fault => self.fault(),
+            Happening::Restart(id) if self.stays_down(id) => self.witness.see(Sight::GoneForGood),
             Happening::Restart(id) => self.start(id),
             Happening::Heal => self.heal(),
         }
@@ -628,6 +629,11 @@ impl World {
         }
     }
 
+    /// Whether a crashed process never comes back, which the cluster must do without.
+    fn stays_down(&self, id: RoleId) -> bool {
+        self.plan.faults.is_for_good && self.lost.contains(&id)
+    }
+
     fn lose(&mut self, id: RoleId) {
         if self.lost.contains(&id) {
             return;
@@ -676,7 +682,8 @@ impl World {
         self.network.heal();
         let ids: Vec<RoleId> = self.processes.keys().copied().collect();
         for id in ids {
-            if self.processes.get(&id).is_some_and(|process| process.role.is_none()) {
+            let is_down = self.processes.get(&id).is_some_and(|process| process.role.is_none());
+            if is_down && !self.stays_down(id) {
                 self.start(id);
             }
             self.resume(id);

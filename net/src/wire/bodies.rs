@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use loggos_protocol::{
     AcceptorId, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Fetched, Form, Formed,
-    Heartbeat, P1b, P2a, Payload, ProbeAck, ProposerId, ProxyLeaderId, Rememberer, ReplicaId,
-    Results, Slot, Stage, Table, Time, Value, Vote, Watermark,
+    Heartbeat, P1b, P2a, Payload, ProbeAck, ProposerId, ProxyLeaderId, Rememberer, Replayed,
+    ReplicaId, Results, Slot, Stage, Table, Time, Value, Vote, Watermark,
 };
 
 use super::decode::Incoming;
@@ -244,11 +244,7 @@ impl Body for Box<P1b> {
             votes_count: count(self.votes.len()).into(),
         };
         put(&header, out);
-        for (slot, vote) in &self.votes {
-            let ballot = vote.ballot.lay_out();
-            let value = value(&vote.value);
-            put(&headers::SlotVote { slot: slot.lay_out(), ballot, value }, out);
-        }
+        put_votes(&self.votes, out);
     }
 
     fn put_payloads(&self, out: &mut Outgoing) {
@@ -257,16 +253,42 @@ impl Body for Box<P1b> {
 
     fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
         let header: &headers::P1b = from.header()?;
-        let votes =
-            from.entries(header.votes_count.into(), |from, entry: &headers::SlotVote| {
-                let ballot = Ballot::read(&entry.ballot)?;
-                Ok((Slot::read(&entry.slot)?, Vote { ballot, value: from.value(&entry.value)? }))
-            })?;
+        let votes = from.votes(header.votes_count.into())?;
         Ok(Self::new(P1b {
             acceptor: AcceptorId::read(&header.acceptor)?,
             directory: DirectoryId::read(&header.directory)?,
             ballot: Ballot::read(&header.ballot)?,
             truncated: Watermark::read(&header.truncated)?,
+            from: Slot::read(&header.from)?,
+            to: Laid::read(&header.to)?,
+            votes,
+        }))
+    }
+}
+
+impl Body for Box<Replayed> {
+    fn put(&self, out: &mut Outgoing) {
+        let header = headers::Replayed {
+            acceptor: self.acceptor.lay_out(),
+            directory: self.directory.lay_out(),
+            from: self.from.lay_out(),
+            to: self.to.lay_out(),
+            votes_count: count(self.votes.len()).into(),
+        };
+        put(&header, out);
+        put_votes(&self.votes, out);
+    }
+
+    fn put_payloads(&self, out: &mut Outgoing) {
+        self.votes.iter().for_each(|(_, vote)| put_block(&vote.value, out));
+    }
+
+    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+        let header: &headers::Replayed = from.header()?;
+        let votes = from.votes(header.votes_count.into())?;
+        Ok(Self::new(Replayed {
+            acceptor: AcceptorId::read(&header.acceptor)?,
+            directory: DirectoryId::read(&header.directory)?,
             from: Slot::read(&header.from)?,
             to: Laid::read(&header.to)?,
             votes,
@@ -325,6 +347,14 @@ fn value(value: &Value) -> headers::Value {
     headers::Value { stamp, batch: Maybe::new(value.batch().map(|b| batch(b))) }
 }
 
+fn put_votes(votes: &[(Slot, Vote)], out: &mut Outgoing) {
+    for (slot, vote) in votes {
+        let ballot = vote.ballot.lay_out();
+        let value = value(&vote.value);
+        put(&headers::SlotVote { slot: slot.lay_out(), ballot, value }, out);
+    }
+}
+
 #[inline]
 fn put_block(value: &Value, out: &mut Outgoing) {
     if let Some(batch) = value.batch() {
@@ -350,6 +380,13 @@ fn count(entries: usize) -> u32 {
 }
 
 impl Incoming<'_> {
+    fn votes(&mut self, count: u32) -> Result<Vec<(Slot, Vote)>, WireError> {
+        self.entries(count, |from, entry: &headers::SlotVote| {
+            let ballot = Ballot::read(&entry.ballot)?;
+            Ok((Slot::read(&entry.slot)?, Vote { ballot, value: from.value(&entry.value)? }))
+        })
+    }
+
     /// Takes a batch, and checks its block: also where it is only passed on, since what goes from there to a
     /// role of the same process goes without a frame. An acceptor there would vote for a damaged block, which
     /// could then be neither executed nor replaced.

@@ -89,6 +89,7 @@ layouts! {
         nonce: u64_ule,
         is_quiet: u8,
         promised: Ballot,
+        votes_end: u64_ule,
     }
     message P1a { ballot: Ballot, first: u64_ule, page: u64_ule, }
     /// As many [`SlotVote`] entries follow.
@@ -122,6 +123,15 @@ layouts! {
     message Fetch { replica: u8, first: u64_ule, }
     /// As many [`SlotValue`] entries follow.
     layout Fetched { replica: u8, first: u64_ule, executed: u64_ule, slots_count: u32_ule, }
+    message Replay { replica: u8, first: u64_ule, }
+    /// As many [`SlotVote`] entries follow.
+    layout Replayed {
+        acceptor: u8,
+        directory: u64_ule,
+        from: u64_ule,
+        to: Maybe<u64_ule>,
+        votes_count: u32_ule,
+    }
     message Ask {
         batch: BatchId,
         attempt: u32_ule,

@@ -131,6 +131,7 @@ kinds! {
         AcceptorP2a = 0x44: P2a,
         AcceptorHeartbeat = 0x45: Heartbeat,
         AcceptorExecuted = 0x46: Executed,
+        AcceptorReplay = 0x47: Replay,
     }
     Replica: ReplicaId, ToReplica {
         ReplicaProbe = 0x50: Probe,
@@ -141,6 +142,7 @@ kinds! {
         ReplicaFetched = 0x55: Fetched,
         ReplicaAsk = 0x56: Ask,
         ReplicaTruncated = 0x57: Truncated,
+        ReplicaReplayed = 0x58: Replayed,
     }
 }
 

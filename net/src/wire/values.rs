@@ -77,6 +77,7 @@ impl Laid for Stage {
             Self::Campaigning => 1,
             Self::Leading => 2,
             Self::Leaving => 3,
+            Self::Waiting => 4,
         }
     }
 
@@ -85,6 +86,7 @@ impl Laid for Stage {
             1 => Ok(Self::Campaigning),
             2 => Ok(Self::Leading),
             3 => Ok(Self::Leaving),
+            4 => Ok(Self::Waiting),
             _ => Err(WireError::Discriminant { of: "stage", value: *layout }),
         }
     }

@@ -13,8 +13,8 @@ use loggos_protocol::{
     Failure, Fetch, Fetched, Form, FormationId, Formed, GatewayId, Heartbeat, HeartbeatAck,
     Identify, Incarnation, Listener, Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b,
     Payload, Position, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, ProxyLeaderId, Rememberer,
-    ReplicaId, Results, SessionId, Slot, Stage, Table, Time, To, ToAcceptor, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher, Watermark,
+    Replay, Replayed, ReplicaId, Results, SessionId, Slot, Stage, Table, Time, To, ToAcceptor,
+    ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher, Watermark,
 };
 
 /// As much as nodes take from each other, and more than any sample.
@@ -62,6 +62,7 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToAcceptor::P2a(_) => Kind::AcceptorP2a,
             ToAcceptor::Heartbeat(_) => Kind::AcceptorHeartbeat,
             ToAcceptor::Executed(_) => Kind::AcceptorExecuted,
+            ToAcceptor::Replay(_) => Kind::AcceptorReplay,
         },
         To::Replica(_, message) => match message {
             ToReplica::Probe(_) => Kind::ReplicaProbe,
@@ -72,6 +73,7 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToReplica::Fetched(_) => Kind::ReplicaFetched,
             ToReplica::Ask(_) => Kind::ReplicaAsk,
             ToReplica::Truncated(_) => Kind::ReplicaTruncated,
+            ToReplica::Replayed(_) => Kind::ReplicaReplayed,
         },
     }
 }
@@ -170,6 +172,11 @@ pub(crate) fn p1b(votes: Vec<(Slot, Vote)>, to: Option<Watermark>) -> Box<P1b> {
     })
 }
 
+fn replayed(votes: Vec<(Slot, Vote)>, to: Option<Watermark>) -> Box<Replayed> {
+    let (acceptor, directory) = (AcceptorId(2), DirectoryId(3));
+    Box::new(Replayed { acceptor, directory, from: Slot(6), to, votes })
+}
+
 pub(crate) fn fetched(slots: Vec<(Ballot, Value)>) -> Fetched {
     Fetched { replica: ReplicaId(2), first: Slot(7), slots, executed: Watermark(70) }
 }
@@ -207,6 +214,7 @@ fn proposer_messages() -> Vec<ToProposer> {
         nonce: 2,
         is_quiet: true,
         promised: ballot(0),
+        votes_end: Watermark(0),
     };
     let ack = |from| HeartbeatAck { from, ballot: ballot(7) };
     vec![
@@ -219,7 +227,7 @@ fn proposer_messages() -> Vec<ToProposer> {
             table: table(),
         }),
         ToProposer::PreVoteAck(quiet),
-        ToProposer::PreVoteAck(PreVoteAck { is_quiet: false, ..quiet }),
+        ToProposer::PreVoteAck(PreVoteAck { is_quiet: false, votes_end: Watermark(1), ..quiet }),
         ToProposer::P1b(p1b(Vec::new(), None)),
         ToProposer::P1b(p1b(votes, Some(Watermark(10)))),
         ToProposer::Nack(nack(None)),
@@ -261,15 +269,20 @@ fn acceptor_messages() -> Vec<ToAcceptor> {
         ToAcceptor::P2a(p2a(LONG)),
         ToAcceptor::Heartbeat(heartbeat(Stage::Leading)),
         ToAcceptor::Executed(executed(None)),
+        ToAcceptor::Replay(Replay { replica: ReplicaId(1), first: Slot(17) }),
     ]
 }
 
 fn replica_messages() -> Vec<ToReplica> {
+    let vote = |value| Vote { ballot: ballot(6), value };
+    let votes =
+        vec![(Slot(6), vote(value(LONG))), (Slot(8), vote(noop())), (Slot(9), vote(value(SHORT)))];
     let identify = |watcher| Identify { watcher, nonce: 21 };
     let slots = vec![(ballot(1), noop()), (ballot(2), value(LONG)), (ballot(2), value(SHORT))];
     vec![
         ToReplica::Probe(probe()),
         ToReplica::Heartbeat(heartbeat(Stage::Leading)),
+        ToReplica::Heartbeat(heartbeat(Stage::Waiting)),
         ToReplica::Chosen(chosen(SHORT)),
         ToReplica::Chosen(chosen(LONG)),
         ToReplica::Chosen(Chosen { value: noop(), ..chosen(0) }),
@@ -281,6 +294,8 @@ fn replica_messages() -> Vec<ToReplica> {
         ToReplica::Ask(ask(None)),
         ToReplica::Ask(ask(Some(SessionId { slot: Slot(0), index: 0 }))),
         ToReplica::Truncated(truncated(Some(AcceptorId(3)))),
+        ToReplica::Replayed(replayed(Vec::new(), Some(Watermark(9)))),
+        ToReplica::Replayed(replayed(votes, None)),
     ]
 }
 

@@ -216,7 +216,7 @@ pub(crate) fn ask_pre_votes(proposer: &mut Proposer, now: Time) -> u64 {
 
 pub(crate) fn quiet(acceptor: u8, nonce: u64, promised: Ballot) -> PreVoteAck {
     let (directory, acceptor) = (directory(acceptor), AcceptorId(acceptor));
-    PreVoteAck { acceptor, directory, nonce, is_quiet: true, promised }
+    PreVoteAck { acceptor, directory, nonce, is_quiet: true, promised, votes_end: Watermark(0) }
 }
 
 /// Brings it into phase 1, in a ballot above `promised`; returns what it says then.

@@ -1,0 +1,301 @@
+//! The ledger: which votes an acceptor has, and where.
+//!
+//! ```text
+//!   0          truncated              held_from                  held_from + ring
+//!   │ forgotten     │  on disk only        │  in the ring, and        │  refused
+//!   │               │  (durable acceptors) │  soon or already on disk │
+//! ```
+//!
+//! An acceptor in memory has nothing between the first two: what it lets go, it forgets. A durable one forgets
+//! nothing but what is truncated. What it lets go is on disk, synced, and is asked for when somebody wants to
+//! know: a *recall*, answered by the driver when the disk has.
+//!
+//! Between asking and answering, the ledger goes on. Could an answer be out of date? A vote below `held_from`
+//! may be replaced meanwhile, by one of a larger ballot. The new one waits in `pending` until it is synced and
+//! no recall is under way that might have read before; and whoever looks a slot up looks there first. So
+//! what a lookup tells is always the last vote.
+//!
+//! source: R10, R16, R31
+
+use std::collections::BTreeMap;
+
+use crate::{
+    AcceptorId, Cause, Cluster, Outbox, Payload, Recall, Recalled, Record, Slot, Vote, Watermark,
+    Window,
+};
+
+/// An acceptor's votes.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Ledger {
+    acceptor: AcceptorId,
+    page_slots_max: u32,
+    page_bytes_max: u32,
+    /// Everything below is chosen and kept by others, and forgotten here. Never goes down.
+    truncated: Watermark,
+    /// Votes from here on are in `ring`. Never goes down.
+    held_from: Watermark,
+    ring: Window<Entry>,
+    /// Votes below `held_from`, until they are synced and no recall could miss them.
+    pending: BTreeMap<Slot, Entry>,
+    /// The largest slot ever voted in; at least the last one truncated. Never goes down (R18).
+    vote_watermark: Option<Slot>,
+    /// `None` for an acceptor in memory.
+    journal: Option<Journal>,
+}
+
+/// What a durable acceptor knows of its log.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+struct Journal {
+    /// Records written down in this life.
+    recorded: u64,
+    /// How many of them are synced.
+    durable: u64,
+    /// Everything below is executed by f+1 replicas: of no use in memory.
+    executed: Watermark,
+    /// Recalls that have no answer yet.
+    recalls: u32,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Entry {
+    vote: Vote,
+    /// How many records had been written down, with this one.
+    recorded: u64,
+}
+
+/// Where a slot's vote is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Place<'a> {
+    /// In memory, or nowhere.
+    Here(Option<&'a Vote>),
+    /// On disk, or nowhere: that takes a recall.
+    OnDisk,
+    /// Nowhere, and there is no place for it.
+    AboveWindow,
+}
+
+/// Every vote in a range.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Page {
+    pub(super) from: Slot,
+    /// `None` if there is no vote above.
+    pub(super) to: Option<Watermark>,
+    pub(super) votes: Vec<(Slot, Vote)>,
+}
+
+impl Ledger {
+    /// Returns the ledger of an acceptor in memory that has never voted.
+    pub(super) fn new(cluster: &Cluster, acceptor: AcceptorId) -> Self {
+        Self {
+            acceptor,
+            page_slots_max: cluster.page_slots_max,
+            page_bytes_max: cluster.page_bytes_max,
+            truncated: Watermark(0),
+            held_from: Watermark(0),
+            ring: Window::new(cluster.ring_slots()),
+            pending: BTreeMap::new(),
+            vote_watermark: None,
+            journal: None,
+        }
+    }
+
+    /// Returns the ledger of a durable acceptor, of which everything is on disk.
+    pub(super) fn restore(
+        cluster: &Cluster,
+        acceptor: AcceptorId,
+        truncated: Watermark,
+        vote_watermark: Option<Slot>,
+    ) -> Self {
+        let held_from =
+            vote_watermark.map_or(truncated, |last| last.watermark_after().max(truncated));
+        let journal = Some(Journal::default());
+        Self { truncated, held_from, vote_watermark, journal, ..Self::new(cluster, acceptor) }
+    }
+
+    pub(super) fn truncated(&self) -> Watermark {
+        self.truncated
+    }
+
+    /// Above every slot ever voted in.
+    pub(super) fn votes_end(&self) -> Watermark {
+        self.vote_watermark.map_or(Watermark(0), Slot::watermark_after)
+    }
+
+    pub(super) fn recorded(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.recorded)
+    }
+
+    /// Where the vote in `slot`, which is not truncated, is.
+    pub(super) fn place(&self, slot: Slot) -> Place<'_> {
+        assert!(!self.truncated.covers(slot), "{slot} is truncated");
+        if self.held_from.covers(slot) {
+            let pending = self.pending.get(&slot);
+            return pending.map_or(Place::OnDisk, |entry| Place::Here(Some(&entry.vote)));
+        }
+        if slot.0 - self.held_from.0 >= self.ring.capacity() {
+            return Place::AboveWindow;
+        }
+        Place::Here(self.ring.at(slot).map(|entry| &entry.vote))
+    }
+
+    /// Has `record` written down, by a durable acceptor; the others have nowhere to write.
+    pub(super) fn record(&mut self, record: impl FnOnce() -> Record, out: &mut Outbox) {
+        if let Some(journal) = &mut self.journal {
+            journal.recorded += 1;
+            out.records.push(record());
+        }
+    }
+
+    /// Puts a vote in, in place of an earlier one.
+    pub(super) fn insert(&mut self, slot: Slot, vote: Vote, out: &mut Outbox) {
+        let acceptor = self.acceptor;
+        self.record(|| Record::Vote { acceptor, slot, vote: vote.clone() }, out);
+        let entry = Entry { vote, recorded: self.recorded() };
+        if self.held_from.covers(slot) {
+            self.pending.insert(slot, entry);
+        } else {
+            self.ring.insert(slot, entry);
+        }
+        self.vote_watermark = self.vote_watermark.max(Some(slot));
+    }
+
+    /// Asks the driver for votes on disk, unless it has been asked for many already: whoever wants them asks
+    /// again.
+    pub(super) fn recall(&mut self, range: (Slot, Watermark), cause: Cause, out: &mut Outbox) {
+        let journal = self.journal.as_mut().expect("only a durable acceptor has votes on disk");
+        if journal.recalls < self.page_slots_max
+            && self.pending.len() < self.page_slots_max as usize
+        {
+            journal.recalls += 1;
+            let (from, to) = range;
+            assert!(to.covers(from), "a recall of nothing");
+            out.recalls.push(Recall { acceptor: self.acceptor, from, to, cause });
+        }
+    }
+
+    /// Takes in that a recall has its answer.
+    pub(super) fn on_recalled(&mut self) {
+        let journal = self.journal.as_mut().expect("only a durable acceptor recalls");
+        assert!(journal.recalls > 0, "an answer to no recall");
+        journal.recalls -= 1;
+    }
+
+    /// Takes in how many records are synced: what is, need not be in memory.
+    pub(super) fn on_durable(&mut self, records: u64) {
+        let journal = self.journal.as_mut().expect("only a durable acceptor has a log");
+        assert!(records <= journal.recorded, "more is durable than was written");
+        journal.durable = journal.durable.max(records);
+        self.let_go();
+    }
+
+    /// Takes in what f+1 replicas have executed. In memory that is forgotten (R16); a durable acceptor only
+    /// lets go of it, once it is synced.
+    pub(super) fn on_executed(&mut self, executed: Watermark) {
+        match &mut self.journal {
+            Some(journal) => {
+                journal.executed.raise(executed);
+                self.let_go();
+            }
+            None => {
+                let before = self.truncated;
+                if self.truncated.raise(executed) {
+                    self.ring.remove_range(before, self.truncated);
+                    self.held_from = self.truncated;
+                }
+            }
+        }
+    }
+
+    /// Collects votes from `first` on, until the page is full or there are no more. What is on disk is
+    /// asked for, or taken from `recalled`: those come in pages of their own.
+    ///
+    /// # Errors
+    ///
+    /// The range to recall first.
+    pub(super) fn page(
+        &self,
+        first: Slot,
+        recalled: Option<&Recalled>,
+    ) -> Result<Page, (Slot, Watermark)> {
+        let from = first.max(self.truncated.first_open());
+        let end = self.votes_end();
+        if self.held_from.covers(from) && end.covers(from) {
+            let recalled = recalled.filter(|it| it.recall.from <= from && it.covered.covers(from));
+            return match recalled {
+                Some(recalled) => Ok(self.page_on_disk(from, end, recalled)),
+                None => {
+                    let to = from.0.saturating_add(self.page_slots_max.into());
+                    Err((from, Watermark(to).min(self.held_from).min(end)))
+                }
+            };
+        }
+        let (mut votes, mut bytes, mut to) = (Vec::new(), 0, None);
+        for slot in (from.0..end.0).map(Slot) {
+            if slot.0 - from.0 >= u64::from(self.page_slots_max)
+                || bytes >= self.page_bytes_max as usize
+            {
+                to = Some(Watermark(slot.0));
+                break;
+            }
+            if let Some(Entry { vote, .. }) = self.ring.at(slot) {
+                bytes += vote.value.batch().map_or(0, |batch| Payload::len(&batch.block));
+                votes.push((slot, vote.clone()));
+            }
+        }
+        Ok(Page { from, to, votes })
+    }
+
+    fn page_on_disk(&self, from: Slot, end: Watermark, recalled: &Recalled) -> Page {
+        let to = recalled.covered;
+        let votes = recalled.votes.iter().filter(|(slot, _)| *slot >= from);
+        let mut votes: BTreeMap<Slot, &Vote> = votes.map(|(slot, vote)| (*slot, vote)).collect();
+        for (slot, entry) in self.pending.range(from..to.first_open()) {
+            votes.insert(*slot, &entry.vote); // newer than what the disk had
+        }
+        let votes = votes.into_iter().map(|(slot, vote)| (slot, vote.clone())).collect();
+        Page { from, to: Some(to).filter(|to| *to < end), votes }
+    }
+
+    /// The vote in `slot`, if it is in memory.
+    pub(super) fn vote(&self, slot: Slot) -> Option<&Vote> {
+        let entry = self.ring.at(slot).or_else(|| self.pending.get(&slot));
+        entry.map(|entry| &entry.vote)
+    }
+
+    /// Asserts what must hold between any two messages.
+    pub(super) fn validate(&self, is_promised: impl Fn(&Vote) -> bool) {
+        for (slot, entry) in self.ring.iter() {
+            assert!(!self.held_from.covers(slot), "{slot} is held below {}", self.held_from);
+            assert!(slot.0 - self.held_from.0 < self.ring.capacity(), "{slot} is beyond the ring");
+            assert!(is_promised(&entry.vote), "{slot}: voted above the promise");
+            assert!(Some(slot) <= self.vote_watermark, "{slot} is above the last vote");
+        }
+        let are_below = self.pending.keys().all(|slot| self.held_from.covers(*slot));
+        assert!(are_below, "what is in the ring waits besides");
+        assert!(self.truncated <= self.held_from, "held what is truncated");
+        let is_forgetful = self.journal.is_none();
+        assert!(!is_forgetful || self.truncated == self.held_from, "let go of what is on no disk");
+    }
+
+    /// Raises `held_from` as far as memory is of no use, and nothing is only there.
+    ///
+    /// source: R10, "no vote is dropped from memory that is neither truncated nor synced on disk"
+    fn let_go(&mut self) {
+        let Some(journal) = &self.journal else { return };
+        while self.held_from < journal.executed {
+            let slot = self.held_from.first_open();
+            if self.vote_watermark < Some(slot) {
+                self.held_from = journal.executed; // the ring is empty
+                break;
+            }
+            if self.ring.at(slot).is_some_and(|entry| entry.recorded > journal.durable) {
+                break;
+            }
+            self.ring.remove(slot);
+            self.held_from = slot.watermark_after();
+        }
+        if journal.recalls == 0 {
+            self.pending.retain(|_, entry| entry.recorded > journal.durable);
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Durable acceptors: what they write down, what they keep, and what they come back with.
+
+mod harness;
+
+use harness::{B1, B2, B3, START, directory, out_of, p1a, p2a, pick, small, table, value};
+use loggos_protocol::{
+    Acceptor, AcceptorId, AcceptorState, Cause, Cluster, Executed, Form, Heartbeat, Incarnation,
+    Outbox, P1a, P2a, ProposerId, Recall, Recalled, Record, Replay, ReplicaId, Slot, Stage,
+    ToProposer, ToProxyLeader, ToReplica, Vote, Watermark,
+};
+
+/// The smallest ring, and pages of three slots.
+fn cluster() -> Cluster {
+    harness::checked(loggos_protocol::Settings { page_slots_max: 3, ..small() })
+}
+
+/// A disk that forgets nothing, and an acceptor on it.
+struct Node {
+    acceptor: Acceptor,
+    /// All records, in order.
+    log: Vec<Record>,
+}
+
+impl Node {
+    /// A member of its cluster.
+    fn new() -> Self {
+        let acceptor = restore(&AcceptorState::default());
+        let mut node = Self { acceptor, log: Vec::new() };
+        let form = Form { proposer: ProposerId(0), table: table(&cluster()) };
+        node.take(|acceptor, out| acceptor.on_form(&form, out));
+        node
+    }
+
+    /// Lets it act, and writes down what it says; nothing is synced.
+    fn take(&mut self, act: impl FnOnce(&mut Acceptor, &mut Outbox)) -> Outbox {
+        let out = out_of(|out| act(&mut self.acceptor, out));
+        self.acceptor.validate();
+        self.log.extend(out.records.iter().cloned());
+        out
+    }
+
+    fn sync(&mut self) {
+        self.acceptor.on_durable(self.acceptor.recorded());
+        self.acceptor.validate();
+    }
+
+    fn p2a(&mut self, p2a: P2a) -> Outbox {
+        self.take(|acceptor, out| acceptor.on_p2a(p2a, START, out))
+    }
+
+    /// f+1 replicas have executed everything below.
+    fn executed(&mut self, below: u64) {
+        for replica in 0..2 {
+            let executed = |nonce| Executed {
+                replica: ReplicaId(replica),
+                incarnation: Incarnation(7),
+                executed: Watermark(below),
+                nonce,
+            };
+            let asked = self.take(|a, out| a.on_executed(&executed(None), START, out));
+            let nonce =
+                pick!(asked.sends, Replica(ToReplica::Identify)).first().map(|it| it.1.nonce);
+            self.take(|a, out| a.on_executed(&executed(nonce), START, out));
+        }
+    }
+
+    /// What the disk answers to a recall.
+    fn answer(&self, recall: &Recall) -> Recalled {
+        let mut votes = std::collections::BTreeMap::new();
+        for record in &self.log {
+            if let Record::Vote { slot, vote, .. } = record
+                && (recall.from..recall.to.first_open()).contains(slot)
+            {
+                votes.insert(*slot, vote.clone());
+            }
+        }
+        let votes = votes.into_iter().collect();
+        Recalled { recall: recall.clone(), covered: recall.to, votes }
+    }
+
+    fn recalled(&mut self, recalled: &Recalled) -> Outbox {
+        self.take(|acceptor, out| acceptor.on_recalled(recalled, START, out))
+    }
+
+    /// Stops, and comes back with what is written down.
+    fn restart(&mut self) {
+        let mut state = AcceptorState::default();
+        self.log.iter().for_each(|record| state.on_record(record));
+        self.acceptor = restore(&state);
+    }
+
+    /// All that it reports for a campaign from slot 0 on, page by page.
+    fn promise(&mut self, ballot: loggos_protocol::Ballot) -> Vec<(Slot, Vote)> {
+        let (mut votes, mut page) = (Vec::new(), Slot(0));
+        loop {
+            let p1a = P1a { ballot, first: Slot(0), page };
+            let mut out = self.take(|acceptor, out| acceptor.on_p1a(p1a, START, out));
+            if let Some(recall) = out.recalls.pop() {
+                out = self.recalled(&self.answer(&recall));
+            }
+            let p1bs = pick!(out.held, Proposer(ToProposer::P1b));
+            let (_, p1b) = p1bs.first().expect("a P1a of the promised ballot is answered");
+            assert_eq!(p1b.from, page, "a page starts where it was asked to");
+            votes.extend(p1b.votes.iter().cloned());
+            match p1b.to {
+                Some(to) => page = to.first_open(),
+                None => return votes,
+            }
+        }
+    }
+}
+
+fn restore(state: &AcceptorState) -> Acceptor {
+    Acceptor::restore(cluster(), AcceptorId(0), directory(0), state, 1)
+}
+
+fn slots(votes: &[(Slot, Vote)]) -> Vec<u64> {
+    votes.iter().map(|(slot, _)| slot.0).collect()
+}
+
+#[test]
+fn r31_whatever_is_said_was_written_down_before() {
+    let mut node = Node::new();
+    assert!(matches!(node.log[..], [Record::Table { .. }]), "the table, before Formed");
+    let out = node.take(|acceptor, out| acceptor.on_p1a(p1a(B1), START, out));
+    assert!(matches!(out.records[..], [Record::Promise { ballot: B1, .. }]), "{:?}", out.records);
+    assert_eq!((out.held.len(), out.sends.len()), (1, 0));
+    let out = node.p2a(p2a(B1, 0));
+    assert!(matches!(out.records[..], [Record::Vote { .. }]), "{:?}", out.records);
+    assert_eq!((out.held.len(), out.sends.len()), (1, 0));
+    let out = node.p2a(p2a(B1, 0));
+    assert!(out.records.is_empty(), "it is written down");
+    assert_eq!((out.held.len(), out.sends.len()), (1, 0), "it may not be synced yet");
+}
+
+/// A P2a may overtake the P1a: the promise must be written down all the same, or the P1a, which finds it made,
+/// would be answered without.
+#[test]
+fn r31_a_promise_that_a_refused_p2a_brought_is_written_down() {
+    let mut node = Node::new();
+    node.p2a(p2a(B2, 1 << 40));
+    let out = node.take(|acceptor, out| acceptor.on_p1a(p1a(B2), START, out));
+    assert_eq!(out.held.len(), 1);
+    node.restart();
+    assert_eq!(node.acceptor.promised(), B2);
+}
+
+#[test]
+fn r31_a_table_that_came_with_a_heartbeat_is_written_down() {
+    let acceptor = restore(&AcceptorState::default());
+    let mut node = Node { acceptor, log: Vec::new() };
+    let (stage, table) = (Stage::Leading, table(&cluster()));
+    let heartbeat = Heartbeat { ballot: B1, stage, chosen: Watermark(0), table };
+    node.take(|acceptor, out| acceptor.on_heartbeat(&heartbeat, START, out));
+    assert!(matches!(node.log[..], [Record::Table { .. }]));
+}
+
+#[test]
+fn r4_it_comes_back_as_who_it_was() {
+    let mut node = Node::new();
+    node.take(|acceptor, out| acceptor.on_p1a(p1a(B1), START, out));
+    (0..5).for_each(|slot| drop(node.p2a(p2a(B2, slot))));
+    node.restart();
+    assert_eq!(node.acceptor.promised(), B2);
+    assert_eq!(node.acceptor.formation(), Some(table(&cluster()).id()));
+    let out = node.p2a(p2a(B1, 9));
+    assert_eq!(pick!(out.sends, ProxyLeader(ToProxyLeader::Nack)).len(), 1, "it has promised more");
+    assert_eq!(slots(&node.promise(B3)), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+#[should_panic(expected = "of another cluster")]
+fn r4_the_log_of_another_acceptor_is_none_of_its() {
+    let state = AcceptorState { table: Some(table(&cluster())), ..AcceptorState::default() };
+    drop(Acceptor::restore(cluster(), AcceptorId(1), directory(0), &state, 1));
+}
+
+#[test]
+fn r10_no_vote_leaves_memory_before_it_is_synced() {
+    let mut node = Node::new();
+    (0..3).for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+    node.executed(3);
+    assert!(node.acceptor.vote(Slot(0)).is_some(), "executed, and not synced");
+    node.sync();
+    assert!((0..3).all(|slot| node.acceptor.vote(Slot(slot)).is_none()), "synced");
+    node.p2a(p2a(B1, 3));
+    node.sync();
+    assert!(node.acceptor.vote(Slot(3)).is_some(), "synced, and not executed");
+    node.executed(4);
+    assert!(node.acceptor.vote(Slot(3)).is_none());
+}
+
+#[test]
+fn r16_a_durable_acceptor_does_not_forget_what_replicas_have_executed() {
+    let mut node = Node::new();
+    (0..7).for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+    node.sync();
+    node.executed(5);
+    assert_eq!(node.acceptor.truncated(), Watermark(0));
+    assert_eq!(slots(&node.promise(B2)), [0, 1, 2, 3, 4, 5, 6], "from disk and from memory");
+}
+
+#[test]
+fn r10_a_p2a_below_memory_is_checked_against_the_disk() {
+    let mut node = Node::new();
+    (0..3).for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+    node.sync();
+    node.executed(3);
+    let ask = |node: &mut Node, p2a| {
+        let out = node.p2a(p2a);
+        let has_voted = out.records.iter().any(|record| matches!(record, Record::Vote { .. }));
+        assert!(out.held.is_empty() && !has_voted, "not before the disk was asked");
+        let recall = out.recalls.into_iter().next().expect("the disk is asked");
+        node.recalled(&node.answer(&recall))
+    };
+    let again = ask(&mut node, p2a(B1, 1));
+    assert_eq!(pick!(again.held, ProxyLeader(ToProxyLeader::P2b)).len(), 1, "voted for already");
+    assert!(again.records.is_empty());
+    let other = ask(&mut node, P2a { value: value(9), ..p2a(B1, 1) });
+    assert!(other.held.is_empty() && other.records.is_empty(), "another value in that ballot");
+    assert_eq!(node.acceptor.counters().equivocations, 1);
+    let newer = ask(&mut node, p2a(B2, 1));
+    assert_eq!(newer.held.len(), 1);
+    assert!(matches!(newer.records[..], [Record::Vote { slot: Slot(1), .. }]), "written down anew");
+}
+
+/// Two P2as of one slot are at the disk at once; what the second finds there is older than the vote for the
+/// first.
+#[test]
+fn r10_a_vote_that_was_cast_while_the_disk_was_asked_counts() {
+    let mut node = Node::new();
+    node.p2a(p2a(B1, 0));
+    node.sync();
+    node.executed(1);
+    let recalls: Vec<_> = [p2a(B2, 0), P2a { value: value(9), ..p2a(B2, 0) }]
+        .into_iter()
+        .map(|p2a| node.p2a(p2a).recalls.pop().expect("the disk is asked"))
+        .collect();
+    let answers: Vec<_> = recalls.iter().map(|recall| node.answer(recall)).collect();
+    assert_eq!(node.recalled(&answers[0]).records.len(), 1);
+    node.sync();
+    assert_eq!(node.recalled(&answers[1]).records.len(), 0, "another value in one ballot");
+    assert_eq!(node.acceptor.counters().equivocations, 1);
+    node.sync();
+    assert_eq!(node.acceptor.vote(Slot(0)), None, "nobody is at the disk: it may leave memory");
+}
+
+#[test]
+fn r6_a_page_from_disk_has_what_was_voted_since_it_was_asked_for() {
+    let mut node = Node::new();
+    (0..3).for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+    node.sync();
+    node.executed(3);
+    let replay = Replay { replica: ReplicaId(0), first: Slot(0) };
+    let page = node.take(|acceptor, out| acceptor.on_replay(replay, out)).recalls.pop();
+    let page = node.answer(&page.expect("the disk is asked"));
+    let p2a = node.p2a(p2a(B2, 1)).recalls.pop().expect("the disk is asked");
+    node.recalled(&node.answer(&p2a));
+    let out = node.recalled(&page);
+    let replayed = pick!(out.held, Replica(ToReplica::Replayed));
+    let ballots: Vec<_> = replayed[0].1.votes.iter().map(|(_, vote)| vote.ballot).collect();
+    assert_eq!(ballots, [B1, B2, B1]);
+}
+
+#[test]
+fn r6_a_page_that_comes_from_disk_too_late_is_refused() {
+    let mut node = Node::new();
+    node.p2a(p2a(B1, 0));
+    node.sync();
+    node.executed(1);
+    let late = node.take(|acceptor, out| acceptor.on_p1a(p1a(B2), START, out)).recalls.pop();
+    let late = node.answer(&late.expect("the disk is asked"));
+    node.take(|acceptor, out| acceptor.on_p1a(p1a(B3), START, out));
+    let out = node.recalled(&late);
+    assert!(out.held.is_empty(), "promised more since");
+    assert_eq!(pick!(out.sends, Proposer(ToProposer::Nack)).len(), 1);
+}
+
+#[test]
+fn r29_the_disk_is_asked_for_a_bounded_number_of_things() {
+    let mut node = Node::new();
+    node.p2a(p2a(B1, 0));
+    node.sync();
+    node.executed(1);
+    let asked = (0..9).filter(|_| !node.p2a(p2a(B1, 0)).recalls.is_empty()).count();
+    assert_eq!(asked, 3, "as many as a page has slots");
+    let recall = Recall {
+        acceptor: AcceptorId(0),
+        from: Slot(0),
+        to: Watermark(1),
+        cause: Cause::P2a(p2a(B1, 0)),
+    };
+    node.recalled(&node.answer(&recall));
+    assert_eq!(node.p2a(p2a(B1, 0)).recalls.len(), 1);
+}
+
+#[test]
+fn r34_with_little_room_only_what_may_have_been_chosen_gets_in() {
+    let mut node = Node::new();
+    node.p2a(p2a(B1, 0));
+    node.acceptor.set_low(true);
+    assert!(node.p2a(p2a(B1, 1)).held.is_empty(), "a new slot");
+    assert_eq!(node.p2a(p2a(B2, 0)).held.len(), 1, "one that was voted in");
+    assert_eq!(node.take(|a, out| a.on_p1a(p1a(B3), START, out)).held.len(), 1, "a promise");
+    node.acceptor.set_low(false);
+    assert_eq!(node.p2a(p2a(B3, 1)).held.len(), 1);
+}
+
+#[test]
+fn r31_in_memory_nothing_is_written_down() {
+    let mut acceptor = harness::acceptor(&cluster(), 0);
+    let out = out_of(|out| {
+        acceptor.on_p1a(p1a(B1), START, out);
+        acceptor.on_p2a(p2a(B1, 0), START, out);
+    });
+    assert!(out.records.is_empty() && out.recalls.is_empty());
+    assert_eq!(out.held.len(), 2);
+}
