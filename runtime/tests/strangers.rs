@@ -562,7 +562,7 @@ fn to_proxy_leader() -> [ToProxyLeader; 4] {
     ]
 }
 
-fn to_acceptor() -> [ToAcceptor; 6] {
+fn to_acceptor() -> [ToAcceptor; 7] {
     let proposer = ProposerId(NOBODY);
     [
         ToAcceptor::Probe(PROBE),
@@ -575,7 +575,7 @@ fn to_acceptor() -> [ToAcceptor; 6] {
     ]
 }
 
-fn to_replica() -> [ToReplica; 7] {
+fn to_replica() -> [ToReplica; 8] {
     let identify = |watcher| ToReplica::Identify(Identify { watcher, nonce: 1 });
     let (acceptor, directory, votes) = (ACCEPTOR, DIRECTORY, Vec::new());
     let replayed = Replayed { acceptor, directory, from: Slot(0), to: None, votes };
