@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loggos_protocol::{AcceptorId, ProposerId, QuorumSystem, ReplicaId, RoleId};
 
-use super::Config;
+use super::{Config, Durability, LogLimits};
 use super::read::read;
 use crate::idle::Idle;
 
