@@ -9,6 +9,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use serde_json::Value;
+
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// Three nodes, each with a folder to keep its data in. Those that run end with the test.
@@ -48,8 +50,12 @@ impl Cluster {
 
     /// Starts all nodes, and waits until each listens.
     fn start(&mut self) {
+        self.start_by(|_| loggos());
+    }
+
+    fn start_by(&mut self, command: impl Fn(&str) -> Command) {
         for name in NAMES {
-            let mut child = loggos()
+            let mut child = command(name)
                 .args(["node", "--name", name, "--config"])
                 .arg(&self.config)
                 .stdout(Stdio::piped())
@@ -72,6 +78,15 @@ impl Cluster {
         let output = output.unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// How an acceptor stands.
+    fn acceptor(&self, id: usize) -> Value {
+        let output = loggos().args(["status", "--json", "--config"]).arg(&self.config).output();
+        let status: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let roles = status["roles"].as_array().unwrap().iter();
+        let found = roles.cloned().find(|role| role["role"] == format!("acceptor {id}"));
+        found.unwrap_or_default()
     }
 
     fn data(&self, name: &str) -> PathBuf {
@@ -164,4 +179,38 @@ fn swap(a: &Path, b: &Path) {
     std::fs::rename(a, &other).unwrap();
     std::fs::rename(b, a).unwrap();
     std::fs::rename(&other, b).unwrap();
+}
+
+/// A file may be no longer than this, in blocks of 512 bytes: what the log's files are made and recovered with
+/// fits, and half of a segment.
+const FILE_BLOCKS_MAX: u32 = 1000;
+
+#[test]
+fn r34_an_acceptor_whose_log_fails_stops_saying_so_and_everybody_else_goes_on() {
+    let mut cluster = Cluster::new();
+    cluster.format();
+    let limit = format!("trap '' XFSZ; ulimit -f {FILE_BLOCKS_MAX}; exec \"$@\"");
+    cluster.start_by(|name| match name {
+        "a" => {
+            let mut command = Command::new("sh");
+            command.args(["-c", &limit, "sh", env!("CARGO_BIN_EXE_loggos")]);
+            command.env("LOGGOS_LOG", "off").stdin(Stdio::null());
+            command
+        }
+        _ => loggos(),
+    });
+    let value = "x".repeat(16_000);
+    let stopped = (0..1000).position(|round| {
+        cluster.kv(&["put", &format!("key-{round}"), &value]);
+        cluster.acceptor(0)["state"] == "stopped"
+    });
+    assert!(stopped.is_some(), "{}", cluster.acceptor(0));
+    let why = cluster.acceptor(0)["why"].to_string();
+    assert!(why.contains("a write to the log failed"), "{why}");
+    for id in [1, 2] {
+        assert_eq!(cluster.acceptor(id)["state"], "up");
+    }
+    // Its node's gateway and replica are at work, and so is the cluster, on the other two.
+    cluster.kv(&["put", "after", "all"]);
+    assert_eq!(cluster.kv(&["get", "after"]), "all\n");
 }

@@ -454,3 +454,116 @@ impl std::error::Error for DataError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use loggos_protocol::{QuorumSystem, Settings};
+
+    use super::*;
+
+    /// A cluster in one process, with acceptors on two cores.
+    fn config(folder: &Path) -> Config {
+        let cluster = Settings::new(1, QuorumSystem::grid(2, 2, 1).unwrap()).check().unwrap();
+        let mut config = Config::on_cpus(cluster, vec![0, 1]);
+        config.data = Some(folder.join("data"));
+        config.log.segment_bytes = 1 << 20;
+        config
+    }
+
+    fn formatted() -> (tempfile::TempDir, Config) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        format(&config, None).unwrap();
+        (folder, config)
+    }
+
+    /// Changes the identity file, such that its checksum is right.
+    fn forge(config: &Config, from: &str, to: &str) {
+        let file = config.data.clone().unwrap().join(NODE_FILE);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (said, _) = text.split_at(text.rfind("checksum ").unwrap());
+        assert!(said.contains(from), "{said}");
+        let said = said.replace(from, to);
+        std::fs::write(&file, format!("{said}checksum {:08x}\n", sum(said.as_bytes()))).unwrap();
+    }
+
+    fn foreign(config: &Config) -> &'static str {
+        match open(config, None) {
+            Err(DataError::Foreign { what, .. }) => what,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn r04_what_was_formatted_is_opened_by_one_at_a_time_and_again() {
+        let (_folder, config) = formatted();
+        for _ in 0..2 {
+            let data = open(&config, None).unwrap().unwrap();
+            assert!(data.logs.iter().all(Option::is_some), "both cores have acceptors");
+            assert!(matches!(open(&config, None), Err(DataError::Locked(_))));
+        }
+        assert!(matches!(format(&config, None), Err(DataError::NotEmpty(_))));
+    }
+
+    #[test]
+    fn r04_each_core_has_a_directory_id_of_its_own() {
+        let (_folder, config) = formatted();
+        let data = open(&config, None).unwrap().unwrap();
+        let ids: Vec<_> =
+            data.logs.iter().flatten().map(|log| log.wal.identity().directory).collect();
+        assert!(ids.len() == 2 && ids[0] != ids[1], "{ids:?}");
+    }
+
+    #[test]
+    fn r03_a_directory_of_another_cluster_or_configuration_is_refused() {
+        let (_folder, config) = formatted();
+        let renamed = Config { name: "other".to_owned(), ..config.clone() };
+        assert_eq!(foreign(&renamed), "cluster");
+        let mut settings = Settings::new(1, QuorumSystem::grid(2, 2, 1).unwrap());
+        settings.slot_window = 512;
+        let other = Config { cluster: settings.check().unwrap(), ..config.clone() };
+        assert_eq!(foreign(&other), "quorums, f, windows and numbers of roles");
+        let mut moved = config.clone();
+        moved.placement.values_mut().for_each(|core| *core = 1 - *core);
+        assert_eq!(foreign(&moved), "acceptors");
+        forge(&config, "node (one process)", "node a");
+        assert_eq!(foreign(&config), "node");
+    }
+
+    #[test]
+    fn r04_a_directory_of_a_later_version_is_refused() {
+        let (_folder, config) = formatted();
+        forge(&config, "loggos data 1", "loggos data 2");
+        let opened = open(&config, None);
+        assert!(matches!(opened, Err(DataError::Newer { version: 2, .. })), "{opened:?}");
+    }
+
+    #[test]
+    fn r04_an_identity_that_is_damaged_anywhere_is_refused() {
+        let (_folder, config) = formatted();
+        let file = config.data.clone().unwrap().join(NODE_FILE);
+        let text = std::fs::read(&file).unwrap();
+        for place in 0..text.len() {
+            let mut damaged = text.clone();
+            damaged[place] ^= 1;
+            assert!(matches!(Deed::read(&damaged, &file), Err(DataError::Damaged { .. })), "{place}");
+            let cut = Deed::read(&text[..place], &file);
+            assert!(matches!(cut, Err(DataError::Damaged { .. })), "cut at {place}");
+        }
+    }
+
+    #[test]
+    fn r04_a_log_of_another_directory_is_refused() {
+        let (_folder, config) = formatted();
+        let data = config.data.clone().unwrap();
+        std::fs::rename(data.join("core-0"), data.join("other")).unwrap();
+        std::fs::rename(data.join("core-1"), data.join("core-0")).unwrap();
+        std::fs::rename(data.join("other"), data.join("core-1")).unwrap();
+        let opened = open(&config, None);
+        let is_foreign = |error: &StorageError| matches!(error, StorageError::Foreign { .. });
+        assert!(
+            matches!(&opened, Err(DataError::Log { error, .. }) if is_foreign(error)),
+            "{opened:?}"
+        );
+    }
+}

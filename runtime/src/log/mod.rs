@@ -16,6 +16,8 @@
 
 mod direct;
 mod librarian;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fs::File;
