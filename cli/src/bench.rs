@@ -22,14 +22,15 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use loggos::kv::Kv;
 use loggos::{
-    CallError, Config, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions, RoleId, Settings,
+    CallError, Config, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions, RoleId,
+    Settings,
 };
 
 use load::{Callers, Load, Measured};
 use read_back::read_back;
-use tempfile::TempDir;
 use report::{Found, Report};
 use subject::{RoleState, Subject};
+use tempfile::TempDir;
 
 /// How long the cluster may take to elect its first leader and answer a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -148,10 +149,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Makes the data directory of a cluster that is started for the purpose, if its acceptors are durable.
-fn data(
-    options: &Options,
-    config: &Config,
-) -> Result<Option<TempDir>, Box<dyn std::error::Error>> {
+fn data(options: &Options, config: &Config) -> Result<Option<TempDir>, Box<dyn std::error::Error>> {
     let is_ours = options.connect.is_none() && config.nodes.is_empty();
     if !is_ours || config.durability != Some(Durability::Sync) {
         return Ok(None);

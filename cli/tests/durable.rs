@@ -72,7 +72,9 @@ impl Cluster {
 
     fn kill(&mut self) {
         self.running.iter_mut().for_each(|child| child.kill().unwrap());
-        self.running.drain(..).for_each(|mut child| assert!(child.wait().is_ok(), "it cannot be waited for"));
+        self.running
+            .drain(..)
+            .for_each(|mut child| assert!(child.wait().is_ok(), "it cannot be waited for"));
     }
 
     fn kv(&self, arguments: &[&str]) -> String {

@@ -148,7 +148,9 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new(""));
         let read = read.map(|mut config| {
             let nodes = config.nodes.iter_mut();
-            nodes.filter_map(|node| node.data.as_mut()).for_each(|data| *data = folder.join(&*data));
+            nodes
+                .filter_map(|node| node.data.as_mut())
+                .for_each(|data| *data = folder.join(&*data));
             config
         });
         read.map_err(|errors| ConfigErrors { source: path.display().to_string(), errors })

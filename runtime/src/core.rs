@@ -30,7 +30,8 @@ use std::time::Duration;
 use crossbeam::queue::SegQueue;
 use loggos_net::{ConnectionId, MailboxReceiver, MailboxSender, RingRecord};
 use loggos_protocol::{
-    Acceptor, Cluster, Envelope, Event, Incarnation, Outbox, ReplicaId, Role, RoleId, StateMachine, Time, To,
+    Acceptor, Cluster, Envelope, Event, Incarnation, Outbox, ReplicaId, Role, RoleId, StateMachine,
+    Time, To,
 };
 
 use crate::callers::{Callers, RemoteCall};
@@ -235,7 +236,10 @@ impl Routes {
 }
 
 impl<M: StateMachine> Core<M> {
-    pub(crate) fn new(mut plan: CorePlan, factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>) -> Self {
+    pub(crate) fn new(
+        mut plan: CorePlan,
+        factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>,
+    ) -> Self {
         let now = plan.clock.now();
         let mut core = Self {
             callers: Callers::new(
@@ -408,7 +412,9 @@ impl<M: StateMachine> Core<M> {
         }
         let place = |routes: &Routes, id| match routes.role(RoleId::Acceptor(id)) {
             Some(Place::Here { index, .. }) => index,
-            Some(Place::There { .. }) | None => unreachable!("the log is of acceptors of this core"),
+            Some(Place::There { .. }) | None => {
+                unreachable!("the log is of acceptors of this core")
+            }
         };
         while let Some(log) = &mut self.log
             && let Some((index, recalled)) = log.next_recalled(|id| place(&self.plan.routes, id))
@@ -608,7 +614,8 @@ impl<M: StateMachine> Core<M> {
             self.route(Envelope { formation, to });
         }
         self.out.sends = sends;
-        if let (Some(log), Some(Role::Acceptor(acceptor))) = (&mut self.log, &self.seats[index].role)
+        if let (Some(log), Some(Role::Acceptor(acceptor))) =
+            (&mut self.log, &self.seats[index].role)
         {
             if !self.out.records.is_empty() {
                 self.out.records.drain(..).for_each(|record| log.append(&record));

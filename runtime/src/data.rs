@@ -546,7 +546,10 @@ mod tests {
         for place in 0..text.len() {
             let mut damaged = text.clone();
             damaged[place] ^= 1;
-            assert!(matches!(Deed::read(&damaged, &file), Err(DataError::Damaged { .. })), "{place}");
+            assert!(
+                matches!(Deed::read(&damaged, &file), Err(DataError::Damaged { .. })),
+                "{place}"
+            );
             let cut = Deed::read(&text[..place], &file);
             assert!(matches!(cut, Err(DataError::Damaged { .. })), "cut at {place}");
         }

@@ -55,7 +55,10 @@ impl LogLimits {
         let mut problems = Vec::new();
         let mut add = |setting, what| problems.push(SettingsError { setting, what });
         if self.segment_bytes < least {
-            add("log_segment_bytes", format!("must be at least {least}: twice batch_bytes_max and 128KiB"));
+            add(
+                "log_segment_bytes",
+                format!("must be at least {least}: twice batch_bytes_max and 128KiB"),
+            );
         } else if !self.segment_bytes.is_multiple_of(loggos_storage::BLOCK_BYTES) {
             add("log_segment_bytes", "must be a multiple of 4KiB".to_owned());
         } else if self.bytes_max / u64::from(self.segment_bytes) < 4 {

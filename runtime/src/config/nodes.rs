@@ -334,7 +334,8 @@ fn read_data(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Pa
     let path = value.get_ref().as_str().filter(|path| !path.is_empty() && !path.contains('\0'));
     if path.is_none() {
         let shown = shown(value.get_ref());
-        let what = format!("`data` must be the path of a directory, such as \"data/a\", not {shown}");
+        let what =
+            format!("`data` must be the path of a directory, such as \"data/a\", not {shown}");
         report.add(&value.span(), what);
     }
     path.map(PathBuf::from)

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use loggos_protocol::{AcceptorId, ProposerId, QuorumSystem, ReplicaId, RoleId};
 
-use super::{Config, Durability, LogLimits};
 use super::read::read;
+use super::{Config, Durability, LogLimits};
 use crate::idle::Idle;
 
 /// What is said of `text` by a process that may use cores 0, 1 and 3.

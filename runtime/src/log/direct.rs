@@ -75,7 +75,8 @@ impl Disk for DirectFolder {
         zeros.resize(usize::try_from(bytes.min(CHUNK_BYTES)).map_err(io::Error::other)?, 0);
         let mut at = 0;
         while at < bytes {
-            let count = usize::try_from(bytes - at).map_or(zeros.len(), |left| left.min(zeros.len()));
+            let count =
+                usize::try_from(bytes - at).map_or(zeros.len(), |left| left.min(zeros.len()));
             created.write_all_at(&zeros[..count], at)?;
             at += count as u64;
         }
@@ -130,7 +131,10 @@ mod tests {
         let bytes = CHUNK_BYTES + 2 * u64::from(BLOCK_BYTES);
         disk.create(FileId(3), bytes).unwrap();
         assert_eq!(disk.files().unwrap(), [(FileId(3), bytes)]);
-        assert_eq!(std::fs::read(folder.path().join("log.00003")).unwrap(), vec![0; bytes as usize]);
+        assert_eq!(
+            std::fs::read(folder.path().join("log.00003")).unwrap(),
+            vec![0; bytes as usize]
+        );
         let mut block = Buffer::new();
         block.resize(4096, 7);
         disk.write_at(FileId(3), CHUNK_BYTES, &block).unwrap();

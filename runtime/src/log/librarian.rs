@@ -77,7 +77,8 @@ impl Librarian {
         let work = move || {
             let disk = DirectFolder::new(folder);
             let page_bytes_max = page_bytes_max as usize;
-            let mut shelf = Shelf { disk, segment_bytes, page_bytes_max, bytes: Buffer::new(), at: None };
+            let mut shelf =
+                Shelf { disk, segment_bytes, page_bytes_max, bytes: Buffer::new(), at: None };
             shelf.serve(&asked, |answer| {
                 desk.push(answer);
                 alarm.ring();
@@ -148,7 +149,10 @@ impl Shelf {
         for place in &errand.places {
             if bytes >= self.page_bytes_max {
                 let covered = Watermark(place.slot.0);
-                return Answer::Recalled(Recalled { recall: errand.recall, covered, votes }, errand.life);
+                return Answer::Recalled(
+                    Recalled { recall: errand.recall, covered, votes },
+                    errand.life,
+                );
             }
             let (_, length) = place.blocks();
             match self.vote(place) {

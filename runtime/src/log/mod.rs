@@ -26,7 +26,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use loggos_net::{Ring, RingFile};
-use loggos_protocol::{AcceptorId, AcceptorState, DirectoryId, Envelope, Recall, Recalled, Record, Time};
+use loggos_protocol::{
+    AcceptorId, AcceptorState, DirectoryId, Envelope, Recall, Recalled, Record, Time,
+};
 use loggos_storage::{FileId, Poison, Wal, Write};
 use tracing::warn;
 
@@ -244,7 +246,9 @@ impl Log {
                         return Some((index, recalled));
                     }
                 }
-                Answer::Unreadable(errand, place, error) => self.on_unreadable(errand, place, &error),
+                Answer::Unreadable(errand, place, error) => {
+                    self.on_unreadable(errand, place, &error)
+                }
             }
         }
         None
