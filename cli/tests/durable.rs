@@ -88,9 +88,9 @@ impl Cluster {
     fn acceptor(&self, id: usize) -> Value {
         let output = loggos().args(["status", "--json", "--config"]).arg(&self.config).output();
         let status: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
-        let roles = status["roles"].as_array().unwrap().iter();
-        let found = roles.cloned().find(|role| role["role"] == format!("acceptor {id}"));
-        found.unwrap_or_default()
+        let mut roles = status["roles"].as_array().unwrap().iter();
+        let name = format!("acceptor {id}");
+        roles.find(|role| role["role"] == name).cloned().unwrap_or_default()
     }
 
     fn data(&self, name: &str) -> PathBuf {

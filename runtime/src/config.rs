@@ -145,7 +145,7 @@ impl Config {
                 Err(vec![ConfigError { place: None, what }])
             }
         };
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
         let read = read.map(|mut config| {
             let nodes = config.nodes.iter_mut();
             nodes

@@ -541,7 +541,7 @@ mod tests {
     #[test]
     fn r04_an_identity_that_is_damaged_anywhere_is_refused() {
         let (_folder, config) = formatted();
-        let file = config.data.clone().unwrap().join(NODE_FILE);
+        let file = config.data.unwrap().join(NODE_FILE);
         let text = std::fs::read(&file).unwrap();
         for place in 0..text.len() {
             let mut damaged = text.clone();

@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
-use loggos_net::{RingRecord, mailbox};
-use loggos_protocol::{Digest, GatewayId, ReplicaId, RoleId, StateMachine};
+use loggos_net::{MailboxReceiver, MailboxSender, RingRecord, mailbox};
+use loggos_protocol::{Digest, Envelope, GatewayId, ReplicaId, RoleId, StateMachine};
 
 use crate::client::{Client, Port};
 use crate::clock::Clock;
@@ -30,6 +30,9 @@ const MAILBOX_TICKS_MAX: usize = 64;
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a frame beside the command in it, and of a hello.
 const FRAME_ROOM_BYTES: u32 = 4096;
+
+/// The way to another core: which, how, and what wakes it.
+type Outlet = (usize, MailboxSender<Envelope>, Alarm);
 
 /// The cores of this process. Dropping it stops them.
 #[derive(Debug)]
@@ -325,15 +328,7 @@ impl<'a> Layout<'a> {
         };
         let is_stopping = Arc::new(AtomicBool::new(false));
         let clock = Clock::start();
-        let mut senders: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
-        let mut receivers: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
-        for (from, to) in (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))) {
-            if from != to {
-                let (sender, receiver) = mailbox(MAILBOX_TICKS_MAX, config.mailbox_messages_max);
-                senders[from].push((to, sender, siblings[to].alarm.clone()));
-                receivers[to].push(receiver);
-            }
-        }
+        let (senders, receivers) = mailboxes(&siblings, config.mailbox_messages_max);
         let ends = senders.into_iter().zip(receivers).zip(&self.roles).zip(&siblings).zip(logs);
         let page_bytes_max = config.cluster.page_bytes_max;
         let plan = |(core, ((((senders, receivers), roles), sibling), log)): (usize, _)| {
@@ -363,6 +358,25 @@ impl<'a> Layout<'a> {
         };
         ends.enumerate().map(plan).collect()
     }
+}
+
+/// The ends of a mailbox for each ordered pair of cores, by core: those that send, each with where it leads and
+/// what wakes whoever is there, and those that receive.
+fn mailboxes(
+    siblings: &[Sibling],
+    messages_max: usize,
+) -> (Vec<Vec<Outlet>>, Vec<Vec<MailboxReceiver<Envelope>>>) {
+    let cores = siblings.len();
+    let mut senders: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut receivers: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
+    for (from, to) in (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))) {
+        if from != to {
+            let (sender, receiver) = mailbox(MAILBOX_TICKS_MAX, messages_max);
+            senders[from].push((to, sender, siblings[to].alarm.clone()));
+            receivers[to].push(receiver);
+        }
+    }
+    (senders, receivers)
 }
 
 /// What nodes must agree on: besides what the cluster itself depends on (R3), where everybody lives, and how

@@ -129,12 +129,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut disk = DirectFolder::new(folder.path().to_owned());
         let bytes = CHUNK_BYTES + 2 * u64::from(BLOCK_BYTES);
+        let zeros = vec![0; usize::try_from(bytes).unwrap()];
         disk.create(FileId(3), bytes).unwrap();
         assert_eq!(disk.files().unwrap(), [(FileId(3), bytes)]);
-        assert_eq!(
-            std::fs::read(folder.path().join("log.00003")).unwrap(),
-            vec![0; bytes as usize]
-        );
+        assert_eq!(std::fs::read(folder.path().join("log.00003")).unwrap(), zeros);
         let mut block = Buffer::new();
         block.resize(4096, 7);
         disk.write_at(FileId(3), CHUNK_BYTES, &block).unwrap();

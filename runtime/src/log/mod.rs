@@ -247,7 +247,7 @@ impl Log {
                     }
                 }
                 Answer::Unreadable(errand, place, error) => {
-                    self.on_unreadable(errand, place, &error)
+                    self.on_unreadable(errand, place, &error);
                 }
             }
         }
