@@ -299,10 +299,7 @@ impl<'a> Layout<'a> {
         if gateway.is_none() {
             port.close();
         }
-        let mut logs = match data {
-            Some(data) => std::mem::take(&mut data.logs),
-            None => Vec::new(),
-        };
+        let mut logs = data.map(|data| std::mem::take(&mut data.logs)).unwrap_or_default();
         logs.resize_with(cores, || None);
         let network = |core: usize, has_log: bool| {
             // Where all roles live in one process, a ring is there for the log alone.
