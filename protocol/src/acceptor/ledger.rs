@@ -159,13 +159,12 @@ impl Ledger {
         self.vote_watermark = self.vote_watermark.max(Some(slot));
     }
 
-    /// Asks the driver for votes on disk, unless it has been asked for many already: whoever wants them asks
-    /// again.
+    /// Asks the driver for votes on disk, unless it has been asked for a ring's worth already: whoever wants
+    /// them asks again. A leader that proposes old slots anew (R8) does so by the window.
     pub(super) fn recall(&mut self, range: (Slot, Watermark), cause: Cause, out: &mut Outbox) {
         let journal = self.journal.as_mut().expect("only a durable acceptor has votes on disk");
-        if journal.recalls < self.page_slots_max
-            && self.pending.len() < self.page_slots_max as usize
-        {
+        let most = self.ring.capacity();
+        if u64::from(journal.recalls) < most && (self.pending.len() as u64) < most {
             journal.recalls += 1;
             let (from, to) = range;
             assert!(to.covers(from), "a recall of nothing");
