@@ -29,6 +29,8 @@ enum Command {
     Up(node::UpOptions),
     /// Run one node of a cluster.
     Node(node::NodeOptions),
+    /// Create the data directory of a node, once.
+    Format(node::NodeOptions),
     /// Read and write keys of a running cluster.
     Kv(kv::Options),
     /// Tell how the roles of a running cluster stand.
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Up(options) => node::up(&options),
         Command::Node(options) => node::run(&options),
+        Command::Format(options) => node::format(&options),
         Command::Kv(options) => kv::run(&options),
         Command::Status(options) => status::run(&options),
         Command::Config(options) => config::run(&options),
