@@ -1,7 +1,7 @@
 //! What the disk takes to sync, while several files are synced at once, and nothing else: threads that each write a
 //! block of 4 KiB over zeroes, past the cache (`O_DIRECT`) and on the disk when the write returns (`O_DSYNC`).
 //!
-//! It is what three acceptors on one disk cannot do without, and their commands cannot take less.
+//! It is what three acceptors on one disk cannot do without; a command waits for the second of three.
 //!
 //! Usage: `syncs FOLDER [FILES] [SECONDS]`; prints JSON.
 
