@@ -283,7 +283,7 @@ impl World {
             known = acknowledged
                 .iter()
                 .filter(|it| it.position < executed)
-                .cloned()
+                .copied()
                 .collect::<Vec<_>>();
             acknowledged = &known;
         }
