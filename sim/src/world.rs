@@ -448,7 +448,7 @@ impl World {
                 Work::Write => sync_max / 2,
                 Work::Sync | Work::Read(_) => sync_max,
                 Work::Create(_) => 4 * sync_max,
-                Work::Mark => Duration::from_millis(200),
+                Work::Mark | Work::TryAgain => Duration::from_millis(200),
             };
             if !self.is_healed && self.rng.below(100) < disks.slow_percent {
                 most = most.max(disks.slow_max);
