@@ -5,8 +5,8 @@ mod harness;
 use harness::{B1, B2, B3, START, directory, out_of, p1a, p2a, pick, small, table, value};
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorState, Cause, Cluster, Executed, Form, Heartbeat, Incarnation,
-    Outbox, P1a, P2a, ProposerId, Recall, Recalled, Record, Replay, ReplicaId, Slot, Stage,
-    ToProposer, ToProxyLeader, ToReplica, Vote, Watermark,
+    Outbox, P1a, P2a, PreVote, ProposerId, Recall, Recalled, Record, Replay, ReplicaId, Slot,
+    Stage, ToProposer, ToProxyLeader, ToReplica, Vote, Watermark,
 };
 
 /// The smallest ring, and pages of three slots.
@@ -315,4 +315,49 @@ fn r31_in_memory_nothing_is_written_down() {
     });
     assert!(out.records.is_empty() && out.recalls.is_empty());
     assert_eq!(out.held.len(), 2);
+}
+
+/// What waits for a sync is let go only when nobody is at the disk. The last one who was must not leave it
+/// there: nobody else might come by.
+#[test]
+fn r29_who_comes_back_from_disk_last_makes_room() {
+    let mut node = Node::new();
+    (0..3).for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+    node.sync();
+    node.executed(3);
+    let recall = |mut out: Outbox| out.recalls.pop();
+    let page = |node: &mut Node| {
+        let replay = Replay { replica: ReplicaId(0), first: Slot(0) };
+        recall(node.take(|acceptor, out| acceptor.on_replay(replay, out)))
+    };
+    let votes: Vec<_> = (0..3).map(|slot| recall(node.p2a(p2a(B2, slot))).unwrap()).collect();
+    node.recalled(&node.answer(&votes[0]));
+    let late = page(&mut node).expect("the disk is asked");
+    votes[1..].iter().for_each(|vote| drop(node.recalled(&node.answer(vote))));
+    node.sync();
+    assert_eq!(page(&mut node), None, "too much waits");
+    node.recalled(&node.answer(&late));
+    assert!(page(&mut node).is_some(), "all is synced, and nobody is at the disk");
+}
+
+#[test]
+fn r28_an_acceptor_that_came_back_may_have_heard_a_leader_just_before() {
+    let is_quiet = |node: &mut Node, after| {
+        let pre_vote = PreVote { proposer: ProposerId(1), nonce: 3 };
+        let now = START + harness::millis(after);
+        let out = node.take(|acceptor, out| acceptor.on_pre_vote(pre_vote, now, out));
+        pick!(out.sends, Proposer(ToProposer::PreVoteAck))[0].1.is_quiet
+    };
+    let mut node = Node::new();
+    node.acceptor.on_start(START);
+    assert!(!is_quiet(&mut node, 0), "it is a member");
+    node.restart();
+    node.acceptor.on_start(START);
+    assert!(!is_quiet(&mut node, 299) && is_quiet(&mut node, 300));
+    let mut acceptor = restore(&AcceptorState::default());
+    acceptor.on_start(START);
+    let mut formatted = Node { acceptor, log: Vec::new() };
+    let form = Form { proposer: ProposerId(0), table: table(&cluster()) };
+    formatted.take(|acceptor, out| acceptor.on_form(&form, out));
+    assert!(is_quiet(&mut formatted, 0), "there was no leader to hear");
 }

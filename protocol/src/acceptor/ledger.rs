@@ -270,6 +270,12 @@ impl Ledger {
             assert!(is_promised(&entry.vote), "{slot}: voted above the promise");
             assert!(Some(slot) <= self.vote_watermark, "{slot} is above the last vote");
         }
+        for (slot, entry) in &self.pending {
+            assert!(is_promised(&entry.vote), "{slot}: voted above the promise");
+            assert!(Some(*slot) <= self.vote_watermark, "{slot} is above the last vote");
+        }
+        let pending_max = 2 * self.page_slots_max as usize;
+        assert!(self.pending.len() <= pending_max, "{} votes wait", self.pending.len());
         let are_below = self.pending.keys().all(|slot| self.held_from.covers(*slot));
         assert!(are_below, "what is in the ring waits besides");
         assert!(self.truncated <= self.held_from, "held what is truncated");
@@ -280,7 +286,7 @@ impl Ledger {
     /// Raises `held_from` as far as memory is of no use, and nothing is only there.
     ///
     /// source: R10, "no vote is dropped from memory that is neither truncated nor synced on disk"
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         let Some(journal) = &self.journal else { return };
         while self.held_from < journal.executed {
             let slot = self.held_from.first_open();
