@@ -361,3 +361,36 @@ fn r28_an_acceptor_that_came_back_may_have_heard_a_leader_just_before() {
     formatted.take(|acceptor, out| acceptor.on_form(&form, out));
     assert!(is_quiet(&mut formatted, 0), "there was no leader to hear");
 }
+
+/// What it tells whoever means to campaign: above which slot it has never voted.
+fn votes_end(acceptor: &mut Acceptor) -> u64 {
+    let pre_vote = PreVote { proposer: ProposerId(1), nonce: 3 };
+    let out = out_of(|out| acceptor.on_pre_vote(pre_vote, START, out));
+    pick!(out.sends, Proposer(ToProposer::PreVoteAck))[0].1.votes_end.0
+}
+
+#[test]
+fn r18_the_last_vote_is_known_though_memory_has_let_it_go_or_was_lost() {
+    let mut node = Node::new();
+    assert_eq!(votes_end(&mut node.acceptor), 0);
+    [0, 5, 2].into_iter().for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+    assert_eq!(votes_end(&mut node.acceptor), 6);
+    node.sync();
+    node.executed(9);
+    assert_eq!(votes_end(&mut node.acceptor), 6, "none is in memory");
+    node.restart();
+    assert_eq!(votes_end(&mut node.acceptor), 6);
+}
+
+#[test]
+fn r18_the_last_vote_is_at_least_the_last_one_truncated() {
+    let mut acceptor = harness::acceptor(&cluster(), 0);
+    acceptor.on_p2a(p2a(B1, 2), START, &mut Outbox::default());
+    harness::truncate(&mut acceptor, 2);
+    assert_eq!(votes_end(&mut acceptor), 3);
+    harness::truncate(&mut acceptor, 7);
+    assert_eq!(votes_end(&mut acceptor), 7, "others have voted there");
+    let mut state = AcceptorState { table: Some(table(&cluster())), ..AcceptorState::default() };
+    state.on_record(&Record::Truncated { acceptor: AcceptorId(0), truncated: Watermark(4) });
+    assert_eq!(votes_end(&mut restore(&state)), 4);
+}
