@@ -131,6 +131,9 @@ fn r31_whatever_is_said_was_written_down_before() {
     let out = node.p2a(p2a(B1, 0));
     assert!(out.records.is_empty(), "it is written down");
     assert_eq!((out.held.len(), out.sends.len()), (1, 0), "it may not be synced yet");
+    let replay = Replay { replica: ReplicaId(0), first: Slot(0) };
+    let out = node.take(|acceptor, out| acceptor.on_replay(replay, out));
+    assert_eq!((out.held.len(), out.sends.len()), (1, 0), "nor what it tells replicas");
 }
 
 /// A P2a may overtake the P1a: the promise must be written down all the same, or the P1a, which finds it made,
