@@ -644,9 +644,7 @@ impl Proposer {
         assert!(ballot > self.seen, "{ballot} does not outbid {}", self.seen);
         self.seen = ballot;
         self.counters.campaigns += 1;
-        let acceptors = self.cluster.quorums.acceptors_count();
-        let slots_max = Phase2::open_slots_max(&self.cluster);
-        let phase1 = Phase1::new(ballot, first, slots_max, acceptors, now, rerun_for);
+        let phase1 = Phase1::new(&self.cluster, ballot, first, now, rerun_for);
         self.phase = Phase::Phase1(Box::new(phase1));
         self.say_heartbeat(ballot, Stage::Campaigning, &table, out);
         self.timers.set(Timer::Heartbeat, now + self.cluster.heartbeat_interval);

@@ -348,7 +348,7 @@ fn hear_from_proposer(replica: &mut Replica<Echo>, stage: Stage, chosen: u64) ->
 fn replaying() -> Replica<Echo> {
     let mut replica = replica(&square(), 0);
     let out = hear_from_proposer(&mut replica, Stage::Waiting, 0);
-    assert_eq!(replays(&out), [0, 1, 2, 3].map(|acceptor| (acceptor, 0)));
+    assert_eq!(replays(&out), [0, 1, 2, 3].map(|acceptor| (acceptor, 0)), "it asks all at once");
     replica
 }
 

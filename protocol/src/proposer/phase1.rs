@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AcceptorId, AcceptorSet, Ballot, Incarnation, P1a, P1b, QuorumSystem, ReplicaId, Slot, Time,
-    Value, Vote, Watermark,
+    AcceptorId, AcceptorSet, Ballot, Cluster, Incarnation, P1a, P1b, QuorumSystem, ReplicaId, Slot,
+    Time, Value, Vote, Watermark,
 };
+
+use super::phase2::Phase2;
 
 /// A campaign under way.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -53,10 +55,9 @@ pub(super) struct Recovered {
 
 impl Phase1 {
     pub(super) fn new(
+        cluster: &Cluster,
         ballot: Ballot,
         first: Slot,
-        slots_max: u32,
-        acceptors_count: u8,
         now: Time,
         rerun_for: Option<(ReplicaId, Incarnation)>,
     ) -> Self {
@@ -64,8 +65,8 @@ impl Phase1 {
         Self {
             ballot,
             first,
-            slots_max,
-            coverage: vec![coverage; acceptors_count.into()].into(),
+            slots_max: Phase2::open_slots_max(cluster),
+            coverage: vec![coverage; cluster.quorums.acceptors_count().into()].into(),
             votes: BTreeMap::new(),
             truncated: Watermark(0),
             progress_at: now,
