@@ -22,13 +22,15 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use loggos::kv::Kv;
 use loggos::{
-    CallError, Config, Idle, LocalCluster, QuorumSystem, RemoteOptions, RoleId, Settings,
+    CallError, Config, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions, RoleId,
+    Settings,
 };
 
 use load::{Callers, Load, Measured};
 use read_back::read_back;
 use report::{Found, Report};
 use subject::{RoleState, Subject};
+use tempfile::TempDir;
 
 /// How long the cluster may take to elect its first leader and answer a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +48,13 @@ pub(crate) struct Options {
     /// replication costs is the difference to a run without this option.
     #[arg(long, conflicts_with_all = ["config", "kill"])]
     unreplicated: bool,
+    /// Where acceptors of a cluster that is started for the purpose keep what they promised; by default as the
+    /// configuration says, or in memory.
+    #[arg(long, value_name = "memory|sync", conflicts_with = "connect", value_parser = durability)]
+    durability: Option<Durability>,
+    /// Where a directory is made for their logs, and removed at the end; by default where temporary files are.
+    #[arg(long, value_name = "DIR", conflicts_with = "connect")]
+    data: Option<PathBuf>,
     /// The address of a node of a running cluster to measure, which must have a gateway.
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["config", "unreplicated", "kill"])]
     connect: Option<SocketAddr>,
@@ -109,6 +118,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     } else if options.park {
         config.idle = Idle::Park;
     }
+    config.durability = options.durability.or(config.durability);
+    // Held to the end: it is removed then.
+    let data = data(options, &config)?;
+    config.data = data.as_ref().map(|data| data.path().to_owned());
     let subject = subject(options, &config)?;
     wait_until_ready(&subject)?;
 
@@ -133,6 +146,21 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 
     let found = Found { before, after, checked_keys, replicas, floor };
     tell(options, &Report::new(command_line(), options, &measured, &found))
+}
+
+/// Makes the data directory of a cluster that is started for the purpose, if its acceptors are durable.
+fn data(options: &Options, config: &Config) -> Result<Option<TempDir>, Box<dyn std::error::Error>> {
+    let is_ours = options.connect.is_none() && config.nodes.is_empty();
+    if !is_ours || config.durability != Some(Durability::Sync) {
+        return Ok(None);
+    }
+    let parent = options.data.clone().unwrap_or_else(std::env::temp_dir);
+    let data = tempfile::Builder::new()
+        .prefix("loggos-bench-")
+        .tempdir_in(&parent)
+        .map_err(|error| format!("{}: {error}", parent.display()))?;
+    LocalCluster::format(&Config { data: Some(data.path().to_owned()), ..config.clone() })?;
+    Ok(Some(data))
 }
 
 /// Starts the cluster to measure, or connects to it.
@@ -275,6 +303,14 @@ fn wait_until_equal(subject: &Subject) -> Result<Vec<RoleState>, Box<dyn std::er
 
 fn role(text: &str) -> Result<RoleId, String> {
     text.parse().map_err(|error: loggos::NoRole| error.to_string())
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "memory" => Ok(Durability::Memory),
+        "sync" => Ok(Durability::Sync),
+        _ => Err("is \"memory\" or \"sync\"".to_owned()),
+    }
 }
 
 fn part(text: &str) -> Result<f64, String> {

@@ -6,6 +6,7 @@ mod kv;
 mod node;
 mod remote;
 mod status;
+mod wal;
 
 use std::process::ExitCode;
 
@@ -29,10 +30,14 @@ enum Command {
     Up(node::UpOptions),
     /// Run one node of a cluster.
     Node(node::NodeOptions),
+    /// Create the data directory of a node, once.
+    Format(node::NodeOptions),
     /// Read and write keys of a running cluster.
     Kv(kv::Options),
     /// Tell how the roles of a running cluster stand.
     Status(status::Options),
+    /// Look at an acceptor's log.
+    Wal(wal::Options),
     /// Check a configuration, or print one that names everything.
     Config(config::Options),
 }
@@ -44,8 +49,10 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Up(options) => node::up(&options),
         Command::Node(options) => node::run(&options),
+        Command::Format(options) => node::format(&options),
         Command::Kv(options) => kv::run(&options),
         Command::Status(options) => status::run(&options),
+        Command::Wal(options) => return wal::run(&options),
         Command::Config(options) => config::run(&options),
     };
     match done {

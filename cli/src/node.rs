@@ -1,4 +1,5 @@
-//! `loggos up` and `loggos node`: processes that listen, until they are told to stop.
+//! `loggos up` and `loggos node`: processes that listen, until they are told to stop; and `loggos format`, which
+//! comes before.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use loggos::kv::Kv;
-use loggos::{Config, Node, NodeConfig};
+use loggos::{Config, Durability, Node, NodeConfig};
 
 /// Where `up` listens, and where clients look.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7420";
@@ -43,15 +44,27 @@ pub(crate) fn up(options: &UpOptions) -> Result<(), Box<dyn std::error::Error>> 
         address: options.listen,
         cpus: std::mem::take(&mut config.cpus),
         roles: config.placement.keys().copied().collect(),
+        data: None,
     }];
     serve(&config, 0)
 }
 
 /// Runs one node.
 pub(crate) fn run(options: &NodeOptions) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(&options.config)?;
+    let mut config = Config::load(&options.config)?;
+    config.durability.get_or_insert(Durability::Sync);
     let node = config.node(&options.name)?;
     serve(&config, node)
+}
+
+/// Creates a node's data directory.
+pub(crate) fn format(options: &NodeOptions) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(&options.config)?;
+    let (name, node) = (&options.name, config.node(&options.name)?);
+    let path = Node::format(&config, node)
+        .map_err(|error| format!("node {name} cannot be formatted: {error}"))?;
+    writeln!(std::io::stdout().lock(), "node {name} is formatted in {}", path.display())?;
+    Ok(())
 }
 
 fn serve(config: &Config, node: usize) -> Result<(), Box<dyn std::error::Error>> {

@@ -64,7 +64,8 @@ fn print(nodes: &[(String, Value)], out: &mut impl Write) -> io::Result<()> {
     for (name, status) in nodes {
         for role in status["roles"].as_array().into_iter().flatten() {
             let text = |key: &str| role[key].as_str().unwrap_or("").to_owned();
-            let told = ["ballot", "promised", "executed_watermark", "commands", "chosen", "votes"];
+            let told =
+                ["why", "ballot", "promised", "executed_watermark", "commands", "chosen", "votes"];
             let told = told.iter().filter(|key| !role[**key].is_null());
             let told = told.map(|key| {
                 let text = role[*key].as_str().map(str::to_owned);

@@ -50,7 +50,8 @@ fn ports<const N: usize>() -> [SocketAddr; N] {
 
 /// A configuration in `folder` of two nodes.
 fn two_nodes(folder: &Path, file: &str, cluster: &str, addresses: [SocketAddr; 2]) -> PathBuf {
-    let mut text = format!("[cluster]\n{cluster}\n[cores]\nidle = \"park\"\n");
+    let mut text =
+        format!("[cluster]\ndurability = \"memory\"\n{cluster}\n[cores]\nidle = \"park\"\n");
     for ((name, roles), address) in ROLES.iter().zip(addresses) {
         writeln!(text, "[nodes.{name}]\naddress = \"{address}\"\nroles = [{roles}]\ncpus = [0]")
             .unwrap();

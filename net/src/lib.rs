@@ -13,6 +13,7 @@ pub mod wire;
 pub use mailbox::{MailboxReceiver, MailboxSender, mailbox};
 pub use outgoing::Outgoing;
 pub use ring::{
-    CONNECT_MAX, CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingOptions,
+    AlignedBytes, CONNECT_MAX, CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingFile,
+    RingOptions, RingRecord,
 };
 pub use slumber::Slumber;

@@ -16,7 +16,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent, RingOptions};
+use loggos_net::{
+    AlignedBytes, CloseReason, ConnectionId, Ring, RingEvent, RingFile, RingOptions, RingRecord,
+};
 use loggos_protocol::Payload;
 use rustix::event::EventfdFlags;
 
@@ -555,7 +557,9 @@ fn a_sleeping_core_is_woken_by_whatever_comes() {
                     }
                     RingEvent::Sent(..) => {}
                     RingEvent::Closed(..) => is_over = true,
-                    RingEvent::Connected(id) => panic!("{id:?}"),
+                    other @ (RingEvent::Connected(_) | RingEvent::Written(..)) => {
+                        panic!("{other:?}")
+                    }
                 }
             }
         }
@@ -707,4 +711,84 @@ fn a_listener_short_of_descriptors_accepts_again_when_there_are_some() {
         client.read_exact(&mut [0; 5]).unwrap();
         setrlimit(Resource::Nofile, limit).unwrap();
     });
+}
+
+/// What a log writes: whole blocks.
+fn blocks(count: usize, byte: u8) -> AlignedBytes {
+    let mut bytes = AlignedBytes::new();
+    bytes.resize(count * 4096, byte);
+    bytes
+}
+
+fn written(node: &mut Node) -> (RingFile, Result<(), io::ErrorKind>) {
+    node.until(|_, event| match event {
+        RingEvent::Written(file, done) => Break((file, done)),
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn r31_what_is_told_as_written_is_in_the_file_and_its_memory_comes_back() {
+    for is_polled in [false, true] {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut node = Node::new(is_polled);
+        let to = node.ring.add_file(file.try_clone().unwrap().into());
+        node.ring.write(to, 4096, blocks(3, 7));
+        assert_eq!(node.ring.take_back(to).map(|bytes| bytes.len()), None, "the kernel has it");
+        assert_eq!(written(&mut node), (to, Ok(())));
+        assert_eq!(node.ring.take_back(to).map(|bytes| bytes.len()), Some(3 * 4096));
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).unwrap();
+        assert_eq!(content, [vec![0; 4096], vec![7; 3 * 4096]].concat());
+        assert_eq!((node.ring.counters().syncs, node.ring.counters().synced_bytes), (1, 3 * 4096));
+    }
+}
+
+#[test]
+fn r34_a_write_that_fails_is_told_as_that() {
+    for is_polled in [false, true] {
+        let mut node = Node::new(is_polled);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let to = node.ring.add_file(full.into());
+        node.ring.write(to, 0, blocks(1, 7));
+        assert_eq!(written(&mut node), (to, Err(io::ErrorKind::StorageFull)));
+        assert_eq!(node.ring.counters().syncs, 0);
+        assert!(node.ring.take_back(to).is_some(), "its memory comes back all the same");
+    }
+}
+
+#[test]
+fn r31_a_recorder_hears_of_sends_and_writes_in_their_order() {
+    let (mut node, address) = Node::listening(true);
+    let (recorder, recorded) = std::sync::mpsc::channel();
+    node.ring.set_recorder(recorder);
+    let file = node.ring.add_file(tempfile::tempfile().unwrap().into());
+    let _client = TcpStream::connect(address).unwrap();
+    let to = node.until(|_, event| match event {
+        RingEvent::Accepted(id, _) => Break(id),
+        other => panic!("{other:?}"),
+    });
+    node.ring.write(file, 0, blocks(2, 1));
+    assert_eq!(written(&mut node), (file, Ok(())));
+    node.ring.outgoing(to).unwrap().put(b"synced");
+    node.ring.flush();
+    let expected = [
+        RingRecord::Write { file, offset: 0, bytes: 8192 },
+        RingRecord::Written { file, is_durable: true },
+        RingRecord::Send(to, b"synced".to_vec()),
+    ];
+    assert_eq!(recorded.try_iter().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_sleep_ends_with_a_write() {
+    for is_polled in [false, true] {
+        let mut node = Node::new(is_polled);
+        let to = node.ring.add_file(tempfile::tempfile().unwrap().into());
+        let started = Instant::now();
+        node.ring.write(to, 0, blocks(1, 7));
+        node.ring.sleep(DEADLINE).unwrap();
+        assert_eq!(written(&mut node), (to, Ok(())));
+        assert!(started.elapsed() < DEADLINE, "it has slept through it");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use loggos_protocol::{ReplicaId, RoleId, StateMachine};
@@ -9,6 +10,7 @@ use loggos_protocol::{ReplicaId, RoleId, StateMachine};
 use crate::client::Client;
 use crate::config::Config;
 use crate::core::Order;
+use crate::data::{self, DataError};
 use crate::process::Process;
 use crate::resident::Resident;
 use crate::status::RoleStatus;
@@ -24,8 +26,10 @@ pub struct LocalCluster {
 /// Why a cluster did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// An executor could not be had: the text says what to set.
+    /// An executor, a ring or an address could not be had: the text says what to set.
     Executor(io::Error),
+    /// The data directory is not to be served from.
+    Data(DataError),
 }
 
 /// A role that this cluster does not have.
@@ -51,8 +55,18 @@ impl LocalCluster {
         F: Fn(ReplicaId) -> M + Send + Sync + 'static,
     {
         assert!(config.nodes.is_empty(), "a cluster of several nodes is not local");
-        let process = Process::start(config, None, machine).map_err(StartError::Executor)?;
+        let process = Process::start(config, None, machine)?;
         Ok(Self { process })
+    }
+
+    /// Makes the data directory of a cluster in one process, [`Config::data`], once; returns where it is.
+    ///
+    /// # Errors
+    ///
+    /// If there is something there already, or it cannot be made.
+    pub fn format(config: &Config) -> Result<PathBuf, DataError> {
+        assert!(config.nodes.is_empty(), "each node has a directory of its own");
+        data::format(config, None)
     }
 
     /// Returns a handle to submit commands with, from any thread.
@@ -101,9 +115,9 @@ impl LocalCluster {
         self.order_role(role, Order::Pause(role, most))
     }
 
-    /// Starts a role over in a new life, with a blank memory.
+    /// Starts a role over in a new life, with a blank memory, or a durable acceptor with what its log says.
     ///
-    /// An acceptor that has forgotten is not let in again (R4); a replica gets what it missed from its
+    /// An acceptor in memory that has forgotten is not let in again (R4); a replica gets what it missed from its
     /// peers, as far back as they hold it.
     ///
     /// # Errors
@@ -132,11 +146,18 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Executor(error) => error.fmt(f),
+            Self::Data(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Executor(error)
+    }
+}
 
 impl fmt::Display for NoSuchRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@
 //! only follows from another mistake is left out.
 
 mod cores;
+mod durability;
 mod error;
 mod example;
 mod keys;
@@ -27,7 +28,7 @@ mod value;
 mod weakness;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use loggos_protocol::{Cluster, QuorumSystem, RoleId, Settings};
@@ -35,6 +36,7 @@ use loggos_protocol::{Cluster, QuorumSystem, RoleId, Settings};
 use self::spread::spread;
 use crate::idle::Idle;
 
+pub use durability::{Durability, LogLimits};
 pub use error::{ConfigError, ConfigErrors, TextPlace};
 pub use layout::{NoSuchNode, NodeConfig};
 pub use losses::{Losses, Missing, Part};
@@ -70,6 +72,15 @@ pub struct Config {
     pub idle: Idle,
     /// How long a call may take.
     pub deadline: Duration,
+    /// Where acceptors keep what they promised. `None` leaves it to whoever starts them: the command
+    /// `loggos node` takes [`Durability::Sync`], [`Node`](crate::Node) and
+    /// [`LocalCluster`](crate::LocalCluster) take [`Durability::Memory`].
+    pub durability: Option<Durability>,
+    /// The data directory, where all roles live in one process and acceptors are durable; no text names it.
+    /// Where there are `nodes`, each has its own.
+    pub data: Option<PathBuf>,
+    /// How large the acceptors' logs may become.
+    pub log: LogLimits,
     /// Messages that wait for a core whose mailbox is full; what exceeds them is dropped (R29).
     pub mailbox_messages_max: usize,
 }
@@ -101,6 +112,9 @@ impl Config {
             placement,
             idle: Idle::Adaptive { poll_idle: POLL_IDLE },
             deadline: DEADLINE,
+            durability: None,
+            data: None,
+            log: LogLimits::default(),
             mailbox_messages_max: MAILBOX_MESSAGES_MAX as usize,
         }
     }
@@ -116,7 +130,8 @@ impl Config {
             .map_err(|errors| ConfigErrors { source: "configuration".to_owned(), errors })
     }
 
-    /// Reads the configuration in a file, as [`Config::from_toml`] does.
+    /// Reads the configuration in a file, as [`Config::from_toml`] does. Paths in it count from where the file
+    /// is.
     ///
     /// # Errors
     ///
@@ -130,6 +145,14 @@ impl Config {
                 Err(vec![ConfigError { place: None, what }])
             }
         };
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        let read = read.map(|mut config| {
+            let nodes = config.nodes.iter_mut();
+            nodes
+                .filter_map(|node| node.data.as_mut())
+                .for_each(|data| *data = folder.join(&*data));
+            config
+        });
         read.map_err(|errors| ConfigErrors { source: path.display().to_string(), errors })
     }
 

@@ -16,7 +16,9 @@
 //! for all of it. What arrived while a tick ran is the next one's batch: nobody waits on purpose.
 //!
 //! A sync is where held promises and votes are let go. In memory there is nothing to wait for, but they
-//! pass through the same lane: the loop releases them once everybody is quiet.
+//! pass through the same lane: the loop releases them once everybody is quiet. Durable ones wait in the core's
+//! [`Log`] until a write has completed that covers what they rest on, and the loop goes on meanwhile: what
+//! was appended since is the next write.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,9 +28,10 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
-use loggos_net::{ConnectionId, MailboxReceiver, MailboxSender};
+use loggos_net::{ConnectionId, MailboxReceiver, MailboxSender, RingRecord};
 use loggos_protocol::{
-    Cluster, Envelope, Event, Incarnation, Outbox, ReplicaId, Role, RoleId, StateMachine, Time, To,
+    Acceptor, Cluster, Envelope, Event, Incarnation, Outbox, ReplicaId, Role, RoleId, StateMachine,
+    Time, To,
 };
 
 use crate::callers::{Callers, RemoteCall};
@@ -36,10 +39,12 @@ use crate::client::{CallError, Port};
 use crate::clock::Clock;
 use crate::executor::{Alarm, Bed, yield_now};
 use crate::idle::{Idle, Vigil};
+use crate::log::Log;
 use crate::random::random_u64;
 use crate::resident::MoveIn;
 use crate::sockets::{Identity, Incoming, Remote, Sockets, Visitor};
 use crate::status::{CoreStatus, RoleStatus, Standing, Traffic, to_json};
+use tracing::{error, warn};
 
 /// Messages that wait for a role that is paused; what exceeds them is dropped and sent again by its
 /// sender (R29).
@@ -87,8 +92,10 @@ pub(crate) struct CorePlan {
     pub(crate) idle: Idle,
     pub(crate) alarm: Alarm,
     pub(crate) clock: Clock,
-    /// What it takes to talk to other processes, if there are any.
+    /// What it takes to talk to other processes, if there are any; and to write the log, if there is one.
     pub(crate) network: Option<NetworkPlan>,
+    /// Of the acceptors that live here, if they are durable.
+    pub(crate) log: Option<Log>,
 }
 
 /// What a core's sockets are started with.
@@ -101,6 +108,8 @@ pub(crate) struct NetworkPlan {
     pub(crate) ready: mpsc::Sender<io::Result<Option<SocketAddr>>>,
     /// All cores of this process, in order.
     pub(crate) siblings: Arc<[Sibling]>,
+    /// Who hears of what the ring does, in tests.
+    pub(crate) recorder: Option<mpsc::Sender<RingRecord>>,
 }
 
 /// How to reach a core of this process from another one.
@@ -143,6 +152,7 @@ pub(crate) struct Core<M> {
     seats: Vec<Seat<M>>,
     callers: Callers,
     sockets: Option<Sockets>,
+    log: Option<Log>,
     siblings: Arc<[Sibling]>,
     incoming: Vec<Incoming>,
     /// Who asked how this process stands, and the cores' answers on their way.
@@ -172,7 +182,7 @@ struct StatusRequest {
 /// A role's place on a core.
 struct Seat<M> {
     id: RoleId,
-    /// `None` once it was killed.
+    /// `None` once it was killed, or its log has failed.
     role: Option<Role<M>>,
     inbox: VecDeque<Envelope>,
     paused_until: Option<Time>,
@@ -226,7 +236,10 @@ impl Routes {
 }
 
 impl<M: StateMachine> Core<M> {
-    pub(crate) fn new(plan: CorePlan, factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>) -> Self {
+    pub(crate) fn new(
+        mut plan: CorePlan,
+        factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>,
+    ) -> Self {
         let now = plan.clock.now();
         let mut core = Self {
             callers: Callers::new(
@@ -237,6 +250,7 @@ impl<M: StateMachine> Core<M> {
             factory,
             seats: Vec::new(),
             sockets: None,
+            log: plan.log.take(),
             siblings: Arc::new([]),
             incoming: Vec::new(),
             status_requests: Vec::new(),
@@ -249,7 +263,7 @@ impl<M: StateMachine> Core<M> {
             plan,
         };
         for id in core.plan.roles.clone() {
-            let role = Some(core.make(id, now));
+            let role = core.make(id, now);
             let (inbox, traffic) = (VecDeque::new(), Traffic::default());
             core.seats.push(Seat { id, role, inbox, paused_until: None, traffic, cycles: 0 });
         }
@@ -304,6 +318,7 @@ impl<M: StateMachine> Core<M> {
         self.now = now;
         let mut has_worked = self.receive();
         has_worked |= self.poll_sockets(now);
+        has_worked |= self.poll_log(now);
         has_worked |= self.take_orders(now);
         has_worked |= self.tell_status(now);
         if self.plan.gateway.is_some() {
@@ -320,11 +335,12 @@ impl<M: StateMachine> Core<M> {
             return false;
         }
         self.submit(now);
-        while self.pending > 0 || !self.held.is_empty() {
+        while self.pending > 0 || !self.held.is_empty() || self.has_released() {
             self.exchange(now);
             self.sync();
             self.submit(now); // results have made room
         }
+        self.write_log(now);
         self.answer();
         self.flush(now);
         self.next_due = self.find_next_due(now);
@@ -333,10 +349,16 @@ impl<M: StateMachine> Core<M> {
 
     /// Opens the core's ring, and tells whoever started us how that went.
     fn open_sockets(&mut self, network: &NetworkPlan) {
-        let NetworkPlan { identity, remotes, listen, ready, .. } = network;
+        let NetworkPlan { identity, remotes, listen, ready, recorder, .. } = network;
         // Whatever a role may hold, and as much again on its way.
         let batches_max = 8 * self.plan.cluster.ring_slots() as usize;
-        let opened = Sockets::new(identity.clone(), remotes, batches_max, &self.plan.alarm);
+        let opened = Sockets::new(
+            identity.clone(),
+            remotes,
+            batches_max,
+            &self.plan.alarm,
+            recorder.as_ref(),
+        );
         let opened = opened.and_then(|mut sockets| {
             let address = listen.map(|address| sockets.listen(address)).transpose()?;
             self.sockets = Some(sockets);
@@ -378,6 +400,74 @@ impl<M: StateMachine> Core<M> {
         }
         self.incoming = incoming;
         has_worked
+    }
+
+    /// Takes in what the log has done, and what was read back from it.
+    fn poll_log(&mut self, now: Time) -> bool {
+        let (Some(log), Some(sockets)) = (&mut self.log, &mut self.sockets) else { return false };
+        let written = sockets.take_written();
+        let mut has_worked = written.is_some();
+        if let Some(written) = written {
+            log.on_written(written, sockets.ring());
+        }
+        let place = |routes: &Routes, id| match routes.role(RoleId::Acceptor(id)) {
+            Some(Place::Here { index, .. }) => index,
+            Some(Place::There { .. }) | None => {
+                unreachable!("the log is of acceptors of this core")
+            }
+        };
+        while let Some(log) = &mut self.log
+            && let Some((index, recalled)) = log.next_recalled(|id| place(&self.plan.routes, id))
+        {
+            has_worked = true;
+            if let Some(role) = &mut self.seats[index].role {
+                role.on_recalled(&recalled, now, &mut self.out);
+                self.post(index);
+            }
+        }
+        self.watch_log();
+        has_worked
+    }
+
+    /// Starts the log's next write, if there is anything to write and none is under way.
+    fn write_log(&mut self, now: Time) {
+        if let (Some(log), Some(sockets)) = (&mut self.log, &mut self.sockets) {
+            log.write(sockets.ring(), now);
+            self.watch_log();
+        }
+    }
+
+    /// Tells acceptors that little room is left in their log, and stops them for good when it has failed: what
+    /// they hold is never sent, and the other roles go on.
+    ///
+    /// source: R34
+    fn watch_log(&mut self) {
+        let Some(log) = &mut self.log else { return };
+        if let Some(why) = log.poisoned() {
+            for (index, seat) in self.seats.iter_mut().enumerate() {
+                if let (RoleId::Acceptor(id), Some(_)) = (seat.id, &seat.role) {
+                    error!(%why, "acceptor {} stops for good", id.0);
+                    seat.role = None;
+                    log.end_life(index);
+                }
+            }
+        }
+        if let Some(is_low) = log.low_has_changed() {
+            match is_low {
+                true => warn!("little room is left in the log: its acceptors vote for nothing new"),
+                false => warn!("there is room in the log again"),
+            }
+            for seat in &mut self.seats {
+                if let Some(Role::Acceptor(acceptor)) = &mut seat.role {
+                    acceptor.set_low(is_low);
+                }
+            }
+        }
+    }
+
+    /// Whether something that was held may leave.
+    fn has_released(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::has_released)
     }
 
     /// Asks all cores of this process how their roles stand, for somebody on the other end of a connection.
@@ -455,7 +545,10 @@ impl<M: StateMachine> Core<M> {
                 self.post(index);
             }
         }
-        self.sockets.iter_mut().for_each(|sockets| sockets.on_time(now));
+        if let Some(sockets) = &mut self.sockets {
+            sockets.on_time(now);
+            self.log.iter_mut().for_each(|log| log.on_time(sockets.ring(), now));
+        }
         while let Some((call, why)) = self.callers.overdue(now) {
             if let (Some(call), Some(sockets)) = (call, &mut self.sockets) {
                 sockets.answer(call, Err(why));
@@ -489,11 +582,19 @@ impl<M: StateMachine> Core<M> {
         }
     }
 
-    /// Makes what the acceptors of this core have promised and voted durable, then lets it be known. In
-    /// memory that is no work; the lane is the same.
+    /// Lets be known what the acceptors of this core have promised and voted: what is durable, if they have a
+    /// log; in memory, all of it.
     ///
     /// source: R31
     fn sync(&mut self) {
+        while let Some((index, recorded)) = self.log.as_mut().and_then(Log::next_durable) {
+            if let Some(role) = &mut self.seats[index].role {
+                role.on_durable(recorded);
+            }
+        }
+        while let Some(envelope) = self.log.as_mut().and_then(Log::release) {
+            self.route(envelope);
+        }
         let mut held = std::mem::take(&mut self.held);
         for envelope in held.drain(..) {
             self.route(envelope);
@@ -513,6 +614,18 @@ impl<M: StateMachine> Core<M> {
             self.route(Envelope { formation, to });
         }
         self.out.sends = sends;
+        if let (Some(log), Some(Role::Acceptor(acceptor))) =
+            (&mut self.log, &self.seats[index].role)
+        {
+            if !self.out.records.is_empty() {
+                self.out.records.drain(..).for_each(|record| log.append(&record));
+                log.note(index, acceptor.recorded());
+            }
+            let held = self.out.held.drain(..);
+            held.for_each(|to| log.hold(index, Envelope { formation, to }));
+            self.out.recalls.drain(..).for_each(|recall| log.recall(index, recall));
+        }
+        assert!(self.out.records.is_empty(), "a record of somebody without a log");
         self.held.extend(self.out.held.drain(..).map(|to| Envelope { formation, to }));
         for event in self.out.events.drain(..) {
             // Who does not belong comes again and again; once is enough to tell.
@@ -571,6 +684,7 @@ impl<M: StateMachine> Core<M> {
             || self.plan.receivers.iter().any(|receiver| !receiver.is_empty())
             || !self.plan.orders.is_empty()
             || self.plan.senders.iter().any(|(_, sender, _)| sender.is_waiting())
+            || self.log.as_ref().is_some_and(Log::has_work)
             || self.plan.is_stopping.load(Ordering::Relaxed)
     }
 
@@ -584,7 +698,8 @@ impl<M: StateMachine> Core<M> {
             }
         }
         let sockets = self.sockets.as_ref().map(Sockets::next_timeout);
-        sockets.into_iter().chain(self.callers.next_timeout()).fold(next, Time::min)
+        let log = self.log.as_ref().and_then(Log::next_timeout);
+        sockets.into_iter().chain(log).chain(self.callers.next_timeout()).fold(next, Time::min)
     }
 
     fn take_orders(&mut self, now: Time) -> bool {
@@ -593,6 +708,7 @@ impl<M: StateMachine> Core<M> {
             has_worked = true;
             match order {
                 Order::Kill(id) => {
+                    self.end_life(id);
                     if let Some(seat) = self.seat_mut(id) {
                         seat.role = None;
                     }
@@ -606,9 +722,10 @@ impl<M: StateMachine> Core<M> {
                     }
                 }
                 Order::Restart(id) => {
+                    self.end_life(id);
                     let role = self.make(id, now);
                     if let Some(seat) = self.seat_mut(id) {
-                        seat.role = Some(role);
+                        seat.role = role;
                     }
                 }
                 Order::Report(to, alarm) => {
@@ -639,21 +756,51 @@ impl<M: StateMachine> Core<M> {
         self.seats.iter_mut().find(|seat| seat.id == id)
     }
 
-    fn make(&self, id: RoleId, now: Time) -> Role<M> {
-        let life = (Incarnation(random_u64()), random_u64());
-        Role::start(self.plan.cluster.clone(), id, life, now, |replica| (self.factory)(replica))
+    /// What a role of this core has under way with the log, it will not hear of.
+    fn end_life(&mut self, id: RoleId) {
+        let index = self.seats.iter().position(|seat| seat.id == id);
+        if let (Some(log), Some(index), RoleId::Acceptor(_)) = (&mut self.log, index, id) {
+            log.end_life(index);
+        }
+    }
+
+    /// Starts a role: a durable acceptor with what its log says, unless that has failed; anybody else with a blank
+    /// memory.
+    ///
+    /// source: R2, R4, R34
+    fn make(&self, id: RoleId, now: Time) -> Option<Role<M>> {
+        let (cluster, seed) = (self.plan.cluster.clone(), random_u64());
+        if let (Some(log), RoleId::Acceptor(id)) = (&self.log, id) {
+            let (directory, state) = log.state(id).filter(|_| log.poisoned().is_none())?;
+            let mut acceptor = Acceptor::restore(cluster, id, directory, state, seed);
+            acceptor.set_low(log.is_low());
+            acceptor.on_start(now);
+            return Some(Role::Acceptor(Box::new(acceptor)));
+        }
+        let life = (Incarnation(random_u64()), seed);
+        Some(Role::start(cluster, id, life, now, |replica| (self.factory)(replica)))
     }
 
     fn status(&self) -> CoreStatus {
+        let log = self.log.as_ref().map(Log::status);
+        let poison = log.and_then(|log| log.poison);
+        let absent = |seat: &Seat<M>| match (seat.id, poison) {
+            (RoleId::Acceptor(_), Some(why)) => Standing::Stopped { why: why.to_string() },
+            (_, _) => Standing::Down,
+        };
+        let standing = |seat: &Seat<M>| match &seat.role {
+            Some(role) => Standing::of(role, log.is_some_and(|log| log.is_low)),
+            None => absent(seat),
+        };
         let roles = self.seats.iter().map(|seat| RoleStatus {
             role: seat.id,
             core: self.plan.core,
-            standing: seat.role.as_ref().map_or(Standing::Down, Standing::of),
+            standing: standing(seat),
             traffic: seat.traffic,
             busy: self.plan.clock.duration(seat.cycles),
         });
         let sockets = self.sockets.as_ref().map(Sockets::counters);
-        CoreStatus { core: self.plan.core, roles: roles.collect(), sockets }
+        CoreStatus { core: self.plan.core, roles: roles.collect(), sockets, log }
     }
 }
 

@@ -11,9 +11,11 @@ mod clock;
 mod cluster;
 mod config;
 mod core;
+mod data;
 #[expect(unsafe_code, reason = "glommio takes ownership of a raw descriptor")]
 mod executor;
 mod idle;
+mod log;
 mod node;
 mod process;
 mod random;
@@ -25,9 +27,10 @@ mod status;
 pub use client::{Call, CallError, Client, Executed};
 pub use cluster::{LocalCluster, NoSuchRole, StartError};
 pub use config::{
-    Config, ConfigError, ConfigErrors, Losses, Missing, NoSuchNode, NodeConfig, Part, TextPlace,
-    Weakness,
+    Config, ConfigError, ConfigErrors, Durability, LogLimits, Losses, Missing, NoSuchNode,
+    NodeConfig, Part, TextPlace, Weakness,
 };
+pub use data::DataError;
 pub use idle::Idle;
 pub use loggos_kv as kv;
 pub use loggos_protocol::{

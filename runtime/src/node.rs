@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use loggos_protocol::{ReplicaId, RoleId, StateMachine};
 
@@ -9,6 +10,7 @@ use crate::client::Client;
 use crate::cluster::StartError;
 use crate::config::Config;
 use crate::core::Order;
+use crate::data::{self, DataError};
 use crate::process::Process;
 use crate::resident::Resident;
 use crate::status::RoleStatus;
@@ -31,15 +33,27 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// If the machine's cores, rings or the node's address cannot be had.
+    /// If the machine's cores, rings or the node's address cannot be had; if its acceptors are durable, and the
+    /// data directory is missing, somebody else's, damaged or in use.
     pub fn start<M, F>(config: &Config, node: usize, machine: F) -> Result<Self, StartError>
     where
         M: StateMachine + 'static,
         F: Fn(ReplicaId) -> M + Send + Sync + 'static,
     {
-        let process = Process::start(config, Some(node), machine).map_err(StartError::Executor)?;
+        let process = Process::start(config, Some(node), machine)?;
         let address = process.address().unwrap_or(config.nodes[node].address);
         Ok(Self { process, roles: config.nodes[node].roles.clone(), address })
+    }
+
+    /// Makes the data directory of the node of `config` at place `node`, once; returns where it is.
+    ///
+    /// # Errors
+    ///
+    /// If there is something there already, or it cannot be made; if the node has no acceptors, and needs none.
+    ///
+    /// source: R4
+    pub fn format(config: &Config, node: usize) -> Result<PathBuf, DataError> {
+        data::format(config, Some(node))
     }
 
     /// Where it listens, to nodes and clients.

@@ -8,14 +8,17 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
-use loggos_net::mailbox;
-use loggos_protocol::{Digest, GatewayId, ReplicaId, RoleId, StateMachine};
+use loggos_net::{MailboxReceiver, MailboxSender, RingRecord, mailbox};
+use loggos_protocol::{Digest, Envelope, GatewayId, ReplicaId, RoleId, StateMachine};
 
 use crate::client::{Client, Port};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::cluster::StartError;
+use crate::config::{Config, Durability};
 use crate::core::{Core, CorePlan, NetworkPlan, Order, Place, Routes, Sibling};
+use crate::data::{self, Data};
 use crate::executor::{Alarm, Executor};
+use crate::log::{Log, LogPlan};
 use crate::random::random_u64;
 use crate::resident::{MoveIn, Resident};
 use crate::sockets::{Identity, Remote};
@@ -27,6 +30,9 @@ const MAILBOX_TICKS_MAX: usize = 64;
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a frame beside the command in it, and of a hello.
 const FRAME_ROOM_BYTES: u32 = 4096;
+
+/// The way to another core: which, how, and what wakes it.
+type Outlet = (usize, MailboxSender<Envelope>, Alarm);
 
 /// The cores of this process. Dropping it stops them.
 #[derive(Debug)]
@@ -40,6 +46,8 @@ pub(crate) struct Process {
     gateway_core: Option<usize>,
     /// Where it listens, if it does.
     address: Option<SocketAddr>,
+    /// The data directory, if acceptors are durable: nobody else's as long as this is.
+    _data: Option<Data>,
 }
 
 #[derive(Debug)]
@@ -49,20 +57,48 @@ struct RunningCore {
 }
 
 impl Process {
-    /// Starts the cores of `node`, or of the whole cluster where the configuration has no nodes.
+    /// Starts the cores of `node`, or of the whole cluster where the configuration has no nodes. Where acceptors
+    /// are durable their logs are recovered first.
     ///
     /// # Errors
     ///
-    /// If the machine's cores, rings or the address cannot be had.
-    pub(crate) fn start<M, F>(config: &Config, node: Option<usize>, machine: F) -> io::Result<Self>
+    /// If the machine's cores, rings or the address cannot be had; if the data directory is not to be served from.
+    pub(crate) fn start<M, F>(
+        config: &Config,
+        node: Option<usize>,
+        machine: F,
+    ) -> Result<Self, StartError>
+    where
+        M: StateMachine + 'static,
+        F: Fn(ReplicaId) -> M + Send + Sync + 'static,
+    {
+        Self::start_recorded(config, node, machine, None)
+    }
+
+    /// Starts it; `recorder` hears of what the rings do.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::start`].
+    pub(crate) fn start_recorded<M, F>(
+        config: &Config,
+        node: Option<usize>,
+        machine: F,
+        recorder: Option<&mpsc::Sender<RingRecord>>,
+    ) -> Result<Self, StartError>
     where
         M: StateMachine + 'static,
         F: Fn(ReplicaId) -> M + Send + Sync + 'static,
     {
         let factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync> = Arc::new(machine);
+        let mut data = match config.durability {
+            Some(Durability::Sync) => data::open(config, node).map_err(StartError::Data)?,
+            Some(Durability::Memory) | None => None,
+        };
         let (ready, opened) = mpsc::channel();
         let layout = Layout::of(config, node);
-        let plans = layout.plan(config, ready)?;
+        let plans = layout.plan(config, &ready, data.as_mut(), recorder)?;
+        drop(ready);
         let first = &plans[0];
         let mut process = Self {
             cores: Vec::new(),
@@ -72,6 +108,7 @@ impl Process {
             port: Arc::clone(&first.port),
             gateway_core: plans.iter().position(|plan| plan.gateway.is_some()),
             address: None,
+            _data: data,
         };
         let networked = plans.iter().filter(|plan| plan.network.is_some()).count();
         for (plan, cpu) in plans.into_iter().zip(layout.cpus) {
@@ -242,7 +279,9 @@ impl<'a> Layout<'a> {
     fn plan(
         &self,
         config: &Config,
-        ready: mpsc::Sender<io::Result<Option<SocketAddr>>>,
+        ready: &mpsc::Sender<io::Result<Option<SocketAddr>>>,
+        data: Option<&mut Data>,
+        recorder: Option<&mpsc::Sender<RingRecord>>,
     ) -> io::Result<Vec<CorePlan>> {
         let cores = self.cpus.len();
         let routes = Arc::new(Routes::new(&config.cluster, |id| self.place(config, id)));
@@ -260,8 +299,11 @@ impl<'a> Layout<'a> {
         if gateway.is_none() {
             port.close();
         }
-        let network = |core: usize| {
-            let node = self.node?;
+        let mut logs = data.map(|data| std::mem::take(&mut data.logs)).unwrap_or_default();
+        logs.resize_with(cores, || None);
+        let network = |core: usize, has_log: bool| {
+            // Where all roles live in one process, a ring is there for the log alone.
+            let node = self.node.or_else(|| has_log.then_some(0))?;
             Some(NetworkPlan {
                 identity: Identity {
                     cluster_name: config.name.clone(),
@@ -275,25 +317,24 @@ impl<'a> Layout<'a> {
                     frame_bytes_max: config.cluster.command_bytes_max + FRAME_ROOM_BYTES,
                 },
                 remotes: Arc::clone(&self.remotes),
-                listen: (core == 0).then(|| config.nodes[node].address),
+                listen: self.node.filter(|_| core == 0).map(|node| config.nodes[node].address),
                 ready: ready.clone(),
+                recorder: recorder.cloned(),
                 siblings: siblings.clone().into(),
             })
         };
         let is_stopping = Arc::new(AtomicBool::new(false));
         let clock = Clock::start();
-        let mut senders: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
-        let mut receivers: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
-        for (from, to) in (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))) {
-            if from != to {
-                let (sender, receiver) = mailbox(MAILBOX_TICKS_MAX, config.mailbox_messages_max);
-                senders[from].push((to, sender, siblings[to].alarm.clone()));
-                receivers[to].push(receiver);
-            }
-        }
-        let ends = senders.into_iter().zip(receivers).zip(&self.roles).zip(&siblings);
-        let plans =
-            ends.enumerate().map(|(core, (((senders, receivers), roles), sibling))| CorePlan {
+        let (senders, receivers) = mailboxes(&siblings, config.mailbox_messages_max);
+        let ends = senders.into_iter().zip(receivers).zip(&self.roles).zip(&siblings).zip(logs);
+        let page_bytes_max = config.cluster.page_bytes_max;
+        let plan = |(core, ((((senders, receivers), roles), sibling), log)): (usize, _)| {
+            let (roles, sibling): (&Vec<RoleId>, &Sibling) = (roles, sibling);
+            let log: Option<LogPlan> = log;
+            let log =
+                log.map(|log| Log::start(log, roles.len(), page_bytes_max, sibling.alarm.clone()));
+            let log = log.transpose()?;
+            Ok(CorePlan {
                 core,
                 cluster: config.cluster.clone(),
                 roles: roles.clone(),
@@ -308,10 +349,31 @@ impl<'a> Layout<'a> {
                 idle: config.idle,
                 alarm: sibling.alarm.clone(),
                 clock: clock.clone(),
-                network: network(core),
-            });
-        Ok(plans.collect())
+                network: network(core, log.is_some()),
+                log,
+            })
+        };
+        ends.enumerate().map(plan).collect()
     }
+}
+
+/// The ends of a mailbox for each ordered pair of cores, by core: those that send, each with where it leads and
+/// what wakes whoever is there, and those that receive.
+fn mailboxes(
+    siblings: &[Sibling],
+    messages_max: usize,
+) -> (Vec<Vec<Outlet>>, Vec<Vec<MailboxReceiver<Envelope>>>) {
+    let cores = siblings.len();
+    let mut senders: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
+    let mut receivers: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
+    for (from, to) in (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))) {
+        if from != to {
+            let (sender, receiver) = mailbox(MAILBOX_TICKS_MAX, messages_max);
+            senders[from].push((to, sender, siblings[to].alarm.clone()));
+            receivers[to].push(receiver);
+        }
+    }
+    (senders, receivers)
 }
 
 /// What nodes must agree on: besides what the cluster itself depends on (R3), where everybody lives, and how

@@ -270,7 +270,7 @@ impl Caller {
                     self.link_down(now, &describe(&reason));
                 }
                 RingEvent::Closed(..) => {} // given up before
-                RingEvent::Accepted(..) | RingEvent::Sent(..) => {}
+                RingEvent::Accepted(..) | RingEvent::Sent(..) | RingEvent::Written(..) => {}
             }
         }
         self.events = events;

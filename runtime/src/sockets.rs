@@ -1,4 +1,5 @@
-//! The sockets of a core: links to cores of other nodes, and the connections of clients.
+//! The sockets of a core: links to cores of other nodes, and the connections of clients; and the ring that they
+//! are on, which the core's log writes by.
 //!
 //! ```text
 //!   this core                                        a core of another node
@@ -15,12 +16,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use loggos_net::wire::{
     self, BatchPool, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome, WireError,
 };
-use loggos_net::{CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingOptions};
+use loggos_net::{
+    CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingFile, RingOptions, RingRecord,
+};
 use loggos_protocol::{Envelope, Failure, FormationId, Payload, Position, Time};
 use tracing::{info, warn};
 
@@ -116,7 +120,10 @@ pub(crate) struct SocketCounters {
     pub(crate) ring: RingCounters,
 }
 
-/// All sockets of a core.
+/// What came of a write to a file.
+pub(crate) type Written = (RingFile, Result<(), io::ErrorKind>);
+
+/// All sockets of a core. One whose roles all live in this process, and that has a log, has the ring alone.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     ring: Ring,
@@ -133,6 +140,8 @@ pub(crate) struct Sockets {
     batches: BatchPool,
     /// The formation that roles of this core belong to, once they know of one (R4).
     pub(crate) formation: Option<FormationId>,
+    /// What came of the log's write, until the log looks.
+    written: Option<Written>,
     counters: SocketCounters,
     /// Nodes that were refused, by their place, and why.
     refused_nodes: Vec<(u8, Reason)>,
@@ -222,9 +231,11 @@ impl Sockets {
         remotes: &[Remote],
         batches_max: usize,
         alarm: &Alarm,
+        recorder: Option<&mpsc::Sender<RingRecord>>,
     ) -> io::Result<Self> {
         let mut ring = Ring::new(&RingOptions::default())?;
         ring.set_alarm(alarm.eventfd()?);
+        recorder.into_iter().for_each(|recorder| ring.set_recorder(recorder.clone()));
         let links = remotes.iter().map(|remote| Link {
             remote: remote.clone(),
             state: LinkState::Down { until: Time(0) },
@@ -243,6 +254,7 @@ impl Sockets {
             is_quiet: true,
             batches: BatchPool::new(batches_max),
             formation: None,
+            written: None,
             counters: SocketCounters::default(),
             refused_nodes: Vec::new(),
         })
@@ -429,6 +441,16 @@ impl Sockets {
         }
     }
 
+    /// The ring, for the core's log.
+    pub(crate) fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    /// What came of the log's write, if it has come to its end.
+    pub(crate) fn take_written(&mut self) -> Option<Written> {
+        self.written.take()
+    }
+
     pub(crate) fn counters(&self) -> SocketCounters {
         SocketCounters { ring: self.ring.counters(), ..self.counters }
     }
@@ -478,6 +500,10 @@ impl Sockets {
                 if let Some(ConnectionStage::Link(link)) = connection.map(|c| c.stage) {
                     self.link_down(link, now, &describe(&reason));
                 }
+            }
+            RingEvent::Written(file, done) => {
+                assert!(self.written.is_none(), "the log has one write under way");
+                self.written = Some((file, done));
             }
         }
     }

@@ -9,6 +9,7 @@ use loggos_protocol::{
 use serde_json::{Value, json};
 use tracing::{debug, error, info, warn};
 
+use crate::log::LogStatus;
 use crate::sockets::SocketCounters;
 
 /// One role, at one moment.
@@ -33,6 +34,8 @@ pub(crate) struct CoreStatus {
     pub(crate) roles: Vec<RoleStatus>,
     /// What went over its sockets, if it has any.
     pub(crate) sockets: Option<SocketCounters>,
+    /// How its log stands, if it has one.
+    pub(crate) log: Option<LogStatus>,
 }
 
 /// Messages through a role.
@@ -51,6 +54,11 @@ pub struct Traffic {
 pub enum Standing {
     /// It was killed.
     Down,
+    /// An acceptor whose log has failed: it never serves again from there (R34).
+    Stopped {
+        /// What failed.
+        why: String,
+    },
     /// A gateway.
     Gateway(GatewayCounters),
     /// A proposer.
@@ -70,6 +78,8 @@ pub enum Standing {
         promised: Ballot,
         /// What it has forgotten.
         truncated: Watermark,
+        /// Whether so little room is left in its log that it votes for nothing new.
+        is_low: bool,
         /// What it did.
         counters: AcceptorCounters,
     },
@@ -91,7 +101,7 @@ pub struct ReplicaStanding {
 }
 
 impl Standing {
-    pub(crate) fn of<M: StateMachine>(role: &Role<M>) -> Self {
+    pub(crate) fn of<M: StateMachine>(role: &Role<M>, is_low: bool) -> Self {
         match role {
             Role::Gateway(role) => Self::Gateway(role.counters()),
             Role::Proposer(role) => Self::Proposer {
@@ -103,6 +113,7 @@ impl Standing {
             Role::Acceptor(role) => Self::Acceptor {
                 promised: role.promised(),
                 truncated: role.truncated(),
+                is_low,
                 counters: role.counters(),
             },
             Role::Replica(role) => Self::Replica(ReplicaStanding {
@@ -120,6 +131,7 @@ impl Standing {
         match self {
             Self::Replica(replica) => Some(replica),
             Self::Down
+            | Self::Stopped { .. }
             | Self::Gateway(_)
             | Self::Proposer { .. }
             | Self::ProxyLeader(_)
@@ -190,9 +202,20 @@ impl CoreStatus {
                 "received_bytes": sockets.ring.received_bytes,
                 "copied_bytes": sockets.copied_bytes,
                 "enters": sockets.ring.enters,
+                "syncs": sockets.ring.syncs,
+                "synced_bytes": sockets.ring.synced_bytes,
             })
         });
-        json!({ "core": self.core, "sockets": sockets })
+        let log = self.log.map(|log| {
+            json!({
+                "synced": log.synced,
+                "segments": log.segments,
+                "waiting": log.waiting,
+                "low": log.is_low,
+                "failed": log.poison.map(|why| why.to_string()),
+            })
+        });
+        json!({ "core": self.core, "sockets": sockets, "log": log })
     }
 }
 
@@ -200,6 +223,7 @@ impl RoleStatus {
     fn to_json(&self) -> Value {
         let standing = match &self.standing {
             Standing::Down => json!({ "state": "down" }),
+            Standing::Stopped { why } => json!({ "state": "stopped", "why": why }),
             Standing::Gateway(counters) => json!({
                 "state": "up",
                 "commands": counters.commands,
@@ -220,8 +244,10 @@ impl RoleStatus {
                 "retries": counters.retries,
                 "suspicions": counters.suspicions,
             }),
-            Standing::Acceptor { promised, truncated, counters } => json!({
-                "state": if counters.foreign > 0 && *promised == Ballot::default() {
+            Standing::Acceptor { promised, truncated, is_low, counters } => json!({
+                "state": if *is_low {
+                    "log low"
+                } else if counters.foreign > 0 && *promised == Ballot::default() {
                     "forgotten"
                 } else {
                     "up"

@@ -19,6 +19,7 @@ fn start(address: SocketAddr) -> Node {
         address,
         cpus: std::mem::take(&mut config.cpus),
         roles: config.placement.keys().copied().collect(),
+        data: None,
     }];
     Node::start(&config, 0, |_| Kv::default()).unwrap()
 }

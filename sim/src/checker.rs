@@ -9,6 +9,7 @@
 //!  a nack names a larger ballot, to whom it refuses (R13)      when an acceptor speaks
 //!  one ballot has one value a slot (R2, R7)                    when a vote is released
 //!  one value is chosen a slot                                  when a vote completes a write quorum
+//!  a durable acceptor comes back with all that it has told     when it has
 //!  what is said to be chosen was voted for by a write quorum   when a proxy leader speaks
 //!  a replica executes what was chosen, in order, once (R15)    when it has executed
 //!  f + 1 replicas have executed what is forgotten (R16)        when an acceptor has acted
@@ -24,13 +25,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use loggos_protocol::{
-    AcceptorId, AcceptorSet, Ballot, Chosen, Cluster, Incarnation, Nack, P2b, Proposer, ProposerId,
-    Rememberer, ReplicaId, Role, RoleId, Slot, StateMachine, To, ToAcceptor, ToProposer,
-    ToProxyLeader, ToReplica, Value, Watermark,
+    Acceptor, AcceptorId, AcceptorSet, Ballot, Chosen, Cluster, Incarnation, Nack, P2b, Proposer,
+    ProposerId, Rememberer, ReplicaId, Role, RoleId, Slot, StateMachine, To, ToAcceptor,
+    ToProposer, ToProxyLeader, ToReplica, Value, Vote, Watermark,
 };
 
 use crate::load::Acknowledged;
 use crate::recorder::Recorder;
+
+/// What others were told of an acceptor's promises and votes, each after its sync.
+#[derive(Debug, Default)]
+struct Told {
+    promised: Ballot,
+    /// The largest ballot of each slot.
+    votes: BTreeMap<Slot, Ballot>,
+}
 
 /// What a run has shown so far.
 #[derive(Debug)]
@@ -53,6 +62,7 @@ pub(crate) struct Checker {
     /// What each role's numbers were, by its life.
     acceptors: BTreeMap<(RoleId, Incarnation), (Ballot, Watermark)>,
     replicas: BTreeMap<(RoleId, Incarnation), Watermark>,
+    told: BTreeMap<AcceptorId, Told>,
 }
 
 impl Checker {
@@ -67,6 +77,7 @@ impl Checker {
             leaders: BTreeMap::new(),
             hashes: BTreeMap::new(),
             acceptors: BTreeMap::new(),
+            told: BTreeMap::new(),
             replicas: BTreeMap::new(),
         }
     }
@@ -145,7 +156,12 @@ impl Checker {
         let Role::Acceptor(acceptor) = acceptor else { return };
         for p2b in held.iter().filter_map(p2b) {
             let vote = acceptor.vote(p2b.slot).filter(|vote| vote.ballot == p2b.ballot);
-            let value = &vote.expect("an acceptor says what it has just voted").value;
+            let Some(Vote { value, .. }) = vote else {
+                // Found on disk: it was written down, and so held, before.
+                let is_known = self.votes.contains_key(&(p2b.slot, p2b.ballot));
+                assert!(is_known, "{}: nobody has ever voted in {}", p2b.slot, p2b.ballot);
+                continue;
+            };
             let nobody = || (value.clone(), AcceptorSet::default());
             let (first, _) = self.votes.entry((p2b.slot, p2b.ballot)).or_insert_with(nobody);
             assert_eq!(first, value, "{}: {} has two values", p2b.slot, p2b.ballot);
@@ -158,6 +174,10 @@ impl Checker {
             match to {
                 To::ProxyLeader(_, ToProxyLeader::P2b(p2b)) => {
                     self.count(p2b.acceptor, p2b.slot, p2b.ballot);
+                }
+                To::Proposer(_, ToProposer::P1b(p1b)) => {
+                    let told = self.told.entry(p1b.acceptor).or_default();
+                    told.promised = told.promised.max(p1b.ballot);
                 }
                 To::Replica(_, ToReplica::Replayed(page)) => {
                     for (slot, vote) in &page.votes {
@@ -173,8 +193,28 @@ impl Checker {
         }
     }
 
+    /// Checks that a durable acceptor has come back with all that anybody was told of: its promise, and its
+    /// vote in each slot, or one of a larger ballot.
+    ///
+    /// source: R31, R33
+    pub(crate) fn on_restored(&self, acceptor: &Acceptor, votes: &[(Slot, Ballot)]) {
+        let Some(told) = self.told.get(&acceptor.id()) else { return };
+        let promised = acceptor.promised();
+        let id = acceptor.id();
+        assert!(told.promised <= promised, "{id:?} has promised {} and forgot", told.promised);
+        let votes: BTreeMap<_, _> = votes.iter().copied().collect();
+        for (slot, ballot) in &told.votes {
+            let is_kept = votes.get(slot).is_some_and(|kept| kept >= ballot);
+            assert!(is_kept, "{slot}: {id:?} has voted in {ballot} and forgot");
+        }
+    }
+
     /// Counts a vote that is known to its voter's disk and to somebody else.
     fn count(&mut self, acceptor: AcceptorId, slot: Slot, ballot: Ballot) {
+        let told = self.told.entry(acceptor).or_default();
+        told.promised = told.promised.max(ballot);
+        let last = told.votes.entry(slot).or_default();
+        *last = ballot.max(*last);
         let (value, voters) = self.votes.get_mut(&(slot, ballot)).expect("what is told was held");
         voters.insert(acceptor);
         if self.cluster.quorums.is_write_quorum(*voters) {

@@ -28,6 +28,7 @@ mod load;
 mod network;
 mod recorder;
 mod sights;
+mod store;
 mod swarm;
 mod wire;
 mod world;

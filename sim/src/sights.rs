@@ -45,6 +45,16 @@ sights! {
     GapFilled = "a slot fetched from a peer",
     Replayed = "a slot replayed from acceptors",
     GoneForGood = "a process that never comes back",
+    Waited = "a campaign that waits for replicas to replay",
+    CameBack = "an acceptor come back from its disk",
+    Recalled = "votes read back from disk",
+    PowerLost = "a machine that lost power",
+    TornWrite = "power lost in the middle of a write",
+    Blackout = "everybody stopped at once",
+    DiskFailed = "a disk that failed",
+    DiskRefused = "a damaged log refused",
+    DamageDropped = "damage that nothing was lost by",
+    RecoveryCut = "a recovery cut short",
     Reelected = "a leader elected again, after another",
     TwoProxyLeaders = "a slot at two proxy leaders",
     TwoLeaders = "two proposers that both lead, as they see it",
@@ -87,9 +97,9 @@ sights! {
 
 /// Which situations were come across.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Sights(u64);
+pub struct Sights(u128);
 
-const _: () = assert!(Sight::ALL.len() <= 64, "a bit each");
+const _: () = assert!(Sight::ALL.len() <= 128, "a bit each");
 
 impl Sights {
     /// Whether `sight` was come across.
@@ -103,7 +113,7 @@ impl Sights {
     }
 }
 
-fn bit(sight: Sight) -> u64 {
+fn bit(sight: Sight) -> u128 {
     1 << sight as u32
 }
 
@@ -184,7 +194,10 @@ impl Witness {
             Role::ProxyLeader(role) => {
                 self.see_if(role.counters().retries > 0, Sight::RetryElsewhere);
             }
-            Role::Proposer(role) => self.see_if(role.counters().reruns > 0, Sight::Rerun),
+            Role::Proposer(role) => {
+                self.see_if(role.counters().reruns > 0, Sight::Rerun);
+                self.see_if(role.counters().waits > 0, Sight::Waited);
+            }
             Role::Replica(role) => {
                 self.see_if(role.counters().fetched > 0, Sight::GapFilled);
                 self.see_if(role.counters().replayed > 0, Sight::Replayed);

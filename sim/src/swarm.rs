@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use loggos_protocol::{Cluster, QuorumSystem, Rng, Settings};
+use loggos_storage::Options;
 
 use crate::network::NetworkPlan;
 
@@ -45,6 +46,25 @@ pub(crate) struct FaultPlan {
     pub(crate) is_reckless: bool,
     /// Whether an acceptor or replica that has crashed stays down, even when all else heals.
     pub(crate) is_for_good: bool,
+    /// The acceptors' disks; `None` if they have only memory.
+    pub(crate) disks: Option<DiskPlan>,
+}
+
+/// What befalls the disks.
+#[derive(Clone, Debug)]
+pub(crate) struct DiskPlan {
+    pub(crate) options: Options,
+    /// Percent of crashes that take the machine down, and what was not synced.
+    pub(crate) power_percent: u64,
+    /// Percent of crashes of everybody at once.
+    pub(crate) blackout_percent: u64,
+    /// Percent of faults after which an acceptor's disk fails, or is the last thing to work.
+    pub(crate) failure_percent: u64,
+    /// Percent of crashes after which a disk is damaged, if the cluster can do without that acceptor.
+    pub(crate) damage_percent: u64,
+    /// Percent of operations that take up to `slow_max`.
+    pub(crate) slow_percent: u64,
+    pub(crate) slow_max: Duration,
 }
 
 /// What clients do.
@@ -94,6 +114,7 @@ impl Plan {
             clock_jump_max: Duration::from_millis(rng.below(3) * rng.below(1_000)),
             is_reckless: rng.below(30) == 0,
             is_for_good: rng.below(4) == 0,
+            disks: draw_disks(&mut rng),
         };
         let load = LoadPlan {
             clients_per_gateway: 1 + small(&mut rng, 6),
@@ -106,6 +127,25 @@ impl Plan {
         };
         Self { seed, cluster, network, faults, load }
     }
+}
+
+fn draw_disks(rng: &mut Rng) -> Option<DiskPlan> {
+    let options = Options {
+        segment_bytes: (64 * 1024) << rng.below(3),
+        segments_max: 1 << 16,
+        segments_reserve: 2,
+        write_bytes_max: 4096 << rng.below(2),
+    };
+    let plan = DiskPlan {
+        options,
+        power_percent: rng.below(101),
+        blackout_percent: rng.below(10),
+        failure_percent: rng.below(50),
+        damage_percent: rng.below(30),
+        slow_percent: rng.below(3),
+        slow_max: Duration::from_millis(1 + rng.below(1_000)),
+    };
+    (rng.below(2) == 0).then_some(plan)
 }
 
 fn small(rng: &mut Rng, below: u64) -> u32 {

@@ -3,11 +3,12 @@
 //! ```text
 //!  event      does
 //!  Deliver    hands a message to its role, unless that is down; a paused one gets it later
-//!  Release    lets go of what an acceptor held for a sync, unless it has crashed since
+//!  Release    lets go of what an acceptor in memory held for a sync, unless it has crashed since
+//!  Disk       does a piece of a durable acceptor's disk work, unless it has crashed since
 //!  Wake       fires a role's due timers
 //!  Submit     lets the clients of a gateway submit, and the gateway flush
 //!  Fault      crashes or pauses a process or a quorum, sets a clock ahead, or moves the network's partition
-//!  Restart    starts a crashed process over, with a blank memory
+//!  Restart    starts a crashed process over: with a blank memory, or with what is on its disk
 //!  Heal       ends all faults
 //! ```
 
@@ -15,6 +16,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use loggos_protocol::{
     AcceptorId, AcceptorSet, Envelope, Event, GatewayId, Halt, Incarnation, Outbox, ProposerId,
     ProxyLeaderId, Replica, ReplicaId, Rng, Role, RoleId, Time, To,
 };
+use loggos_storage::StorageError;
+use loggos_storage::sim::Fault;
 
 use crate::checker::Checker;
 use crate::clock::Clock;
@@ -31,11 +35,15 @@ use crate::load::Load;
 use crate::network::{ACCEPTORS, Fate, KINDS, Network, PROPOSERS, kind};
 use crate::recorder::Recorder;
 use crate::sights::{Sight, Sights, Witness};
+use crate::store::{Done, Store, Work};
 use crate::swarm::Plan;
 use crate::wire::Wire;
 
-/// How long a healed cluster has until every client is done.
+/// How long a healed cluster has until every client is done: where the network overtakes itself all the time, a
+/// session that sends many batches at once gets one or two of them in order, and sends the others again. With
+/// disks each such round takes the time of a sync more.
 const LIVENESS_BOUND: Duration = Duration::from_secs(60);
+const LIVENESS_BOUND_ON_DISK: Duration = Duration::from_secs(240);
 /// How long it goes on where only safety is checked.
 const SAFETY_TIME: Duration = Duration::from_secs(5);
 /// More events than any run needs: whoever gets here answers messages with more messages for ever.
@@ -57,6 +65,12 @@ pub struct World {
     made: u64,
     events: BinaryHeap<Reverse<Scheduled>>,
     processes: BTreeMap<RoleId, Process>,
+    /// The disks of durable acceptors.
+    stores: BTreeMap<RoleId, Store>,
+    /// Durable acceptors whose logs are not to be used any more.
+    refused: Vec<RoleId>,
+    /// Those that have been damaged: they may be refused, and come back with everything or not at all.
+    damaged: Vec<RoleId>,
     network: Network,
     wire: Wire,
     load: Load,
@@ -140,6 +154,7 @@ struct Scheduled {
 enum Happening {
     Deliver(RoleId, Envelope),
     Release(RoleId, Incarnation, Vec<To>),
+    Disk(RoleId, Incarnation, Work),
     Wake(RoleId),
     Resume(RoleId),
     Submit(GatewayId),
@@ -159,6 +174,9 @@ impl World {
             made: 0,
             events: BinaryHeap::new(),
             processes: BTreeMap::new(),
+            stores: BTreeMap::new(),
+            refused: Vec::new(),
+            damaged: Vec::new(),
             network: Network::new(plan.network.clone(), START + plan.faults.from),
             wire: Wire::new(),
             load: Load::new(plan.load.clone(), cluster.gateways),
@@ -176,6 +194,12 @@ impl World {
             halts: 0,
             plan,
         };
+        if let Some(disks) = &world.plan.faults.disks {
+            for acceptor in cluster.quorums.acceptors().iter() {
+                let store = Store::new(&cluster, acceptor, disks.options, &mut world.rng);
+                world.stores.insert(RoleId::Acceptor(acceptor), store);
+            }
+        }
         let acceptors = cluster.quorums.acceptors().iter().map(RoleId::Acceptor);
         let replicas = (0..cluster.replicas).map(|r| RoleId::Replica(ReplicaId(r)));
         let gateways = (0..cluster.gateways).map(GatewayId);
@@ -203,6 +227,8 @@ impl World {
     #[must_use]
     pub fn run(mut self) -> Outcome {
         let healed_at = START + self.plan.faults.until;
+        let is_on_disk = self.plan.faults.disks.is_some();
+        let bound = if is_on_disk { LIVENESS_BOUND_ON_DISK } else { LIVENESS_BOUND };
         let mut events = 0;
         while !self.is_finished() {
             let Some(Reverse(next)) = self.events.pop() else { panic!("nothing left to happen") };
@@ -211,8 +237,8 @@ impl World {
             if self.is_safety_only && self.now > healed_at + SAFETY_TIME {
                 break;
             }
-            if self.now > healed_at + LIVENESS_BOUND {
-                panic!("no progress in {LIVENESS_BOUND:?} after all healed:\n{}", self.standing());
+            if self.now > healed_at + bound {
+                panic!("no progress in {bound:?} after all healed:\n{}", self.standing());
             }
             (next.at, &next.what).hash(&mut self.hasher);
             events += 1;
@@ -249,8 +275,20 @@ impl World {
         let furthest = self.replicas().max_by_key(|replica| replica.executed());
         let nothing = Recorder::default();
         let recorder = furthest.map_or(&nothing, Replica::machine);
+        let mut acknowledged = &self.load.acknowledged[..];
+        let known;
+        if self.is_safety_only && !self.stores.is_empty() {
+            // Replicas may not have come as far again as they were: what they lack is on disks.
+            let executed = recorder.executed.len() as u64;
+            known = acknowledged
+                .iter()
+                .filter(|it| it.position < executed)
+                .copied()
+                .collect::<Vec<_>>();
+            acknowledged = &known;
+        }
         if furthest.is_some() || !self.is_safety_only {
-            self.checker.at_end(recorder, &self.load.acknowledged);
+            self.checker.at_end(recorder, acknowledged);
         }
     }
 
@@ -273,6 +311,9 @@ impl World {
             Happening::Release(id, incarnation, held) => {
                 self.step(id, Happening::Release(id, incarnation, held));
             }
+            Happening::Disk(id, incarnation, work) => {
+                self.step(id, Happening::Disk(id, incarnation, work));
+            }
             Happening::Wake(id) => {
                 let process = self.processes.get_mut(&id).expect("every role has a process");
                 if process.wake_at.take_if(|at| *at <= self.now).is_some() {
@@ -286,6 +327,7 @@ impl World {
             }
             Happening::Fault => self.fault(),
             Happening::Restart(id) if self.stays_down(id) => self.witness.see(Sight::GoneForGood),
+            Happening::Restart(id) if self.is_up(id) => {} // healed meanwhile
             Happening::Restart(id) => self.start(id),
             Happening::Heal => self.heal(),
         }
@@ -299,7 +341,7 @@ impl World {
             process.backlog.push(what);
             return;
         }
-        let is_release = matches!(what, Happening::Release(..));
+        let mut is_release = matches!(what, Happening::Release(..));
         let shown = process.clock.show(self.now);
         match what {
             Happening::Deliver(from, envelope) => {
@@ -313,6 +355,28 @@ impl World {
                     self.checker.on_released(&held);
                     self.out.sends.extend(held);
                 }
+            }
+            Happening::Disk(_, incarnation, work) => {
+                if incarnation != process.incarnation {
+                    return;
+                }
+                let store = self.stores.get_mut(&id).expect("disk work is done on a disk");
+                let (done, next) = store.work(work);
+                match done {
+                    Done::Nothing => {}
+                    Done::Synced(held, recorded) => {
+                        role.on_durable(recorded);
+                        self.checker.on_released(&held);
+                        self.out.sends.extend(held);
+                        is_release = true;
+                    }
+                    Done::Read(recalled) => {
+                        self.witness.see(Sight::Recalled);
+                        role.on_recalled(&recalled, shown, &mut self.out);
+                    }
+                    Done::Failed => return self.stop(id),
+                }
+                self.schedule_work(id, incarnation, next);
             }
             Happening::Wake(_) => role.on_time(shown, &mut self.out),
             Happening::Submit(gateway) => {
@@ -344,8 +408,12 @@ impl World {
         self.checker.on_step(role, incarnation);
         self.witness.on_step(role);
         let wake_at = role.next_timeout().map(|at| process.clock.when(at));
+        self.checker.on_held(role, &self.out.held);
+        let work = match (&mut *role, self.stores.get_mut(&id)) {
+            (Role::Acceptor(acceptor), Some(store)) => store.take(acceptor, &mut self.out),
+            _ => Vec::new(),
+        };
         let held: Vec<To> = self.out.held.drain(..).collect();
-        self.checker.on_held(role, &held);
         if let RoleId::Gateway(gateway) = id {
             for (caller, reply) in self.out.replies.iter() {
                 if let Err(why) = reply {
@@ -363,8 +431,42 @@ impl World {
         for to in released {
             self.send(id, Envelope { formation, to });
         }
+        self.schedule_work(id, incarnation, work);
         self.wake(id, wake_at);
         self.take_events();
+        if self.stores.get(&id).is_some_and(|store| store.poisoned().is_some()) {
+            self.stop(id);
+        }
+    }
+
+    /// Has a disk do its work, in its own time.
+    fn schedule_work(&mut self, id: RoleId, incarnation: Incarnation, work: Vec<Work>) {
+        let Some(disks) = self.plan.faults.disks.clone() else { return };
+        let sync_max = self.plan.faults.sync_max;
+        for work in work {
+            let mut most = match work {
+                Work::Write => sync_max / 2,
+                Work::Sync | Work::Read(_) => sync_max,
+                Work::Create(_) => 4 * sync_max,
+                Work::Mark | Work::TryAgain => Duration::from_millis(200),
+            };
+            if !self.is_healed && self.rng.below(100) < disks.slow_percent {
+                most = most.max(disks.slow_max);
+            }
+            let at = self.now + self.rng.up_to(most);
+            self.schedule(at, Happening::Disk(id, incarnation, work));
+        }
+    }
+
+    /// Ends a durable acceptor that its disk has failed, or taken down with it.
+    fn stop(&mut self, id: RoleId) {
+        self.witness.see(Sight::DiskFailed);
+        let down = self.rng.up_to(self.plan.faults.down_max) + Duration::from_millis(1);
+        self.crash(id, down);
+    }
+
+    fn is_up(&self, id: RoleId) -> bool {
+        self.processes.get(&id).is_some_and(|process| process.role.is_some())
     }
 
     /// Has a message carried over, or whatever the network makes of it.
@@ -421,6 +523,7 @@ impl World {
                 Event::Equivocation { .. } => panic!("{event:?}"),
                 Event::Halted { replica, executed, why: Halt::TooFarBehind { .. } } => {
                     self.halts += 1;
+                    assert!(self.stores.is_empty(), "{replica:?} halts, and nothing is forgotten");
                     let slot = executed.first_open();
                     let holds = |r: &Replica<Recorder>| {
                         r.halted().is_none() && r.executed_value(slot).is_some()
@@ -452,9 +555,20 @@ impl World {
         let life = (incarnation, seed);
         let clock = self.draw_clock();
         let shown = clock.show(self.now);
-        let role = Role::start(cluster, id, life, shown, |_| Recorder::default());
+        let role = match id {
+            RoleId::Acceptor(acceptor) if self.stores.contains_key(&id) => {
+                self.restore(id, acceptor, seed, shown)
+            }
+            RoleId::Gateway(_)
+            | RoleId::Proposer(_)
+            | RoleId::ProxyLeader(_)
+            | RoleId::Acceptor(_)
+            | RoleId::Replica(_) => {
+                Some(Role::start(cluster, id, life, shown, |_| Recorder::default()))
+            }
+        };
         let process = Process {
-            role: Some(role),
+            role,
             incarnation,
             clock,
             backlog: Vec::new(),
@@ -471,6 +585,46 @@ impl World {
             self.load.start_life(gateway, self.now);
         }
         self.wake(id, Some(self.now));
+    }
+
+    /// A durable acceptor with what is on its disk; `None` if it cannot come back now, or ever.
+    fn restore(
+        &mut self,
+        id: RoleId,
+        acceptor: AcceptorId,
+        seed: u64,
+        shown: Time,
+    ) -> Option<Role<Recorder>> {
+        let cluster = self.plan.cluster.clone();
+        let store = self.stores.get_mut(&id).expect("it is durable");
+        if !self.is_healed && self.rng.below(20) == 0 {
+            store.order(self.rng.below(30), Fault::Crash);
+        }
+        match store.start(cluster, acceptor, seed) {
+            Ok((mut restored, votes)) => {
+                restored.on_start(shown);
+                self.checker.on_restored(&restored, &votes);
+                if self.processes.contains_key(&id) {
+                    self.witness.see(Sight::CameBack);
+                }
+                if self.damaged.contains(&id) {
+                    self.witness.see(Sight::DamageDropped);
+                }
+                Some(Role::Acceptor(Box::new(restored)))
+            }
+            Err(StorageError::Disk { .. }) => {
+                self.witness.see(Sight::RecoveryCut);
+                store.crash(self.rng.below(2) == 0);
+                self.schedule(self.now + Duration::from_millis(10), Happening::Restart(id));
+                None
+            }
+            Err(error) => {
+                assert!(self.damaged.contains(&id), "{id} cannot come back: {error}");
+                self.witness.see(Sight::DiskRefused);
+                self.refused.push(id);
+                None
+            }
+        }
     }
 
     /// A clock that is set as wrong, and runs as wrong, as the plan has it.
@@ -500,9 +654,17 @@ impl World {
         let victim = self.draw_victim(&ids);
         let faults = &self.plan.faults;
         let down = self.rng.up_to(faults.down_max) + Duration::from_millis(1);
-        if self.rng.below(100) < faults.quorum_percent {
+        let (blackout_percent, failure_percent) =
+            faults.disks.as_ref().map_or((0, 0), |it| (it.blackout_percent, it.failure_percent));
+        if self.rng.below(100) < failure_percent {
+            self.fail_disk(&ids);
+        }
+        if self.rng.below(100) < blackout_percent {
+            self.witness.see(Sight::Blackout);
+            ids.iter().for_each(|id| self.crash(*id, down));
+        } else if self.rng.below(100) < self.plan.faults.quorum_percent {
             self.fault_quorum(down);
-        } else if self.rng.below(100) < faults.crash_percent {
+        } else if self.rng.below(100) < self.plan.faults.crash_percent {
             self.crash(victim, down);
         } else {
             self.pause(victim, down);
@@ -518,6 +680,20 @@ impl World {
         }
         let next = self.now + self.rng.up_to(2 * self.plan.faults.every);
         self.schedule(next.max(self.now + Duration::from_millis(1)), Happening::Fault);
+    }
+
+    /// Has an acceptor's disk fail soon, or take the process down with it.
+    fn fail_disk(&mut self, ids: &[RoleId]) {
+        let acceptor = self.draw_of(ACCEPTORS, ids);
+        let after = self.rng.below(6);
+        let fault = match self.rng.below(2) {
+            0 => Fault::Crash,
+            _ => Fault::Error(ErrorKind::Other),
+        };
+        if self.is_up(acceptor) {
+            let store = self.stores.get_mut(&acceptor).expect("disks fail of those that have some");
+            store.order(after, fault);
+        }
     }
 
     /// Pauses a whole quorum, a row or a column of a grid; where the plan is reckless, crashes a write quorum.
@@ -582,16 +758,26 @@ impl World {
 
     /// Ends a process, and its memory, if the cluster can do without.
     fn crash(&mut self, id: RoleId, down: Duration) {
-        if !self.may_lose(id) {
+        if !self.is_up(id) {
             return;
         }
+        let is_durable = !self.stores.is_empty();
+        let is_loss = !is_durable || self.plan.faults.is_for_good && self.rng.below(4) == 0;
         match id {
-            RoleId::Acceptor(_) => self.lose(id),
-            RoleId::Replica(_) => {
-                self.crashed_replicas += u8::from(!self.lost.contains(&id));
-                self.lose(id);
+            RoleId::Acceptor(_) | RoleId::Replica(_) if is_loss => {
+                if self.may_lose(id) {
+                    let is_replica = matches!(id, RoleId::Replica(_));
+                    self.crashed_replicas += u8::from(is_replica && !self.lost.contains(&id));
+                    self.lose(id);
+                } else if !is_durable {
+                    return;
+                }
             }
-            RoleId::Gateway(_) | RoleId::Proposer(_) | RoleId::ProxyLeader(_) => {}
+            RoleId::Acceptor(_)
+            | RoleId::Replica(_)
+            | RoleId::Gateway(_)
+            | RoleId::Proposer(_)
+            | RoleId::ProxyLeader(_) => {}
         }
         let mut ids = vec![id];
         if let (RoleId::Proposer(ProposerId(p)), 0) = (id, self.plan.cluster.proxy_leaders) {
@@ -600,12 +786,36 @@ impl World {
         for id in ids {
             self.note(|| format!("{id} crashes"));
             let process = self.processes.get_mut(&id).expect("every role has a process");
-            self.witness.on_crash(id, process.leads(), process.releases > 0);
+            let is_holding = self.stores.get(&id).is_some_and(Store::is_holding);
+            self.witness.on_crash(id, process.leads(), process.releases > 0 || is_holding);
             process.role = None;
             process.releases = 0;
             process.backlog.clear();
             process.paused_until = None;
+            self.crash_disk(id);
             self.schedule(self.now + down, Happening::Restart(id));
+        }
+    }
+
+    /// What becomes of a disk when its process ends.
+    fn crash_disk(&mut self, id: RoleId) {
+        let (Some(store), Some(disks)) = (self.stores.get_mut(&id), &self.plan.faults.disks) else {
+            return;
+        };
+        let is_writing = store.is_writing();
+        let loses_power = self.rng.below(100) < disks.power_percent;
+        store.crash(loses_power);
+        if loses_power {
+            self.witness.see(if is_writing { Sight::TornWrite } else { Sight::PowerLost });
+        }
+        let is_damaged = !self.is_healed && self.rng.below(100) < disks.damage_percent;
+        if is_damaged
+            && self.may_lose(id)
+            && self.stores.get_mut(&id).is_some_and(|store| store.damage(&mut self.rng))
+        {
+            self.note(|| format!("the disk of {id} is damaged"));
+            self.damaged.push(id);
+            self.lose(id);
         }
     }
 
@@ -631,7 +841,8 @@ impl World {
 
     /// Whether a crashed process never comes back, which the cluster must do without.
     fn stays_down(&self, id: RoleId) -> bool {
-        self.plan.faults.is_for_good && self.lost.contains(&id)
+        let is_gone = self.plan.faults.is_for_good && !self.damaged.contains(&id);
+        is_gone && self.lost.contains(&id) || self.refused.contains(&id)
     }
 
     fn lose(&mut self, id: RoleId) {

@@ -92,6 +92,11 @@ impl Batch {
         self.link.number == link.number + 1 && self.previous == link.checksum
     }
 
+    /// Whether it was written there.
+    pub(crate) fn is_at(&self, segment: u64, offset: u32) -> bool {
+        (self.segment, self.offset) == (segment, offset)
+    }
+
     /// Where the next batch begins.
     pub(crate) fn end(&self) -> u32 {
         self.offset + padded(self.bytes)

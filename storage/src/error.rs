@@ -37,8 +37,31 @@ pub enum StorageError {
         /// How long they are.
         found: u64,
     },
+    /// A file is gone: they are counted from 0 on, and none is ever removed.
+    Missing {
+        /// The first that is not there.
+        file: FileId,
+    },
+    /// A file is not as long as it was made.
+    Length {
+        /// Which one.
+        file: FileId,
+        /// How long it was made, in bytes.
+        wanted: u64,
+        /// How long it is.
+        found: u64,
+    },
     /// Something is gone that was synced once.
     Damaged(Damage),
+    /// What was written last is where it was not written to, and so not where it was.
+    Misdirected {
+        /// Where it was found.
+        file: FileId,
+        /// At which byte.
+        offset: u64,
+        /// Which batch it is.
+        number: u64,
+    },
     /// The disk failed.
     Disk {
         /// On which file.
@@ -84,6 +107,11 @@ impl StorageError {
     }
 }
 
+/// What it means that a log has lost something.
+const FORGOTTEN: &str = "This acceptor has forgotten promises or votes and must not serve again from this \
+     directory; the cluster goes on without it. Keep the directory for inquiry, check the disk, and do not put \
+     an older copy in its place";
+
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -107,7 +135,17 @@ impl fmt::Display for StorageError {
                 write!(f, "the log has segments of {found} bytes, the configuration wants {wanted}: ")?;
                 f.write_str("set it to what the log has")
             }
+            Self::Missing { file } => {
+                write!(f, "{file} is missing, and later files are there. {FORGOTTEN}")
+            }
+            Self::Length { file, wanted, found } => {
+                write!(f, "{file} has {found} bytes, and was made with {wanted}. {FORGOTTEN}")
+            }
             Self::Damaged(damage) => damage.fmt(f),
+            Self::Misdirected { file, offset, number } => {
+                write!(f, "batch {number}, the last one written, is in {file} at byte {offset}, ")?;
+                write!(f, "where it does not belong: the disk writes to wrong places. {FORGOTTEN}")
+            }
             Self::Disk { file: Some(file), error } => write!(f, "{file}: {error}"),
             Self::Disk { file: None, error } => write!(f, "the log's directory: {error}"),
         }
@@ -124,7 +162,10 @@ impl std::error::Error for StorageError {
             | Self::Newer { .. }
             | Self::Foreign { .. }
             | Self::SegmentBytes { .. }
-            | Self::Damaged(_) => None,
+            | Self::Missing { .. }
+            | Self::Length { .. }
+            | Self::Damaged(_)
+            | Self::Misdirected { .. } => None,
         }
     }
 }
@@ -137,11 +178,7 @@ impl fmt::Display for Damage {
             _ => write!(f, "{file} is damaged at byte {offset}")?,
         }
         write!(f, ": batch {number} cannot be read, though all up to {synced} were synced. ")?;
-        f.write_str("This acceptor has forgotten promises or votes and ")?;
-        f.write_str(
-            "must not serve again from this directory; the cluster goes on without it. Keep the directory for \
-             inquiry, check the disk, and do not put an older copy in its place",
-        )
+        f.write_str(FORGOTTEN)
     }
 }
 

@@ -5,12 +5,24 @@ use std::collections::VecDeque;
 use crate::fields::length;
 use crate::{FileId, Options};
 
+/// The files that a log has come back with, besides those that hold a segment.
+#[derive(Debug)]
+pub(crate) struct FilesFound {
+    pub(crate) free: VecDeque<FileId>,
+    /// Too short: somebody stopped making them.
+    pub(crate) unfinished: VecDeque<FileId>,
+    /// The first that is not there.
+    pub(crate) next: FileId,
+}
+
 /// The files of a log that hold no segment.
 #[derive(Debug)]
 pub(crate) struct Files {
     /// In the order in which they became free: the oldest segment is written over first.
     free: VecDeque<FileId>,
-    /// The next file to be made.
+    /// To be made before others: they are there, and too short.
+    unfinished: VecDeque<FileId>,
+    /// The first that is not there.
     next: FileId,
     growth: Growth,
     /// How many files there may be, those in use included.
@@ -28,9 +40,10 @@ enum Growth {
 }
 
 impl Files {
-    pub(crate) fn new(free: VecDeque<FileId>, next: FileId, options: &Options) -> Self {
+    pub(crate) fn new(found: FilesFound, options: &Options) -> Self {
+        let FilesFound { free, unfinished, next } = found;
         let (count_max, reserve) = (options.segments_max, options.segments_reserve);
-        Self { free, next, growth: Growth::Possible, count_max, reserve }
+        Self { free, unfinished, next, growth: Growth::Possible, count_max, reserve }
     }
 
     /// Takes a file to be used.
@@ -52,19 +65,27 @@ impl Files {
             return None;
         }
         self.growth = Growth::UnderWay;
-        Some(self.next)
+        Some(self.to_be_made())
     }
 
     pub(crate) fn on_created(&mut self) {
         assert_eq!(self.growth, Growth::UnderWay, "no file was asked for");
         self.growth = Growth::Possible;
-        self.free.push_back(self.next);
-        self.next.0 += 1;
+        self.free.push_back(self.to_be_made());
+        if self.unfinished.pop_front().is_none() {
+            self.next.0 += 1;
+        }
     }
 
     pub(crate) fn on_no_room(&mut self) {
         assert_eq!(self.growth, Growth::UnderWay, "no file was asked for");
         self.growth = Growth::Refused;
+    }
+
+    pub(crate) fn try_again(&mut self) {
+        if self.growth == Growth::Refused {
+            self.growth = Growth::Possible;
+        }
     }
 
     /// How many segments there may be besides the `used_count` in use.
@@ -85,5 +106,11 @@ impl Files {
             "a file is used twice"
         );
         assert!(self.free.iter().all(|file| *file < self.next), "a file is free and not there");
+        let is_finished = |file: &FileId| !self.unfinished.contains(file);
+        assert!(self.free.iter().all(is_finished), "a file is free and too short");
+    }
+
+    fn to_be_made(&self) -> FileId {
+        self.unfinished.front().copied().unwrap_or(self.next)
     }
 }

@@ -1,14 +1,17 @@
 //! The first block of every segment: whose log this is.
 //!
 //! ```text
-//!   0         8         12         16         20     24         32        40          48         56
-//!   │ magic   │ version │ checksum │ checksum │ file │ segment  │ segment │ cluster   │ directory│ …
-//!   │ LOGGOSWL│    1    │ of 0..12 │ of 20..72│      │ bytes    │ number  │           │          │
+//!   0         8         12         16         20     24         32        40       48        56
+//!   │ magic   │ version │ checksum │ checksum │ file │ segment  │ segment │ synced │ cluster │ …
+//!   │ LOGGOSWL│    1    │ of 0..12 │ of 20..80│      │ bytes    │ number  │        │         │
 //!   └──── the same in every version ──────────┘
 //!
-//!   56         64          72
-//!   │ quorums  │ acceptors │ zeros to the end of the block
+//!   56          64        72          80
+//!   │ directory │ quorums │ acceptors │ zeros to the end of the block
 //! ```
+//!
+//! `synced` is the number of the last batch of the segment before, which was synced when this one was opened:
+//! the head behind it says the same, and may be damaged.
 
 use std::fmt;
 
@@ -21,7 +24,7 @@ use crate::{BLOCK_BYTES, Buffer, FileId};
 pub const FORMAT_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"LOGGOSWL";
-const END: usize = 72;
+const END: usize = 80;
 
 /// Whose log this is: made once, by `format`, and refused by everybody else.
 ///
@@ -45,6 +48,8 @@ pub(crate) struct Header {
     pub(crate) segment_bytes: u64,
     /// Counts segments from 1 on; a file gets a new number each time it is used.
     pub(crate) segment: u64,
+    /// The last batch before it: all were synced when it was opened.
+    pub(crate) synced: u64,
     pub(crate) identity: Identity,
 }
 
@@ -69,6 +74,7 @@ impl Header {
         out.put_u32(self.file.0);
         out.put_u64(self.segment_bytes);
         out.put_u64(self.segment);
+        out.put_u64(self.synced);
         out.put_u64(self.identity.cluster);
         out.put_u64(self.identity.directory.0);
         out.put_u64(self.identity.quorums);
@@ -99,12 +105,13 @@ impl Header {
         if fields.u32()? != checksum(block.get(20..END).ok_or(Malformed)?) {
             return Err(Malformed);
         }
-        let (file, segment_bytes, segment) = (FileId(fields.u32()?), fields.u64()?, fields.u64()?);
+        let (file, segment_bytes) = (FileId(fields.u32()?), fields.u64()?);
+        let (segment, synced) = (fields.u64()?, fields.u64()?);
         let (cluster, directory) = (fields.u64()?, DirectoryId(fields.u64()?));
         let (quorums, bits) = (fields.u64()?, fields.u64()?);
         let acceptors = (0..64).filter(|bit| bits >> bit & 1 == 1).map(AcceptorId).collect();
         let identity = Identity { cluster, directory, quorums, acceptors };
-        Ok(Found::Header(Self { file, segment_bytes, segment, identity }))
+        Ok(Found::Header(Self { file, segment_bytes, segment, synced, identity }))
     }
 }
 
@@ -125,7 +132,8 @@ mod tests {
         let acceptors = [AcceptorId(0), AcceptorId(63)].into_iter().collect();
         let directory = DirectoryId(7);
         let identity = Identity { cluster: 1, directory, quorums: 2, acceptors };
-        let header = Header { file: FileId(3), segment_bytes: 1 << 26, segment: 9, identity };
+        let (file, segment_bytes, segment, synced) = (FileId(3), 1 << 26, 9, 77);
+        let header = Header { file, segment_bytes, segment, synced, identity };
         let mut block = Buffer::new();
         header.put(&mut block);
         assert_eq!(block.len(), BLOCK_BYTES as usize);

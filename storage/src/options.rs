@@ -35,7 +35,10 @@ impl Options {
     /// What is wrong with them, if anything.
     #[must_use]
     pub fn problem(&self) -> Option<&'static str> {
-        let segment_bytes_min = opening_bytes_max(64) + 4 * BLOCK_BYTES;
+        let opening_bytes = opening_bytes_max(64);
+        let segment_bytes_min = opening_bytes + 4 * BLOCK_BYTES;
+        // A write that does not fit behind any opening, with a mark behind it, would open segment after segment.
+        let room_bytes = self.segment_bytes.saturating_sub(opening_bytes + BLOCK_BYTES);
         let problems = [
             (
                 !self.segment_bytes.is_multiple_of(BLOCK_BYTES),
@@ -52,6 +55,10 @@ impl Options {
             (
                 self.write_bytes_max > self.segment_bytes / 4,
                 "write_bytes_max is above a quarter of segment_bytes",
+            ),
+            (
+                self.write_bytes_max > room_bytes,
+                "write_bytes_max is above what a segment of segment_bytes has room for",
             ),
         ];
         problems.iter().find(|(is_one, _)| *is_one).map(|(_, problem)| *problem)

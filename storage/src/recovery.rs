@@ -1,6 +1,10 @@
 //! Making a log, once, and coming back to it.
 
+use std::collections::VecDeque;
+
 use crate::batch::{Batch, HEAD_BYTES, Link};
+use crate::fields::length;
+use crate::files::FilesFound;
 use crate::segment::put_opening;
 use crate::state::States;
 use crate::wal::{Resumed, Tail};
@@ -93,17 +97,19 @@ pub fn recover(
             tail
         }
     };
-    for (file, bytes) in &others {
-        match *bytes == segment_bytes {
-            true => wipe(disk, *file, 0, 2 * BLOCK_BYTES)?,
-            false => disk.create(*file, segment_bytes).map_err(StorageError::on(*file))?,
+    let next = FileId(length(segments.len() + others.len()));
+    let (mut free, mut unfinished) = (VecDeque::new(), VecDeque::new());
+    for (file, bytes) in others {
+        // One that is too short is not made here: the disk may be full, and the log not in need of it.
+        if bytes == segment_bytes {
+            wipe(disk, file, 0, 2 * BLOCK_BYTES)?;
+            free.push_back(file);
+        } else {
+            unfinished.push_back(file);
         }
     }
-    let used = segments.iter().map(|segment| segment.file);
-    let files = used.chain(others.iter().map(|(file, _)| *file));
-    let next_file = FileId(files.max().map_or(0, |file| file.0 + 1));
-    let free = others.iter().map(|(file, _)| *file).collect();
-    let resumed = Resumed { segments, free, next_file, tail, states };
+    let files = FilesFound { free, unfinished, next };
+    let resumed = Resumed { segments, files, tail, states };
     Ok(Recovered { wal: Wal::resume(*identity, *options, resumed), dropped })
 }
 

@@ -7,7 +7,9 @@
 //!     └ all before it truncated?                                          or a later one as synced?
 //! ```
 //!
-//! A batch is *readable* if its sum is right and it lies where it says. Two things can be wrong:
+//! A batch is *readable* if its sum is right, and *taken* if it lies where it says and follows the one before
+//! it. What a readable one names as synced was, wherever it lies, and so was what a header names. Three things
+//! can be wrong:
 //!
 //! - **A head follows nothing readable**, because what was before it is gone: recycled, or bad. A head is
 //!   written only when all before it is synced, so this is no torn write. If all that the head says was
@@ -16,14 +18,18 @@
 //!   be read, wherever it is, names *b* or a later one as synced, *b* was there: damage. Else *b* was
 //!   never finished, or never begun. Remains of an earlier use of the file, or of a tail that an earlier
 //!   recovery has cut off, name only what was synced then, which is before *b*.
+//! - **Something newer lies astray**: a batch with records that can be read, is not taken, and has the number
+//!   *b* or a later one. No crash leaves such a thing behind, for of one write at a time what is whole is
+//!   taken, and what was cut off is wiped. The disk has put it there, and what it was to hold is missing where
+//!   it should be. Only the head of a segment that was being opened may lie so: without its header.
 //!
 //! source: R33
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use loggos_protocol::{AcceptorId, AcceptorState};
+use loggos_protocol::{AcceptorId, AcceptorState, Watermark};
 
-use crate::batch::{Batch, HEAD_BYTES};
+use crate::batch::{Batch, HEAD_BYTES, padded};
 use crate::fields::length;
 use crate::header::{Found, Header};
 use crate::reader::Reader;
@@ -86,18 +92,21 @@ pub fn scan(
     wanted: Option<&Identity>,
     visit: Visit<'_>,
 ) -> Result<Scan, StorageError> {
-    let mut files = disk.files().map_err(StorageError::directory)?;
-    for (_, bytes) in &mut files {
-        *bytes -= *bytes % u64::from(BLOCK_BYTES);
-    }
+    let files = disk.files().map_err(StorageError::directory)?;
     if files.is_empty() {
         return Err(StorageError::Empty);
+    }
+    if let Some(file) =
+        (0..).map(FileId).zip(&files).find_map(|(id, (there, _))| (id < *there).then_some(id))
+    {
+        return Err(StorageError::Missing { file });
     }
     let mut reader = Reader::new(disk);
     let (headers, mut others) = headers(&mut reader, &files, wanted)?;
     let Some((first, _)) = headers.first() else {
         return Err(StorageError::Unformatted);
     };
+    check_lengths(first.segment_bytes, &headers, &mut others)?;
     let acceptors = first.identity.acceptors.iter();
     let mut walk = Walk {
         directory: first.identity.directory.0,
@@ -106,8 +115,9 @@ pub fn scan(
         states: States::new(acceptors),
         segments: VecDeque::new(),
         tail: None,
-        synced: 0,
+        synced: headers.iter().map(|(header, _)| header.synced).max().unwrap_or(0),
         gaps: Vec::new(),
+        astray: None,
     };
     for (header, file_bytes) in &headers {
         if !walk.segment(header, (header.file, *file_bytes))? {
@@ -137,6 +147,20 @@ impl Scan {
     /// The acceptors that share it, each with all that is known of it but its votes.
     pub fn acceptors(&self) -> impl Iterator<Item = (AcceptorId, &AcceptorState)> {
         self.states.iter()
+    }
+
+    /// The segments that were read, oldest first: the number of each, and the file that holds it.
+    pub fn segments(&self) -> impl Iterator<Item = (u64, FileId)> {
+        self.segments.iter().map(|segment| (segment.number, segment.file))
+    }
+
+    /// In how many slots `acceptor` has a vote that is not truncated.
+    #[must_use]
+    pub fn votes_count(&self, acceptor: AcceptorId) -> usize {
+        let truncated = self.states.at(acceptor).map_or(Watermark(0), |state| state.truncated);
+        let votes = self.segments.iter().flat_map(|segment| &segment.votes);
+        let votes = votes.filter(|v| v.acceptor == acceptor && !truncated.covers(v.slot));
+        votes.map(|vote| vote.slot).collect::<BTreeSet<_>>().len()
     }
 
     /// How many segments hold something that is needed, or has not been used again yet.
@@ -181,6 +205,25 @@ fn headers(
     Ok((headers, others))
 }
 
+/// Files are made whole before they are used, and never shortened, so one with a header is as long as that
+/// says. Without, it may be one that is not finished: it keeps its whole blocks.
+fn check_lengths(
+    wanted: u64,
+    headers: &[(Header, u64)],
+    others: &mut [File],
+) -> Result<(), StorageError> {
+    let used = headers.iter().map(|(header, found)| (header.file, *found));
+    let is_wrong = used.filter(|(_, found)| *found != wanted);
+    let is_too_long = others.iter().copied().filter(|(_, found)| *found > wanted);
+    if let Some((file, found)) = is_wrong.chain(is_too_long).min() {
+        return Err(StorageError::Length { file, wanted, found });
+    }
+    for (_, bytes) in others {
+        *bytes -= *bytes % u64::from(BLOCK_BYTES);
+    }
+    Ok(())
+}
+
 /// The way through the segments, oldest first.
 struct Walk<'a, D> {
     reader: Reader<'a, D>,
@@ -193,13 +236,19 @@ struct Walk<'a, D> {
     synced: u64,
     /// Heads that follow nothing: the place of each in `segments`, and what should be before it.
     gaps: Vec<(usize, Damage)>,
+    /// The batch with records of the highest number that can be read and was not taken, and where it lies.
+    astray: Option<(Batch, File)>,
 }
 
 impl<D: Disk> Walk<'_, D> {
-    /// Reads a segment; returns whether it is one: whether its head can be read.
+    /// Reads a segment; returns whether it is one: whether its head can be read, and no other file holds it.
     fn segment(&mut self, header: &Header, whole: File) -> Result<bool, StorageError> {
         let Header { file, segment: number, .. } = *header;
-        let Some(head) = self.batch(whole, BLOCK_BYTES)?.filter(|b| b.segment == number) else {
+        if self.segments.back().is_some_and(|before| before.number == number) {
+            return Ok(false);
+        }
+        let head = self.batch(whole, BLOCK_BYTES)?;
+        let Some(head) = head.filter(|head| head.is_at(number, BLOCK_BYTES)) else {
             return Ok(false);
         };
         if !self.tail.is_some_and(|tail| head.follows(tail.link)) {
@@ -212,7 +261,7 @@ impl<D: Disk> Walk<'_, D> {
         segment.head.copy_from(&self.states);
         let (mut link, mut offset, mut is_mark) = (head.link, head.end(), true);
         while let Some(batch) = self.batch(whole, offset)? {
-            if batch.segment != number || !batch.follows(link) {
+            if !batch.is_at(number, offset) || !batch.follows(link) {
                 break;
             }
             self.entries(whole, &batch)?;
@@ -261,31 +310,32 @@ impl<D: Disk> Walk<'_, D> {
         Ok(())
     }
 
-    /// Looks at every block from `offset` on for what it names as synced.
+    /// Looks at every block from `offset` on for what it names as synced, and for what is newer than all.
     fn search(&mut self, whole: File, offset: u32) -> Result<(), StorageError> {
         let mut offset = offset;
         while u64::from(offset) < whole.1 {
-            offset = match self.batch(whole, offset)? {
-                Some(batch) => batch.end(),
-                None => offset + BLOCK_BYTES,
-            };
+            let batch = self.batch(whole, offset)?;
+            let number = |(batch, _): &(Batch, File)| batch.link.number;
+            let found = batch.filter(|batch| batch.records_count > 0);
+            let found = found.map(|batch| (batch, (whole.0, u64::from(offset))));
+            if found.as_ref().map(number) > self.astray.as_ref().map(number) {
+                self.astray = found;
+            }
+            offset += batch.map_or(BLOCK_BYTES, |batch| padded(batch.bytes));
         }
         Ok(())
     }
 
-    /// The batch at `offset`, if it can be read; what it names as synced counts.
+    /// The batch at `offset`, if one can be read there; what it names as synced counts.
     fn batch(&mut self, whole: File, offset: u32) -> Result<Option<Batch>, StorageError> {
         let left = whole.1.saturating_sub(u64::from(offset));
         if left < u64::from(BLOCK_BYTES) {
             return Ok(None);
         }
         let peeked = Batch::peek(self.reader.bytes(whole, offset, BLOCK_BYTES)?);
-        let belongs = |batch: &Batch| {
-            batch.directory == self.directory
-                && batch.offset == offset
-                && u64::from(batch.bytes) <= left
-        };
-        let Some(batch) = peeked.filter(belongs) else { return Ok(None) };
+        let may_be =
+            |batch: &Batch| batch.directory == self.directory && u64::from(batch.bytes) <= left;
+        let Some(batch) = peeked.filter(may_be) else { return Ok(None) };
         if !batch.is_whole(self.reader.bytes(whole, offset, batch.bytes)?) {
             return Ok(None);
         }
@@ -313,6 +363,12 @@ impl<D: Disk> Walk<'_, D> {
             let (file, offset) = (segment.file, u64::from(tail.offset));
             return Err(StorageError::Damaged(Damage { file, offset, number, synced }));
         }
-        Ok((tail, dropped))
+        let is_opening = |batch: &Batch| batch.is_at(segment.number + 1, BLOCK_BYTES);
+        match self.astray {
+            Some((batch, (file, offset))) if batch.link.number >= number && !is_opening(&batch) => {
+                Err(StorageError::Misdirected { file, offset, number: batch.link.number })
+            }
+            Some(_) | None => Ok((tail, dropped)),
+        }
     }
 }

@@ -64,8 +64,9 @@ impl VotePlace {
         (u64::from(start), (end - start) as usize)
     }
 
-    /// Reads the vote from those blocks; `None` if they are not what was written there, and then the log
-    /// is to be [poisoned](crate::Poison::Read).
+    /// Reads the vote from those blocks; `None` if they are not what was written there: then the log is to be
+    /// [poisoned](crate::Poison::Read), if it still [names](crate::Wal::votes) this place. If not, the vote has
+    /// been truncated since, and may have been written over.
     #[must_use]
     pub fn vote(&self, blocks: &[u8]) -> Option<Vote> {
         let record = blocks.get((self.offset % BLOCK_BYTES) as usize..)?;
@@ -95,7 +96,8 @@ pub(crate) fn put_opening(
 ) -> Link {
     bytes.clear();
     let segment_bytes = u64::from(segment_bytes);
-    Header { file, segment_bytes, segment: batch.segment, identity }.put(bytes);
+    let (segment, synced) = (batch.segment, batch.synced);
+    Header { file, segment_bytes, segment, synced, identity }.put(bytes);
     let start = bytes.len();
     bytes.resize(start + HEAD_BYTES as usize, 0);
     for (acceptor, state) in states.iter() {

@@ -38,7 +38,8 @@ pub enum Fault {
     Error(ErrorKind),
     /// It is said to have been done: a write that goes nowhere, a sync that does nothing.
     Lie,
-    /// A write goes to another file or place.
+    /// A write goes to another file or place, where the next sync finds it, of whatever file; a sync is what
+    /// it is.
     Misdirect(FileId, u64),
 }
 
@@ -79,7 +80,8 @@ impl FaultyDisk {
     }
 
     /// The machine loses power: of what no sync has reached any part may be there, in any order; a write
-    /// may be torn at any byte, or lack any of its sectors, of 512 bytes or of 4 KiB.
+    /// may be torn at any byte, or lack any of its sectors, of 512 bytes or of 4 KiB, where there is then what
+    /// was there before, or zeros.
     pub fn lose_power(&mut self) {
         self.kill();
         let rng = &mut self.rng;
@@ -112,6 +114,14 @@ impl FaultyDisk {
         }
     }
 
+    /// Shortens a file, or makes it longer by zeros, durably.
+    pub fn resize(&mut self, file: FileId, bytes: u64) {
+        let file = self.files.get_mut(&file).expect("a file of this disk");
+        for content in [&mut file.durable, &mut file.cached] {
+            content.resize(place(bytes), 0);
+        }
+    }
+
     /// Takes a file away, durably.
     pub fn remove(&mut self, file: FileId) {
         self.files.remove(&file);
@@ -138,6 +148,15 @@ impl FaultyDisk {
 
     fn file(&mut self, file: FileId) -> io::Result<&mut File> {
         self.files.get_mut(&file).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    /// Makes durable what is in a file.
+    fn settle(&mut self, file: FileId) -> io::Result<()> {
+        let file = self.file(file)?;
+        for (offset, bytes) in file.pending.drain(..) {
+            file.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        }
+        Ok(())
     }
 
     fn write(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -172,7 +191,10 @@ impl Disk for FaultyDisk {
         match self.step()? {
             None => self.write(file, offset, bytes),
             Some(Fault::Lie) => Ok(()),
-            Some(Fault::Misdirect(file, offset)) => self.write(file, offset, bytes),
+            Some(Fault::Misdirect(file, offset)) => {
+                self.write(file, offset, bytes)?;
+                self.settle(file)
+            }
             Some(fault @ (Fault::Crash | Fault::Error(_))) => {
                 let written = self.rng.below(bytes.len() as u64 + 1);
                 self.write(file, offset, &bytes[..place(written)])?;
@@ -181,12 +203,12 @@ impl Disk for FaultyDisk {
         }
     }
 
-    fn sync(&mut self, file: FileId) -> io::Result<()> {
+    fn sync(&mut self, id: FileId) -> io::Result<()> {
         let fault = self.step()?;
         let Self { files, rng, .. } = self;
-        let file = files.get_mut(&file).ok_or(ErrorKind::NotFound)?;
+        let file = files.get_mut(&id).ok_or(ErrorKind::NotFound)?;
         match fault {
-            Some(Fault::Lie | Fault::Misdirect(..)) => Ok(()),
+            Some(Fault::Lie) => Ok(()),
             Some(Fault::Crash) => Err(crashed()),
             Some(fault @ Fault::Error(_)) => {
                 // What was not written by then is dropped, and the next sync knows of nothing to do.
@@ -196,12 +218,7 @@ impl Disk for FaultyDisk {
                 file.cached.clone_from(&file.durable);
                 Err(error(fault))
             }
-            None => {
-                for (offset, bytes) in file.pending.drain(..) {
-                    file.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
-                }
-                Ok(())
-            }
+            Some(Fault::Misdirect(..)) | None => self.settle(id),
         }
     }
 
@@ -234,6 +251,7 @@ impl Disk for FaultyDisk {
 
 /// Writes some part of `bytes`.
 fn persist(durable: &mut [u8], offset: usize, bytes: &[u8], rng: &mut Rng) {
+    let zeros = rng.below(4) == 0;
     let sector = match rng.below(5) {
         0 => return,
         1 => bytes.len(),
@@ -248,6 +266,8 @@ fn persist(durable: &mut [u8], offset: usize, bytes: &[u8], rng: &mut Rng) {
         let end = (start + sector).min(bytes.len());
         if sector == bytes.len() || rng.below(2) == 0 {
             durable[offset + start..offset + end].copy_from_slice(&bytes[start..end]);
+        } else if zeros && rng.below(2) == 0 {
+            durable[offset + start..offset + end].fill(0);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   input             when                        does                         then
 //!   append            not poisoned                gathers the record
+//!                     poisoned                    counts it: never durable
 //!   gather            a write is under way                                     None
 //!                     the segment has room        seals what is gathered       write it, sync it
 //!                     it has none, a file is free opens a segment              write it, sync it
@@ -12,7 +13,8 @@
 //!                     batch holds records
 //!   on_synced         not poisoned                durable ↑, segments recycled release what waited
 //!   on_file_created                               one more file is free
-//!   on_no_room                                    no more files, ever
+//!   on_no_room                                    no more files, until
+//!   try_again                                     another file may be wanted
 //!   poison                                        takes nothing in any more    stop the acceptors
 //! ```
 //!
@@ -25,7 +27,7 @@ use loggos_protocol::{AcceptorId, AcceptorState, Record, Slot, Watermark};
 
 use crate::batch::{Batch, Link, padded};
 use crate::fields::length;
-use crate::files::Files;
+use crate::files::{Files, FilesFound};
 use crate::gathering::Gathering;
 use crate::segment::{Indexed, Segment, put_opening};
 use crate::state::States;
@@ -95,8 +97,7 @@ pub(crate) struct Tail {
 #[derive(Debug)]
 pub(crate) struct Resumed {
     pub(crate) segments: VecDeque<Segment>,
-    pub(crate) free: VecDeque<FileId>,
-    pub(crate) next_file: FileId,
+    pub(crate) files: FilesFound,
     pub(crate) tail: Tail,
     pub(crate) states: States,
 }
@@ -104,11 +105,11 @@ pub(crate) struct Resumed {
 impl Wal {
     /// Goes on where recovery has found, and made durable, the log's end.
     pub(crate) fn resume(identity: Identity, options: Options, resumed: Resumed) -> Self {
-        let Resumed { segments, free, next_file, tail, states } = resumed;
+        let Resumed { segments, files, tail, states } = resumed;
         let mut wal = Self {
             identity,
             segments,
-            files: Files::new(free, next_file, &options),
+            files: Files::new(files, &options),
             tail,
             synced: tail.link.number,
             in_flight: None,
@@ -131,11 +132,12 @@ impl Wal {
     /// Takes a record in. What rests on it may be said when [`durable`](Self::durable) has reached what
     /// [`appended`](Self::appended) is now.
     ///
-    /// The value is copied here, once, to where it is written from. A poisoned log ignores it: what waits
-    /// for it waits for ever.
+    /// The value is copied here, once, to where it is written from. A poisoned log counts it and ignores it:
+    /// what waits for it waits for ever.
     ///
-    /// source: R31
+    /// source: R31, R34
     pub fn append(&mut self, record: &Record) {
+        self.appended += 1;
         if self.poison.is_some() {
             return;
         }
@@ -150,7 +152,6 @@ impl Wal {
             self.close();
         }
         self.states.on_record(record);
-        self.appended += 1;
         self.gathering.append(record);
     }
 
@@ -173,11 +174,9 @@ impl Wal {
         if needed > self.options.segment_bytes - self.tail.offset {
             return self.open_segment();
         }
-        let (buffer, votes) = self.spare.pop().unwrap_or_default();
-        let fresh = Gathering::new(buffer, votes);
         let next = match self.full.pop_front() {
             Some(full) => full,
-            None => std::mem::replace(&mut self.gathering, fresh),
+            None => self.take_gathering(),
         };
         Some(self.seal(next))
     }
@@ -194,8 +193,8 @@ impl Wal {
         if self.poison.is_some() || is_busy || self.tail.is_mark {
             return None;
         }
-        let (buffer, votes) = self.spare.pop().unwrap_or_default();
-        Some(self.seal(Gathering::new(buffer, votes)))
+        let empty = self.take_gathering();
+        Some(self.seal(empty))
     }
 
     /// Takes a write back that is durable: written in full, and synced since.
@@ -243,8 +242,17 @@ impl Wal {
 
     /// Takes in that the file asked for could not be made: the log goes on in those it has. That is no
     /// reason to stop yet, since nothing of the log was touched.
+    ///
+    /// While none is free either, the next segment that is needed is one too many: the log is full (R34).
+    /// It has been [low](Self::is_low) since long before.
     pub fn on_no_room(&mut self) {
         self.files.on_no_room();
+    }
+
+    /// Asks once more for a file that could not be made: there may be room by now. For the driver's clock,
+    /// each second or so; nothing happens if none was refused.
+    pub fn try_again(&mut self) {
+        self.files.try_again();
     }
 
     /// Whether fewer segments are left than the reserve: acceptors then refuse slots that they have not
@@ -340,11 +348,16 @@ impl Wal {
 
     /// Ends the batch in the making, for it is as large as a write may be.
     fn close(&mut self) {
-        let (buffer, votes) = self.spare.pop().unwrap_or_default();
-        let fresh = Gathering::new(buffer, votes);
-        let mut full = std::mem::replace(&mut self.gathering, fresh);
-        full.end = Some((self.appended, self.states.clone()));
+        let mut full = self.take_gathering();
+        let before = self.appended - 1; // the one that does not fit in is counted
+        full.end = Some((before, self.states.clone()));
         self.full.push_back(full);
+    }
+
+    /// Takes what is gathered, and begins anew in a buffer that is not in use.
+    fn take_gathering(&mut self) -> Gathering {
+        let (buffer, votes) = self.spare.pop().unwrap_or_default();
+        std::mem::replace(&mut self.gathering, Gathering::new(buffer, votes))
     }
 
     /// Ends a batch, and puts it where the log ends.

@@ -3,11 +3,14 @@
 mod harness;
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use harness::{
     ACCEPTORS, Node, OPTIONS, ballot, identity, noop, promise, table, truncated, view_in, vote,
 };
-use loggos_protocol::{AcceptorId, DirectoryId, Record, Slot, Watermark};
+use loggos_protocol::{
+    AcceptorId, AcceptorSet, DirectoryId, Payload, Record, Slot, Table, Watermark,
+};
 use loggos_storage::sim::{Fault, FaultyDisk};
 use loggos_storage::{
     Buffer, Disk, Entry, FileId, Folder, Identity, Options, Poison, StorageError, Write, format,
@@ -254,7 +257,7 @@ fn r33_a_batch_is_read_back_only_behind_the_one_it_was_written_behind() {
     let batch = other.disk.content(file)[at..at + length].to_vec();
     one.disk.overwrite(file, offset, &batch);
     match one.recover() {
-        Err(StorageError::Damaged(damage)) => assert_eq!(damage.offset, offset),
+        Err(StorageError::Misdirected { offset: at, .. }) => assert_eq!(at, offset),
         Err(error) => panic!("{error}"),
         Ok(()) => assert_eq!(view_in(&one.wal, &mut one.disk)[&A].1.len(), 1, "read a stranger"),
     }
@@ -340,8 +343,140 @@ fn r33_a_missing_file_is_refused() {
         let mut copy = node.disk.clone();
         copy.remove(file);
         let refused = recover(&mut copy, &identity(), &OPTIONS);
-        assert!(matches!(refused, Err(StorageError::Damaged(_))), "without {file}: {refused:?}");
+        let is_refused = matches!(refused, Err(StorageError::Missing { file: f }) if f == file);
+        assert!(is_refused, "without {file}: {refused:?}");
     }
+}
+
+#[test]
+fn r33_a_file_in_use_that_was_shortened_or_has_grown_is_refused() {
+    for (change, is_used) in [(-4096, true), (-1, true), (4096, true), (4096, false)] {
+        let mut node = Node::new(1);
+        node.append_all([promise(A, 1)]);
+        let file = FileId(u32::from(!is_used));
+        let bytes = u64::from(OPTIONS.segment_bytes).checked_add_signed(change).unwrap();
+        node.disk.resize(file, bytes);
+        let refused = node.recover();
+        let is_refused =
+            matches!(&refused, Err(StorageError::Length { file: f, .. }) if *f == file);
+        assert!(is_refused, "{file} by {change}: {refused:?}");
+    }
+}
+
+#[test]
+fn r33_a_misdirected_batch_in_the_same_segment_is_not_read_there() {
+    // It follows the last one in the chain, and is in its own segment, and lies one block too far on.
+    let mut node = Node::new(1);
+    node.append_all([promise(A, 1)]);
+    let mark = node.wal.gather_mark().expect("a mark");
+    node.disk.order(0, Fault::Misdirect(mark.file, mark.offset - 4096));
+    node.finish(mark); // over what it was to mark
+    let refused = node.recover();
+    assert!(matches!(refused, Err(StorageError::Damaged(_))), "{refused:?}");
+
+    let mut node = Node::new(1);
+    node.append_all([promise(A, 1), promise(A, 2)]);
+    let before = node.disk.clone();
+    node.append(promise(A, 3));
+    let write = gather(&mut node);
+    let (file, offset) = (write.file, write.offset);
+    node.disk = before;
+    // The place it is at is the next to be read: its own place is, by its words, another.
+    let mut bytes = write.bytes.to_vec();
+    bytes[48] ^= 0x10; // the third byte of a block's number: another place
+    reseal(&mut bytes);
+    node.disk.overwrite(file, offset, &bytes);
+    let refused = node.recover();
+    assert!(matches!(refused, Err(StorageError::Misdirected { .. })), "{refused:?}");
+}
+
+/// Sums a batch anew that was changed.
+fn reseal(batch: &mut [u8]) {
+    let length = u32::from_le_bytes(batch[8..12].try_into().expect("four bytes")) as usize;
+    let sum = Payload::copy(&batch[4..length]).checksum();
+    batch[..4].copy_from_slice(&sum.to_le_bytes());
+}
+
+#[test]
+fn r33_a_write_that_went_astray_is_missed_though_nothing_later_was_written() {
+    let mut free = 0;
+    for place in 0..31 {
+        let mut node = Node::new(1);
+        node.append_all([promise(A, 1), vote(A, 0, 1, (100, 1)), promise(A, 2)]);
+        let (file, offset) = (FileId(place / 16), u64::from(place % 16) * 4096);
+        node.append(vote(A, 1, 2, (100, 2)));
+        let write = gather(&mut node);
+        if (file, offset) == (write.file, write.offset) {
+            continue;
+        }
+        node.disk.order(0, Fault::Misdirect(file, offset));
+        node.finish(write);
+        assert_eq!(node.told, 4, "and told");
+        let refused = node.recover().expect_err("a vote that was told is forgotten");
+        free += u32::from(matches!(refused, StorageError::Misdirected { .. }));
+    }
+    assert!(free > 20, "{free} in places that were free");
+}
+
+#[test]
+fn r32_a_promise_is_missed_though_the_record_and_the_head_that_repeats_it_are_damaged() {
+    let mut node = Node::new(1);
+    let opening = {
+        let mut slot = 0;
+        loop {
+            node.append(vote(A, slot, 1, (3000, 1)));
+            let write = gather(&mut node);
+            if write.offset == 0 {
+                break write;
+            }
+            node.finish(write);
+            slot += 1;
+        }
+    };
+    let (file, offset, _) = last_batch(&mut node);
+    node.finish(opening); // nothing follows it
+    node.disk.flip(file, offset * 8 + 300);
+    node.disk.flip(FileId(1), 4096 * 8 + 300);
+    let refused = node.recover();
+    assert!(matches!(refused, Err(StorageError::Damaged(_))), "{refused:?}");
+}
+
+#[test]
+fn r33_two_files_that_claim_one_segment_are_no_reason_to_panic() {
+    // Only a disk that lies leaves such a thing: a segment that was being opened is wiped.
+    let mut node = Node::new(1);
+    let slot = node.fill_segment(0);
+    node.append_all([truncated(A, slot)]);
+    let mut copy = node.disk.content(FileId(1)).to_vec();
+    copy[20] = 2; // the file that it says it is in
+    let sum = Payload::copy(&copy[20..80]).checksum();
+    copy[16..20].copy_from_slice(&sum.to_le_bytes());
+    node.make_file();
+    node.disk.overwrite(FileId(2), 0, &copy);
+    node.recover().expect("nothing is missing");
+    node.check();
+}
+
+#[test]
+fn a_recovery_does_not_need_the_room_that_an_unfinished_file_would_take() {
+    let mut node = Node::new(1);
+    node.disk.order(0, Fault::Crash);
+    node.make_file();
+    let files = node.disk.files().unwrap();
+    assert!(files[2].1 < u64::from(OPTIONS.segment_bytes), "{files:?}");
+    node.disk.capacity_bytes = 0; // others have filled the disk
+    node.restart(true);
+    node.append_all([promise(A, 2)]);
+    node.disk.capacity_bytes = u64::MAX;
+    let [made, next] = [(); 2].map(|()| {
+        node.wal.try_again();
+        let file = node.wal.wants_file();
+        node.disk.create(file?, u64::from(OPTIONS.segment_bytes)).unwrap();
+        node.wal.on_file_created();
+        node.wal.validate();
+        file
+    });
+    assert_eq!((made, next), (Some(FileId(2)), None), "it is made first, and is enough");
 }
 
 #[test]
@@ -390,6 +525,30 @@ fn r34_after_a_failed_sync_nothing_is_durable_any_more_though_the_next_one_succe
 }
 
 #[test]
+fn r34_what_is_appended_to_a_log_that_has_stopped_never_becomes_durable() {
+    let mut node = Node::new(1);
+    node.append_all([promise(A, 1)]);
+    node.wal.poison(Poison::Read(ErrorKind::InvalidData)); // nothing is under way
+    node.wal.append(&vote(A, 0, 1, (100, 1)));
+    assert!(node.wal.appended() > node.wal.durable(), "a vote that nobody has written may leave");
+}
+
+#[test]
+fn r34_a_file_that_could_not_be_made_is_asked_for_again_when_the_clock_says_so() {
+    let mut node = Node::new(1);
+    node.disk.capacity_bytes = 0;
+    node.make_file();
+    assert_eq!((node.wal.wants_file(), node.wal.is_low()), (None, true), "no more for now");
+    node.disk.capacity_bytes = u64::MAX;
+    assert_eq!(node.wal.wants_file(), None, "not asked at each turn");
+    node.wal.try_again();
+    node.make_file();
+    assert!(!node.wal.is_low(), "there is room again");
+    node.wal.try_again();
+    node.wal.validate();
+}
+
+#[test]
 fn r34_a_log_is_low_before_it_is_full_and_truncation_mends_it() {
     let mut node = Node::new(1);
     node.disk.capacity_bytes = 5 * u64::from(OPTIONS.segment_bytes);
@@ -408,6 +567,44 @@ fn r34_a_log_is_low_before_it_is_full_and_truncation_mends_it() {
     assert_eq!(node.wal.poisoned(), Some(Poison::Full));
     assert!(node.wal.is_low());
     node.restart(false);
+}
+
+#[test]
+fn options_leave_room_for_a_full_write_behind_the_longest_opening() {
+    let acceptors: AcceptorSet = (0..64).map(AcceptorId).collect();
+    let table = Arc::new(Table::new(33, (0..64).map(DirectoryId).collect()));
+    for segment_bytes in (64 << 10..=96 << 10).step_by(4096) {
+        let fits = |write_bytes_max: &u32| {
+            Options { segment_bytes, write_bytes_max: *write_bytes_max, ..OPTIONS }
+                .problem()
+                .is_none()
+        };
+        let write_bytes_max = (4096..=32 << 10).step_by(4096).filter(fits).max().unwrap();
+        let options = Options { segment_bytes, write_bytes_max, ..OPTIONS };
+        let identity = Identity { acceptors, ..identity() };
+        let mut disk = FaultyDisk::new(1);
+        format(&mut disk, &identity, &options).unwrap();
+        let mut wal = recover(&mut disk, &identity, &options).unwrap().wal;
+        for acceptor in acceptors.iter() {
+            wal.append(&Record::Table { acceptor, table: Arc::clone(&table) });
+            wal.append(&noop(acceptor, 1, 1));
+        }
+        let block_bytes = options.record_bytes_max(&identity) as usize - 640;
+        wal.append(&vote(A, 2, 1, (block_bytes, 1)));
+        wal.append(&vote(A, 3, 1, (write_bytes_max as usize - 56 - 640, 1)));
+        while wal.durable() < wal.appended() {
+            if let Some(file) = wal.wants_file() {
+                disk.create(file, u64::from(segment_bytes)).unwrap();
+                wal.on_file_created();
+            }
+            let write = wal.gather().expect("it goes on");
+            disk.write_at(write.file, write.offset, &write.bytes).unwrap();
+            wal.on_synced(write);
+        }
+        assert!(wal.segments_count() < 5, "segments of {segment_bytes}: one opened for nothing");
+    }
+    let longest = Options { segment_bytes: 64 << 10, write_bytes_max: 16 << 10, ..OPTIONS };
+    assert!(longest.problem().is_some(), "no room behind 64 acceptors' longest states");
 }
 
 #[test]
@@ -470,6 +667,10 @@ fn r10_a_vote_that_memory_has_let_go_is_answered_from_disk_or_known_to_be_bad() 
     others.resize(length, 0);
     other.disk.read_at(place.file, offset, &mut others).unwrap();
     assert_eq!(place.vote(&others), None, "another vote, whole, in its place");
+    node.append_all((10..30).map(|slot| vote(A, slot, 3, (3000, 1))));
+    assert_eq!(node.wal.votes(A, Slot(7), Watermark(8)), [*place], "its segment is in use");
+    node.append_all([truncated(A, 30), truncated(B, 30)]);
+    assert_eq!(node.wal.votes(A, Slot(7), Watermark(8)), [], "what is read there is of no account");
     for bit in [100 * 8, 4000 * 8 + 3] {
         blocks[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(place.vote(&blocks), None, "bit {bit} flipped");
@@ -499,4 +700,36 @@ fn a_directory_is_formatted_locked_recovered_and_looked_at_meanwhile() {
     let before = view_in(&wal, &mut folder);
     let again = recover(&mut folder, &identity(), &OPTIONS).unwrap().wal;
     assert_eq!(view_in(&again, &mut folder), before);
+}
+
+#[test]
+fn a_directory_is_locked_while_a_write_to_one_of_its_files_may_be_on_its_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut folder = Folder::lock(directory.path()).unwrap();
+    format(&mut folder, &identity(), &OPTIONS).unwrap();
+    let written_to = folder.file(FileId(0)).unwrap(); // as a ring holds it, which may outlive its process
+    drop(folder);
+    let again = |held: &str| {
+        let mut folder = Folder::lock(directory.path()).unwrap_or_else(|e| panic!("{held}: {e}"));
+        recover(&mut folder, &identity(), &OPTIONS).map(|_| ())
+    };
+    let Err(StorageError::Disk { file, error }) = again("a file is held") else {
+        panic!("recovered beside a write that is on its way");
+    };
+    assert_eq!((file, error.kind()), (Some(FileId(0)), ErrorKind::WouldBlock));
+    drop(written_to);
+    again("nothing is held").unwrap();
+}
+
+#[test]
+fn a_file_that_was_not_finished_is_made_anew_in_zeros() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("log.00000"), [0xEE; 5000]).unwrap();
+    let mut folder = Folder::lock(directory.path()).unwrap();
+    folder.create(FileId(0), 3 << 20).unwrap();
+    assert_eq!(folder.files().unwrap(), [(FileId(0), 3 << 20)]);
+    let mut content = Buffer::new();
+    content.resize(3 << 20, 1);
+    folder.read_at(FileId(0), 0, &mut content).unwrap();
+    assert!(content.iter().all(|byte| *byte == 0), "remains");
 }

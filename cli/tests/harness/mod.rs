@@ -82,7 +82,9 @@ impl Nodes {
         hosts: Option<Hosts>,
         config: &str,
     ) -> Self {
-        let mut text = format!("[cluster]\ngateways = 2\n[cores]\nidle = \"park\"\n{config}\n");
+        let mut text = format!(
+            "[cluster]\ngateways = 2\ndurability = \"memory\"\n[cores]\nidle = \"park\"\n{config}\n"
+        );
         for (name, address) in &addresses {
             let (kind, id) = name.rsplit_once('-').unwrap();
             let role = format!("{} {id}", kind.replace('-', " "));

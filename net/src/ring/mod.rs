@@ -1,10 +1,12 @@
-//! All sockets of a core on one `io_uring`: accepted, connected, received and sent without a system call each.
+//! All sockets of a core on one `io_uring`: accepted, connected, received and sent without a system call each;
+//! and the writes of its log.
 //!
 //! ```text
 //!   of a tick                the ring                                  the kernel
 //!   poll      ◀── events ─── takes completions
 //!   receive   ─────────────▶ queues a receive of this connection
 //!   outgoing  ── frames ───▶ gathers what this connection sends next
+//!   write     ─────────────▶ queues a write to a file, which is a sync, too
 //!   flush     ─────────────▶ queues one send a connection; one enter ─▶ all that is queued
 //!   sleep     ─────────────▶ waits for a completion, or the alarm   ◀── whatever comes next
 //! ```
@@ -29,15 +31,18 @@
 
 mod buffers;
 mod connection;
+mod files;
 mod gather;
 #[expect(unsafe_code, reason = "the kernel works on memory that is lent to it")]
 mod operations;
+mod record;
 
 use std::fmt;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -47,9 +52,13 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, sockopt
 
 use self::buffers::{ReceiveBuffers, take_received};
 use self::connection::{Connecting, Connection, Seat};
+use self::files::{FileWrite, OpenFile};
 use self::gather::Gather;
 use self::operations::{Operation, Operations, Timer};
 use crate::Outgoing;
+
+pub use self::files::{AlignedBytes, RingFile};
+pub use self::record::RingRecord;
 
 /// How long connecting may take.
 pub const CONNECT_MAX: Duration = Duration::from_secs(3);
@@ -100,6 +109,9 @@ pub enum RingEvent {
     /// A connection has ended or has not come about; its name is dead. What was not sent yet is lost, as it
     /// would be had it been sent. Not told of what [`close`](Ring::close) closes.
     Closed(ConnectionId, CloseReason),
+    /// A write to a file has come to its end. If well, all of it is durable; if not, nobody knows what is on
+    /// the disk. Its memory is [taken back](Ring::take_back) either way.
+    Written(RingFile, Result<(), io::ErrorKind>),
 }
 
 /// Why a connection has ended.
@@ -138,6 +150,10 @@ pub struct RingCounters {
     pub closed: u64,
     /// Receive buffers allocated.
     pub receive_buffers: u64,
+    /// Writes to files that are durable; each is a sync.
+    pub syncs: u64,
+    /// Bytes of them.
+    pub synced_bytes: u64,
 }
 
 /// The sockets of a core. It stays on the thread that made it: the kernel takes a polled ring's submissions
@@ -148,12 +164,15 @@ pub struct Ring {
     seats: Vec<Seat>,
     vacant: Vec<u32>,
     listeners: Vec<OwnedFd>,
+    files: Vec<OpenFile>,
     /// Connections that the next flush looks at, each once.
     dirty: Vec<ConnectionId>,
     buffers: ReceiveBuffers,
     /// What ends a sleep.
     alarm: Option<OwnedFd>,
     counters: RingCounters,
+    /// Who hears of everything that is started and done, in order.
+    recorder: Option<mpsc::Sender<RingRecord>>,
 }
 
 impl Default for RingOptions {
@@ -168,6 +187,7 @@ impl fmt::Debug for Ring {
         f.debug_struct("Ring")
             .field("connections", &connections)
             .field("listeners", &self.listeners.len())
+            .field("files", &self.files.len())
             .field("counters", &self.counters())
             .finish_non_exhaustive()
     }
@@ -186,10 +206,12 @@ impl Ring {
             seats: Vec::new(),
             vacant: Vec::new(),
             listeners: Vec::new(),
+            files: Vec::new(),
             dirty: Vec::new(),
             buffers: ReceiveBuffers::new(options.receive_bytes),
             alarm: None,
             counters: RingCounters::default(),
+            recorder: None,
         })
     }
 
@@ -286,6 +308,9 @@ impl Ring {
             let Some(mut gather) = connection.gather.take() else { continue };
             self.counters.sends += 1;
             self.counters.sent_frames += connection.outgoing.frames() as u64;
+            record(self.recorder.as_ref(), || {
+                RingRecord::Send(id, connection.outgoing.pieces().collect::<Vec<_>>().concat())
+            });
             gather.load(&mut connection.outgoing);
             connection.start_send(id, gather, &mut self.operations);
         }
@@ -329,6 +354,44 @@ impl Ring {
         self.settle(id);
     }
 
+    /// Takes a file in to be written to, for as long as there is this ring.
+    ///
+    /// One of direct I/O (`O_DIRECT`) takes offsets, lengths and memory in whole blocks only, and a write to it
+    /// keeps nobody waiting. Any other would do, more slowly.
+    pub fn add_file(&mut self, file: OwnedFd) -> RingFile {
+        let place = u32::try_from(self.files.len()).expect("fewer files than descriptors");
+        self.files.push(OpenFile::new(file));
+        RingFile(place)
+    }
+
+    /// Writes all of `bytes` to a file at `offset`, and makes them durable; the kernel hears of it with the next
+    /// flush or poll. [`RingEvent::Written`] tells how it came out, once; until then the file takes no other.
+    ///
+    /// It is one operation (`RWF_DSYNC`): there is no write that succeeds beside a sync that does not. What was
+    /// only written in part is written again from there, a few times.
+    ///
+    /// source: R31, R34
+    pub fn write(&mut self, file: RingFile, offset: u64, bytes: AlignedBytes) {
+        let open = &mut self.files[file.0 as usize];
+        assert!(!open.is_busy, "one write at a time to a file");
+        open.is_busy = true;
+        let count = bytes.len();
+        record(self.recorder.as_ref(), || RingRecord::Write { file, offset, bytes: count });
+        let write = Operation::Write(FileWrite::new(file, offset, bytes));
+        self.operations.start(write, Some(open.file.as_fd()));
+    }
+
+    /// Takes the memory of the last write to a file back, once that has come to its end.
+    pub fn take_back(&mut self, file: RingFile) -> Option<AlignedBytes> {
+        self.files[file.0 as usize].written.take()
+    }
+
+    /// Tells `recorder` from now on of every send and write that is started and of every write that is done, in
+    /// order: for tests of what leaves before what. It copies what is sent.
+    pub fn set_recorder(&mut self, recorder: mpsc::Sender<RingRecord>) {
+        self.recorder = Some(recorder);
+    }
+
     /// Names the eventfd that ends a [`sleep`](Ring::sleep) when something is written to it.
     pub fn set_alarm(&mut self, eventfd: OwnedFd) {
         self.operations.start(Operation::Alarm(Box::default()), Some(eventfd.as_fd()));
@@ -368,6 +431,7 @@ impl Ring {
             Operation::Connect(id, _) => self.on_connect(id, result.err(), events),
             Operation::Receive(id, buffer) => self.on_receive(id, buffer, result, events),
             Operation::Send(id, gather) => self.on_send(id, gather, result, events),
+            Operation::Write(write) => self.on_write(write, result, events),
             Operation::Wait(Timer::Accept(listener), _) => self.accept(listener),
             Operation::Wait(Timer::Connect(id), _) => {
                 // Also if the wait itself failed: better no connection than one that is waited for for ever.
@@ -497,6 +561,28 @@ impl Ring {
         }
     }
 
+    fn on_write(
+        &mut self,
+        mut write: FileWrite,
+        result: Result<usize, Errno>,
+        events: &mut Vec<RingEvent>,
+    ) {
+        let file = write.file;
+        let open = &mut self.files[file.0 as usize];
+        let Some(done) = write.advance(result) else {
+            self.operations.start(Operation::Write(write), Some(open.file.as_fd()));
+            return;
+        };
+        let bytes = write.into_bytes();
+        if done.is_ok() {
+            self.counters.syncs += 1;
+            self.counters.synced_bytes += bytes.len() as u64;
+        }
+        (open.is_busy, open.written) = (false, Some(bytes));
+        record(self.recorder.as_ref(), || RingRecord::Written { file, is_durable: done.is_ok() });
+        events.push(RingEvent::Written(file, done));
+    }
+
     fn fail(&mut self, id: ConnectionId, reason: CloseReason, events: &mut Vec<RingEvent>) {
         self.close(id);
         events.push(RingEvent::Closed(id, reason));
@@ -533,6 +619,13 @@ impl Ring {
             self.vacant.push(id.index);
         }
         seat.connection.take()
+    }
+}
+
+/// Tells whoever records, if anybody does.
+fn record(recorder: Option<&mpsc::Sender<RingRecord>>, what: impl FnOnce() -> RingRecord) {
+    if let Some(recorder) = recorder {
+        drop(recorder.send(what())); // the test may be over
     }
 }
 

@@ -24,6 +24,7 @@ use io_uring::{IoUring, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
+use super::files::FileWrite;
 use super::gather::Gather;
 use super::{ConnectionId, RingOptions};
 
@@ -41,6 +42,8 @@ pub(super) enum Operation {
     Receive(ConnectionId, BytesMut),
     /// Sends what is left.
     Send(ConnectionId, Box<Gather>),
+    /// Writes what is left to a file, and syncs it.
+    Write(FileWrite),
     Wait(Timer, Box<Timespec>),
     /// Reads an eventfd, once somebody has written to it.
     Alarm(Box<[u8; 8]>),
@@ -106,9 +109,10 @@ impl Operations {
         })
     }
 
-    /// Queues an operation, on `socket` if it is on one; the kernel hears of it with the next submit.
+    /// Queues an operation, on `socket` if it is on one, or on a file; the kernel hears of it with the next
+    /// submit.
     ///
-    /// The socket must stay open until the operation has come back: else it may go to another of that number.
+    /// The descriptor must stay open until the operation has come back: else it may go to another of that number.
     pub(super) fn start(
         &mut self,
         operation: Operation,
@@ -139,6 +143,15 @@ impl Operations {
                 // To the last byte, as far as the kernel can: each partial send costs another operation.
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
                 opcode::SendMsg::new(fd, gather.header()).flags(flags.cast_unsigned()).build()
+            }
+            Operation::Write(write) => {
+                let left = write.left();
+                let bytes = u32::try_from(left.len()).expect("a write is far below 4 GiB");
+                // Its completion says that the data is durable: there is no sync to be told apart from it.
+                opcode::Write::new(fd, left.as_ptr(), bytes)
+                    .offset(write.offset_left())
+                    .rw_flags(libc::RWF_DSYNC)
+                    .build()
             }
             Operation::Wait(_, most) => opcode::Timeout::new(&raw const **most).build(),
             Operation::Alarm(count) => {

@@ -161,13 +161,12 @@ impl Ledger {
         self.vote_watermark = self.vote_watermark.max(Some(slot));
     }
 
-    /// Asks the driver for votes on disk, unless it has been asked for many already: whoever wants them asks
-    /// again.
+    /// Asks the driver for votes on disk, unless it has been asked for a ring's worth already: whoever wants
+    /// them asks again. A leader that proposes old slots anew (R8) does so by the window.
     pub(super) fn recall(&mut self, range: (Slot, Watermark), cause: Cause, out: &mut Outbox) {
         let journal = self.journal.as_mut().expect("only a durable acceptor has votes on disk");
-        if journal.recalls < self.page_slots_max
-            && self.pending.len() < self.page_slots_max as usize
-        {
+        let most = self.ring.capacity();
+        if u64::from(journal.recalls) < most && (self.pending.len() as u64) < most {
             journal.recalls += 1;
             let (from, to) = range;
             assert!(to.covers(from), "a recall of nothing");
@@ -278,8 +277,8 @@ impl Ledger {
             assert!(is_promised(&entry.vote), "{slot}: voted above the promise");
             assert!(Some(*slot) <= self.vote_watermark, "{slot} is above the last vote");
         }
-        let pending_max = 2 * self.page_slots_max as usize;
-        assert!(self.pending.len() <= pending_max, "{} votes wait", self.pending.len());
+        let pending_max = 2 * self.ring.capacity();
+        assert!(self.pending.len() as u64 <= pending_max, "{} votes wait", self.pending.len());
         let are_below = self.pending.keys().all(|slot| self.held_from.covers(*slot));
         assert!(are_below, "what is in the ring waits besides");
         assert!(self.truncated <= self.held_from, "held what is truncated");

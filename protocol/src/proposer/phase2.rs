@@ -123,7 +123,6 @@ impl Phase2 {
             open.insert(next, Open { value, via: ProxyLeaderId(0), asked_at: now });
             next = next.next();
         }
-        assert!(next.0 - base.0 <= open.capacity(), "recovered more slots than a ring holds");
         let floor = Watermark(base.0);
         let rerun = rerun_for.map(|(replica, incarnation)| Rerun {
             replica,
@@ -159,12 +158,20 @@ impl Phase2 {
 
     /// Takes a batch in: it gets the next free slot, now or when there is credit.
     ///
+    /// A newer attempt of one that waits takes its place: its gateway acts on the newer one only. So a gateway
+    /// that sends again what is out of order does not push out others, nor itself.
+    ///
     /// source: R24, R29
     pub(super) fn admit(&mut self, batch: Arc<Batch>) -> Admission {
-        let is_queued =
-            |queued: &Arc<Batch>| queued.id == batch.id && queued.attempt == batch.attempt;
-        if self.recent.is_open(&batch, self.floor) || self.queue.iter().any(is_queued) {
+        if self.recent.is_open(&batch, self.floor) {
             return Admission::Duplicate;
+        }
+        if let Some(queued) = self.queue.iter_mut().find(|queued| queued.id == batch.id) {
+            if batch.attempt <= queued.attempt {
+                return Admission::Duplicate;
+            }
+            *queued = batch;
+            return Admission::Accepted;
         }
         let most = usize::from(self.cluster.gateways) * self.cluster.batches_in_flight_max as usize;
         if self.queue.len() >= most {

@@ -60,6 +60,7 @@ fn nodes(text: &mut String) {
             let value = match key.name {
                 "address" => format!("\"192.168.1.{}:7420\"", index + 1),
                 "cpus" => "[0, 1]".to_owned(),
+                "data" => format!("\"data/{name}\""),
                 _ => (*roles).to_owned(),
             };
             line(text, format_args!("# {} = {value}", key.name));

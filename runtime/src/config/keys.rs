@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use loggos_protocol::Settings;
 
-use super::value::{shown_bytes, shown_time};
-use super::{DEADLINE, MAILBOX_MESSAGES_MAX, POLL_IDLE};
+use super::value::{shown_bytes, shown_long_bytes, shown_time};
+use super::{DEADLINE, LogLimits, MAILBOX_MESSAGES_MAX, POLL_IDLE};
 
 /// A part of a configuration.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ pub(super) enum Kind {
     Count(fn(&mut Draft) -> &mut u8),
     Number(fn(&mut Draft) -> &mut u32),
     Bytes(fn(&mut Draft) -> &mut u32),
+    LongBytes(fn(&mut Draft) -> &mut u64),
     Time(fn(&mut Draft) -> &mut Duration),
     /// Read by code of its own; with its line in the example.
     Own(&'static str),
@@ -49,6 +50,7 @@ pub(super) struct Draft {
     pub(super) deadline: Duration,
     pub(super) poll_idle: Duration,
     pub(super) mailbox_messages_max: u32,
+    pub(super) log: LogLimits,
 }
 
 /// The section whose keys are nodes.
@@ -87,6 +89,7 @@ impl Draft {
             deadline: DEADLINE,
             poll_idle: POLL_IDLE,
             mailbox_messages_max: MAILBOX_MESSAGES_MAX,
+            log: LogLimits::default(),
         }
     }
 }
@@ -98,6 +101,7 @@ impl Key {
             Kind::Count(place) => Some(place(draft).to_string()),
             Kind::Number(place) => Some(place(draft).to_string()),
             Kind::Bytes(place) => Some(shown_bytes(*place(draft))),
+            Kind::LongBytes(place) => Some(shown_long_bytes(*place(draft))),
             Kind::Time(place) => Some(shown_time(*place(draft))),
             Kind::Own(_) => None,
         }
@@ -131,7 +135,7 @@ const fn cores(name: &'static str, what: &'static str, kind: Kind) -> Key {
 }
 
 /// In the order of the example.
-pub(super) static NODE_KEYS: [NodeKey; 3] = [
+pub(super) static NODE_KEYS: [NodeKey; 4] = [
     NodeKey {
         name: "address",
         what: "IP address and port where it listens, to nodes and clients alike.",
@@ -143,10 +147,15 @@ pub(super) static NODE_KEYS: [NodeKey; 3] = [
                where.",
     },
     NodeKey { name: "roles", what: "What lives in it." },
+    NodeKey {
+        name: "data",
+        what: "Where it keeps what must not be lost, counted from this file; `loggos format` makes it, \
+               once. Only a node\n# with acceptors needs one, and only if they are durable.",
+    },
 ];
 
 /// In the order of the example.
-pub(super) static KEYS: [Key; 31] = [
+pub(super) static KEYS: [Key; 33] = [
     cluster(
         "name",
         "What it is called, in at most 64 letters, digits, '-', '_' and '.': two clusters of different \
@@ -163,9 +172,10 @@ pub(super) static KEYS: [Key; 31] = [
     ),
     cluster(
         "durability",
-        "Where acceptors keep what they promised. In \"memory\", a crashed acceptor is gone for good; \
-         there is\n# no other choice yet.",
-        Kind::Own("durability = \"memory\""),
+        "Where acceptors keep what they promised. In \"memory\", a crashed acceptor is gone for good; with \
+         \"sync\" they\n# log it before they say it, and the node needs `data`. Without this key \
+         `loggos node` takes \"sync\", and\n# `loggos up` and `loggos bench` take \"memory\".",
+        Kind::Own("# durability = \"sync\""),
     ),
     cluster(
         "proposers",
@@ -236,6 +246,17 @@ pub(super) static KEYS: [Key; 31] = [
         "mailbox_messages_max",
         "Messages that wait for a core whose mailbox is full; what exceeds them is dropped.",
         Kind::Number(|draft| &mut draft.mailbox_messages_max),
+    ),
+    limits(
+        "log_bytes_max",
+        "How long the log of each core with acceptors may become, at least four log_segment_bytes. Where \
+         little of that\n# is left, it votes for nothing new.",
+        Kind::LongBytes(|draft| &mut draft.log.bytes_max),
+    ),
+    limits(
+        "log_segment_bytes",
+        "The length of its files. Fixed when a node is formatted.",
+        Kind::Bytes(|draft| &mut draft.log.segment_bytes),
     ),
     timing(
         "batch_delay",

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use loggos_protocol::{Digest, RoleId};
 
@@ -19,6 +20,9 @@ pub struct NodeConfig {
     pub cpus: Vec<usize>,
     /// The roles that live in it, in their order; at least one. Every role of a cluster lives in one node.
     pub roles: Vec<RoleId>,
+    /// Where it keeps what must not be lost; only one with durable acceptors needs it. Another machine's
+    /// cannot be checked here.
+    pub data: Option<PathBuf>,
 }
 
 /// A name that no node of a configuration has.

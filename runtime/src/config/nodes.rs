@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use loggos_protocol::{ProposerId, ProxyLeaderId, RoleId, Settings};
 use toml::Spanned;
@@ -119,6 +120,7 @@ impl Reading<'_> {
             Some(value) => read_cpu_list(value, None, report),
             None => Some(self.usable.to_vec()),
         };
+        let data = table.get("data").and_then(|value| read_data(value, report));
         let roles = self.read_roles(key, table, report);
         let index = self.nodes.nodes.len();
         for role in &roles {
@@ -131,6 +133,7 @@ impl Reading<'_> {
             address: address.unwrap_or_else(|| SocketAddr::from(([0; 4], 0))),
             cpus: cpus.unwrap_or_default(),
             roles,
+            data,
         });
     }
 
@@ -325,6 +328,17 @@ fn read_address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
         return Err(format!("must be one that others can connect to, not {}", address.ip()));
     }
     Ok(address)
+}
+
+fn read_data(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<PathBuf> {
+    let path = value.get_ref().as_str().filter(|path| !path.is_empty() && !path.contains('\0'));
+    if path.is_none() {
+        let shown = shown(value.get_ref());
+        let what =
+            format!("`data` must be the path of a directory, such as \"data/a\", not {shown}");
+        report.add(&value.span(), what);
+    }
+    path.map(PathBuf::from)
 }
 
 fn unknown_key(node: &str, key: &str, value: &DeValue<'_>) -> String {

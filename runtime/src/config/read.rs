@@ -8,12 +8,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::cores::{IdleKind, read_cpus, read_idle};
+use super::durability::read_durability;
 use super::error::{ConfigError, Report, instead};
 use super::keys::{self, Draft, Key, Kind, NODE_KEYS, NODES, PLACEMENT, SECTIONS};
 use super::nodes::{in_a_node, read_nodes};
 use super::placement::{Cores, Room, read_placement};
 use super::quorums::{read_f, read_quorums};
-use super::value::{NUMBER_MAX, bytes, name, number, shown, time};
+use super::value::{NUMBER_MAX, bytes, long_bytes, name, number, shown, time};
 use super::{Config, NAME, standard_grid};
 use crate::idle::Idle;
 
@@ -48,7 +49,7 @@ pub(super) fn read(text: &str, usable: &[usize]) -> Result<Config, Vec<ConfigErr
     let settings = Settings::new(f.unwrap_or(1), quorums.unwrap_or_else(standard_grid));
     let mut draft = Draft::new(settings);
     draft.fill(&given, &mut report);
-    check_durability(&given, &mut report);
+    let durability = read_durability(&given, &mut report);
     let name = read_name(&given, &mut report);
     let idle = read_idle(&given, &mut report);
     let cluster = draft.check(&given, &mut report);
@@ -86,6 +87,8 @@ pub(super) fn read(text: &str, usable: &[usize]) -> Result<Config, Vec<ConfigErr
         }
     };
     config.name = name;
+    config.durability = durability;
+    config.log = draft.log;
     config.deadline = draft.deadline;
     config.mailbox_messages_max = draft.mailbox_messages_max as usize;
     config.idle = match idle {
@@ -178,6 +181,7 @@ impl Draft {
             Kind::Count(place) => *place(self) = number(value, 0..=u8::MAX.into())?,
             Kind::Number(place) => *place(self) = number(value, 0..=NUMBER_MAX)?,
             Kind::Bytes(place) => *place(self) = bytes(value)?,
+            Kind::LongBytes(place) => *place(self) = long_bytes(value)?,
             Kind::Time(place) => *place(self) = time(value)?,
             Kind::Own(_) => {}
         }
@@ -195,6 +199,7 @@ impl Draft {
             let what = "must be at least 1".to_owned();
             errors.push(SettingsError { setting: "mailbox_messages_max", what });
         }
+        errors.extend(self.log.problems(self.settings.batch_bytes_max));
         let cluster = self.settings.clone().check();
         let cluster = cluster.map_err(|contradictions| errors.extend(contradictions)).ok();
         // What was not understood contradicts nothing.
@@ -232,21 +237,6 @@ fn read_name(given: &Given<'_>, report: &mut Report<'_>) -> String {
         report.add_mistaken("name", &entry.value.span(), &what);
     }
     text.unwrap_or(NAME).to_owned()
-}
-
-/// Checks `durability`: there is one choice, and who asks for more must not believe to have it.
-fn check_durability(given: &Given<'_>, report: &mut Report<'_>) {
-    let Some(entry) = given.entry("durability") else { return };
-    let what = match entry.value.get_ref().as_str() {
-        Some("memory") => return,
-        Some("sync") => "cannot be \"sync\": there is no durable log yet, and \"memory\", where a \
-                         crashed acceptor is gone for good, is the only choice"
-            .to_owned(),
-        Some(_) | None => {
-            format!("must be \"memory\", the only choice, not {}", shown(entry.value.get_ref()))
-        }
-    };
-    report.add_mistaken("durability", &entry.value.span(), &what);
 }
 
 fn unknown_section(name: &str) -> String {

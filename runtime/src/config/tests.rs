@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use loggos_protocol::{AcceptorId, ProposerId, QuorumSystem, ReplicaId, RoleId};
 
-use super::Config;
 use super::read::read;
+use super::{Config, Durability, LogLimits};
 use crate::idle::Idle;
 
 /// What is said of `text` by a process that may use cores 0, 1 and 3.
@@ -126,16 +126,29 @@ fn values_of_another_type_or_size_are_refused() {
     );
     refused(
         "[cluster]\ndurability = true",
-        "2:14: `durability` must be \"memory\", the only choice, not true",
+        "2:14: `durability` must be \"memory\" or \"sync\", not true",
     );
 }
 
 #[test]
-fn a_durable_log_is_refused_while_there_is_none() {
+fn durability_and_the_sizes_of_logs_are_read() {
+    let text = "[cluster]\ndurability = \"sync\"\n[limits]\nlog_bytes_max = \"16GiB\"\n\
+                log_segment_bytes = \"4MiB\"\n";
+    let config = Config::from_toml(text).unwrap();
+    assert_eq!(config.durability, Some(Durability::Sync));
+    assert_eq!(config.log, LogLimits { bytes_max: 16 << 30, segment_bytes: 4 << 20 });
+    assert_eq!(Config::from_toml("").unwrap().durability, None);
     refused(
-        "[cluster]\ndurability = \"sync\"",
-        "2:14: `durability` cannot be \"sync\": there is no durable log yet, and \"memory\", where a \
-         crashed acceptor is gone for good, is the only choice",
+        "[cluster]\ndurability = \"snyc\"",
+        "2:14: `durability` must be \"memory\" or \"sync\", not \"snyc\"; did you mean `sync`?",
+    );
+    refused(
+        "[limits]\nlog_segment_bytes = \"128KiB\"",
+        "2:1: `log_segment_bytes`: must be at least 262144: twice batch_bytes_max and 128KiB",
+    );
+    refused(
+        "[limits]\nlog_bytes_max = \"255MiB\"",
+        "2:1: `log_bytes_max`: must be at least four log_segment_bytes",
     );
 }
 

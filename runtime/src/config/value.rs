@@ -7,6 +7,8 @@ use toml::de::DeValue;
 
 /// The most bytes that a limit may be.
 pub(super) const BYTES_MAX: u32 = 1 << 30;
+/// The most bytes that a log may be.
+const LONG_BYTES_MAX: u64 = 1 << 44;
 /// The most that any other number may be: what is sized by it must fit a machine.
 pub(super) const NUMBER_MAX: u32 = 1 << 20;
 /// The longest name.
@@ -53,6 +55,21 @@ pub(super) fn bytes(value: &DeValue<'_>) -> Result<u32, String> {
     })
 }
 
+/// Reads a number of bytes that may be many.
+pub(super) fn long_bytes(value: &DeValue<'_>) -> Result<u64, String> {
+    let bytes = match value.as_str() {
+        Some(text) => quantity(text, &BYTE_UNITS).and_then(|bytes| u64::try_from(bytes).ok()),
+        None => value.as_integer().and_then(|it| u64::from_str_radix(it.as_str(), it.radix()).ok()),
+    };
+    bytes.filter(|bytes| *bytes <= LONG_BYTES_MAX).ok_or_else(|| {
+        format!(
+            "must be bytes, from 0 to 16384GiB: a whole number, or a string with B, KiB, MiB or GiB such \
+             as \"64GiB\", not {}",
+            shown(value)
+        )
+    })
+}
+
 /// Reads a time: a string with a unit.
 pub(super) fn time(value: &DeValue<'_>) -> Result<Duration, String> {
     let nanos = value.as_str().and_then(|text| quantity(text, &TIME_UNITS));
@@ -79,9 +96,14 @@ pub(super) fn shown_time(time: Duration) -> String {
 
 /// Writes a number of bytes so that [`bytes`] reads it.
 pub(super) fn shown_bytes(bytes: u32) -> String {
-    let fits = |(_, unit): &&(&str, u64)| bytes > 0 && u64::from(bytes).is_multiple_of(*unit);
+    shown_long_bytes(bytes.into())
+}
+
+/// Writes a number of bytes so that [`long_bytes`] reads it.
+pub(super) fn shown_long_bytes(bytes: u64) -> String {
+    let fits = |(_, unit): &&(&str, u64)| bytes > 0 && bytes.is_multiple_of(*unit);
     match BYTE_UNITS[1..].iter().rev().find(fits) {
-        Some((name, unit)) => format!("\"{}{name}\"", u64::from(bytes) / unit),
+        Some((name, unit)) => format!("\"{}{name}\"", bytes / unit),
         None => bytes.to_string(),
     }
 }

@@ -183,6 +183,7 @@ fn config(spread: Spread, change: impl FnOnce(Cluster) -> Cluster) -> Config {
             address: port.local_addr().unwrap(),
             cpus: cpus.clone(),
             roles,
+            data: None,
         });
     config.nodes = nodes.collect();
     config

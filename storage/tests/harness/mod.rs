@@ -237,6 +237,22 @@ impl Node {
         (self.told, self.base) = (point, point);
     }
 
+    /// Asserts that nothing was recovered that was never appended: all that holds where a disk has lied.
+    pub fn check_nothing_is_made_up(&mut self, appended: &[Record]) {
+        for (acceptor, (state, votes)) in view_in(&self.wal, &mut self.disk) {
+            let own = || appended.iter().filter(|record| record.acceptor() == acceptor);
+            for (slot, vote) in votes {
+                let record = Record::Vote { acceptor, slot, vote };
+                assert!(own().any(|other| *other == record), "made up: {record:?}");
+            }
+            let mut most = AcceptorState::default();
+            own().for_each(|record| most.on_record(record));
+            assert!(state.promised <= most.promised, "made up: {:?}", state.promised);
+            assert!(state.truncated <= most.truncated, "made up: {:?}", state.truncated);
+            assert!(state.vote_watermark <= most.vote_watermark, "made up: {state:?}");
+        }
+    }
+
     /// Whether what was recovered is all there was.
     pub fn is_complete(&mut self) -> bool {
         view_in(&self.wal, &mut self.disk) == view_of(&self.history)
@@ -248,17 +264,23 @@ pub struct Records {
     rng: Rng,
     round: u64,
     next: BTreeMap<AcceptorId, (u64, u64, u64)>, // slot, truncated, the round of its promise
+    /// For a while the only one that has anything to log: what the other has said, heads carry on.
+    alone: Option<AcceptorId>,
 }
 
 impl Records {
     pub fn new(seed: u64) -> Self {
         let next = ACCEPTORS.into_iter().map(|acceptor| (acceptor, (0, 0, 0))).collect();
-        Self { rng: Rng::new(seed), round: 1, next }
+        Self { rng: Rng::new(seed), round: 1, next, alone: None }
     }
 
     /// The next record; `is_low` is whether slots are refused.
     pub fn next(&mut self, is_low: bool) -> Record {
-        let acceptor = ACCEPTORS[self.below(2)];
+        if self.rng.below(50) == 0 {
+            self.alone = ACCEPTORS.get(self.below(3)).copied();
+        }
+        let either = ACCEPTORS[self.below(2)];
+        let acceptor = self.alone.filter(|_| !is_low).unwrap_or(either);
         let choice = self.rng.below(20);
         let (bytes, fill) = (self.block_bytes(), self.fill());
         let (slot, below, round) = self.next.get_mut(&acceptor).expect("of this log");
@@ -276,11 +298,11 @@ impl Records {
                 let again = *below + self.rng.below(*slot - *below);
                 vote(acceptor, again, *round, (bytes, fill))
             }
-            3 | 4 => {
+            3 => {
                 *below += self.rng.below(*slot - *below + 1);
                 truncated(acceptor, *below)
             }
-            _ if is_low => {
+            _ if is_low || choice == 4 => {
                 *below = *slot;
                 truncated(acceptor, *below)
             }
@@ -322,8 +344,41 @@ impl Records {
     }
 }
 
-/// How many seeds to run: `LOGGOS_SEEDS`, or this many.
-pub fn seeds(default: u64) -> std::ops::Range<u64> {
-    let count = std::env::var("LOGGOS_SEEDS").ok().and_then(|count| count.parse().ok());
-    0..count.unwrap_or(default)
+/// The seeds to run: from `LOGGOS_FIRST` on, or 0, `LOGGOS_SEEDS` of them, or this many. Says which one
+/// failed.
+pub fn seeds(default: u64) -> impl ExactSizeIterator<Item = u64> {
+    let set = |name| std::env::var(name).ok().and_then(|number| number.parse().ok());
+    let (first, count): (u64, u64) =
+        (set("LOGGOS_FIRST").unwrap_or(0), set("LOGGOS_SEEDS").unwrap_or(default));
+    Seeds { first, count, next: 0 }
+}
+
+struct Seeds {
+    first: u64,
+    count: u64,
+    next: u64,
+}
+
+impl Iterator for Seeds {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        self.next += 1;
+        (self.next <= self.count).then_some(self.first + self.next - 1)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let count = usize::try_from(self.count - self.next.min(self.count)).expect("few seeds");
+        (count, Some(count))
+    }
+}
+
+impl ExactSizeIterator for Seeds {}
+
+impl Drop for Seeds {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {} failed", self.first + self.next - 1);
+        }
+    }
 }

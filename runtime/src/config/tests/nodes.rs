@@ -154,7 +154,7 @@ fn names_that_are_none_are_refused() {
             "6:8: `address` is missing in [nodes.eu]: where it listens, such as \"127.0.0.1:7401\"",
             "6:8: `roles` is missing in [nodes.eu]: an array of at least one role, such as \
              [\"acceptor 0\", \"replica 0\"]",
-            "6:11: unknown key `1` in [nodes.eu]; known are `address`, `cpus`, `roles`; a name with a \
+            "6:11: unknown key `1` in [nodes.eu]; known are `address`, `cpus`, `roles`, `data`; a name with a \
              dot is quoted: [nodes.\"eu.1\"]",
         ]
     );
@@ -166,7 +166,7 @@ fn unknown_keys_of_nodes_are_refused_with_the_nearest() {
     refused(&key("adress"), "7:1: unknown key `adress` in [nodes.b]; did you mean `address`?");
     refused(
         &key("port"),
-        "7:1: unknown key `port` in [nodes.b]; known are `address`, `cpus`, `roles`",
+        "7:1: unknown key `port` in [nodes.b]; known are `address`, `cpus`, `roles`, `data`",
     );
     refused(&key("poll_idle"), "7:1: `poll_idle` belongs in [cores]");
     refused(&key("name"), "7:1: a node's name is that of its table: [nodes.b]");

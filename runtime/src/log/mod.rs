@@ -1,0 +1,349 @@
+//! The log of a core: what its acceptors write down before they say so, driven by the core's ring.
+//!
+//! ```text
+//!   of a tick              the log                               the ring, the librarian
+//!   append, hold  ───────▶ gathers records; keeps what waits
+//!   write         ───────▶ one write, if none is under way ────▶ written and synced in one operation
+//!   on_written    ◀─────── durable ↑ ◀──────────────────────────
+//!   release       ◀─────── what waited for that
+//!   recall        ───────▶ where the votes are ────────────────▶ read back
+//!   next_recalled ◀──────────────────────────────────────────────
+//! ```
+//!
+//! One write is under way at a time; what is appended meanwhile is the next, so a slow disk makes long
+//! writes, and a tick never waits for one. What fails poisons the log, and then nothing that waits for it is
+//! ever sent (R34).
+
+mod direct;
+mod librarian;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use loggos_net::{Ring, RingFile};
+use loggos_protocol::{
+    AcceptorId, AcceptorState, DirectoryId, Envelope, Recall, Recalled, Record, Time,
+};
+use loggos_storage::{FileId, Poison, Wal, Write};
+use tracing::warn;
+
+pub(crate) use self::direct::{DirectFolder, sync_directory};
+use self::librarian::{Answer, Errand, Librarian};
+use crate::executor::Alarm;
+use crate::sockets::Written;
+
+/// How long a log must be idle before it writes a mark (R33).
+const IDLE: Duration = Duration::from_millis(200);
+
+/// How long until a file is tried for again that there was no room for.
+const ROOM: Duration = Duration::from_secs(1);
+
+/// What a core's log is started with: recovered, and nothing done with it yet.
+#[derive(Debug)]
+pub(crate) struct LogPlan {
+    pub(crate) wal: Wal,
+    pub(crate) folder: PathBuf,
+    /// Its files, open for direct I/O.
+    pub(crate) files: Vec<(FileId, File)>,
+    pub(crate) segment_bytes: u32,
+}
+
+/// The log of a core.
+#[derive(Debug)]
+pub(crate) struct Log {
+    wal: Wal,
+    /// Files that the ring is not told of yet.
+    fresh: Vec<(FileId, File)>,
+    /// By number.
+    files: Vec<Option<RingFile>>,
+    in_flight: Option<(RingFile, Write)>,
+    /// What waits for records to be durable, oldest first.
+    held: VecDeque<Held>,
+    /// What acceptors are to be told is durable, oldest first.
+    marks: VecDeque<Mark>,
+    librarian: Librarian,
+    /// The life of each acceptor, by its place on the core: what a former one asked for is for nobody.
+    lives: Vec<u64>,
+    /// When it has been idle for so long that it writes a mark.
+    idle_at: Option<Time>,
+    is_low: bool,
+    /// Whether there was no room for another file when that was last tried.
+    is_refused: bool,
+    /// When it is tried again.
+    room_at: Option<Time>,
+}
+
+/// A message that waits until the log is durable up to a record.
+#[derive(Debug)]
+struct Held {
+    appended: u64,
+    /// The place of its sender on the core.
+    index: usize,
+    envelope: Envelope,
+}
+
+/// So many records of one acceptor are durable when so many of the log are.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    appended: u64,
+    index: usize,
+    recorded: u64,
+}
+
+/// How a log stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogStatus {
+    /// Writes, each a sync, since it was formatted.
+    pub(crate) synced: u64,
+    pub(crate) segments: usize,
+    /// Records that wait to be durable.
+    pub(crate) waiting: u64,
+    pub(crate) is_low: bool,
+    pub(crate) poison: Option<Poison>,
+}
+
+impl Log {
+    /// Goes on with a log, for acceptors among `seats` places of a core. Not to be called on the core: the
+    /// librarian would be pinned to it, too.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no other thread.
+    pub(crate) fn start(
+        plan: LogPlan,
+        seats: usize,
+        page_bytes_max: u32,
+        alarm: Alarm,
+    ) -> io::Result<Self> {
+        let LogPlan { wal, folder, files, segment_bytes } = plan;
+        let librarian = Librarian::start(folder, segment_bytes.into(), page_bytes_max, alarm)?;
+        Ok(Self {
+            is_low: wal.is_low(),
+            wal,
+            fresh: files,
+            files: Vec::new(),
+            in_flight: None,
+            held: VecDeque::new(),
+            marks: VecDeque::new(),
+            librarian,
+            lives: vec![0; seats],
+            idle_at: None,
+            is_refused: false,
+            room_at: None,
+        })
+    }
+
+    /// What `acceptor` comes back with, besides its votes, and the identity of its memory.
+    pub(crate) fn state(&self, acceptor: AcceptorId) -> Option<(DirectoryId, &AcceptorState)> {
+        Some((self.wal.identity().directory, self.wal.state(acceptor)?))
+    }
+
+    /// Takes a record in.
+    pub(crate) fn append(&mut self, record: &Record) {
+        self.wal.append(record);
+    }
+
+    /// Notes that the acceptor at `index` has had so many records written down, these the last.
+    pub(crate) fn note(&mut self, index: usize, recorded: u64) {
+        self.marks.push_back(Mark { appended: self.wal.appended(), index, recorded });
+    }
+
+    /// Keeps what the acceptor at `index` says until all that was appended before is durable. A poisoned log
+    /// drops it.
+    ///
+    /// source: R31, R34
+    pub(crate) fn hold(&mut self, index: usize, envelope: Envelope) {
+        if self.wal.poisoned().is_none() {
+            self.held.push_back(Held { appended: self.wal.appended(), index, envelope });
+        }
+    }
+
+    /// The next message that may leave.
+    ///
+    /// source: R31
+    pub(crate) fn release(&mut self) -> Option<Envelope> {
+        let durable = self.wal.durable();
+        self.held.pop_front_if(|held| held.appended <= durable).map(|held| held.envelope)
+    }
+
+    /// Whether there is one.
+    pub(crate) fn has_released(&self) -> bool {
+        self.held.front().is_some_and(|held| held.appended <= self.wal.durable())
+    }
+
+    /// The next acceptor that is to be told how many of its records are durable.
+    pub(crate) fn next_durable(&mut self) -> Option<(usize, u64)> {
+        let durable = self.wal.durable();
+        let mark = self.marks.pop_front_if(|mark| mark.appended <= durable)?;
+        Some((mark.index, mark.recorded))
+    }
+
+    /// Starts the next write, if there is anything to write and none is under way; and asks for the next
+    /// file, if one is wanted.
+    pub(crate) fn write(&mut self, ring: &mut Ring, now: Time) {
+        self.add_files(ring);
+        if let Some(write) = self.wal.gather() {
+            self.idle_at = Some(now + IDLE);
+            self.begin(write, ring);
+        }
+        if self.is_refused && self.room_at.is_none() {
+            self.room_at = Some(now + ROOM);
+        }
+        if let Some(file) = self.wal.wants_file() {
+            self.librarian.create(file);
+        }
+    }
+
+    /// Writes a mark, if the log has been idle for long enough: so that what was written last can be told from
+    /// what was never whole (R33). Tries for a file again that there was no room for.
+    pub(crate) fn on_time(&mut self, ring: &mut Ring, now: Time) {
+        if self.room_at.take_if(|at| *at <= now).is_some() {
+            self.wal.try_again();
+        }
+        if self.idle_at.is_some_and(|at| at <= now) && self.in_flight.is_none() {
+            self.idle_at = None;
+            if let Some(write) = self.wal.gather_mark() {
+                self.begin(write, ring);
+            }
+        }
+    }
+
+    /// When [`Log::on_time`] is to be called next.
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        let idle_at = self.idle_at.filter(|_| self.in_flight.is_none());
+        idle_at.into_iter().chain(self.room_at).min()
+    }
+
+    /// Takes in what came of the write that is under way.
+    ///
+    /// source: R31, R34
+    pub(crate) fn on_written(&mut self, (file, done): Written, ring: &mut Ring) {
+        let (to, mut write) = self.in_flight.take().expect("a write was under way");
+        assert_eq!(to, file, "a write to another file");
+        match done {
+            Ok(()) => {
+                write.bytes = ring.take_back(file).expect("a write gives its memory back");
+                self.wal.on_synced(write);
+            }
+            Err(kind) => self.wal.poison(Poison::Write(kind)),
+        }
+    }
+
+    /// Has votes read back for the acceptor at `index`.
+    pub(crate) fn recall(&self, index: usize, recall: Recall) {
+        let places = self.wal.votes(recall.acceptor, recall.from, recall.to);
+        self.librarian.read(Errand { recall, life: self.lives[index], places });
+    }
+
+    /// Takes in what the librarian has done, up to the next votes that were read back; `index_of` tells an
+    /// acceptor's place.
+    pub(crate) fn next_recalled(
+        &mut self,
+        index_of: impl Fn(AcceptorId) -> usize,
+    ) -> Option<(usize, Recalled)> {
+        while let Some(answer) = self.librarian.answer() {
+            match answer {
+                Answer::Created(file, Ok(opened)) => {
+                    self.fresh.push((file, opened));
+                    self.wal.on_file_created();
+                    self.is_refused = false;
+                }
+                Answer::Created(file, Err(error)) => {
+                    if !std::mem::replace(&mut self.is_refused, true) {
+                        warn!(%error, "{file} cannot be made: the log goes on in those it has");
+                    }
+                    self.wal.on_no_room();
+                }
+                Answer::Recalled(recalled, life) => {
+                    let index = index_of(recalled.recall.acceptor);
+                    if self.lives[index] == life {
+                        return Some((index, recalled));
+                    }
+                }
+                Answer::Unreadable(errand, place, error) => {
+                    self.on_unreadable(errand, place, &error);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the librarian has answered.
+    pub(crate) fn has_work(&self) -> bool {
+        self.librarian.has_answered()
+    }
+
+    /// Forgets what the acceptor at `index` has under way: this life of it is over. What it held was never
+    /// said, so it is as if it had crashed before.
+    pub(crate) fn end_life(&mut self, index: usize) {
+        self.lives[index] += 1;
+        self.held.retain(|held| held.index != index);
+        self.marks.retain(|mark| mark.index != index);
+    }
+
+    /// Why it has stopped, if it has.
+    pub(crate) fn poisoned(&self) -> Option<Poison> {
+        self.wal.poisoned()
+    }
+
+    /// Whether little room is left in it, if that has changed since it was last asked.
+    pub(crate) fn low_has_changed(&mut self) -> Option<bool> {
+        let is_low = self.wal.is_low();
+        (std::mem::replace(&mut self.is_low, is_low) != is_low).then_some(is_low)
+    }
+
+    /// Whether little room is left in it.
+    pub(crate) fn is_low(&self) -> bool {
+        self.is_low
+    }
+
+    pub(crate) fn status(&self) -> LogStatus {
+        LogStatus {
+            synced: self.wal.synced(),
+            segments: self.wal.segments_count(),
+            waiting: self.wal.appended() - self.wal.durable(),
+            is_low: self.is_low,
+            poison: self.wal.poisoned(),
+        }
+    }
+
+    /// Tries again where what was to be read is not where it was: it has been truncated since, and written
+    /// over. Else the disk has lost it.
+    ///
+    /// source: R34
+    fn on_unreadable(
+        &mut self,
+        errand: Errand,
+        place: loggos_storage::VotePlace,
+        error: &io::Error,
+    ) {
+        let Errand { recall, life, .. } = errand;
+        let next = loggos_protocol::Watermark(place.slot.0 + 1);
+        if self.wal.votes(recall.acceptor, place.slot, next).contains(&place) {
+            warn!(%error, "{} cannot be read", place.file);
+            return self.wal.poison(Poison::Read(error.kind()));
+        }
+        let places = self.wal.votes(recall.acceptor, recall.from, recall.to);
+        self.librarian.read(Errand { recall, life, places });
+    }
+
+    fn begin(&mut self, mut write: Write, ring: &mut Ring) {
+        let file = self.files.get(write.file.0 as usize).copied().flatten();
+        let file = file.expect("every file of the log was opened");
+        ring.write(file, write.offset, std::mem::take(&mut write.bytes));
+        self.in_flight = Some((file, write));
+    }
+
+    fn add_files(&mut self, ring: &mut Ring) {
+        for (FileId(number), file) in self.fresh.drain(..) {
+            let place = number as usize;
+            self.files.resize(self.files.len().max(place + 1), None);
+            self.files[place] = Some(ring.add_file(file.into()));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What leaves a node before what, seen at its ring.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use loggos_kv::{Command, Kv};
+use loggos_net::RingRecord;
+use loggos_net::wire::{BatchPool, FrameReader, Message};
+use loggos_protocol::{
+    AcceptorId, Ballot, QuorumSystem, RoleId, Settings, Slot, To, ToProxyLeader,
+};
+use loggos_storage::{Entry, Folder, scan};
+
+use crate::cluster::StartError;
+use crate::config::{Config, Durability, NodeConfig};
+use crate::idle::Idle;
+use crate::process::Process;
+
+/// Callers at once, and commands of each.
+const CALLERS: usize = 16;
+const COMMANDS: usize = 50;
+
+/// Three acceptors, the first in a node of its own.
+fn config(folder: &std::path::Path) -> Config {
+    let majority = QuorumSystem::majority(1).unwrap();
+    let cluster = Settings::new(1, majority).check().unwrap();
+    let mut config = Config::on_cpus(cluster, vec![Config::standard().cpus[0]]);
+    config.idle = Idle::Park;
+    config.deadline = Duration::from_secs(60);
+    config.durability = Some(Durability::Sync);
+    config.log.segment_bytes = 16 << 20;
+    let cpus = std::mem::take(&mut config.cpus);
+    let roles = config.placement.keys().copied();
+    let (first, others): (Vec<_>, Vec<_>) =
+        roles.partition(|role| *role == RoleId::Acceptor(AcceptorId(0)));
+    let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let nodes = [("first", first), ("others", others)].into_iter().zip(&ports);
+    config.nodes = nodes
+        .map(|((name, roles), port)| NodeConfig {
+            name: name.to_owned(),
+            address: port.local_addr().unwrap(),
+            cpus: cpus.clone(),
+            roles,
+            data: Some(folder.join(name)),
+        })
+        .collect();
+    config
+}
+
+/// Puts a load on the cluster, and returns what the ring of the first acceptor's node has done.
+fn recorded(config: &Config) -> Result<Vec<RingRecord>, StartError> {
+    let (recorder, records) = mpsc::channel();
+    for node in 0..2 {
+        crate::data::format(config, Some(node)).map_err(StartError::Data)?;
+    }
+    let first = Process::start_recorded(config, Some(0), |_| Kv::default(), Some(&recorder))?;
+    let others = Process::start(config, Some(1), |_| Kv::default())?;
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let client = others.client();
+            scope.spawn(move || {
+                let (key, mut put) = (caller.to_string(), Vec::new());
+                let value = [7; 500];
+                Command::Put { key: key.as_bytes(), value: &value }.encode(&mut put).unwrap();
+                (0..COMMANDS).for_each(|_| drop(client.execute_blocking(&put).unwrap()));
+            });
+        }
+    });
+    drop((others, first, recorder));
+    Ok(records.into_iter().collect())
+}
+
+/// Where the batch of each vote begins.
+fn votes(config: &Config) -> BTreeMap<(Slot, Ballot), u64> {
+    let path = config.nodes[0].data.clone().unwrap().join("core-0");
+    let mut votes = BTreeMap::new();
+    scan(&mut Folder::read_only(&path), None, &mut |place, entry| {
+        if let Entry::Vote { slot, ballot, .. } = entry {
+            assert_eq!(place.segment, 1, "more was written than fits in a segment");
+            votes.entry((*slot, *ballot)).or_insert(place.offset);
+        }
+    })
+    .unwrap();
+    votes
+}
+
+#[test]
+fn r31_no_p2b_leaves_before_the_write_that_covers_its_vote_has_completed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let records = recorded(&config).unwrap();
+    let votes = votes(&config);
+    let (mut under_way, mut durable_to, mut syncs, mut answers) = (None, 0, 0, 0);
+    let mut readers = BTreeMap::new();
+    for record in records {
+        match record {
+            RingRecord::Write { offset, bytes, .. } => {
+                let end = offset + bytes as u64;
+                assert_eq!(under_way.replace(end), None, "two writes at once");
+                assert!(offset == durable_to || durable_to == 0, "the log has a hole");
+            }
+            RingRecord::Written { is_durable, .. } => {
+                assert!(is_durable, "the disk has failed");
+                durable_to = under_way.take().unwrap();
+                syncs += 1;
+            }
+            RingRecord::Send(to, bytes) => {
+                let reader = readers.entry(to).or_insert_with(|| FrameReader::new(1 << 20));
+                reader.push(bytes.into());
+                while let Some(frame) = reader.next() {
+                    let message = frame.unwrap().decode(&mut BatchPool::new(8));
+                    let Ok(Message::Envelope(envelope)) = message else { continue };
+                    let To::ProxyLeader(_, ToProxyLeader::P2b(p2b)) = envelope.to else { continue };
+                    let offset = votes[&(p2b.slot, p2b.ballot)];
+                    assert!(offset < durable_to, "{}: told before it was durable", p2b.slot);
+                    answers += 1;
+                }
+            }
+        }
+    }
+    assert!(answers > COMMANDS / 2, "{answers} answers show nothing");
+    assert!(syncs <= votes.len() + 20, "{syncs} syncs of {} votes", votes.len());
+    assert!(votes.len() < CALLERS * COMMANDS, "no command shared a slot, nor a sync");
+}

@@ -1,0 +1,331 @@
+//! An acceptor's log on a faulty disk, and the driver between the two.
+//!
+//! ```text
+//!   records, held ──▶ Wal ── gather ──▶ Write ·······▶ disk.write_at
+//!                                                          ·
+//!   released ◀── durable ◀── on_synced ◀·············· disk.sync
+//!
+//!   ····▶  takes virtual time, and may be the last thing the process or the machine does
+//! ```
+//!
+//! The log, its recovery and the records are the real ones; the driver does what that of a node does, one write
+//! and sync at a time. The disk outlives the process. It loses what was not synced when the machine stops, in
+//! whole or in part and in any order, fails operations on order, and is damaged while nobody uses it.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+
+use loggos_protocol::{
+    Acceptor, AcceptorId, AcceptorSet, Ballot, Cluster, DirectoryId, Outbox, Recall, Recalled, Rng,
+    Slot, To, Vote, Watermark,
+};
+use loggos_storage::sim::{Fault, FaultyDisk};
+use loggos_storage::{
+    BLOCK_BYTES, Buffer, Disk, FileId, Identity, Options, Poison, StorageError, VotePlace, Wal,
+    Write, format, recover,
+};
+
+/// A disk, and while its acceptor is up, the log on it.
+#[derive(Debug)]
+pub(crate) struct Store {
+    disk: FaultyDisk,
+    identity: Identity,
+    options: Options,
+    page_bytes_max: usize,
+    running: Option<Running>,
+}
+
+/// What is lost with the process.
+#[derive(Debug)]
+struct Running {
+    wal: Wal,
+    /// What waits for a sync, oldest first.
+    waiting: VecDeque<Waiting>,
+    /// What is being written, or synced.
+    write: Option<Write>,
+    /// Whether the log has been idle for a while, and is to have a mark.
+    is_mark_due: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// How many records must be durable, by the log's count and by the acceptor's.
+    until: u64,
+    recorded: u64,
+    held: Vec<To>,
+}
+
+/// What the disk does next, in its own time.
+#[derive(Clone, Debug, Hash)]
+pub(crate) enum Work {
+    /// Writes what was gathered.
+    Write,
+    /// Syncs what was written.
+    Sync,
+    /// Makes a file.
+    Create(FileId),
+    /// Sees whether there is room for more files by now.
+    TryAgain,
+    /// Writes a mark, if nothing else is to be written.
+    Mark,
+    /// Reads votes back.
+    Read(Recall),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// Nothing to tell.
+    Nothing,
+    /// What may be said now, and how many of the acceptor's records are durable.
+    Synced(Vec<To>, u64),
+    /// Votes.
+    Read(Recalled),
+    /// It has failed, for good, or was the last thing that the machine did: the acceptor stops.
+    Failed,
+}
+
+impl Store {
+    /// Returns a disk that has just been formatted for `acceptor`; what is random follows from `rng`.
+    pub(crate) fn new(
+        cluster: &Cluster,
+        acceptor: AcceptorId,
+        options: Options,
+        rng: &mut Rng,
+    ) -> Self {
+        let identity = Identity {
+            cluster: 1,
+            directory: DirectoryId(rng.next_u64()),
+            quorums: cluster.digest(),
+            acceptors: AcceptorSet::from_iter([acceptor]),
+        };
+        let mut disk = FaultyDisk::new(rng.next_u64());
+        format(&mut disk, &identity, &options).expect("nothing is wrong with the disk yet");
+        let page_bytes_max = cluster.page_bytes_max as usize;
+        Self { disk, identity, options, page_bytes_max, running: None }
+    }
+
+    /// Comes back to the log: the acceptor that it makes, and its votes.
+    ///
+    /// # Errors
+    ///
+    /// If the log is not to be used, or cannot be read just now.
+    pub(crate) fn start(
+        &mut self,
+        cluster: Cluster,
+        acceptor: AcceptorId,
+        seed: u64,
+    ) -> Result<(Acceptor, Vec<(Slot, Ballot)>), StorageError> {
+        let recovered = recover(&mut self.disk, &self.identity, &self.options)?;
+        let wal = recovered.wal;
+        let state = wal.state(acceptor).expect("the log is its own").clone();
+        let places = wal.votes(acceptor, Slot(0), Watermark(u64::MAX));
+        let mut votes = Vec::new();
+        for place in &places {
+            match read(&mut self.disk, place) {
+                Ok(vote) => votes.push((place.slot, vote.ballot)),
+                Err(kind) => {
+                    assert!(kind != ErrorKind::InvalidData, "{}: not what was found", place.slot);
+                    return Err(StorageError::Disk { file: Some(place.file), error: kind.into() });
+                }
+            }
+        }
+        self.running =
+            Some(Running { wal, waiting: VecDeque::new(), write: None, is_mark_due: false });
+        let directory = self.identity.directory;
+        Ok((Acceptor::restore(cluster, acceptor, directory, &state, seed), votes))
+    }
+
+    /// Takes in what the acceptor wants written down, said and read; returns what the disk is to do for it.
+    pub(crate) fn take(&mut self, acceptor: &mut Acceptor, out: &mut Outbox) -> Vec<Work> {
+        let Some(running) = &mut self.running else { return Vec::new() };
+        let wal = &mut running.wal;
+        let has_records = !out.records.is_empty();
+        out.records.drain(..).for_each(|record| wal.append(&record));
+        // What rests on nothing new is left where it is: it waits for no sync.
+        if has_records || wal.appended() > wal.durable() && !out.held.is_empty() {
+            let held = out.held.drain(..).collect();
+            let (until, recorded) = (wal.appended(), acceptor.recorded());
+            running.waiting.push_back(Waiting { until, recorded, held });
+        }
+        acceptor.set_low(wal.is_low());
+        let mut work: Vec<Work> = out.recalls.drain(..).map(Work::Read).collect();
+        work.extend(running.next());
+        work
+    }
+
+    /// Does a piece of work that was due; returns what came of it, and what the disk is to do next.
+    pub(crate) fn work(&mut self, work: Work) -> (Done, Vec<Work>) {
+        let (is_write, is_sync) = (matches!(work, Work::Write), matches!(work, Work::Sync));
+        let is_creation = matches!(work, Work::Create(_));
+        let Ok(done) = self.try_work(work) else { return (Done::Failed, Vec::new()) };
+        let Some(running) = &mut self.running else { return (done, Vec::new()) };
+        if is_write {
+            return (done, vec![Work::Sync]);
+        }
+        let mut next = running.next();
+        if is_creation {
+            next.push(Work::TryAgain);
+        }
+        if is_sync && running.write.is_none() {
+            next.push(Work::Mark);
+        }
+        (done, next)
+    }
+
+    /// Why the log takes nothing in any more, if so.
+    pub(crate) fn poisoned(&self) -> Option<Poison> {
+        self.running.as_ref().and_then(|running| running.wal.poisoned())
+    }
+
+    fn try_work(&mut self, work: Work) -> Result<Done, Poison> {
+        let Self { disk, running, options, .. } = self;
+        let running = running.as_mut().expect("work of a log that runs");
+        let wal = &mut running.wal;
+        match work {
+            Work::Write => {
+                let write = running.write.as_ref().expect("a write was gathered");
+                let result = disk.write_at(write.file, write.offset, &write.bytes);
+                poison(wal, result, Poison::Write)?;
+                Ok(Done::Nothing)
+            }
+            Work::Sync => {
+                let write = running.write.take().expect("a write was gathered");
+                let result = disk.sync(write.file);
+                poison(wal, result, Poison::Sync)?;
+                wal.on_synced(write);
+                let durable = wal.durable();
+                let (mut released, mut recorded) = (Vec::new(), 0);
+                while let Some(waiting) = running.waiting.pop_front_if(|it| it.until <= durable) {
+                    recorded = waiting.recorded;
+                    released.extend(waiting.held);
+                }
+                Ok(Done::Synced(released, recorded))
+            }
+            Work::Create(file) => {
+                match disk.create(file, options.segment_bytes.into()) {
+                    Ok(()) => wal.on_file_created(),
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                        return Ok(Done::Failed);
+                    }
+                    Err(_) => wal.on_no_room(),
+                }
+                Ok(Done::Nothing)
+            }
+            Work::TryAgain => {
+                wal.try_again();
+                Ok(Done::Nothing)
+            }
+            Work::Mark => {
+                running.is_mark_due = true;
+                Ok(Done::Nothing)
+            }
+            Work::Read(recall) => {
+                let places = wal.votes(recall.acceptor, recall.from, recall.to);
+                let (mut votes, mut bytes, mut covered) = (Vec::new(), 0, recall.to);
+                for place in places {
+                    if bytes >= self.page_bytes_max && !votes.is_empty() {
+                        covered = Watermark(place.slot.0);
+                        break;
+                    }
+                    bytes += place.blocks().1;
+                    let vote = match read(disk, &place) {
+                        Ok(vote) => vote,
+                        Err(error) => {
+                            wal.poison(Poison::Read(error));
+                            return Err(Poison::Read(error));
+                        }
+                    };
+                    votes.push((place.slot, vote));
+                }
+                Ok(Done::Read(Recalled { recall, covered, votes }))
+            }
+        }
+    }
+
+    /// Whether something was written, or is being, that no sync has covered.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.write.is_some())
+    }
+
+    /// Whether something is held back.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.waiting.is_empty())
+    }
+
+    /// The process ends; and with it the machine, if it `loses_power`.
+    pub(crate) fn crash(&mut self, loses_power: bool) {
+        self.running = None;
+        if loses_power {
+            self.disk.lose_power();
+        } else {
+            self.disk.kill();
+        }
+    }
+
+    /// Has one of the next operations fail, or be the last.
+    pub(crate) fn order(&mut self, after: u64, fault: Fault) {
+        self.disk.order(after, fault);
+    }
+
+    /// Damages one place: a bit, a sector or a block, of any file.
+    ///
+    /// It comes back first, undamaged, if it can: then it has a mark behind whatever it has ever synced, and
+    /// no single place is the only one that speaks for the rest. Damage to the last thing on a disk is what a
+    /// torn write looks like, and outside the fault model (R33).
+    pub(crate) fn damage(&mut self, rng: &mut Rng) -> bool {
+        assert!(self.running.is_none(), "the disk of a node that is up is damaged");
+        if recover(&mut self.disk, &self.identity, &self.options).is_err() {
+            return false;
+        }
+        let files = self.disk.files().expect("a disk in memory");
+        let (file, bytes) = files[usize::try_from(rng.below(files.len() as u64)).unwrap_or(0)];
+        let written = self.disk.content(file).iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        let at = rng.below((written as u64 + 1).min(bytes));
+        match rng.below(3) {
+            0 => self.disk.flip(file, at * 8 + rng.below(8)),
+            1 => self.disk.overwrite(file, at / 512 * 512, &[0; 512]),
+            _ => {
+                let at = at / u64::from(BLOCK_BYTES) * u64::from(BLOCK_BYTES);
+                let garbage: Vec<u8> =
+                    (0..BLOCK_BYTES / 8).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+                self.disk.overwrite(file, at, &garbage);
+            }
+        }
+        true
+    }
+}
+
+impl Running {
+    /// What the disk is to do now besides what it is at.
+    fn next(&mut self) -> Vec<Work> {
+        let mut work: Vec<Work> = self.wal.wants_file().map(Work::Create).into_iter().collect();
+        if self.write.is_none() {
+            self.write = self.wal.gather();
+            if self.write.is_none() && std::mem::take(&mut self.is_mark_due) {
+                self.write = self.wal.gather_mark();
+            }
+            work.extend(self.write.as_ref().map(|_| Work::Write));
+        }
+        work
+    }
+}
+
+fn poison(
+    wal: &mut Wal,
+    result: std::io::Result<()>,
+    why: fn(ErrorKind) -> Poison,
+) -> Result<(), Poison> {
+    result.map_err(|error| {
+        wal.poison(why(error.kind()));
+        why(error.kind())
+    })
+}
+
+fn read(disk: &mut FaultyDisk, place: &VotePlace) -> Result<Vote, ErrorKind> {
+    let (offset, bytes) = place.blocks();
+    let mut blocks = Buffer::new();
+    blocks.resize(bytes, 0);
+    disk.read_at(place.file, offset, &mut blocks).map_err(|error| error.kind())?;
+    place.vote(&blocks).ok_or(ErrorKind::InvalidData)
+}
