@@ -2,11 +2,14 @@
 
 mod harness;
 
-use harness::{B1, B2, B3, START, directory, out_of, p1a, p2a, pick, small, table, value};
+use harness::{
+    B1, B2, B3, Net, START, directory, out_of, p1a, p2a, pick, read_back, small, table, value,
+};
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorState, Cause, Cluster, Executed, Form, Heartbeat, Incarnation,
-    Outbox, P1a, P2a, PreVote, ProposerId, Recall, Recalled, Record, Replay, ReplicaId, Slot,
-    Stage, ToProposer, ToProxyLeader, ToReplica, Vote, Watermark,
+    Acceptor, AcceptorId, AcceptorState, Cause, Cluster, Event, Executed, Form, Heartbeat,
+    Incarnation, Outbox, P1a, P2a, PreVote, ProposerId, Recall, Recalled, Record, Replay,
+    ReplicaId, RoleId, Slot, Stage, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Vote,
+    Watermark,
 };
 
 /// The smallest ring, and pages of three slots.
@@ -66,16 +69,7 @@ impl Node {
 
     /// What the disk answers to a recall.
     fn answer(&self, recall: &Recall) -> Recalled {
-        let mut votes = std::collections::BTreeMap::new();
-        for record in &self.log {
-            if let Record::Vote { slot, vote, .. } = record
-                && (recall.from..recall.to.first_open()).contains(slot)
-            {
-                votes.insert(*slot, vote.clone());
-            }
-        }
-        let votes = votes.into_iter().collect();
-        Recalled { recall: recall.clone(), covered: recall.to, votes }
+        read_back(&self.log, recall.clone())
     }
 
     fn recalled(&mut self, recalled: &Recalled) -> Outbox {
@@ -397,4 +391,40 @@ fn r18_the_last_vote_is_at_least_the_last_one_truncated() {
     let mut state = AcceptorState { table: Some(table(&cluster())), ..AcceptorState::default() };
     state.on_record(&Record::Truncated { acceptor: AcceptorId(0), truncated: Watermark(4) });
     assert_eq!(votes_end(&mut restore(&state)), 4);
+}
+
+/// A cluster with 100 commands in its log, three times what a reign has room for, that was stopped as a whole and
+/// started again, without the acceptor `dead`.
+fn stopped_and_started(dead: Option<u8>) -> Net {
+    let mut net = Net::durable(small());
+    (0..100).for_each(|tag| net.write(tag));
+    assert!((0..100).eq(net.replies().iter().map(|(tag, _)| *tag)), "all are answered");
+    let all: Vec<_> = net.roles.keys().copied().collect();
+    all.iter().for_each(|role| net.stop(*role));
+    let is_up = |role: &RoleId| dead.is_none_or(|id| *role != RoleId::Acceptor(AcceptorId(id)));
+    all.into_iter().filter(is_up).for_each(|role| net.start(role));
+    net.run_for(harness::millis(10_000));
+    net.write(100);
+    assert_eq!(net.replies().last(), Some(&(100, "100#101".to_owned())), "nothing is lost");
+    net
+}
+
+#[test]
+fn r15_when_all_come_back_replicas_replay_and_nobody_proposes_it_anew() {
+    let net = stopped_and_started(None);
+    for replica in net.replicas() {
+        assert!(replica.counters().replayed > 60, "{:?}", replica.counters());
+    }
+    let is_p1a_of_all =
+        |to: &To| matches!(to, To::Acceptor(_, ToAcceptor::P1a(p1a)) if p1a.first < Slot(60));
+    assert_eq!(net.count(|_, to| is_p1a_of_all(to)), 0);
+}
+
+/// What the row of the dead acceptor had chosen no replica can count: phase 1 has to find it, part by part.
+#[test]
+fn r07_when_all_but_one_acceptor_come_back_the_log_is_recovered_part_by_part() {
+    let net = stopped_and_started(Some(1));
+    let elected = net.events.iter().filter(|event| matches!(event, Event::Elected { .. }));
+    assert!(elected.count() > 3, "one reign has room for 32 slots");
+    assert!(net.replicas().all(|replica| replica.executed() == net.replica(0).executed()));
 }

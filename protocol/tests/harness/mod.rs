@@ -16,7 +16,7 @@ use loggos_protocol::{
     Watermark,
 };
 
-pub(crate) use net::{Echo, Net};
+pub(crate) use net::{Echo, Net, read_back};
 
 /// When tests start.
 pub(crate) const START: Time = Time(1_000_000_000);

@@ -5,9 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, At, Caller, ClientId, Cluster, Envelope, Event, Failure, FormationId,
-    Gateway, GatewayId, Incarnation, Outbox, Position, Proposer, ProposerId, ProxyLeader, Replica,
-    ReplicaId, Reply, Role, RoleId, Settings, StateMachine, Time, To,
+    Acceptor, AcceptorId, AcceptorState, At, Caller, ClientId, Cluster, Envelope, Event, Failure,
+    FormationId, Gateway, GatewayId, Incarnation, Outbox, Position, Proposer, ProposerId,
+    ProxyLeader, Recall, Recalled, Record, Replica, ReplicaId, Reply, Role, RoleId, Settings,
+    StateMachine, Time, To,
 };
 
 use super::START;
@@ -51,6 +52,21 @@ pub(crate) struct Net {
     copies: Copies,
     under_way: VecDeque<Envelope>,
     lives: u64,
+    /// What acceptors have written down, each synced at once; `None` if they have no disks.
+    disks: Option<BTreeMap<AcceptorId, Vec<Record>>>,
+}
+
+/// What a disk with these records answers to a recall.
+pub(crate) fn read_back(log: &[Record], recall: Recall) -> Recalled {
+    let mut votes = BTreeMap::new();
+    for record in log {
+        if let Record::Vote { slot, vote, .. } = record
+            && (recall.from..recall.to.first_open()).contains(slot)
+        {
+            votes.insert(*slot, vote.clone());
+        }
+    }
+    Recalled { covered: recall.to, votes: votes.into_iter().collect(), recall }
 }
 
 impl fmt::Debug for Net {
@@ -62,6 +78,15 @@ impl fmt::Debug for Net {
 impl Net {
     /// Returns a cluster that has formed, elected proposer 0 and opened a session for each gateway.
     pub(crate) fn new(settings: Settings) -> Self {
+        Self::with_disks(settings, None)
+    }
+
+    /// The same, with durable acceptors.
+    pub(crate) fn durable(settings: Settings) -> Self {
+        Self::with_disks(settings, Some(BTreeMap::new()))
+    }
+
+    fn with_disks(settings: Settings, disks: Option<BTreeMap<AcceptorId, Vec<Record>>>) -> Self {
         let cluster = super::checked(settings);
         let mut net = Self {
             now: START,
@@ -72,6 +97,7 @@ impl Net {
             copies: Box::new(|_, _| 1),
             under_way: VecDeque::new(),
             lives: 0,
+            disks,
             cluster: cluster.clone(),
         };
         let acceptors = cluster.quorums.acceptors().iter().map(RoleId::Acceptor);
@@ -88,11 +114,21 @@ impl Net {
         net
     }
 
-    /// Starts a role, in a new life that remembers nothing.
+    /// Starts a role, in a new life that remembers nothing but what is on its disk.
     pub(crate) fn start(&mut self, id: RoleId) {
         self.lives += 1;
         let life = (Incarnation(self.lives), 1000 + self.lives);
-        let role = Role::start(self.cluster.clone(), id, life, self.now, |_| Echo::default());
+        let role = match (&self.disks, id) {
+            (Some(disks), RoleId::Acceptor(id)) => {
+                let mut state = AcceptorState::default();
+                disks.get(&id).into_iter().flatten().for_each(|record| state.on_record(record));
+                let (cluster, directory) = (self.cluster.clone(), super::directory(id.0));
+                let mut acceptor = Acceptor::restore(cluster, id, directory, &state, life.1);
+                acceptor.on_start(self.now);
+                Role::Acceptor(Box::new(acceptor))
+            }
+            _ => Role::start(self.cluster.clone(), id, life, self.now, |_| Echo::default()),
+        };
         self.roles.insert(id, role);
     }
 
@@ -158,6 +194,16 @@ impl Net {
         let mut out = Outbox::default();
         act(role, &mut out);
         role.validate();
+        if let (Some(disks), Role::Acceptor(acceptor)) = (&mut self.disks, &mut *role) {
+            let log = disks.entry(acceptor.id()).or_default();
+            loop {
+                log.append(&mut out.records);
+                acceptor.on_durable(acceptor.recorded());
+                let Some(recall) = out.recalls.pop() else { break };
+                acceptor.on_recalled(&read_back(log, recall), self.now, &mut out);
+                acceptor.validate();
+            }
+        }
         let formation = role.formation();
         self.events.append(&mut out.events);
         let replies = out.replies.iter();
