@@ -123,6 +123,7 @@ impl Phase2 {
             open.insert(next, Open { value, via: ProxyLeaderId(0), asked_at: now });
             next = next.next();
         }
+        assert!(next.0 - base.0 <= open.capacity(), "recovered more slots than a ring holds");
         let floor = Watermark(base.0);
         let rerun = rerun_for.map(|(replica, incarnation)| Rerun {
             replica,
