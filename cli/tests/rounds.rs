@@ -112,16 +112,25 @@ fn layout(chance: &mut Chance) -> (&'static str, Vec<Plan>) {
     };
     let all = ["gateway", "proposer", "proxy leader", "acceptor", "replica"];
     let front = ["gateway", "proposer", "proxy leader"];
-    let fronts = |count: u64| (0..count).map(|id| Plan::new(format!("front-{id}"), &roles(&front, id)));
+    let fronts =
+        |count: u64| (0..count).map(|id| Plan::new(format!("front-{id}"), &roles(&front, id)));
     match chance.below(3) {
         0 => {
             let nodes = (0..3).map(|id| Plan::new(format!("all-{id}"), &roles(&all, id)));
-            ("quorums = \"majority\"\ngateways = 3\nproposers = 3\nproxy_leaders = 3", nodes.collect())
+            (
+                "quorums = \"majority\"\ngateways = 3\nproposers = 3\nproxy_leaders = 3",
+                nodes.collect(),
+            )
         }
         1 => {
-            let acceptors = (0..3).map(|id| Plan::new(format!("acceptor-{id}"), &roles(&["acceptor"], id)));
-            let replicas = (0..3).map(|id| Plan::new(format!("replica-{id}"), &roles(&["replica"], id)));
-            ("quorums = \"majority\"\ngateways = 2", fronts(2).chain(acceptors).chain(replicas).collect())
+            let acceptors =
+                (0..3).map(|id| Plan::new(format!("acceptor-{id}"), &roles(&["acceptor"], id)));
+            let replicas =
+                (0..3).map(|id| Plan::new(format!("replica-{id}"), &roles(&["replica"], id)));
+            (
+                "quorums = \"majority\"\ngateways = 2",
+                fronts(2).chain(acceptors).chain(replicas).collect(),
+            )
         }
         _ => {
             let grid = (0..4).map(|id| {
@@ -147,7 +156,8 @@ fn run(rounds: u64, chance: &mut Chance, tally: &mut Tally) {
     let connections: Vec<RemoteCluster> = (0..2)
         .map(|_| {
             addresses.rotate_left(1);
-            let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses.clone()) };
+            let options =
+                RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses.clone()) };
             RemoteCluster::connect(options).unwrap()
         })
         .collect();
@@ -165,7 +175,8 @@ fn run(rounds: u64, chance: &mut Chance, tally: &mut Tally) {
             let state = role["state"].as_str().unwrap();
             assert!(["up", "leads", "follows"].contains(&state), "{role:#}");
         }
-        let (took, keys) = (started.elapsed(), ledgers.iter().map(|it| it.written.len()).sum::<usize>());
+        let (took, keys) =
+            (started.elapsed(), ledgers.iter().map(|it| it.written.len()).sum::<usize>());
         println!("round {round}: {what}; {took:.2?}, of that {loaded:.2?} load; {keys} keys");
         tally.longest_round = tally.longest_round.max(took);
     }
@@ -224,7 +235,8 @@ fn strike(
     tally.kills += count + again;
     tally.longest_recovery = tally.longest_recovery.max(recovery);
     let names: Vec<&str> = victims.iter().map(|node| cluster.name(*node)).collect();
-    let names = if victims.len() == cluster.nodes_count() { "all".to_owned() } else { names.join(" ") };
+    let names =
+        if victims.len() == cluster.nodes_count() { "all".to_owned() } else { names.join(" ") };
     format!(
         "{names}, {again} of them again, were away for {:.2?}; they listened after {listen:.2?}, and all were served after {recovery:.2?}",
         restarted - struck
@@ -266,7 +278,9 @@ fn under_load<T>(
                 }
             });
         }
-        wait_for("the first commands", || answered.iter().all(|it| it.load(Ordering::Relaxed) >= 2));
+        wait_for("the first commands", || {
+            answered.iter().all(|it| it.load(Ordering::Relaxed) >= 2)
+        });
         let struck = strike(&answered);
         drop(end);
         struck

@@ -4,9 +4,10 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -16,6 +17,9 @@ use tempfile::TempDir;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// A look takes no longer; what exceeds it is the machine's.
 const STANDSTILL: Duration = Duration::from_secs(5);
+
+/// Where the first node listens: a port that the kernel gives nobody.
+const PORT: u16 = 7400;
 
 /// Looks again and again whether something holds. Time in which nobody looked, since the machine stood still,
 /// does not count.
@@ -63,6 +67,17 @@ pub(crate) struct Cluster {
 /// A node that was started, and does not listen yet.
 pub(crate) struct Starting(BufReader<ChildStdout>);
 
+/// Addresses for so many nodes, which stay free while a node is away. A port that the kernel gave would not: it may
+/// give it to whoever calls, such as a node that looks for the one that is away.
+fn addresses(count: usize) -> Vec<SocketAddr> {
+    static CLUSTERS: AtomicU8 = AtomicU8::new(0);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    assert!(cluster < 200, "as many clusters as there are addresses");
+    let port = |node: usize| PORT + u16::try_from(node).unwrap();
+    (0..count).map(|node| (Ipv4Addr::new(127, high, low, 1 + cluster), port(node)).into()).collect()
+}
+
 pub(crate) fn loggos() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loggos"));
     command.env("LOGGOS_LOG", "warn").env("NO_COLOR", "1").stdin(Stdio::null());
@@ -72,12 +87,12 @@ pub(crate) fn loggos() -> Command {
 impl Cluster {
     /// Lays out a cluster and formats its directories. `config` is of the file, beyond what all clusters have;
     /// `data` is where a node keeps its data, if not in the cluster's folder.
-    pub(crate) fn new(config: &str, plans: Vec<Plan>, data: impl Fn(&str) -> Option<PathBuf>) -> Self {
-        // Held until all are known, so that no two are the same.
-        let held: Vec<TcpListener> =
-            plans.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses: Vec<SocketAddr> = held.iter().map(|it| it.local_addr().unwrap()).collect();
-        drop(held);
+    pub(crate) fn new(
+        config: &str,
+        plans: Vec<Plan>,
+        data: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Self {
+        let addresses = addresses(plans.len());
         let mut text = format!("{config}\n[cores]\nidle = \"park\"\n");
         for (index, (plan, address)) in plans.iter().zip(&addresses).enumerate() {
             writeln!(text, "[nodes.{}]\naddress = \"{address}\"", plan.name).unwrap();
@@ -140,7 +155,8 @@ impl Cluster {
     pub(crate) fn await_start(&self, node: usize, Starting(mut stdout): Starting) {
         let mut said = String::new();
         stdout.read_line(&mut said).unwrap();
-        let log = || std::fs::read_to_string(self.folder().join(format!("{}.log", self.name(node))));
+        let log =
+            || std::fs::read_to_string(self.folder().join(format!("{}.log", self.name(node))));
         assert!(said.contains("listens on"), "{} said {said:?}, {:?}", self.name(node), log());
     }
 
@@ -185,7 +201,8 @@ impl Cluster {
                 let mut same = replicas.iter().filter(|it| executed(it) == executed(replica));
                 assert!(same.all(|it| it["state_hash"] == replica["state_hash"]), "{replicas:#?}");
             }
-            replicas.len() == count && replicas.iter().all(|it| executed(it) == executed(&replicas[0]))
+            replicas.len() == count
+                && replicas.iter().all(|it| executed(it) == executed(&replicas[0]))
         });
     }
 }
