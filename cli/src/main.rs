@@ -6,6 +6,7 @@ mod kv;
 mod node;
 mod remote;
 mod status;
+mod wal;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,8 @@ enum Command {
     Kv(kv::Options),
     /// Tell how the roles of a running cluster stand.
     Status(status::Options),
+    /// Look at an acceptor's log.
+    Wal(wal::Options),
     /// Check a configuration, or print one that names everything.
     Config(config::Options),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Format(options) => node::format(&options),
         Command::Kv(options) => kv::run(&options),
         Command::Status(options) => status::run(&options),
+        Command::Wal(options) => return wal::run(&options),
         Command::Config(options) => config::run(&options),
     };
     match done {

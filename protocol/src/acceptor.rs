@@ -109,6 +109,8 @@ impl Acceptor {
     /// Returns a durable acceptor that comes back with what its log says: `state`, and votes on disk. With
     /// the blank state it is one that has just been formatted.
     ///
+    /// Call [`on_start`](Self::on_start) when it starts to serve.
+    ///
     /// It says nothing that is not written down before: what it writes down leaves by
     /// [`Outbox::records`], and what it says of it by [`Outbox::held`].
     ///
@@ -386,6 +388,18 @@ impl Acceptor {
             Cause::P1a(p1a) => self.promise(*p1a, Some(recalled), out),
             Cause::P2a(p2a) => self.vote_for(p2a.clone(), Some(recalled), now, out),
             Cause::Replay(replay) => self.replay(*replay, Some(recalled), out),
+        }
+        self.ledger.let_go(); // only now: what waited there was newer than what the disk had
+    }
+
+    /// Takes in that it has come back: a leader that it heard in its last life may still lead. So its start counts
+    /// as hearing somebody, or a restart of all acceptors would let a cut-off proposer depose a leader. One that
+    /// has just been formatted has no leader to hear.
+    ///
+    /// source: R28
+    pub fn on_start(&mut self, now: Time) {
+        if self.membership.table().is_some() {
+            self.heard_at = Some(now);
         }
     }
 

@@ -15,6 +15,7 @@
 //!  P1b           ballot is ours, a new page merges it                        P1a, for the next page
 //!                … and a read quorum whole  every recovered slot is open     P2a each, Heartbeat
 //!  Executed      f+1 replicas are further   closes slots                     P2a, for what waited
+//!                … and over a part of a log  Phase1 in a new ballot, of more  P1a
 //!  Nack          of our ballot              steps down                       NotLeader, for what waited
 //!  Heartbeat     of a higher ballot         notes it; a leader's: steps down
 //!  Need          slot is open                                                P2a, once more
@@ -292,7 +293,7 @@ impl Proposer {
         if !phase1.on_page(p1b, now) {
             return;
         }
-        if phase1.is_whole(self.cluster.quorums) {
+        if phase1.is_done(self.cluster.quorums) {
             self.lead(now, out);
         } else if let Some(p1a) = phase1.p1a_for(acceptor) {
             out.tell_acceptor(acceptor, ToAcceptor::P1a(p1a));
@@ -403,7 +404,7 @@ impl Proposer {
                 self.timers.set(Timer::Heartbeat, now);
             }
         }
-        self.pump(now, out);
+        self.go_on(now, out);
     }
 
     /// Sees to a replica that can get a slot from nobody.
@@ -447,7 +448,7 @@ impl Proposer {
             out.tell_replica(rerun.replica, ToReplica::Truncated(truncated));
         }
         phase2.on_truncated(truncated.truncated, now);
-        self.pump(now, out);
+        self.go_on(now, out);
     }
 
     /// Does what a timer asks for.
@@ -643,8 +644,7 @@ impl Proposer {
         assert!(ballot > self.seen, "{ballot} does not outbid {}", self.seen);
         self.seen = ballot;
         self.counters.campaigns += 1;
-        let acceptors = self.cluster.quorums.acceptors_count();
-        let phase1 = Phase1::new(ballot, first, acceptors, now, rerun_for);
+        let phase1 = Phase1::new(&self.cluster, ballot, first, now, rerun_for);
         self.phase = Phase::Phase1(Box::new(phase1));
         self.say_heartbeat(ballot, Stage::Campaigning, &table, out);
         self.timers.set(Timer::Heartbeat, now + self.cluster.heartbeat_interval);
@@ -682,7 +682,7 @@ impl Proposer {
         let phase = std::mem::replace(&mut self.phase, Phase::Following);
         let Phase::Phase1(phase1) = phase else { unreachable!("only a candidate is elected") };
         let (ballot, first, rerun_for) = (phase1.ballot, phase1.first(), phase1.rerun_for);
-        let recovered = phase1.finish();
+        let recovered = phase1.finish(self.cluster.quorums);
         let noops = recovered.values.iter().filter(|v| v.is_none()).count() as u64;
         let stamps = recovered.values.iter().flatten().map(|value| value.stamp);
         self.stamp = stamps.fold(self.stamp, Time::max);
@@ -699,6 +699,19 @@ impl Proposer {
         self.phase = Phase::Phase2(Box::new(phase2));
         self.timers.stop(Timer::Phase1);
         self.heartbeat(now, out);
+        self.pump(now, out);
+    }
+
+    /// Goes on after slots were closed. If that was the last of a part of the log, phase 1 has to find what
+    /// comes above: in a new ballot, for this one's has found what it was asked for.
+    ///
+    /// source: R8, R29
+    fn go_on(&mut self, now: Time, out: &mut Outbox) {
+        let is_over = matches!(&self.phase, Phase::Phase2(phase2) if phase2.is_over());
+        if is_over && !self.is_useless(now) {
+            let first = self.roster.executed_by_f_plus_1(self.cluster.f).first_open();
+            return self.campaign(first, None, now, out);
+        }
         self.pump(now, out);
     }
 

@@ -7,6 +7,7 @@
 //!             below, or beyond the window      counts it                     nothing
 //!  Heartbeat  others have executed more        waits, then asks them         Executed, to all watchers
 //!             its proposer waits for us        replays                       Replay, to all acceptors
+//!             a leader's, and nothing missing  replays no more
 //!  Fetch      it still holds the slots                                       Fetched
 //!  Fetched    of the slot it misses            as if chosen                  Fetch, for the next ones
 //!  Identify   always                                                         Executed, with the nonce
@@ -183,8 +184,11 @@ impl<M: StateMachine> Replica<M> {
         }
         self.chosen.raise(heartbeat.chosen);
         self.watch_gap(now);
-        if heartbeat.stage == Stage::Waiting {
-            self.start_replay(now, out);
+        match heartbeat.stage {
+            Stage::Waiting => self.start_replay(now, out),
+            // All that is chosen from here on we are told: acceptors need not tell it besides.
+            Stage::Leading if self.executed >= self.chosen => self.stop_replay(),
+            Stage::Leading | Stage::Campaigning | Stage::Leaving => {}
         }
         // To all, whether it has changed or not: an acceptor that missed the last report could not
         // truncate, and would refuse what is beyond its ring, for as long as nothing else is executed.
@@ -284,14 +288,15 @@ impl<M: StateMachine> Replica<M> {
         if !pages.on_page(replayed, before) {
             return;
         }
-        while let Some(pages) = &mut self.replay
+        while self.halted.is_none()
+            && let Some(pages) = &mut self.replay
             && let slot = self.executed.first_open()
             && let Some((ballot, value)) = pages.chosen(slot, self.cluster.quorums)
         {
             self.counters.replayed += 1;
             self.on_chosen(Chosen { slot, ballot, value }, now, out);
         }
-        if self.executed.first_open() > before {
+        if self.executed.first_open() > before && self.halted.is_none() {
             self.replay_rounds = 0;
             self.say_replay(Some(before), out);
         }
@@ -513,11 +518,15 @@ impl<M: StateMachine> Replica<M> {
     fn go_on_replaying(&mut self, now: Time, out: &mut Outbox) {
         self.replay_rounds += 1;
         if self.replay_rounds > REPLAY_ROUNDS_MAX {
-            self.replay = None;
-            return;
+            return self.stop_replay();
         }
         self.say_replay(None, out);
         self.timers.set(Timer::Replay, now + 2 * self.cluster.resend_min);
+    }
+
+    fn stop_replay(&mut self) {
+        self.replay = None;
+        self.timers.stop(Timer::Replay);
     }
 
     /// Asks each acceptor for the page of the slot that is missing, if we have not got it, or got it when there

@@ -5,8 +5,8 @@ mod harness;
 use harness::{B1, B2, B3, START, directory, out_of, p1a, p2a, pick, small, table, value};
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorState, Cause, Cluster, Executed, Form, Heartbeat, Incarnation,
-    Outbox, P1a, P2a, ProposerId, Recall, Recalled, Record, Replay, ReplicaId, Slot, Stage,
-    ToProposer, ToProxyLeader, ToReplica, Vote, Watermark,
+    Outbox, P1a, P2a, PreVote, ProposerId, Recall, Recalled, Record, Replay, ReplicaId, Slot,
+    Stage, ToProposer, ToProxyLeader, ToReplica, Vote, Watermark,
 };
 
 /// The smallest ring, and pages of three slots.
@@ -131,6 +131,9 @@ fn r31_whatever_is_said_was_written_down_before() {
     let out = node.p2a(p2a(B1, 0));
     assert!(out.records.is_empty(), "it is written down");
     assert_eq!((out.held.len(), out.sends.len()), (1, 0), "it may not be synced yet");
+    let replay = Replay { replica: ReplicaId(0), first: Slot(0) };
+    let out = node.take(|acceptor, out| acceptor.on_replay(replay, out));
+    assert_eq!((out.held.len(), out.sends.len()), (1, 0), "nor what it tells replicas");
 }
 
 /// A P2a may overtake the P1a: the promise must be written down all the same, or the P1a, which finds it made,
@@ -315,4 +318,83 @@ fn r31_in_memory_nothing_is_written_down() {
     });
     assert!(out.records.is_empty() && out.recalls.is_empty());
     assert_eq!(out.held.len(), 2);
+}
+
+/// What waits for a sync is let go only when nobody is at the disk. The last one who was must not leave it
+/// there: nobody else might come by.
+#[test]
+fn r29_who_comes_back_from_disk_last_makes_room() {
+    let mut node = Node::new();
+    let ring = u64::from(cluster().ring_slots());
+    (0..ring).for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+    node.sync();
+    node.executed(ring);
+    let recall = |mut out: Outbox| out.recalls.pop();
+    let page = |node: &mut Node| {
+        let replay = Replay { replica: ReplicaId(0), first: Slot(0) };
+        recall(node.take(|acceptor, out| acceptor.on_replay(replay, out)))
+    };
+    let votes: Vec<_> = (0..ring).map(|slot| recall(node.p2a(p2a(B2, slot))).unwrap()).collect();
+    node.recalled(&node.answer(&votes[0]));
+    let late = page(&mut node).expect("the disk is asked");
+    votes[1..].iter().for_each(|vote| drop(node.recalled(&node.answer(vote))));
+    node.sync();
+    assert_eq!(page(&mut node), None, "too much waits");
+    node.recalled(&node.answer(&late));
+    assert!(page(&mut node).is_some(), "all is synced, and nobody is at the disk");
+}
+
+#[test]
+fn r28_an_acceptor_that_came_back_may_have_heard_a_leader_just_before() {
+    let is_quiet = |node: &mut Node, after| {
+        let pre_vote = PreVote { proposer: ProposerId(1), nonce: 3 };
+        let now = START + harness::millis(after);
+        let out = node.take(|acceptor, out| acceptor.on_pre_vote(pre_vote, now, out));
+        pick!(out.sends, Proposer(ToProposer::PreVoteAck))[0].1.is_quiet
+    };
+    let mut node = Node::new();
+    node.acceptor.on_start(START);
+    assert!(!is_quiet(&mut node, 0), "it is a member");
+    node.restart();
+    node.acceptor.on_start(START);
+    assert!(!is_quiet(&mut node, 299) && is_quiet(&mut node, 300));
+    let mut acceptor = restore(&AcceptorState::default());
+    acceptor.on_start(START);
+    let mut formatted = Node { acceptor, log: Vec::new() };
+    let form = Form { proposer: ProposerId(0), table: table(&cluster()) };
+    formatted.take(|acceptor, out| acceptor.on_form(&form, out));
+    assert!(is_quiet(&mut formatted, 0), "there was no leader to hear");
+}
+
+/// What it tells whoever means to campaign: above which slot it has never voted.
+fn votes_end(acceptor: &mut Acceptor) -> u64 {
+    let pre_vote = PreVote { proposer: ProposerId(1), nonce: 3 };
+    let out = out_of(|out| acceptor.on_pre_vote(pre_vote, START, out));
+    pick!(out.sends, Proposer(ToProposer::PreVoteAck))[0].1.votes_end.0
+}
+
+#[test]
+fn r18_the_last_vote_is_known_though_memory_has_let_it_go_or_was_lost() {
+    let mut node = Node::new();
+    assert_eq!(votes_end(&mut node.acceptor), 0);
+    [0, 5, 2].into_iter().for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+    assert_eq!(votes_end(&mut node.acceptor), 6);
+    node.sync();
+    node.executed(9);
+    assert_eq!(votes_end(&mut node.acceptor), 6, "none is in memory");
+    node.restart();
+    assert_eq!(votes_end(&mut node.acceptor), 6);
+}
+
+#[test]
+fn r18_the_last_vote_is_at_least_the_last_one_truncated() {
+    let mut acceptor = harness::acceptor(&cluster(), 0);
+    acceptor.on_p2a(p2a(B1, 2), START, &mut Outbox::default());
+    harness::truncate(&mut acceptor, 2);
+    assert_eq!(votes_end(&mut acceptor), 3);
+    harness::truncate(&mut acceptor, 7);
+    assert_eq!(votes_end(&mut acceptor), 7, "others have voted there");
+    let mut state = AcceptorState { table: Some(table(&cluster())), ..AcceptorState::default() };
+    state.on_record(&Record::Truncated { acceptor: AcceptorId(0), truncated: Watermark(4) });
+    assert_eq!(votes_end(&mut restore(&state)), 4);
 }

@@ -13,7 +13,7 @@ use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Event, Form, GatewayId, HeartbeatAck, Incarnation, Listener,
     Nack, Need, Outbox, P1b, PreVote, PreVoteAck, Proposer, ProposerId, ProxyLeaderId, ReplicaId,
     Rng, RoleId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader,
-    Watermark,
+    ToReplica, Watermark,
 };
 
 const P0: RoleId = RoleId::Proposer(ProposerId(0));
@@ -503,4 +503,85 @@ fn r28_a_replica_that_is_stuck_does_not_silence_the_leader_that_serves_it() {
     assert!(silenced.is_empty(), "{silenced:?}");
     // The replica is heard and not yet a window behind, so it holds the credit (R29), and no more.
     assert_eq!(sent, 2 + u64::from(cluster.slot_window), "one window beyond the stuck one");
+}
+
+/// A read and a write quorum are quiet, and have voted below `votes_end`; what the proposer says to that.
+fn ask_leave(proposer: &mut Proposer, votes_end: u64, now: Time) -> Outbox {
+    let nonce = ask_pre_votes(proposer, now);
+    let votes_end = Watermark(votes_end);
+    let acks = [0, 2, 3].map(|a| PreVoteAck { votes_end, ..quiet(a, nonce, Ballot::default()) });
+    out_of(|out| acks.into_iter().for_each(|ack| proposer.on_pre_vote_ack(ack, now, out)))
+}
+
+/// A proposer of a cluster with a ring of 16 slots, that knows so many replicas; they have executed nothing.
+fn proposer_after_a_stop(replicas: u8) -> Proposer {
+    let mut proposer = proposer(&checked(small()), 0);
+    (0..replicas).for_each(|replica| drop(introduce(&mut proposer, replica, 1, 0, START)));
+    proposer
+}
+
+#[test]
+fn r15_a_proposer_waits_while_replicas_get_on() {
+    let mut proposer = proposer_after_a_stop(3);
+    let out = ask_leave(&mut proposer, 100, START);
+    let heartbeats = pick!(out.sends, Replica(ToReplica::Heartbeat));
+    assert_eq!(out.sends.len(), heartbeats.len(), "acceptors hear nobody: others may campaign");
+    let told: Vec<_> = heartbeats.iter().map(|(to, it)| (to.0, it.stage)).collect();
+    assert_eq!(told, [0, 1, 2].map(|replica| (replica, Stage::Waiting)));
+    assert_eq!(next_election(&mut proposer), millis(50), "it looks again soon");
+    let mut now = START;
+    for at in 1..84 {
+        now = now + millis(500);
+        for replica in [0, 1] {
+            let executed = executed(replica, 1, at);
+            proposer.on_executed(&executed, now, &mut Outbox::default());
+        }
+        ask_leave(&mut proposer, 100, now);
+        assert_eq!(proposer.ballot(), None, "f+1 replicas are at {at}");
+    }
+    assert_eq!(proposer.counters().waits, 84);
+    for replica in [0, 1] {
+        proposer.on_executed(&executed(replica, 1, 84), now, &mut Outbox::default());
+    }
+    let out = ask_leave(&mut proposer, 100, now);
+    let p1as = pick!(out.sends, Acceptor(ToAcceptor::P1a));
+    assert!(proposer.ballot().is_some() && p1as.iter().all(|(_, p1a)| p1a.first == Slot(84)));
+    assert_eq!(proposer.counters().waits, 84);
+}
+
+#[test]
+fn r15_replicas_that_are_stuck_are_waited_for_during_two_election_timeouts() {
+    let mut proposer = proposer_after_a_stop(3);
+    for after in [0, 300, 599] {
+        ask_leave(&mut proposer, 100, START + millis(after));
+        proposer.on_executed(&executed(0, 1, 1 + after), START, &mut Outbox::default());
+        assert_eq!(proposer.ballot(), None, "after {after} ms");
+    }
+    ask_leave(&mut proposer, 100, START + millis(600));
+    assert!(proposer.ballot().is_some(), "one replica gets on, and nobody else");
+}
+
+#[test]
+fn r15_too_few_replicas_are_waited_for() {
+    let mut proposer = proposer_after_a_stop(1);
+    for after in [0, 1000, 2000] {
+        ask_leave(&mut proposer, 100, START + millis(after));
+    }
+    introduce(&mut proposer, 1, 1, 0, START);
+    for after in [2100, 2599] {
+        ask_leave(&mut proposer, 100, START + millis(after));
+        assert_eq!(proposer.ballot(), None, "after {after} ms");
+    }
+    ask_leave(&mut proposer, 100, START + millis(2600));
+    assert!(proposer.ballot().is_some(), "two timeouts after it last found too few");
+}
+
+#[test]
+fn r15_what_a_reign_leaves_behind_is_not_waited_for() {
+    for (votes_end, campaigns) in [(0, true), (16, true), (17, false)] {
+        let mut proposer = proposer_after_a_stop(3);
+        ask_leave(&mut proposer, votes_end, START);
+        assert_eq!(proposer.ballot().is_some(), campaigns, "votes up to {votes_end}");
+        assert_eq!(proposer.counters().waits, u64::from(!campaigns));
+    }
 }

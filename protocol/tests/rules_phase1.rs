@@ -442,3 +442,77 @@ fn r09_a_proxy_leader_that_has_seen_it_chosen_says_so_again() {
     assert_eq!(pick!(out.sends, Replica(ToReplica::Chosen)).len(), 3);
     assert_eq!(out.sends.len(), 3, "and asks nobody: {:?}", out.sends);
 }
+
+/// Two acceptors of a column answer each P1a: they have voted for 50 slots, and tell of so many a page. Returns
+/// what the candidate says in the end, and which pages it has asked for.
+fn promise_50(leader: &mut Proposer, campaign: &Outbox, page_slots: u64) -> (Outbox, Vec<u64>) {
+    let ballot = leader.ballot().expect("a campaign");
+    let (mut unanswered, mut said, mut pages) = (p1as(campaign), Outbox::default(), Vec::new());
+    unanswered.retain(|(to, _)| [0, 2].contains(to));
+    while let Some((acceptor, P1a { page, .. })) = unanswered.pop() {
+        let end = page.0 + page_slots;
+        let votes = (page.0..end.min(50)).map(|slot| vote(slot, B1, slot)).collect();
+        let to = Some(Watermark(end)).filter(|end| end.0 < 50);
+        said = hand(leader, P1b { from: page, to, ..p1b(acceptor, ballot, votes) });
+        unanswered.extend(p1as(&said));
+        pages.push(page.0);
+    }
+    assert!(leader.is_leading(), "a column has promised");
+    (said, pages)
+}
+
+/// Replicas get on, slot by slot, until it campaigns; returns what it asks for, and what it says then.
+fn get_on(leader: &mut Proposer, replicas: &[u8], said: &Outbox) -> (Vec<u64>, Outbox) {
+    let mut slots = asked_slots(said);
+    for at in 1.. {
+        assert!(slots.last() >= Some(&(at - 1)), "it does not ask for s{}", at - 1);
+        for replica in replicas {
+            let out = hear(leader, executed(*replica, 1, at), START);
+            slots.extend(asked_slots(&out));
+            if !leader.is_leading() {
+                return (slots, out);
+            }
+        }
+    }
+    unreachable!("there is an end")
+}
+
+/// Acceptors with a disk keep more than the 32 slots that a reign has room for.
+#[test]
+fn r29_a_log_longer_than_a_reign_has_room_for_is_recovered_part_by_part() {
+    let cluster = checked(small());
+    for page_slots in [10, 32, 50] {
+        let mut leader = proposer(&cluster, 0);
+        (0..2).for_each(|replica| drop(introduce(&mut leader, replica, 1, 0, START)));
+        let said = campaign(&cluster, &mut leader, B1, START);
+        let ballot = leader.ballot();
+        let (said, pages) = promise_50(&mut leader, &said, page_slots);
+        assert!(pages.iter().all(|page| *page < 32), "there is no room for {pages:?}");
+        let out = out_of(|out| leader.on_propose(batch(99).into(), START, out));
+        assert!(asked(&out).is_empty());
+        let (slots, out) = get_on(&mut leader, &[0, 1], &said);
+        assert_eq!(slots, (0..32).collect::<Vec<_>>(), "no slot is free: somebody voted above");
+        assert!(leader.ballot() > ballot, "phase 1 of the old ballot is over for good");
+        assert!(p1as(&out).iter().all(|(_, p1a)| p1a.first == Slot(32)), "{out:?}");
+
+        let (said, _) = promise_50(&mut leader, &out, page_slots);
+        assert_eq!(asked(&said), (32..40).map(|slot| (slot, value(slot))).collect::<Vec<_>>());
+        assert_eq!(leader.next_slot(), Some(Slot(50)), "the last part: what comes above is free");
+    }
+}
+
+#[test]
+fn r08_a_run_over_a_long_log_is_over_after_a_part_of_it() {
+    let cluster = checked(small());
+    let mut leader = proposer(&cluster, 0);
+    for (replica, at) in [(0, 50), (1, 50), (2, 0)] {
+        introduce(&mut leader, replica, 1, at, START);
+    }
+    let said = campaign(&cluster, &mut leader, B1, START);
+    promise_50(&mut leader, &said, 10);
+    let said = ask_for(&mut leader, need(2, 1, 0));
+    let (said, _) = promise_50(&mut leader, &said, 10);
+    let (slots, out) = get_on(&mut leader, &[2], &said);
+    assert_eq!(slots, (0..32).collect::<Vec<_>>());
+    assert!(p1as(&out).iter().all(|(_, p1a)| p1a.first == Slot(50)), "others get their turn");
+}

@@ -2,15 +2,18 @@
 
 mod harness;
 
+use std::ops::Range;
+
 use harness::{
-    B1, B2, B3, Echo, START, acceptor, campaign, checked, executed, heartbeat, introduce_to,
-    millis, out_of, p1a, p1b, p2a, pick, proposer, replica, small, square, truncate, truncated,
+    B1, B2, B3, Echo, START, acceptor, campaign, checked, directory, executed, heartbeat,
+    introduce_to, millis, out_of, p1a, p1b, p2a, pick, proposer, replica, small, square, truncate,
+    truncated,
 };
 use loggos_protocol::{
-    Acceptor, AcceptorId, Ballot, Batch, BatchWriter, Chosen, Content, Executed, Fetch, Fetched,
-    GatewayId, Halt, Heartbeat, Identify, Incarnation, Outbox, P2a, Payload, ProposerId, Replica,
-    ReplicaId, Roster, SessionId, Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer,
-    ToProxyLeader, ToReplica, Value, Vote, Watcher, Watermark,
+    Acceptor, AcceptorId, Ballot, Batch, BatchWriter, Chosen, Content, Event, Executed, Fetch,
+    Fetched, GatewayId, Halt, Heartbeat, Identify, Incarnation, Outbox, P2a, Payload, ProposerId,
+    Replayed, Replica, ReplicaId, Roster, SessionId, Slot, Stage, Time, Timer, To, ToAcceptor,
+    ToProposer, ToProxyLeader, ToReplica, Value, Vote, Watcher, Watermark,
 };
 
 /// The session that slot 0 opens.
@@ -327,4 +330,154 @@ fn r16_a_replaced_life_that_still_runs_never_counts_again() {
         introduce_to(&mut acceptor, replica, life, executed);
     }
     assert_eq!(acceptor.truncated(), Watermark(0));
+}
+
+/// Whom a replica asks for votes, and from which slot on.
+fn replays(out: &Outbox) -> Vec<(u8, u64)> {
+    let replays = pick!(out.sends, Acceptor(ToAcceptor::Replay));
+    replays.into_iter().map(|(to, replay)| (to.0, replay.first.0)).collect()
+}
+
+fn hear_from_proposer(replica: &mut Replica<Echo>, stage: Stage, chosen: u64) -> Outbox {
+    let chosen = Watermark(chosen);
+    let heartbeat = Heartbeat { chosen, ..heartbeat(&square(), B1, stage) };
+    out_of(|out| replica.on_heartbeat(&heartbeat, START, out))
+}
+
+/// A replica that was told to replay, and has asked all acceptors.
+fn replaying() -> Replica<Echo> {
+    let mut replica = replica(&square(), 0);
+    let out = hear_from_proposer(&mut replica, Stage::Waiting, 0);
+    assert_eq!(replays(&out), [0, 1, 2, 3].map(|acceptor| (acceptor, 0)), "it asks all at once");
+    replica
+}
+
+/// An acceptor's page: the votes in B1 for these slots of the log, and how far it goes.
+fn page(acceptor: u8, slots: Range<u64>, to: Option<u64>) -> Replayed {
+    Replayed {
+        acceptor: AcceptorId(acceptor),
+        directory: directory(acceptor),
+        from: Slot(slots.start),
+        to: to.map(Watermark),
+        votes: slots.map(|slot| (Slot(slot), voted(slot))).collect(),
+    }
+}
+
+fn voted(slot: u64) -> Vote {
+    Vote { ballot: B1, value: chosen(slot).value }
+}
+
+fn replay(replica: &mut Replica<Echo>, replayed: Replayed) -> Outbox {
+    out_of(|out| replica.on_replayed(replayed, START, out))
+}
+
+/// Both acceptors of row 0 tell the same.
+fn row_replays(replica: &mut Replica<Echo>, slots: Range<u64>, to: Option<u64>) {
+    (0..2).for_each(|acceptor| drop(replay(replica, page(acceptor, slots.clone(), to))));
+}
+
+fn on_replay_timer(replica: &mut Replica<Echo>) -> Outbox {
+    replica.timers().stop(Timer::Replay);
+    out_of(|out| replica.on_timeout(Timer::Replay, START, out))
+}
+
+#[test]
+fn r15_a_replica_replays_what_write_quorums_have_voted_for() {
+    let mut replica = replaying();
+    for (acceptor, slots) in [(0, 0..4), (2, 0..4), (3, 3..4)] {
+        replay(&mut replica, Replayed { from: Slot(0), ..page(acceptor, slots, None) });
+    }
+    assert_eq!(replica.executed(), Watermark(0), "no row has voted for slot 0");
+    replay(&mut replica, page(1, 0..3, None));
+    assert_eq!((replica.executed(), commands(&replica)), (Watermark(4), vec![1, 2, 3]));
+    assert_eq!(replica.counters().replayed, 4, "three by the one row, the last by the other");
+}
+
+#[test]
+fn r15_acceptors_are_asked_once_every_peer_was() {
+    let mut replica = told(1, [0, 2]);
+    let (mut peers, mut asked) = (Vec::new(), Vec::new());
+    for turn in 1..=9 {
+        let out = out_of(|out| replica.on_timeout(Timer::Gap, START + millis(20 * turn), out));
+        if asked.is_empty() && !replays(&out).is_empty() {
+            assert!(peers.contains(&0) && peers.contains(&2), "before acceptors: {peers:?}");
+        }
+        asked.extend(replays(&out));
+        peers.extend(pick!(out.sends, Replica(ToReplica::Fetch)).iter().map(|(peer, _)| peer.0));
+    }
+    assert_eq!(asked, [0, 1, 2, 3].map(|acceptor| (acceptor, 1)), "once: the rest has a timer");
+    assert!(replica.timers().is_set(Timer::Replay));
+}
+
+#[test]
+fn r15_acceptors_that_were_not_heard_or_had_no_more_are_asked_again() {
+    let mut replica = replaying();
+    replay(&mut replica, page(0, 0..5, Some(5)));
+    replay(&mut replica, page(2, 0..5, None));
+    replay(&mut replica, Replayed { from: Slot(1), ..page(3, 1..5, Some(5)) });
+    let out = on_replay_timer(&mut replica);
+    assert_eq!(replays(&out), [(1, 0), (2, 0), (3, 0)], "a0 has told what it has in slot 0");
+    assert!(replica.timers().is_set(Timer::Replay));
+}
+
+#[test]
+fn r15_pages_that_are_used_up_are_followed_by_the_next_at_once() {
+    let mut replica = replaying();
+    replay(&mut replica, page(0, 0..2, Some(2)));
+    replay(&mut replica, page(2, 0..5, Some(5)));
+    let out = replay(&mut replica, page(1, 0..2, Some(2)));
+    assert_eq!((replica.executed(), replays(&out)), (Watermark(2), vec![(0, 2), (1, 2)]));
+}
+
+#[test]
+fn r15_a_replay_that_brings_nothing_ends() {
+    let rounds = |replica: &mut Replica<Echo>| {
+        let asks = |_: &usize| !replays(&on_replay_timer(replica)).is_empty();
+        (0..100).take_while(asks).count()
+    };
+    let mut replica = replaying();
+    (0..15).for_each(|_| drop(on_replay_timer(&mut replica)));
+    row_replays(&mut replica, 0..1, Some(1));
+    assert_eq!((replica.executed(), rounds(&mut replica)), (Watermark(1), 20), "counted anew");
+    assert!(!replica.timers().is_set(Timer::Replay));
+    row_replays(&mut replica, 1..2, None);
+    assert_eq!(replica.executed(), Watermark(1), "nobody asked");
+    assert!(!replays(&hear_from_proposer(&mut replica, Stage::Waiting, 0)).is_empty());
+}
+
+/// Otherwise it would go on for as long as acceptors hear of slots before it does: for ever.
+#[test]
+fn r29_a_replica_that_misses_nothing_and_hears_a_leader_replays_no_more() {
+    for (stage, chosen, goes_on) in
+        [(Stage::Leading, 0, false), (Stage::Leading, 1, true), (Stage::Campaigning, 0, true)]
+    {
+        let mut replica = replaying();
+        hear_from_proposer(&mut replica, stage, chosen);
+        assert_eq!(replica.timers().is_set(Timer::Replay), goes_on, "{stage:?}, {chosen}");
+        row_replays(&mut replica, 0..1, None);
+        assert_eq!(replica.executed(), Watermark(goes_on.into()), "{stage:?}, {chosen}");
+    }
+}
+
+#[test]
+fn r04_the_votes_of_an_acceptor_that_has_forgotten_are_not_replayed() {
+    let mut replica = replaying();
+    replay(&mut replica, page(0, 0..1, None));
+    let out = replay(&mut replica, Replayed { directory: directory(9), ..page(1, 0..1, None) });
+    assert_eq!((replica.executed(), replica.counters().foreign), (Watermark(0), 1));
+    assert_eq!(out.events, [Event::Forgotten { acceptor: AcceptorId(1) }]);
+    replay(&mut replica, page(1, 0..1, None));
+    assert_eq!(replica.executed(), Watermark(1));
+}
+
+#[test]
+fn r15_a_replica_that_halts_replays_no_more() {
+    let mut replica = replaying();
+    let junk = Payload::inline(&[255; 9]).expect("nine bytes are short");
+    let vote = Vote { ballot: B1, value: held(junk, 0) };
+    let of =
+        |acceptor| Replayed { votes: vec![(Slot(0), vote.clone())], ..page(acceptor, 0..1, None) };
+    let events = [0, 1].map(|acceptor| replay(&mut replica, of(acceptor)).events.len());
+    assert_eq!(events, [0, 1], "it says so once");
+    assert_eq!(replica.halted(), Some(&Halt::Malformed { slot: Slot(0) }));
 }

@@ -774,6 +774,7 @@ impl<M: StateMachine> Core<M> {
             let (directory, state) = log.state(id).filter(|_| log.poisoned().is_none())?;
             let mut acceptor = Acceptor::restore(cluster, id, directory, state, seed);
             acceptor.set_low(log.is_low());
+            acceptor.on_start(now);
             return Some(Role::Acceptor(Box::new(acceptor)));
         }
         let life = (Incarnation(random_u64()), seed);

@@ -64,6 +64,8 @@ pub(crate) enum Work {
     Sync,
     /// Makes a file.
     Create(FileId),
+    /// Sees whether there is room for more files by now.
+    TryAgain,
     /// Writes a mark, if nothing else is to be written.
     Mark,
     /// Reads votes back.
@@ -155,12 +157,16 @@ impl Store {
     /// Does a piece of work that was due; returns what came of it, and what the disk is to do next.
     pub(crate) fn work(&mut self, work: Work) -> (Done, Vec<Work>) {
         let (is_write, is_sync) = (matches!(work, Work::Write), matches!(work, Work::Sync));
+        let is_creation = matches!(work, Work::Create(_));
         let Ok(done) = self.try_work(work) else { return (Done::Failed, Vec::new()) };
         let Some(running) = &mut self.running else { return (done, Vec::new()) };
         if is_write {
             return (done, vec![Work::Sync]);
         }
         let mut next = running.next();
+        if is_creation {
+            next.push(Work::TryAgain);
+        }
         if is_sync && running.write.is_none() {
             next.push(Work::Mark);
         }
@@ -204,6 +210,10 @@ impl Store {
                     }
                     Err(_) => wal.on_no_room(),
                 }
+                Ok(Done::Nothing)
+            }
+            Work::TryAgain => {
+                wal.try_again();
                 Ok(Done::Nothing)
             }
             Work::Mark => {

@@ -134,7 +134,7 @@ fn draw_disks(rng: &mut Rng) -> Option<DiskPlan> {
         segment_bytes: (64 * 1024) << rng.below(3),
         segments_max: 1 << 16,
         segments_reserve: 2,
-        write_bytes_max: 4096 << rng.below(3),
+        write_bytes_max: 4096 << rng.below(2),
     };
     let plan = DiskPlan {
         options,

@@ -448,7 +448,7 @@ impl World {
                 Work::Write => sync_max / 2,
                 Work::Sync | Work::Read(_) => sync_max,
                 Work::Create(_) => 4 * sync_max,
-                Work::Mark => Duration::from_millis(200),
+                Work::Mark | Work::TryAgain => Duration::from_millis(200),
             };
             if !self.is_healed && self.rng.below(100) < disks.slow_percent {
                 most = most.max(disks.slow_max);
@@ -557,7 +557,7 @@ impl World {
         let shown = clock.show(self.now);
         let role = match id {
             RoleId::Acceptor(acceptor) if self.stores.contains_key(&id) => {
-                self.restore(id, acceptor, seed)
+                self.restore(id, acceptor, seed, shown)
             }
             RoleId::Gateway(_)
             | RoleId::Proposer(_)
@@ -588,14 +588,21 @@ impl World {
     }
 
     /// A durable acceptor with what is on its disk; `None` if it cannot come back now, or ever.
-    fn restore(&mut self, id: RoleId, acceptor: AcceptorId, seed: u64) -> Option<Role<Recorder>> {
+    fn restore(
+        &mut self,
+        id: RoleId,
+        acceptor: AcceptorId,
+        seed: u64,
+        shown: Time,
+    ) -> Option<Role<Recorder>> {
         let cluster = self.plan.cluster.clone();
         let store = self.stores.get_mut(&id).expect("it is durable");
         if !self.is_healed && self.rng.below(20) == 0 {
             store.order(self.rng.below(30), Fault::Crash);
         }
         match store.start(cluster, acceptor, seed) {
-            Ok((restored, votes)) => {
+            Ok((mut restored, votes)) => {
+                restored.on_start(shown);
                 self.checker.on_restored(&restored, &votes);
                 if self.processes.contains_key(&id) {
                     self.witness.see(Sight::CameBack);

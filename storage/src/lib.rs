@@ -95,14 +95,18 @@
 //!
 //! *What is on disk is found, or missed.* Batches are numbered and chained, and recovery takes them in order,
 //! from the oldest head on. It stops at the first that is not whole, not in its place, or follows another.
-//! Each batch says up to where the log was synced when it was written, and whatever says so of a missing
-//! batch makes it damage: recovery refuses, and does not forget in silence. The last batch alone has nobody
-//! to speak for it; therefore an idle log, and a recovered one, end with a mark, which holds nothing (R33).
+//! Each batch says up to where the log was synced when it was written, and so does each header: the promises
+//! at the end of one segment and their copies in the next one's head may be damaged together. Whatever says
+//! so of a missing batch makes it damage: recovery refuses, and does not forget in silence. The last batch
+//! alone has nobody to speak for it; therefore an idle log, and a recovered one, end with a mark, which holds
+//! nothing (R33). If the disk has written it to a wrong place, it is found there, and missed. Padding is under
+//! no sum: nothing is ever read from it, so there is nothing in it to be damaged.
 //!
 //! *What was never written is not found.* A batch names directory, segment and offset, all under its sum. A
 //! stale one in a recycled file names an older segment; a misdirected one names another place. What an
 //! earlier recovery has cut off has the right place, and might be made whole by the remains of a later torn
-//! write: so recovery wipes the block where it begins before it lets anybody answer.
+//! write: so recovery wipes the block where it begins before it lets anybody answer. And what a killed process
+//! was writing may reach the disk after it: [`Folder::file`] is how the next life waits for that.
 //!
 //! *What recovery tells stays.* It may have read what was never synced. It syncs all segments, and the
 //! directory, then writes and syncs the mark, then returns (R31, R33). It changes nothing that it has not
@@ -114,8 +118,9 @@
 //! without, and damage to one is no reason to refuse.
 //!
 //! *What the chain cannot see*: an older copy of the directory in its place, and a disk that says it has
-//! synced what it has not, where nothing later was written. For the first, [`Wal::synced`] is a number that
-//! peers may remember; both are outside the fault model.
+//! synced what it has not, where nothing later was written; a last write that has gone bad before its mark;
+//! the file that is written to emptied as a whole, with all that would speak for what was in it. For all of
+//! them [`Wal::synced`] is a number that peers may remember; they are outside the fault model.
 //!
 //! # Costs
 //!

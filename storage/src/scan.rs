@@ -25,9 +25,9 @@
 //!
 //! source: R33
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use loggos_protocol::{AcceptorId, AcceptorState};
+use loggos_protocol::{AcceptorId, AcceptorState, Watermark};
 
 use crate::batch::{Batch, HEAD_BYTES, padded};
 use crate::fields::length;
@@ -147,6 +147,20 @@ impl Scan {
     /// The acceptors that share it, each with all that is known of it but its votes.
     pub fn acceptors(&self) -> impl Iterator<Item = (AcceptorId, &AcceptorState)> {
         self.states.iter()
+    }
+
+    /// The segments that were read, oldest first: the number of each, and the file that holds it.
+    pub fn segments(&self) -> impl Iterator<Item = (u64, FileId)> {
+        self.segments.iter().map(|segment| (segment.number, segment.file))
+    }
+
+    /// In how many slots `acceptor` has a vote that is not truncated.
+    #[must_use]
+    pub fn votes_count(&self, acceptor: AcceptorId) -> usize {
+        let truncated = self.states.at(acceptor).map_or(Watermark(0), |state| state.truncated);
+        let votes = self.segments.iter().flat_map(|segment| &segment.votes);
+        let votes = votes.filter(|v| v.acceptor == acceptor && !truncated.covers(v.slot));
+        votes.map(|vote| vote.slot).collect::<BTreeSet<_>>().len()
     }
 
     /// How many segments hold something that is needed, or has not been used again yet.

@@ -39,8 +39,6 @@ pub struct VotePlace {
     pub slot: Slot,
     /// In which file.
     pub file: FileId,
-    /// The number of the segment that was in it.
-    pub(crate) segment: u64,
     /// The byte at which its record begins.
     offset: u32,
     /// How long that is.
@@ -53,8 +51,7 @@ impl Segment {
     /// Where `vote` is on disk.
     pub(crate) fn place(&self, vote: &Indexed) -> VotePlace {
         let Indexed { slot, offset, bytes, checksum, acceptor } = *vote;
-        let (file, segment) = (self.file, self.number);
-        VotePlace { acceptor, slot, file, segment, offset, bytes, checksum }
+        VotePlace { acceptor, slot, file: self.file, offset, bytes, checksum }
     }
 }
 
@@ -67,8 +64,9 @@ impl VotePlace {
         (u64::from(start), (end - start) as usize)
     }
 
-    /// Reads the vote from those blocks; `None` if they are not what was written there: then the log, if it
-    /// [holds](crate::Wal::holds) this place, is to be [poisoned](crate::Poison::Read).
+    /// Reads the vote from those blocks; `None` if they are not what was written there: then the log is to be
+    /// [poisoned](crate::Poison::Read), if it still [names](crate::Wal::votes) this place. If not, the vote has
+    /// been truncated since, and may have been written over.
     #[must_use]
     pub fn vote(&self, blocks: &[u8]) -> Option<Vote> {
         let record = blocks.get((self.offset % BLOCK_BYTES) as usize..)?;

@@ -331,16 +331,6 @@ impl Wal {
         places.into_values().collect()
     }
 
-    /// Whether `place` is still of the log: its segment was not recycled since [`votes`](Self::votes) named it.
-    ///
-    /// Of one that is not any more the file may hold anything by now. That is no reason to poison the log,
-    /// nor is the vote needed: it is truncated.
-    #[must_use]
-    pub fn holds(&self, place: &VotePlace) -> bool {
-        let mut segments = self.segments.iter();
-        segments.any(|s| (s.number, s.file) == (place.segment, place.file))
-    }
-
     /// Asserts what must hold between any two calls.
     pub fn validate(&self) {
         assert!(self.synced <= self.tail.link.number, "synced beyond the tail");

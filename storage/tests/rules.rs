@@ -667,11 +667,10 @@ fn r10_a_vote_that_memory_has_let_go_is_answered_from_disk_or_known_to_be_bad() 
     others.resize(length, 0);
     other.disk.read_at(place.file, offset, &mut others).unwrap();
     assert_eq!(place.vote(&others), None, "another vote, whole, in its place");
-    assert!(node.wal.holds(place), "its segment is in use");
     node.append_all((10..30).map(|slot| vote(A, slot, 3, (3000, 1))));
-    assert!(node.wal.holds(place), "its segment is in use");
+    assert_eq!(node.wal.votes(A, Slot(7), Watermark(8)), [*place], "its segment is in use");
     node.append_all([truncated(A, 30), truncated(B, 30)]);
-    assert!(!node.wal.holds(place), "recycled: what is read there by now says nothing");
+    assert_eq!(node.wal.votes(A, Slot(7), Watermark(8)), [], "what is read there is of no account");
     for bit in [100 * 8, 4000 * 8 + 3] {
         blocks[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(place.vote(&blocks), None, "bit {bit} flipped");

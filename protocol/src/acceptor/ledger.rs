@@ -106,17 +106,19 @@ impl Ledger {
         truncated: Watermark,
         vote_watermark: Option<Slot>,
     ) -> Self {
-        let held_from =
-            vote_watermark.map_or(truncated, |last| last.watermark_after().max(truncated));
         let journal = Some(Journal::default());
-        Self { truncated, held_from, vote_watermark, journal, ..Self::new(cluster, acceptor) }
+        let blank = Self::new(cluster, acceptor);
+        let held_from = vote_watermark.map_or(Watermark(0), Slot::watermark_after);
+        Self { truncated, held_from, vote_watermark, journal, ..blank }
     }
 
     pub(super) fn truncated(&self) -> Watermark {
         self.truncated
     }
 
-    /// Above every slot ever voted in.
+    /// Above every slot ever voted in, or truncated.
+    ///
+    /// source: R18
     pub(super) fn votes_end(&self) -> Watermark {
         self.vote_watermark.map_or(Watermark(0), Slot::watermark_after)
     }
@@ -200,6 +202,8 @@ impl Ledger {
                 if self.truncated.raise(executed) {
                     self.ring.remove_range(before, self.truncated);
                     self.held_from = self.truncated;
+                    let last = self.truncated.0.checked_sub(1).map(Slot);
+                    self.vote_watermark = self.vote_watermark.max(last);
                 }
             }
         }
@@ -269,9 +273,16 @@ impl Ledger {
             assert!(is_promised(&entry.vote), "{slot}: voted above the promise");
             assert!(Some(slot) <= self.vote_watermark, "{slot} is above the last vote");
         }
+        for (slot, entry) in &self.pending {
+            assert!(is_promised(&entry.vote), "{slot}: voted above the promise");
+            assert!(Some(*slot) <= self.vote_watermark, "{slot} is above the last vote");
+        }
+        let pending_max = 2 * self.ring.capacity();
+        assert!(self.pending.len() as u64 <= pending_max, "{} votes wait", self.pending.len());
         let are_below = self.pending.keys().all(|slot| self.held_from.covers(*slot));
         assert!(are_below, "what is in the ring waits besides");
         assert!(self.truncated <= self.held_from, "held what is truncated");
+        assert!(self.truncated <= self.votes_end(), "the last vote is below what is truncated");
         let is_forgetful = self.journal.is_none();
         assert!(!is_forgetful || self.truncated == self.held_from, "let go of what is on no disk");
     }
@@ -279,7 +290,7 @@ impl Ledger {
     /// Raises `held_from` as far as memory is of no use, and nothing is only there.
     ///
     /// source: R10, "no vote is dropped from memory that is neither truncated nor synced on disk"
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         let Some(journal) = &self.journal else { return };
         while self.held_from < journal.executed {
             let slot = self.held_from.first_open();

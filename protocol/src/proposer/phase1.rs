@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AcceptorId, AcceptorSet, Ballot, Incarnation, P1a, P1b, QuorumSystem, ReplicaId, Slot, Time,
-    Value, Vote, Watermark,
+    AcceptorId, AcceptorSet, Ballot, Cluster, Incarnation, P1a, P1b, QuorumSystem, ReplicaId, Slot,
+    Time, Value, Vote, Watermark,
 };
+
+use super::phase2::Phase2;
 
 /// A campaign under way.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -14,6 +16,9 @@ pub(super) struct Phase1 {
     /// The first slot of interest. Never changes within the ballot: acceptors that counted for one
     /// would not for another.
     first: Slot,
+    /// How many slots it takes in: as many as a reign has room for. If there are votes above, the reign is one
+    /// over a part.
+    slots_max: u32,
     /// How much of each acceptor's votes is known.
     coverage: Box<[Coverage]>,
     /// For each slot, the vote of the largest ballot reported so far.
@@ -44,13 +49,15 @@ pub(super) struct Recovered {
     pub(super) truncated: Watermark,
     /// For whom it was done, if that can still be served (R8).
     pub(super) rerun_for: Option<(ReplicaId, Incarnation)>,
+    /// Whether slots above these may have been voted in: then none is free.
+    pub(super) is_part: bool,
 }
 
 impl Phase1 {
     pub(super) fn new(
+        cluster: &Cluster,
         ballot: Ballot,
         first: Slot,
-        acceptors_count: u8,
         now: Time,
         rerun_for: Option<(ReplicaId, Incarnation)>,
     ) -> Self {
@@ -58,7 +65,8 @@ impl Phase1 {
         Self {
             ballot,
             first,
-            coverage: vec![coverage; acceptors_count.into()].into(),
+            slots_max: Phase2::open_slots_max(cluster),
+            coverage: vec![coverage; cluster.quorums.acceptors_count().into()].into(),
             votes: BTreeMap::new(),
             truncated: Watermark(0),
             progress_at: now,
@@ -70,7 +78,7 @@ impl Phase1 {
     pub(super) fn p1a_for(&self, acceptor: AcceptorId) -> Option<P1a> {
         let coverage = self.coverage[usize::from(acceptor.0)];
         let p1a = P1a { ballot: self.ballot, first: self.first, page: coverage.next };
-        (!coverage.is_whole).then_some(p1a)
+        (!self.is_covered(coverage)).then_some(p1a)
     }
 
     /// Takes a page in; returns whether it brought something new.
@@ -81,23 +89,28 @@ impl Phase1 {
     /// quorum are merged too: more reports can only raise the ballot that is found, and by induction over
     /// ballots any vote of a ballot above a chosen one's is for the chosen value.
     ///
-    /// source: R6
+    /// Votes above the bound are left where they are: of these it only counts that there are some.
+    ///
+    /// source: R6, R29
     pub(super) fn on_page(&mut self, p1b: P1b, now: Time) -> bool {
         assert_eq!(p1b.ballot, self.ballot, "a page of another ballot");
-        let coverage = &mut self.coverage[usize::from(p1b.acceptor.0)];
         self.truncated.raise(p1b.truncated);
+        let bound = self.bound();
+        let coverage = &mut self.coverage[usize::from(p1b.acceptor.0)];
         coverage.next = coverage.next.max(p1b.truncated.first_open());
         if coverage.is_whole || p1b.from > coverage.next {
             return false;
         }
+        let mut to = p1b.to;
         for (slot, vote) in p1b.votes {
-            match self.votes.get_mut(&slot) {
-                Some(best) if best.ballot >= vote.ballot => {}
-                Some(best) => *best = vote,
-                None => drop(self.votes.insert(slot, vote)),
+            if bound.covers(slot) {
+                self.merge(slot, vote);
+            } else {
+                to = Some(bound);
             }
         }
-        let is_new = match p1b.to {
+        let coverage = &mut self.coverage[usize::from(p1b.acceptor.0)];
+        let is_new = match to {
             None => {
                 coverage.is_whole = true;
                 true
@@ -114,11 +127,38 @@ impl Phase1 {
         is_new
     }
 
-    /// Whether the acceptors known in full hold a read quorum.
-    pub(super) fn is_whole(&self, quorums: QuorumSystem) -> bool {
-        let whole = self.coverage.iter().zip(0..).filter(|(coverage, _)| coverage.is_whole);
-        let whole: AcceptorSet = whole.map(|(_, acceptor)| AcceptorId(acceptor)).collect();
-        quorums.is_read_quorum(whole)
+    fn merge(&mut self, slot: Slot, vote: Vote) {
+        match self.votes.get_mut(&slot) {
+            Some(best) if best.ballot >= vote.ballot => {}
+            Some(best) => *best = vote,
+            None => drop(self.votes.insert(slot, vote)),
+        }
+    }
+
+    /// Whether the acceptors known in full, or up to the bound, hold a read quorum.
+    pub(super) fn is_done(&self, quorums: QuorumSystem) -> bool {
+        quorums.is_read_quorum(self.acceptors(|coverage| self.is_covered(coverage)))
+    }
+
+    /// The acceptors of which as much is known as `is_enough`.
+    fn acceptors(&self, is_enough: impl Fn(Coverage) -> bool) -> AcceptorSet {
+        let enough = self.coverage.iter().zip(0..).filter(|(coverage, _)| is_enough(**coverage));
+        enough.map(|(_, acceptor)| AcceptorId(acceptor)).collect()
+    }
+
+    /// Whether all of an acceptor's votes that are taken in are known.
+    fn is_covered(&self, coverage: Coverage) -> bool {
+        coverage.is_whole || !self.bound().covers(coverage.next)
+    }
+
+    /// The first slot that is proposed anew, if any is.
+    fn base(&self) -> Slot {
+        self.first.max(self.truncated.first_open())
+    }
+
+    /// The bound of what is taken in. Never goes down.
+    fn bound(&self) -> Watermark {
+        Watermark(self.base().0.saturating_add(self.slots_max.into()))
     }
 
     /// What is to be proposed anew.
@@ -128,15 +168,23 @@ impl Phase1 {
     /// be in a smaller ballot, since a read quorum has promised. Below `base` everything was executed by
     /// f+1 replicas: nothing is filled there, since acceptors may have forgotten what it was.
     ///
-    /// source: R7
-    pub(super) fn finish(mut self) -> Recovered {
-        let base = self.first.max(self.truncated.first_open());
-        let next = self.votes.last_key_value().map_or(base, |(slot, _)| slot.next()).max(base);
+    /// Above, it ends with the last vote, unless no read quorum is known to have none beyond the bound: then it
+    /// ends with the bound, and nothing beyond is known, hence free.
+    ///
+    /// source: R7, R8
+    pub(super) fn finish(mut self, quorums: QuorumSystem) -> Recovered {
+        let base = self.base();
+        let is_part = !quorums.is_read_quorum(self.acceptors(|coverage| coverage.is_whole));
+        let next = match self.votes.last_key_value() {
+            _ if is_part => self.bound().first_open(),
+            Some((slot, _)) => slot.next().max(base),
+            None => base,
+        };
         let values = (base.0..next.0)
             .map(|slot| self.votes.remove(&Slot(slot)).map(|vote| vote.value))
             .collect();
         let rerun_for = self.rerun_for.filter(|_| !self.truncated.covers(self.first));
-        Recovered { base, values, truncated: self.truncated, rerun_for }
+        Recovered { base, values, truncated: self.truncated, rerun_for, is_part }
     }
 
     /// The first slot of interest.

@@ -9,6 +9,9 @@
 //! ```
 //!
 //! `floor` follows what f+1 replicas have executed; in a rerun (R8) it follows the replica that asked.
+//!
+//! Acceptors with a disk may hold more votes than a reign has room for. Then it is one over a part: nothing is
+//! free, and once all is closed the next campaign starts where it ends.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,6 +38,8 @@ pub(super) struct Phase2 {
     sent: Watermark,
     /// The first free slot. Only goes up: a slot gets one value in our ballot (R7).
     next: Slot,
+    /// Whether phase 1 ended at `next` because there was no room for more: no slot is free then.
+    is_part: bool,
     open: Window<Open>,
     /// Batches that wait for credit.
     queue: VecDeque<Arc<Batch>>,
@@ -106,13 +111,8 @@ impl Phase2 {
         noop_stamp: Time,
         now: Time,
     ) -> Self {
-        let Recovered { base, values, rerun_for, .. } = recovered;
-        // Acceptors in memory hold no more than a ring. On disk there may be more, where replicas could not
-        // replay it: as much as acceptors' logs may hold bounds it then.
-        let recovered_count =
-            u32::try_from(values.len()).expect("it was in memory as we were told");
-        let room = recovered_count.saturating_add(cluster.ring_slots()).next_power_of_two();
-        let mut open = Window::new(room.max(2 * cluster.ring_slots()));
+        let Recovered { base, values, rerun_for, is_part, .. } = recovered;
+        let mut open = Window::new(Self::open_slots_max(cluster));
         let mut recent = Recent::new(cluster);
         let mut next = base;
         for value in values {
@@ -135,6 +135,7 @@ impl Phase2 {
             floor,
             sent: floor,
             next,
+            is_part,
             open,
             queue: VecDeque::new(),
             recent,
@@ -148,6 +149,11 @@ impl Phase2 {
             is_silent: false,
             cluster: cluster.clone(),
         }
+    }
+
+    /// How many slots may be open at once.
+    pub(super) fn open_slots_max(cluster: &Cluster) -> u32 {
+        2 * cluster.ring_slots()
     }
 
     /// Takes a batch in: it gets the next free slot, now or when there is credit.
@@ -199,7 +205,7 @@ impl Phase2 {
             self.sent.0 += 1;
         }
         let before = self.next;
-        while self.sent.first_open() == self.next && self.sent < limit {
+        while !self.is_part && self.sent.first_open() == self.next && self.sent < limit {
             let Some(batch) = self.queue.pop_front() else { break };
             let slot = self.next;
             self.recent.note(&batch, slot);
@@ -344,9 +350,14 @@ impl Phase2 {
         self.floor
     }
 
-    /// The first free slot.
+    /// The first free slot; of a reign over a part, where the next one starts.
     pub(super) fn next(&self) -> Slot {
         self.next
+    }
+
+    /// Whether this was over a part of the log, and all of it is closed.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_part && self.floor.0 == self.next.0
     }
 
     pub(super) fn validate(&self) {

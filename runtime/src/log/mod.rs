@@ -40,6 +40,9 @@ use crate::sockets::Written;
 /// How long a log must be idle before it writes a mark (R33).
 const IDLE: Duration = Duration::from_millis(200);
 
+/// How long until a file is tried for again that there was no room for.
+const ROOM: Duration = Duration::from_secs(1);
+
 /// What a core's log is started with: recovered, and nothing done with it yet.
 #[derive(Debug)]
 pub(crate) struct LogPlan {
@@ -69,6 +72,10 @@ pub(crate) struct Log {
     /// When it has been idle for so long that it writes a mark.
     idle_at: Option<Time>,
     is_low: bool,
+    /// Whether there was no room for another file when that was last tried.
+    is_refused: bool,
+    /// When it is tried again.
+    room_at: Option<Time>,
 }
 
 /// A message that waits until the log is durable up to a record.
@@ -126,6 +133,8 @@ impl Log {
             librarian,
             lives: vec![0; seats],
             idle_at: None,
+            is_refused: false,
+            room_at: None,
         })
     }
 
@@ -182,14 +191,20 @@ impl Log {
             self.idle_at = Some(now + IDLE);
             self.begin(write, ring);
         }
+        if self.is_refused && self.room_at.is_none() {
+            self.room_at = Some(now + ROOM);
+        }
         if let Some(file) = self.wal.wants_file() {
             self.librarian.create(file);
         }
     }
 
     /// Writes a mark, if the log has been idle for long enough: so that what was written last can be told from
-    /// what was never whole (R33).
+    /// what was never whole (R33). Tries for a file again that there was no room for.
     pub(crate) fn on_time(&mut self, ring: &mut Ring, now: Time) {
+        if self.room_at.take_if(|at| *at <= now).is_some() {
+            self.wal.try_again();
+        }
         if self.idle_at.is_some_and(|at| at <= now) && self.in_flight.is_none() {
             self.idle_at = None;
             if let Some(write) = self.wal.gather_mark() {
@@ -200,7 +215,8 @@ impl Log {
 
     /// When [`Log::on_time`] is to be called next.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
-        self.idle_at.filter(|_| self.in_flight.is_none())
+        let idle_at = self.idle_at.filter(|_| self.in_flight.is_none());
+        idle_at.into_iter().chain(self.room_at).min()
     }
 
     /// Takes in what came of the write that is under way.
@@ -235,9 +251,12 @@ impl Log {
                 Answer::Created(file, Ok(opened)) => {
                     self.fresh.push((file, opened));
                     self.wal.on_file_created();
+                    self.is_refused = false;
                 }
                 Answer::Created(file, Err(error)) => {
-                    warn!(%error, "{file} cannot be made: the log goes on in the files that it has");
+                    if !std::mem::replace(&mut self.is_refused, true) {
+                        warn!(%error, "{file} cannot be made: the log goes on in those it has");
+                    }
                     self.wal.on_no_room();
                 }
                 Answer::Recalled(recalled, life) => {

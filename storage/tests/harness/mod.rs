@@ -264,17 +264,23 @@ pub struct Records {
     rng: Rng,
     round: u64,
     next: BTreeMap<AcceptorId, (u64, u64, u64)>, // slot, truncated, the round of its promise
+    /// For a while the only one that has anything to log: what the other has said, heads carry on.
+    alone: Option<AcceptorId>,
 }
 
 impl Records {
     pub fn new(seed: u64) -> Self {
         let next = ACCEPTORS.into_iter().map(|acceptor| (acceptor, (0, 0, 0))).collect();
-        Self { rng: Rng::new(seed), round: 1, next }
+        Self { rng: Rng::new(seed), round: 1, next, alone: None }
     }
 
     /// The next record; `is_low` is whether slots are refused.
     pub fn next(&mut self, is_low: bool) -> Record {
-        let acceptor = ACCEPTORS[self.below(2)];
+        if self.rng.below(50) == 0 {
+            self.alone = ACCEPTORS.get(self.below(3)).copied();
+        }
+        let either = ACCEPTORS[self.below(2)];
+        let acceptor = self.alone.filter(|_| !is_low).unwrap_or(either);
         let choice = self.rng.below(20);
         let (bytes, fill) = (self.block_bytes(), self.fill());
         let (slot, below, round) = self.next.get_mut(&acceptor).expect("of this log");
@@ -292,11 +298,11 @@ impl Records {
                 let again = *below + self.rng.below(*slot - *below);
                 vote(acceptor, again, *round, (bytes, fill))
             }
-            3 | 4 => {
+            3 => {
                 *below += self.rng.below(*slot - *below + 1);
                 truncated(acceptor, *below)
             }
-            _ if is_low => {
+            _ if is_low || choice == 4 => {
                 *below = *slot;
                 truncated(acceptor, *below)
             }
