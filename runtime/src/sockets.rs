@@ -17,7 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loggos_net::wire::{
     self, BatchPool, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome, WireError,
@@ -32,6 +32,9 @@ use crate::callers::RemoteCall;
 use crate::client::CallError;
 use crate::executor::Alarm;
 
+/// How long a node waits for an address that is in use.
+const ADDRESS_MAX: Duration = Duration::from_secs(2);
+const ADDRESS_PAUSE: Duration = Duration::from_millis(10);
 /// How long a stranger may take to say who it is, and whom we call to answer.
 const GREETING_MAX: Duration = Duration::from_secs(5);
 /// How long a link may fail to send anything before it is taken for dead.
@@ -260,9 +263,18 @@ impl Sockets {
         })
     }
 
-    /// Listens for other nodes and for clients.
+    /// Listens for other nodes and for clients. Waits a while for an address that is in use: the kernel closes the
+    /// sockets of a ring after its process is gone, not before, and who starts that again at once meets them.
     pub(crate) fn listen(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
-        self.ring.listen(address)
+        let started = Instant::now();
+        loop {
+            let listens = self.ring.listen(address);
+            let in_use = listens.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::AddrInUse);
+            if !in_use || started.elapsed() >= ADDRESS_MAX {
+                return listens;
+            }
+            std::thread::sleep(ADDRESS_PAUSE); // nothing else is on this core yet
+        }
     }
 
     /// Takes in what has arrived: no more commands than there is `room` for. Returns whether anything has

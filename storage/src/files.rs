@@ -25,6 +25,9 @@ pub(crate) struct Files {
     /// The first that is not there.
     next: FileId,
     growth: Growth,
+    /// Whether the last file that was asked for could be made. To ask again is not to have it: a log that took
+    /// that for room would eat up its reserve, a little each time.
+    has_room: bool,
     /// How many files there may be, those in use included.
     count_max: u32,
     /// How many are to be free: made before they are needed, so that a full disk is met early.
@@ -43,7 +46,15 @@ impl Files {
     pub(crate) fn new(found: FilesFound, options: &Options) -> Self {
         let FilesFound { free, unfinished, next } = found;
         let (count_max, reserve) = (options.segments_max, options.segments_reserve);
-        Self { free, unfinished, next, growth: Growth::Possible, count_max, reserve }
+        Self {
+            free,
+            unfinished,
+            next,
+            growth: Growth::Possible,
+            has_room: true,
+            count_max,
+            reserve,
+        }
     }
 
     /// Takes a file to be used.
@@ -60,7 +71,8 @@ impl Files {
     /// `used_count` in use.
     pub(crate) fn wanted(&mut self, used_count: usize) -> Option<FileId> {
         let free_count = length(self.free.len());
-        let is_wanted = free_count < self.reserve && self.left(used_count) > free_count;
+        let count = free_count.saturating_add(length(used_count));
+        let is_wanted = free_count < self.reserve && count < self.count_max;
         if self.growth != Growth::Possible || !is_wanted {
             return None;
         }
@@ -71,6 +83,7 @@ impl Files {
     pub(crate) fn on_created(&mut self) {
         assert_eq!(self.growth, Growth::UnderWay, "no file was asked for");
         self.growth = Growth::Possible;
+        self.has_room = true;
         self.free.push_back(self.to_be_made());
         if self.unfinished.pop_front().is_none() {
             self.next.0 += 1;
@@ -80,6 +93,7 @@ impl Files {
     pub(crate) fn on_no_room(&mut self) {
         assert_eq!(self.growth, Growth::UnderWay, "no file was asked for");
         self.growth = Growth::Refused;
+        self.has_room = false;
     }
 
     pub(crate) fn try_again(&mut self) {
@@ -91,12 +105,16 @@ impl Files {
     /// How many segments there may be besides the `used_count` in use.
     pub(crate) fn left(&self, used_count: usize) -> u32 {
         let free_count = length(self.free.len());
-        match self.growth {
-            Growth::Possible | Growth::UnderWay => {
-                self.count_max.saturating_sub(length(used_count)).max(free_count)
-            }
-            Growth::Refused => free_count,
+        match self.has_room {
+            true => self.count_max.saturating_sub(length(used_count)).max(free_count),
+            false => free_count,
         }
+    }
+
+    /// Whether there is none besides the `used_count` in use, and none being made.
+    pub(crate) fn is_exhausted(&self, used_count: usize) -> bool {
+        let can_grow = self.growth != Growth::Refused && length(used_count) < self.count_max;
+        self.free.is_empty() && !can_grow
     }
 
     /// Asserts that no file is both free and one of `used`.

@@ -393,12 +393,13 @@ impl Wal {
     fn open_segment(&mut self) -> Option<Write> {
         assert_eq!(self.synced, self.tail.link.number, "opened before all is synced");
         let Some(file) = self.files.take() else {
-            if self.files.left(self.segments.len()) == 0 {
+            if self.files.is_exhausted(self.segments.len()) {
                 self.poison(Poison::Full);
             }
             return None;
         };
-        let (mut bytes, votes) = self.spare.pop().unwrap_or_default();
+        let (mut bytes, mut votes) = self.spare.pop().unwrap_or_default();
+        votes.clear(); // those of an earlier write are where that has put them
         let number = self.current().number + 1;
         let head = self.written.clone();
         self.segments.push_back(Segment { number, file, head, votes: Vec::new() });

@@ -542,6 +542,7 @@ fn r34_a_file_that_could_not_be_made_is_asked_for_again_when_the_clock_says_so()
     node.disk.capacity_bytes = u64::MAX;
     assert_eq!(node.wal.wants_file(), None, "not asked at each turn");
     node.wal.try_again();
+    assert!(node.wal.is_low(), "who asks has no room yet");
     node.make_file();
     assert!(!node.wal.is_low(), "there is room again");
     node.wal.try_again();
@@ -640,6 +641,17 @@ fn r4_a_directory_that_is_empty_foreign_newer_or_half_formatted_is_refused_with_
     let error = recover(&mut disk, &identity(), &larger).unwrap_err();
     assert!(matches!(error, StorageError::SegmentBytes { .. }), "{error}");
     recover(&mut disk, &identity(), &OPTIONS).unwrap();
+}
+
+#[test]
+fn r10_votes_are_found_where_they_were_written_when_other_segments_were_opened_since() {
+    let mut node = Node::new(1);
+    let mut slot = 0;
+    while node.wal.segments_count() < 4 {
+        slot = node.fill_segment(slot);
+        let view = view_in(&node.wal, &mut node.disk); // panics where one is not
+        assert_eq!(view[&A].1.len() as u64, slot);
+    }
 }
 
 #[test]
