@@ -20,7 +20,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use loggos_net::wire::{
-    self, BatchPool, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome, WireError,
+    self, BatchPool, FrameReader, Hello, LogPosition, Message, Purpose, Reason, Refusal, Welcome,
+    WireError,
 };
 use loggos_net::{
     CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingFile, RingOptions, RingRecord,
@@ -31,6 +32,7 @@ use tracing::{info, warn};
 use crate::callers::RemoteCall;
 use crate::client::CallError;
 use crate::executor::Alarm;
+use crate::sightings::Sightings;
 
 /// How long a stranger may take to say who it is, and whom we call to answer.
 const GREETING_MAX: Duration = Duration::from_secs(5);
@@ -67,7 +69,7 @@ pub(crate) struct Identity {
     pub(crate) core: u8,
     /// The last core of this node.
     pub(crate) core_last: u8,
-    /// Of this process: another one under the same name is another life.
+    /// Of this core: another one under the same name is another life.
     pub(crate) nonce: u64,
     /// The core whose gateway serves clients, if this node has one.
     pub(crate) gateway_core: Option<u8>,
@@ -95,6 +97,8 @@ pub(crate) enum Incoming {
     StatusRequest(ConnectionId),
     /// A connection that belongs to another core of this node.
     HandOver { core: u8, visitor: Visitor },
+    /// Another node has seen more of our log than we came back with, and says so (R33).
+    Outdated { why: String },
 }
 
 /// A connection on its way to another core, with what it has said.
@@ -140,6 +144,10 @@ pub(crate) struct Sockets {
     batches: BatchPool,
     /// The formation that roles of this core belong to, once they know of one (R4).
     pub(crate) formation: Option<FormationId>,
+    /// Where the log of this core stands, if it has one and that serves (R33).
+    pub(crate) log: Option<LogPosition>,
+    /// What was seen of the logs of others.
+    sightings: Sightings,
     /// What came of the log's write, until the log looks.
     written: Option<Written>,
     counters: SocketCounters,
@@ -155,6 +163,8 @@ struct Link {
     back_off: Duration,
     /// When something was last sent, or there was nothing to send.
     moved_at: Time,
+    /// The last batch of our log that it was told of.
+    told: u64,
     /// Whether its trouble was told: once, and not with every attempt.
     is_reported: bool,
 }
@@ -190,8 +200,8 @@ enum ConnectionStage {
     Link(usize),
     /// Has not said who it is.
     Stranger { since: Time },
-    /// A core of another node.
-    Peer,
+    /// A core of another node, in that life.
+    Peer { node: u8, life: u64 },
     /// A client, with so many commands unanswered.
     Client { commands: u32 },
     /// Asks how we stand.
@@ -229,7 +239,7 @@ impl Sockets {
     pub(crate) fn new(
         identity: Identity,
         remotes: &[Remote],
-        batches_max: usize,
+        (batches_max, logs_max): (usize, usize),
         alarm: &Alarm,
         recorder: Option<&mpsc::Sender<RingRecord>>,
     ) -> io::Result<Self> {
@@ -241,6 +251,7 @@ impl Sockets {
             state: LinkState::Down { until: Time(0) },
             back_off: BACK_OFF.0,
             moved_at: Time(0),
+            told: 0,
             is_reported: false,
         });
         Ok(Self {
@@ -254,6 +265,8 @@ impl Sockets {
             is_quiet: true,
             batches: BatchPool::new(batches_max),
             formation: None,
+            log: None,
+            sightings: Sightings::new(logs_max),
             written: None,
             counters: SocketCounters::default(),
             refused_nodes: Vec::new(),
@@ -361,8 +374,11 @@ impl Sockets {
         match self.ring.adopt(socket) {
             Ok(id) => {
                 self.connections.insert(id, *connection);
-                match self.objection(&hello) {
-                    Some(refusal) => self.refuse(id, refusal, now),
+                match self.objection(&hello).or_else(|| self.see_hello(&hello)) {
+                    Some(refusal) => {
+                        self.tell_refused(&hello, &refusal);
+                        self.refuse(id, refusal, now);
+                    }
                     None => self.welcome(id, &hello),
                 }
                 self.stalled.push_back(id); // what came behind the hello is read next
@@ -419,7 +435,7 @@ impl Sockets {
                 now.since(since) > GREETING_MAX
             }
             ConnectionStage::Link(_)
-            | ConnectionStage::Peer
+            | ConnectionStage::Peer { .. }
             | ConnectionStage::Client { .. }
             | ConnectionStage::Status => false,
         };
@@ -427,6 +443,23 @@ impl Sockets {
         for id in late.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.close(id);
         }
+        self.tell_log();
+    }
+
+    /// Tells those we are connected to how far our log is, where it has moved on.
+    ///
+    /// source: R33
+    fn tell_log(&mut self) {
+        let Some(log) = self.log else { return };
+        for link in self.links.iter_mut().filter(|link| link.told < log.synced) {
+            if let LinkState::Up { connection } = link.state
+                && let Some(outgoing) = self.ring.outgoing(connection)
+            {
+                wire::encode_log(&log, outgoing);
+                link.told = log.synced;
+            }
+        }
+        self.ring.flush();
     }
 
     /// When [`Sockets::on_time`] is to be called next.
@@ -490,7 +523,7 @@ impl Sockets {
                 }
                 Some(
                     ConnectionStage::Stranger { .. }
-                    | ConnectionStage::Peer
+                    | ConnectionStage::Peer { .. }
                     | ConnectionStage::Status,
                 )
                 | None => {}
@@ -539,8 +572,22 @@ impl Sockets {
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
             match (&mut connection.stage, message) {
-                (ConnectionStage::Peer, Ok(Message::Envelope(envelope))) => {
+                (ConnectionStage::Peer { .. }, Ok(Message::Envelope(envelope))) => {
                     incoming.push(Incoming::Envelope(envelope));
+                }
+                (ConnectionStage::Peer { node, life }, Ok(Message::Log(log))) => {
+                    let (node, life) = (*node, *life);
+                    if let Some(refusal) = self.see(life, log) {
+                        self.tell_refused_node(node, &refusal);
+                        self.refuse(id, refusal, now);
+                    }
+                }
+                // It has seen our log in the welcome that we gave it.
+                (ConnectionStage::Peer { .. }, Ok(Message::Refusal(refusal)))
+                    if refusal.reason == Reason::Older =>
+                {
+                    self.on_outdated(&refusal, incoming);
+                    return self.close(id);
                 }
                 (
                     ConnectionStage::Client { commands },
@@ -559,13 +606,23 @@ impl Sockets {
                         return;
                     }
                 }
-                (ConnectionStage::Link(link), Ok(Message::Welcome(_))) => {
+                (ConnectionStage::Link(link), Ok(Message::Welcome(welcome))) => {
                     let link = *link;
-                    self.link_up(link, id, now);
+                    match welcome.log.and_then(|log| self.see(welcome.nonce, log)) {
+                        Some(refusal) => {
+                            self.tell_refused_node(self.links[link].remote.node, &refusal);
+                            self.refuse(id, refusal, now);
+                            self.link_down(link, now, "its log is an older copy");
+                        }
+                        None => self.link_up(link, id, now),
+                    }
                 }
                 (ConnectionStage::Link(link), Ok(Message::Refusal(refusal))) => {
                     let link = *link;
                     self.close(id);
+                    if refusal.reason == Reason::Older {
+                        self.on_outdated(&refusal, incoming);
+                    }
                     return self.link_down(link, now, &format!("it refuses us: {}", refusal.text));
                 }
                 (ConnectionStage::Refused { .. }, _) => {} // hears the reason, and is gone
@@ -607,13 +664,47 @@ impl Sockets {
             }
             return false;
         }
-        self.welcome(id, &hello);
+        match self.see_hello(&hello) {
+            Some(refusal) => {
+                self.tell_refused(&hello, &refusal);
+                self.refuse(id, refusal, now);
+            }
+            None => self.welcome(id, &hello),
+        }
         true
+    }
+
+    /// Takes in where the log of a core stands that calls us; or why it is refused.
+    fn see_hello(&mut self, hello: &Hello) -> Option<Refusal> {
+        self.see(hello.nonce, hello.log?)
+    }
+
+    /// Takes in where another core's log stands, in that life of it; or why it is refused.
+    ///
+    /// source: R33
+    fn see(&mut self, life: u64, log: LogPosition) -> Option<Refusal> {
+        let older = self.sightings.see(life, log).err()?;
+        Some(Refusal { reason: Reason::Older, text: older.to_string() })
+    }
+
+    /// Another node knows our log for an older copy: we speak of it no more, and whoever lives here by it is to
+    /// stop.
+    ///
+    /// source: R33
+    fn on_outdated(&mut self, refusal: &Refusal, incoming: &mut Vec<Incoming>) {
+        if self.log.take().is_some() {
+            incoming.push(Incoming::Outdated { why: refusal.text.clone() });
+        }
     }
 
     /// Tells whoever runs this node of a node that it refuses: once, since that one calls again and again.
     fn tell_refused(&mut self, hello: &Hello, refusal: &Refusal) {
-        let Purpose::Peer { from_node: node, .. } = hello.purpose else { return };
+        if let Purpose::Peer { from_node: node, .. } = hello.purpose {
+            self.tell_refused_node(node, refusal);
+        }
+    }
+
+    fn tell_refused_node(&mut self, node: u8, refusal: &Refusal) {
         let refused = (node, refusal.reason);
         if !self.refused_nodes.contains(&refused) {
             warn!(node, reason = refusal.text, "refused a node");
@@ -680,9 +771,9 @@ impl Sockets {
     fn welcome(&mut self, id: ConnectionId, hello: &Hello) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.stage = match hello.purpose {
-            Purpose::Peer { .. } => {
+            Purpose::Peer { from_node: node, .. } => {
                 connection.reader.set_frame_bytes_max(PEER_FRAME_BYTES_MAX);
-                ConnectionStage::Peer
+                ConnectionStage::Peer { node, life: hello.nonce }
             }
             Purpose::Client => ConnectionStage::Client { commands: 0 },
             Purpose::Status => ConnectionStage::Status,
@@ -691,6 +782,7 @@ impl Sockets {
             version: wire::WIRE_VERSION,
             nonce: self.identity.nonce,
             formation: self.formation,
+            log: self.log.filter(|_| matches!(hello.purpose, Purpose::Peer { .. })),
             commands_in_flight_max: CLIENT_COMMANDS_MAX,
             command_bytes_max: self.identity.command_bytes_max,
         };
@@ -704,6 +796,7 @@ impl Sockets {
     fn greet(&mut self, id: ConnectionId) {
         let stage = self.connections.get(&id).map(|connection| connection.stage);
         let Some(ConnectionStage::Link(link)) = stage else { return };
+        self.links[link].told = self.log.map_or(0, |log| log.synced);
         let remote = &self.links[link].remote;
         let hello = Hello {
             wire_digest: wire::wire_digest(),
@@ -712,6 +805,7 @@ impl Sockets {
             cluster_digest: self.identity.digest,
             formation: self.formation,
             nonce: self.identity.nonce,
+            log: self.log,
             purpose: Purpose::Peer {
                 from_node: self.identity.node,
                 from_core: self.identity.core,

@@ -54,7 +54,7 @@ pub struct Traffic {
 pub enum Standing {
     /// It was killed.
     Down,
-    /// An acceptor whose log has failed: it never serves again from there (R34).
+    /// An acceptor whose log has failed, or is an older copy: it never serves again from there (R33, R34).
     Stopped {
         /// What failed.
         why: String,
@@ -206,13 +206,13 @@ impl CoreStatus {
                 "synced_bytes": sockets.ring.synced_bytes,
             })
         });
-        let log = self.log.map(|log| {
+        let log = self.log.as_ref().map(|log| {
             json!({
                 "synced": log.synced,
                 "segments": log.segments,
                 "waiting": log.waiting,
                 "low": log.is_low,
-                "failed": log.poison.map(|why| why.to_string()),
+                "failed": log.stopped.as_ref().map(ToString::to_string),
             })
         });
         json!({ "core": self.core, "sockets": sockets, "log": log })

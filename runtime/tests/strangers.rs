@@ -51,6 +51,7 @@ fn client_hello() -> Hello {
         cluster_digest: 0,
         formation: None,
         nonce: 1,
+        log: None,
         purpose: Purpose::Client,
     }
 }
@@ -203,6 +204,7 @@ fn other_words() -> Vec<(String, Vec<u8>)> {
         version: wire::WIRE_VERSION,
         nonce: 1,
         formation: None,
+        log: None,
         commands_in_flight_max: 1,
         command_bytes_max: 1,
     };
