@@ -164,6 +164,8 @@ pub(crate) struct Core<M> {
     held: Vec<Envelope>,
     /// The time of this tick.
     now: Time,
+    /// Ticks that had something to do.
+    ticks: u64,
     /// When something is due next.
     next_due: Time,
     /// Messages in the inboxes of this core.
@@ -258,6 +260,7 @@ impl<M: StateMachine> Core<M> {
             told: Vec::new(),
             held: Vec::new(),
             now,
+            ticks: 0,
             next_due: now,
             pending: 0,
             plan,
@@ -334,6 +337,7 @@ impl<M: StateMachine> Core<M> {
         if !has_worked {
             return false;
         }
+        self.ticks += 1;
         self.submit(now);
         while self.pending > 0 || !self.held.is_empty() || self.has_released() {
             self.exchange(now);
@@ -807,7 +811,7 @@ impl<M: StateMachine> Core<M> {
         });
         let sockets = self.sockets.as_ref().map(Sockets::counters);
         let roles = roles.collect();
-        CoreStatus { core: self.plan.core, roles, sockets, log }
+        CoreStatus { core: self.plan.core, ticks: self.ticks, roles, sockets, log }
     }
 }
 

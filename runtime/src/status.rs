@@ -31,6 +31,8 @@ pub struct RoleStatus {
 #[derive(Clone, Debug)]
 pub(crate) struct CoreStatus {
     pub(crate) core: usize,
+    /// Ticks that had something to do.
+    pub(crate) ticks: u64,
     pub(crate) roles: Vec<RoleStatus>,
     /// What went over its sockets, if it has any.
     pub(crate) sockets: Option<SocketCounters>,
@@ -215,7 +217,7 @@ impl CoreStatus {
                 "failed": log.stopped.as_ref().map(ToString::to_string),
             })
         });
-        json!({ "core": self.core, "sockets": sockets, "log": log })
+        json!({ "core": self.core, "ticks": self.ticks, "sockets": sockets, "log": log })
     }
 }
 

@@ -168,17 +168,19 @@ fn a_hello_that_is_sealed_but_wrong_is_closed() {
         ("a header too long", frame(kind, &[header, &[0]].concat(), &[])),
         ("bytes behind the header", frame(kind, header, &[0])),
         ("another magic", changed(0, b'l')),
-        ("no purpose", changed(16 + 25, 0)),
-        ("an unknown purpose", changed(16 + 25, 4)),
-        ("a client with a path", changed(16 + 26, 1)),
+        ("no purpose", changed(16 + 50, 0)),
+        ("an unknown purpose", changed(16 + 50, 4)),
+        ("a client with a path", changed(16 + 51, 1)),
+        ("a client with a log", changed(16 + 25, 1)),
+        ("a log that is absent, yet not zero", changed(16 + 26, 1)),
         ("a formation that is there by half", changed(16 + 8, 2)),
         ("a formation that is absent, yet not zero", changed(16 + 9, 1)),
-        ("a name longer than its place", changed(16 + 30, 65)),
-        ("a name longer than said", changed(16 + 31, b'a')),
+        ("a name longer than its place", changed(16 + 55, 65)),
+        ("a name longer than said", changed(16 + 56, b'a')),
     ]);
     all_are_closed(&nodes, 0, &words);
     let mut not_utf8 = right.clone();
-    (not_utf8[HEAD_BYTES + 46], not_utf8[HEAD_BYTES + 47]) = (1, 0xFF);
+    (not_utf8[HEAD_BYTES + 71], not_utf8[HEAD_BYTES + 72]) = (1, 0xFF);
     seal(&mut not_utf8);
     all_are_closed(&nodes, 0, &named([("a name that is no text", not_utf8)]));
     nodes.stop();
