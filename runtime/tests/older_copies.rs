@@ -136,6 +136,9 @@ fn r33_an_older_copy_of_a_directory_is_refused_and_the_latest_one_is_not() {
         executed(&third) >= executed(&first)
     });
     drop(third);
+    // It stays an older copy, whether somebody remembers or not.
+    let again = Node::start(&config, 2, |_| Kv::default()).unwrap_err().to_string();
+    assert!(again.contains("core-0 is an older copy"), "{again}");
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::rename(&latest, &data).unwrap();
     let third = start(&config, 2);

@@ -35,6 +35,7 @@ use loggos_storage::{FileId, Poison, Wal, Write};
 use tracing::warn;
 
 pub(crate) use self::direct::{DirectFolder, sync_directory};
+pub(crate) use self::librarian::condemned;
 use self::librarian::{Answer, Errand, Librarian};
 use crate::executor::Alarm;
 use crate::sockets::Written;
@@ -293,11 +294,14 @@ impl Log {
     }
 
     /// Stops for good, since another node has seen more of this log than it came back with. What is told from now
-    /// on might contradict what was told then; so nothing is.
+    /// on might contradict what was told then; so nothing is, in later lives neither, when nobody may remember.
     ///
     /// source: R33
     pub(crate) fn on_outdated(&mut self, why: String) {
-        self.outdated.get_or_insert(why);
+        if self.outdated.is_none() {
+            self.librarian.condemn(why.clone());
+            self.outdated = Some(why);
+        }
     }
 
     /// Why it has stopped, if it has.

@@ -141,6 +141,6 @@ fn r31_no_p2b_leaves_before_the_write_that_covers_its_vote_has_completed_and_tha
     assert!(answers > COMMANDS / 2, "{answers} answers show nothing");
     assert!(syncs <= ticks, "{syncs} syncs in {ticks} ticks");
     let writes = votes.values().collect::<BTreeSet<_>>().len();
-    assert!(3 * writes < votes.len(), "{writes} writes of {} votes", votes.len());
+    assert!(2 * writes < votes.len(), "{writes} writes of {} votes", votes.len());
     assert!(syncs <= (writes + IDLE_WRITES_MAX) as u64, "{syncs} syncs, {writes} of votes");
 }
