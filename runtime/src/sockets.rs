@@ -222,6 +222,11 @@ fn other_wire() -> Refusal {
     Refusal { reason: Reason::Wire, text: text.to_owned() }
 }
 
+/// Why a link is down whose other end has refused us.
+fn refused_us(refusal: &Refusal) -> String {
+    format!("it refuses us: {}", refusal.text)
+}
+
 /// Why a connection ended, for a person.
 pub(crate) fn describe(reason: &CloseReason) -> String {
     match reason {
@@ -575,20 +580,7 @@ impl Sockets {
                 (ConnectionStage::Peer { .. }, Ok(Message::Envelope(envelope))) => {
                     incoming.push(Incoming::Envelope(envelope));
                 }
-                (ConnectionStage::Peer { node, life }, Ok(Message::Log(log))) => {
-                    let (node, life) = (*node, *life);
-                    if let Some(refusal) = self.see(life, log) {
-                        self.tell_refused_node(node, &refusal);
-                        self.refuse(id, refusal, now);
-                    }
-                }
-                // It has seen our log in the welcome that we gave it.
-                (ConnectionStage::Peer { .. }, Ok(Message::Refusal(refusal)))
-                    if refusal.reason == Reason::Older =>
-                {
-                    self.on_outdated(&refusal, incoming);
-                    return self.close(id);
-                }
+                (ConnectionStage::Peer { .. }, Ok(Message::Log(log))) => self.on_log(id, log, now),
                 (
                     ConnectionStage::Client { commands },
                     Ok(Message::Command { number, command }),
@@ -608,22 +600,18 @@ impl Sockets {
                 }
                 (ConnectionStage::Link(link), Ok(Message::Welcome(welcome))) => {
                     let link = *link;
-                    match welcome.log.and_then(|log| self.see(welcome.nonce, log)) {
-                        Some(refusal) => {
-                            self.tell_refused_node(self.links[link].remote.node, &refusal);
-                            self.refuse(id, refusal, now);
-                            self.link_down(link, now, "its log is an older copy");
-                        }
-                        None => self.link_up(link, id, now),
-                    }
+                    self.on_welcome(link, id, &welcome, now);
+                }
+                (
+                    ConnectionStage::Link(_) | ConnectionStage::Peer { .. },
+                    Ok(Message::Refusal(it)),
+                ) if it.reason == Reason::Older => {
+                    return self.on_outdated(id, &it, now, incoming);
                 }
                 (ConnectionStage::Link(link), Ok(Message::Refusal(refusal))) => {
                     let link = *link;
                     self.close(id);
-                    if refusal.reason == Reason::Older {
-                        self.on_outdated(&refusal, incoming);
-                    }
-                    return self.link_down(link, now, &format!("it refuses us: {}", refusal.text));
+                    return self.link_down(link, now, &refused_us(&refusal));
                 }
                 (ConnectionStage::Refused { .. }, _) => {} // hears the reason, and is gone
                 (ConnectionStage::Stranger { .. }, Err(WireError::Versions { min, max })) => {
@@ -635,6 +623,28 @@ impl Sockets {
                 (_, Ok(_)) => return self.malformed(id, now, "says what is not its to say"),
                 (_, Err(error)) => return self.malformed(id, now, &error.to_string()),
             }
+        }
+    }
+
+    /// Takes in how far the log of a node is by now that has connected.
+    fn on_log(&mut self, id: ConnectionId, log: LogPosition, now: Time) {
+        let stage = self.connections.get(&id).map(|connection| connection.stage);
+        let Some(ConnectionStage::Peer { node, life }) = stage else { return };
+        if let Some(refusal) = self.see(life, log) {
+            self.tell_refused_node(node, &refusal);
+            self.refuse(id, refusal, now);
+        }
+    }
+
+    /// A link is up, unless whom it leads to has a log that is an older copy: then that one is told.
+    fn on_welcome(&mut self, link: usize, id: ConnectionId, welcome: &Welcome, now: Time) {
+        match welcome.log.and_then(|log| self.see(welcome.nonce, log)) {
+            Some(refusal) => {
+                self.tell_refused_node(self.links[link].remote.node, &refusal);
+                self.refuse(id, refusal, now);
+                self.link_down(link, now, "its log is an older copy");
+            }
+            None => self.link_up(link, id, now),
         }
     }
 
@@ -691,9 +701,20 @@ impl Sockets {
     /// stop.
     ///
     /// source: R33
-    fn on_outdated(&mut self, refusal: &Refusal, incoming: &mut Vec<Incoming>) {
+    fn on_outdated(
+        &mut self,
+        id: ConnectionId,
+        refusal: &Refusal,
+        now: Time,
+        incoming: &mut Vec<Incoming>,
+    ) {
         if self.log.take().is_some() {
             incoming.push(Incoming::Outdated { why: refusal.text.clone() });
+        }
+        let stage = self.connections.get(&id).map(|connection| connection.stage);
+        self.close(id);
+        if let Some(ConnectionStage::Link(link)) = stage {
+            self.link_down(link, now, &refused_us(refusal));
         }
     }
 

@@ -70,10 +70,9 @@ fn acceptor(node: &Node) -> Standing {
 }
 
 fn votes(node: &Node) -> u64 {
-    match acceptor(node) {
-        Standing::Acceptor { counters, .. } => counters.votes,
-        other => panic!("the acceptor is {other:?}"),
-    }
+    let standing = acceptor(node);
+    let Standing::Acceptor { counters, .. } = standing else { panic!("it is {standing:?}") };
+    counters.votes
 }
 
 fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {

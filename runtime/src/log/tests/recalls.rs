@@ -218,10 +218,11 @@ fn r34_a_vote_that_cannot_be_read_back_stops_the_acceptor_for_good() {
     let started = Instant::now();
     let why = loop {
         asker.say(replay(last));
-        match asker.standing() {
-            Standing::Stopped { why } => break why,
-            other => assert!(started.elapsed() < DEADLINE, "it is {other:?}"),
+        let standing = asker.standing();
+        if let Standing::Stopped { why } = standing {
+            break why;
         }
+        assert!(started.elapsed() < DEADLINE, "it is {standing:?}");
         std::thread::sleep(Duration::from_millis(10));
     };
     assert!(why.contains("a vote could not be read back"), "{why}");
