@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use loggos::{Config, Losses, NodeConfig, RoleId};
+use loggos::{Config, Durability, Losses, NodeConfig, RoleId};
 
 /// What to do with configurations.
 #[derive(Args, Clone, Debug)]
@@ -51,7 +51,19 @@ fn check(options: &CheckOptions) -> Result<(), Box<dyn std::error::Error>> {
     }
     let losses = losses(&config).map_err(|fatal| format!("{}: {fatal}", options.file.display()))?;
     writeln!(out, "{losses}")?;
+    if has_disks(&config) {
+        writeln!(out, "{DISKS}")?;
+    }
     Ok(())
+}
+
+/// What no configuration tells.
+const DISKS: &str = "all acceptors of a node count as one loss; nodes whose `data` is on one disk, or in one machine, are \
+                     lost together too: that is not known here";
+
+/// Whether several nodes may keep what their acceptors must not forget on disks.
+fn has_disks(config: &Config) -> bool {
+    config.nodes.len() > 1 && config.durability != Some(Durability::Memory)
 }
 
 /// One line for each kind of role, with the nodes, or else the processor cores, in the order of the roles.
@@ -253,6 +265,15 @@ node c  127.0.0.1:7403  cpu 0: gateway 2, proposer 2, proxy leader 2, acceptor 2
             losses(&config).unwrap_err(),
             "the cluster stops without node a: what is left has no read quorum of acceptors"
         );
+    }
+
+    #[test]
+    fn what_no_configuration_tells_of_disks_is_said_where_there_are_some() {
+        let memory = example("three-nodes");
+        assert!(!has_disks(&memory));
+        assert!(has_disks(&Config { durability: Some(Durability::Sync), ..memory.clone() }));
+        assert!(has_disks(&Config { durability: None, ..memory }));
+        assert!(!has_disks(&config()), "one process");
     }
 
     #[test]

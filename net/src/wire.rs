@@ -34,8 +34,8 @@ pub use client::{encode_command, encode_result, encode_status, encode_status_req
 pub use decode::Frame;
 pub use error::WireError;
 pub use handshake::{
-    CLUSTER_NAME_BYTES_MAX, Hello, Purpose, REFUSAL_TEXT_BYTES_MAX, Reason, Refusal, Welcome,
-    encode_hello, encode_refusal, encode_welcome,
+    CLUSTER_NAME_BYTES_MAX, Hello, LogPosition, Purpose, REFUSAL_TEXT_BYTES_MAX, Reason, Refusal,
+    Welcome, encode_hello, encode_log, encode_refusal, encode_welcome,
 };
 pub use head::{HEAD_BYTES, WIRE_VERSION};
 pub use kind::{Kind, encode};
@@ -53,6 +53,8 @@ pub enum Message {
     Welcome(Welcome),
     /// It is not.
     Refusal(Refusal),
+    /// How far the sender's log is by now (R33).
+    Log(LogPosition),
     /// A client's command.
     Command {
         /// What the client calls it.

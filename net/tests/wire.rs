@@ -187,6 +187,7 @@ fn other_versions_and_unknown_kinds_are_refused() {
                 Message::Refusal(_) => assert_eq!(said, Ok(message.clone()), "in every version"),
                 Message::Envelope(_)
                 | Message::Welcome(_)
+                | Message::Log(_)
                 | Message::Command { .. }
                 | Message::Result { .. }
                 | Message::StatusRequest

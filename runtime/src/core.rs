@@ -164,6 +164,8 @@ pub(crate) struct Core<M> {
     held: Vec<Envelope>,
     /// The time of this tick.
     now: Time,
+    /// Ticks that had something to do.
+    ticks: u64,
     /// When something is due next.
     next_due: Time,
     /// Messages in the inboxes of this core.
@@ -258,6 +260,7 @@ impl<M: StateMachine> Core<M> {
             told: Vec::new(),
             held: Vec::new(),
             now,
+            ticks: 0,
             next_due: now,
             pending: 0,
             plan,
@@ -334,6 +337,7 @@ impl<M: StateMachine> Core<M> {
         if !has_worked {
             return false;
         }
+        self.ticks += 1;
         self.submit(now);
         while self.pending > 0 || !self.held.is_empty() || self.has_released() {
             self.exchange(now);
@@ -352,10 +356,11 @@ impl<M: StateMachine> Core<M> {
         let NetworkPlan { identity, remotes, listen, ready, recorder, .. } = network;
         // Whatever a role may hold, and as much again on its way.
         let batches_max = 8 * self.plan.cluster.ring_slots() as usize;
+        let acceptors = self.plan.cluster.quorums.acceptors_count();
         let opened = Sockets::new(
             identity.clone(),
             remotes,
-            batches_max,
+            (batches_max, acceptors.into()),
             &self.plan.alarm,
             recorder.as_ref(),
         );
@@ -376,6 +381,7 @@ impl<M: StateMachine> Core<M> {
             let formation = |seat: &Seat<M>| seat.role.as_ref().and_then(Role::formation);
             sockets.formation = self.seats.iter().find_map(formation);
         }
+        sockets.log = self.log.as_ref().and_then(Log::position);
         let mut incoming = std::mem::take(&mut self.incoming);
         let has_worked = sockets.poll(now, room, &mut incoming);
         for what in incoming.drain(..) {
@@ -395,6 +401,10 @@ impl<M: StateMachine> Core<M> {
                     if let Some(sibling) = self.siblings.get(usize::from(core)) {
                         sibling.order(Order::Adopt(visitor));
                     }
+                }
+                Incoming::Outdated { why } => {
+                    self.log.iter_mut().for_each(|log| log.on_outdated(why.clone()));
+                    self.watch_log(); // before anybody here takes in what has come with it
                 }
             }
         }
@@ -437,13 +447,13 @@ impl<M: StateMachine> Core<M> {
         }
     }
 
-    /// Tells acceptors that little room is left in their log, and stops them for good when it has failed: what
-    /// they hold is never sent, and the other roles go on.
+    /// Tells acceptors that little room is left in their log, and stops them for good when it has failed, or is an
+    /// older copy: what they hold is never sent, and the other roles go on.
     ///
-    /// source: R34
+    /// source: R33, R34
     fn watch_log(&mut self) {
         let Some(log) = &mut self.log else { return };
-        if let Some(why) = log.poisoned() {
+        if let Some(why) = log.stopped() {
             for (index, seat) in self.seats.iter_mut().enumerate() {
                 if let (RoleId::Acceptor(id), Some(_)) = (seat.id, &seat.role) {
                     error!(%why, "acceptor {} stops for good", id.0);
@@ -771,7 +781,7 @@ impl<M: StateMachine> Core<M> {
     fn make(&self, id: RoleId, now: Time) -> Option<Role<M>> {
         let (cluster, seed) = (self.plan.cluster.clone(), random_u64());
         if let (Some(log), RoleId::Acceptor(id)) = (&self.log, id) {
-            let (directory, state) = log.state(id).filter(|_| log.poisoned().is_none())?;
+            let (directory, state) = log.state(id).filter(|_| log.stopped().is_none())?;
             let mut acceptor = Acceptor::restore(cluster, id, directory, state, seed);
             acceptor.set_low(log.is_low());
             acceptor.on_start(now);
@@ -783,13 +793,14 @@ impl<M: StateMachine> Core<M> {
 
     fn status(&self) -> CoreStatus {
         let log = self.log.as_ref().map(Log::status);
-        let poison = log.and_then(|log| log.poison);
-        let absent = |seat: &Seat<M>| match (seat.id, poison) {
+        let stopped = log.as_ref().and_then(|log| log.stopped.as_ref());
+        let is_low = log.as_ref().is_some_and(|log| log.is_low);
+        let absent = |seat: &Seat<M>| match (seat.id, stopped) {
             (RoleId::Acceptor(_), Some(why)) => Standing::Stopped { why: why.to_string() },
             (_, _) => Standing::Down,
         };
         let standing = |seat: &Seat<M>| match &seat.role {
-            Some(role) => Standing::of(role, log.is_some_and(|log| log.is_low)),
+            Some(role) => Standing::of(role, is_low),
             None => absent(seat),
         };
         let roles = self.seats.iter().map(|seat| RoleStatus {
@@ -800,7 +811,8 @@ impl<M: StateMachine> Core<M> {
             busy: self.plan.clock.duration(seat.cycles),
         });
         let sockets = self.sockets.as_ref().map(Sockets::counters);
-        CoreStatus { core: self.plan.core, roles: roles.collect(), sockets, log }
+        let roles = roles.collect();
+        CoreStatus { core: self.plan.core, ticks: self.ticks, roles, sockets, log }
     }
 }
 

@@ -4,6 +4,7 @@
 //!   data/node            whose it is: text, with a checksum; written last, as a whole
 //!   data/lock            held by the process that serves
 //!   data/core-0/log.*    the log of the acceptors of core 0, and so on
+//!   data/core-0/outdated there if it is an older copy, as another node has found: then nobody serves from it
 //! ```
 //!
 //! `format` makes it, once; whoever serves from it compares it with the configuration, and refuses what is not
@@ -19,7 +20,7 @@ use loggos_storage::{Disk, Identity, Options, StorageError};
 use tracing::warn;
 
 use crate::config::Config;
-use crate::log::{DirectFolder, LogPlan, sync_directory};
+use crate::log::{DirectFolder, LogPlan, condemned, sync_directory};
 use crate::random::random_u64;
 
 /// The version of the identity file, and of where everything is.
@@ -75,6 +76,13 @@ pub enum DataError {
         wanted: String,
         /// What it is.
         found: String,
+    },
+    /// It was found to be an older copy (R33).
+    Outdated {
+        /// The log's directory.
+        path: PathBuf,
+        /// What another node has said.
+        why: String,
     },
     /// A log in it cannot be made or recovered.
     Log {
@@ -277,6 +285,9 @@ impl Owner {
         acceptors: AcceptorSet,
     ) -> Result<LogPlan, DataError> {
         let identity = self.identity(directory, acceptors);
+        if let Some(why) = condemned(&folder).map_err(failed(&folder))? {
+            return Err(DataError::Outdated { path: folder, why });
+        }
         let mut disk = DirectFolder::new(folder.clone());
         let recovered = loggos_storage::recover(&mut disk, &identity, &self.options)
             .map_err(|error| DataError::Log { path: folder.clone(), error })?;
@@ -431,6 +442,12 @@ impl fmt::Display for DataError {
                 "the data directory {} is of another: {what} should be {wanted}, and it has {found}",
                 path.display()
             ),
+            Self::Outdated { path, why } => write!(
+                f,
+                "{} is an older copy, of which another node has said: {why}. Its acceptors have forgotten \
+                 promises or votes; put the latest one back, or go on without them",
+                path.display()
+            ),
             Self::Log { path, error } => write!(f, "{}: {error}", path.display()),
             Self::File { path, error } => write!(f, "{}: {error}", path.display()),
         }
@@ -450,7 +467,8 @@ impl std::error::Error for DataError {
             | Self::Locked(_)
             | Self::Damaged { .. }
             | Self::Newer { .. }
-            | Self::Foreign { .. } => None,
+            | Self::Foreign { .. }
+            | Self::Outdated { .. } => None,
         }
     }
 }

@@ -21,6 +21,7 @@ mod process;
 mod random;
 mod remote;
 mod resident;
+mod sightings;
 mod sockets;
 mod status;
 

@@ -378,7 +378,7 @@ fn mailboxes(
 
 /// What nodes must agree on: besides what the cluster itself depends on (R3), where everybody lives, and how
 /// long the messages may be that they send each other.
-fn agreement(config: &Config) -> u64 {
+pub(crate) fn agreement(config: &Config) -> u64 {
     let cluster = &config.cluster;
     let digest = Digest::new("loggos nodes").word(cluster.digest()).word(config.layout_digest());
     let limits = [

@@ -419,6 +419,7 @@ pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u
                 Message::Refusal(refusal) => return Err(io::Error::other(refusal.text)),
                 Message::Envelope(_)
                 | Message::Hello(_)
+                | Message::Log(_)
                 | Message::Command { .. }
                 | Message::Result { .. }
                 | Message::StatusRequest => {
@@ -445,6 +446,7 @@ fn hello(cluster_name: String, purpose: Purpose) -> Hello {
         cluster_digest: 0,
         formation: None,
         nonce: random_u64(),
+        log: None,
         purpose,
     }
 }

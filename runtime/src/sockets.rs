@@ -20,7 +20,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use loggos_net::wire::{
-    self, BatchPool, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome, WireError,
+    self, BatchPool, FrameReader, Hello, LogPosition, Message, Purpose, Reason, Refusal, Welcome,
+    WireError,
 };
 use loggos_net::{
     CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingFile, RingOptions, RingRecord,
@@ -31,6 +32,7 @@ use tracing::{info, warn};
 use crate::callers::RemoteCall;
 use crate::client::CallError;
 use crate::executor::Alarm;
+use crate::sightings::Sightings;
 
 /// How long a node waits for an address that is in use.
 const ADDRESS_MAX: Duration = Duration::from_secs(2);
@@ -70,7 +72,7 @@ pub(crate) struct Identity {
     pub(crate) core: u8,
     /// The last core of this node.
     pub(crate) core_last: u8,
-    /// Of this process: another one under the same name is another life.
+    /// Of this core: another one under the same name is another life.
     pub(crate) nonce: u64,
     /// The core whose gateway serves clients, if this node has one.
     pub(crate) gateway_core: Option<u8>,
@@ -98,6 +100,8 @@ pub(crate) enum Incoming {
     StatusRequest(ConnectionId),
     /// A connection that belongs to another core of this node.
     HandOver { core: u8, visitor: Visitor },
+    /// Another node has seen more of our log than we came back with, and says so (R33).
+    Outdated { why: String },
 }
 
 /// A connection on its way to another core, with what it has said.
@@ -143,6 +147,10 @@ pub(crate) struct Sockets {
     batches: BatchPool,
     /// The formation that roles of this core belong to, once they know of one (R4).
     pub(crate) formation: Option<FormationId>,
+    /// Where the log of this core stands, if it has one and that serves (R33).
+    pub(crate) log: Option<LogPosition>,
+    /// What was seen of the logs of others.
+    sightings: Sightings,
     /// What came of the log's write, until the log looks.
     written: Option<Written>,
     counters: SocketCounters,
@@ -158,6 +166,8 @@ struct Link {
     back_off: Duration,
     /// When something was last sent, or there was nothing to send.
     moved_at: Time,
+    /// The last batch of our log that it was told of.
+    told: u64,
     /// Whether its trouble was told: once, and not with every attempt.
     is_reported: bool,
 }
@@ -193,8 +203,8 @@ enum ConnectionStage {
     Link(usize),
     /// Has not said who it is.
     Stranger { since: Time },
-    /// A core of another node.
-    Peer,
+    /// A core of another node, in that life.
+    Peer { node: u8, life: u64 },
     /// A client, with so many commands unanswered.
     Client { commands: u32 },
     /// Asks how we stand.
@@ -215,6 +225,11 @@ fn other_wire() -> Refusal {
     Refusal { reason: Reason::Wire, text: text.to_owned() }
 }
 
+/// Why a link is down whose other end has refused us.
+fn refused_us(refusal: &Refusal) -> String {
+    format!("it refuses us: {}", refusal.text)
+}
+
 /// Why a connection ended, for a person.
 pub(crate) fn describe(reason: &CloseReason) -> String {
     match reason {
@@ -232,7 +247,7 @@ impl Sockets {
     pub(crate) fn new(
         identity: Identity,
         remotes: &[Remote],
-        batches_max: usize,
+        (batches_max, logs_max): (usize, usize),
         alarm: &Alarm,
         recorder: Option<&mpsc::Sender<RingRecord>>,
     ) -> io::Result<Self> {
@@ -244,6 +259,7 @@ impl Sockets {
             state: LinkState::Down { until: Time(0) },
             back_off: BACK_OFF.0,
             moved_at: Time(0),
+            told: 0,
             is_reported: false,
         });
         Ok(Self {
@@ -257,6 +273,8 @@ impl Sockets {
             is_quiet: true,
             batches: BatchPool::new(batches_max),
             formation: None,
+            log: None,
+            sightings: Sightings::new(logs_max),
             written: None,
             counters: SocketCounters::default(),
             refused_nodes: Vec::new(),
@@ -373,8 +391,11 @@ impl Sockets {
         match self.ring.adopt(socket) {
             Ok(id) => {
                 self.connections.insert(id, *connection);
-                match self.objection(&hello) {
-                    Some(refusal) => self.refuse(id, refusal, now),
+                match self.objection(&hello).or_else(|| self.see_hello(&hello)) {
+                    Some(refusal) => {
+                        self.tell_refused(&hello, &refusal);
+                        self.refuse(id, refusal, now);
+                    }
                     None => self.welcome(id, &hello),
                 }
                 self.stalled.push_back(id); // what came behind the hello is read next
@@ -431,7 +452,7 @@ impl Sockets {
                 now.since(since) > GREETING_MAX
             }
             ConnectionStage::Link(_)
-            | ConnectionStage::Peer
+            | ConnectionStage::Peer { .. }
             | ConnectionStage::Client { .. }
             | ConnectionStage::Status => false,
         };
@@ -439,6 +460,23 @@ impl Sockets {
         for id in late.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.close(id);
         }
+        self.tell_log();
+    }
+
+    /// Tells those we are connected to how far our log is, where it has moved on.
+    ///
+    /// source: R33
+    fn tell_log(&mut self) {
+        let Some(log) = self.log else { return };
+        for link in self.links.iter_mut().filter(|link| link.told < log.synced) {
+            if let LinkState::Up { connection } = link.state
+                && let Some(outgoing) = self.ring.outgoing(connection)
+            {
+                wire::encode_log(&log, outgoing);
+                link.told = log.synced;
+            }
+        }
+        self.ring.flush();
     }
 
     /// When [`Sockets::on_time`] is to be called next.
@@ -502,7 +540,7 @@ impl Sockets {
                 }
                 Some(
                     ConnectionStage::Stranger { .. }
-                    | ConnectionStage::Peer
+                    | ConnectionStage::Peer { .. }
                     | ConnectionStage::Status,
                 )
                 | None => {}
@@ -551,9 +589,10 @@ impl Sockets {
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
             match (&mut connection.stage, message) {
-                (ConnectionStage::Peer, Ok(Message::Envelope(envelope))) => {
+                (ConnectionStage::Peer { .. }, Ok(Message::Envelope(envelope))) => {
                     incoming.push(Incoming::Envelope(envelope));
                 }
+                (ConnectionStage::Peer { .. }, Ok(Message::Log(log))) => self.on_log(id, log, now),
                 (
                     ConnectionStage::Client { commands },
                     Ok(Message::Command { number, command }),
@@ -571,14 +610,20 @@ impl Sockets {
                         return;
                     }
                 }
-                (ConnectionStage::Link(link), Ok(Message::Welcome(_))) => {
+                (ConnectionStage::Link(link), Ok(Message::Welcome(welcome))) => {
                     let link = *link;
-                    self.link_up(link, id, now);
+                    self.on_welcome(link, id, &welcome, now);
+                }
+                (
+                    ConnectionStage::Link(_) | ConnectionStage::Peer { .. },
+                    Ok(Message::Refusal(it)),
+                ) if it.reason == Reason::Older => {
+                    return self.on_outdated(id, &it, now, incoming);
                 }
                 (ConnectionStage::Link(link), Ok(Message::Refusal(refusal))) => {
                     let link = *link;
                     self.close(id);
-                    return self.link_down(link, now, &format!("it refuses us: {}", refusal.text));
+                    return self.link_down(link, now, &refused_us(&refusal));
                 }
                 (ConnectionStage::Refused { .. }, _) => {} // hears the reason, and is gone
                 (ConnectionStage::Stranger { .. }, Err(WireError::Versions { min, max })) => {
@@ -590,6 +635,28 @@ impl Sockets {
                 (_, Ok(_)) => return self.malformed(id, now, "says what is not its to say"),
                 (_, Err(error)) => return self.malformed(id, now, &error.to_string()),
             }
+        }
+    }
+
+    /// Takes in how far the log of a node is by now that has connected.
+    fn on_log(&mut self, id: ConnectionId, log: LogPosition, now: Time) {
+        let stage = self.connections.get(&id).map(|connection| connection.stage);
+        let Some(ConnectionStage::Peer { node, life }) = stage else { return };
+        if let Some(refusal) = self.see(life, log) {
+            self.tell_refused_node(node, &refusal);
+            self.refuse(id, refusal, now);
+        }
+    }
+
+    /// A link is up, unless whom it leads to has a log that is an older copy: then that one is told.
+    fn on_welcome(&mut self, link: usize, id: ConnectionId, welcome: &Welcome, now: Time) {
+        match welcome.log.and_then(|log| self.see(welcome.nonce, log)) {
+            Some(refusal) => {
+                self.tell_refused_node(self.links[link].remote.node, &refusal);
+                self.refuse(id, refusal, now);
+                self.link_down(link, now, "its log is an older copy");
+            }
+            None => self.link_up(link, id, now),
         }
     }
 
@@ -619,13 +686,58 @@ impl Sockets {
             }
             return false;
         }
-        self.welcome(id, &hello);
+        match self.see_hello(&hello) {
+            Some(refusal) => {
+                self.tell_refused(&hello, &refusal);
+                self.refuse(id, refusal, now);
+            }
+            None => self.welcome(id, &hello),
+        }
         true
+    }
+
+    /// Takes in where the log of a core stands that calls us; or why it is refused.
+    fn see_hello(&mut self, hello: &Hello) -> Option<Refusal> {
+        self.see(hello.nonce, hello.log?)
+    }
+
+    /// Takes in where another core's log stands, in that life of it; or why it is refused.
+    ///
+    /// source: R33
+    fn see(&mut self, life: u64, log: LogPosition) -> Option<Refusal> {
+        let older = self.sightings.see(life, log).err()?;
+        Some(Refusal { reason: Reason::Older, text: older.to_string() })
+    }
+
+    /// Another node knows our log for an older copy: we speak of it no more, and whoever lives here by it is to
+    /// stop.
+    ///
+    /// source: R33
+    fn on_outdated(
+        &mut self,
+        id: ConnectionId,
+        refusal: &Refusal,
+        now: Time,
+        incoming: &mut Vec<Incoming>,
+    ) {
+        if self.log.take().is_some() {
+            incoming.push(Incoming::Outdated { why: refusal.text.clone() });
+        }
+        let stage = self.connections.get(&id).map(|connection| connection.stage);
+        self.close(id);
+        if let Some(ConnectionStage::Link(link)) = stage {
+            self.link_down(link, now, &refused_us(refusal));
+        }
     }
 
     /// Tells whoever runs this node of a node that it refuses: once, since that one calls again and again.
     fn tell_refused(&mut self, hello: &Hello, refusal: &Refusal) {
-        let Purpose::Peer { from_node: node, .. } = hello.purpose else { return };
+        if let Purpose::Peer { from_node: node, .. } = hello.purpose {
+            self.tell_refused_node(node, refusal);
+        }
+    }
+
+    fn tell_refused_node(&mut self, node: u8, refusal: &Refusal) {
         let refused = (node, refusal.reason);
         if !self.refused_nodes.contains(&refused) {
             warn!(node, reason = refusal.text, "refused a node");
@@ -692,9 +804,9 @@ impl Sockets {
     fn welcome(&mut self, id: ConnectionId, hello: &Hello) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.stage = match hello.purpose {
-            Purpose::Peer { .. } => {
+            Purpose::Peer { from_node: node, .. } => {
                 connection.reader.set_frame_bytes_max(PEER_FRAME_BYTES_MAX);
-                ConnectionStage::Peer
+                ConnectionStage::Peer { node, life: hello.nonce }
             }
             Purpose::Client => ConnectionStage::Client { commands: 0 },
             Purpose::Status => ConnectionStage::Status,
@@ -703,6 +815,7 @@ impl Sockets {
             version: wire::WIRE_VERSION,
             nonce: self.identity.nonce,
             formation: self.formation,
+            log: self.log.filter(|_| matches!(hello.purpose, Purpose::Peer { .. })),
             commands_in_flight_max: CLIENT_COMMANDS_MAX,
             command_bytes_max: self.identity.command_bytes_max,
         };
@@ -716,6 +829,7 @@ impl Sockets {
     fn greet(&mut self, id: ConnectionId) {
         let stage = self.connections.get(&id).map(|connection| connection.stage);
         let Some(ConnectionStage::Link(link)) = stage else { return };
+        self.links[link].told = self.log.map_or(0, |log| log.synced);
         let remote = &self.links[link].remote;
         let hello = Hello {
             wire_digest: wire::wire_digest(),
@@ -724,6 +838,7 @@ impl Sockets {
             cluster_digest: self.identity.digest,
             formation: self.formation,
             nonce: self.identity.nonce,
+            log: self.log,
             purpose: Purpose::Peer {
                 from_node: self.identity.node,
                 from_core: self.identity.core,

@@ -31,6 +31,8 @@ pub struct RoleStatus {
 #[derive(Clone, Debug)]
 pub(crate) struct CoreStatus {
     pub(crate) core: usize,
+    /// Ticks that had something to do.
+    pub(crate) ticks: u64,
     pub(crate) roles: Vec<RoleStatus>,
     /// What went over its sockets, if it has any.
     pub(crate) sockets: Option<SocketCounters>,
@@ -54,7 +56,7 @@ pub struct Traffic {
 pub enum Standing {
     /// It was killed.
     Down,
-    /// An acceptor whose log has failed: it never serves again from there (R34).
+    /// An acceptor whose log has failed, or is an older copy: it never serves again from there (R33, R34).
     Stopped {
         /// What failed.
         why: String,
@@ -206,16 +208,16 @@ impl CoreStatus {
                 "synced_bytes": sockets.ring.synced_bytes,
             })
         });
-        let log = self.log.map(|log| {
+        let log = self.log.as_ref().map(|log| {
             json!({
                 "synced": log.synced,
                 "segments": log.segments,
                 "waiting": log.waiting,
                 "low": log.is_low,
-                "failed": log.poison.map(|why| why.to_string()),
+                "failed": log.stopped.as_ref().map(ToString::to_string),
             })
         });
-        json!({ "core": self.core, "sockets": sockets, "log": log })
+        json!({ "core": self.core, "ticks": self.ticks, "sockets": sockets, "log": log })
     }
 }
 

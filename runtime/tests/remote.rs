@@ -66,6 +66,7 @@ fn r04_a_gateway_that_knows_of_no_formation_is_given_no_command() {
                 version: wire::WIRE_VERSION,
                 nonce: 1,
                 formation: None,
+                log: None,
                 commands_in_flight_max: 1_000,
                 command_bytes_max: 1_000,
             },

@@ -14,7 +14,9 @@ use harness::{
 };
 use loggos::kv::{Answer, Command};
 use loggos::{Cluster, Settings};
-use loggos_net::wire::{self, HEAD_BYTES, Hello, Kind, Message, Purpose, Reason, Refusal, Welcome};
+use loggos_net::wire::{
+    self, HEAD_BYTES, Hello, Kind, LogPosition, Message, Purpose, Reason, Refusal, Welcome,
+};
 use loggos_protocol::{
     AcceptorId, Ask, Ballot, Batch, BatchId, DirectoryId, Envelope, Executed, Failure, Fetch,
     Fetched, Form, FormationId, Formed, GatewayId, HeartbeatAck, Identify, Incarnation, Listener,
@@ -51,6 +53,7 @@ fn client_hello() -> Hello {
         cluster_digest: 0,
         formation: None,
         nonce: 1,
+        log: None,
         purpose: Purpose::Client,
     }
 }
@@ -167,17 +170,19 @@ fn a_hello_that_is_sealed_but_wrong_is_closed() {
         ("a header too long", frame(kind, &[header, &[0]].concat(), &[])),
         ("bytes behind the header", frame(kind, header, &[0])),
         ("another magic", changed(0, b'l')),
-        ("no purpose", changed(16 + 25, 0)),
-        ("an unknown purpose", changed(16 + 25, 4)),
-        ("a client with a path", changed(16 + 26, 1)),
+        ("no purpose", changed(16 + 50, 0)),
+        ("an unknown purpose", changed(16 + 50, 4)),
+        ("a client with a path", changed(16 + 51, 1)),
+        ("a client with a log", changed(16 + 25, 1)),
+        ("a log that is absent, yet not zero", changed(16 + 26, 1)),
         ("a formation that is there by half", changed(16 + 8, 2)),
         ("a formation that is absent, yet not zero", changed(16 + 9, 1)),
-        ("a name longer than its place", changed(16 + 30, 65)),
-        ("a name longer than said", changed(16 + 31, b'a')),
+        ("a name longer than its place", changed(16 + 55, 65)),
+        ("a name longer than said", changed(16 + 56, b'a')),
     ]);
     all_are_closed(&nodes, 0, &words);
     let mut not_utf8 = right.clone();
-    (not_utf8[HEAD_BYTES + 46], not_utf8[HEAD_BYTES + 47]) = (1, 0xFF);
+    (not_utf8[HEAD_BYTES + 71], not_utf8[HEAD_BYTES + 72]) = (1, 0xFF);
     seal(&mut not_utf8);
     all_are_closed(&nodes, 0, &named([("a name that is no text", not_utf8)]));
     nodes.stop();
@@ -203,6 +208,7 @@ fn other_words() -> Vec<(String, Vec<u8>)> {
         version: wire::WIRE_VERSION,
         nonce: 1,
         formation: None,
+        log: None,
         commands_in_flight_max: 1,
         command_bytes_max: 1,
     };
@@ -287,6 +293,34 @@ fn a_node_of_another_cluster_is_refused_with_the_reason() {
     );
     let wire_digest = right.wire_digest ^ 1;
     refused(Hello { wire_digest, ..right.clone() }, Reason::Wire, "build");
+    nodes.stop();
+}
+
+/// By hello or later; what others tell of their own logs changes nothing.
+#[test]
+fn r33_a_peer_whose_log_is_an_older_copy_is_refused_whenever_it_says_so() {
+    let nodes = Nodes::start(Spread::OneCore);
+    let log = |recovered, synced| LogPosition { directory: DirectoryId(7), recovered, synced };
+    let as_peer = |nonce, log| hello(&Hello { nonce, log, ..nodes.hello(PEER) });
+    let is_admitted = |nonce, log| {
+        let mut stranger = Stranger::connect(nodes.address(0));
+        stranger.say(&as_peer(nonce, log));
+        let said = stranger.hear();
+        assert!(matches!(said, Some(Message::Welcome(_))), "{said:?}");
+        stranger
+    };
+    let mut first = is_admitted(1, Some(log(5, 8)));
+    first.say(&bytes_of(|out| wire::encode_log(&log(5, 9), out)));
+    drop(is_admitted(1, Some(log(5, 6))));
+    is_refused(&nodes, 0, &as_peer(2, Some(log(8, 20))), Reason::Older, "batch 9");
+    drop(is_admitted(2, None));
+    drop(is_admitted(3, Some(LogPosition { directory: DirectoryId(8), ..log(1, 1) })));
+    let mut later = is_admitted(4, None);
+    later.say(&bytes_of(|out| wire::encode_log(&log(8, 20), out)));
+    let said = later.hear();
+    assert!(matches!(&said, Some(Message::Refusal(it)) if it.reason == Reason::Older), "{said:?}");
+    later.is_closed("a log of an older copy");
+    drop(is_admitted(5, Some(log(9, 9))));
     nodes.stop();
 }
 

@@ -5,13 +5,14 @@
 //!      │ ── Hello ──────────────────────▶ │   versions, digests, formation, what for
 //!      │ ◀────────────────────── Welcome ─│   the version to speak, limits
 //!      │ ◀── or ──────────────── Refusal ─│   why not; then it closes
+//!      │ ── Log ────────────────────────▶ │   now and then: how far a peer's log is (R33)
 //! ```
 //!
 //! **The same in every version, for ever**: the head of a frame, what a Hello begins with (magic, versions,
 //! digest of the headers), and all of a Refusal. So whoever speaks other versions can be told so. A Hello is
 //! written in the lowest version that its sender speaks.
 
-use loggos_protocol::FormationId;
+use loggos_protocol::{DirectoryId, FormationId};
 
 use super::decode::Incoming;
 use super::encode::frame;
@@ -39,8 +40,10 @@ pub struct Hello {
     pub cluster_digest: u64,
     /// The formation that the sender belongs to, if it knows of one (R4).
     pub formation: Option<FormationId>,
-    /// The life of the sending process.
+    /// The life of the sending process, or core of one.
     pub nonce: u64,
+    /// Where the log of the sending core stands, if a peer's has one (R33).
+    pub log: Option<LogPosition>,
     /// What the connection is for.
     pub purpose: Purpose,
 }
@@ -65,15 +68,29 @@ pub enum Purpose {
     Status,
 }
 
+/// Where a core's log stands, by the numbers of its batches: what peers remember of it, to know an older copy by
+/// (R33).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct LogPosition {
+    /// Which memory it is (R4).
+    pub directory: DirectoryId,
+    /// The last batch that this life of the core began with: the same as long as that lasts.
+    pub recovered: u64,
+    /// The last batch that is durable: never goes down.
+    pub synced: u64,
+}
+
 /// The answer to a [`Hello`] that was accepted.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Welcome {
     /// The version that both speak from now on.
     pub version: u8,
-    /// The life of the answering process.
+    /// The life of the answering process, or core of one.
     pub nonce: u64,
     /// The formation that it belongs to, if it knows of one (R4).
     pub formation: Option<FormationId>,
+    /// Where the log of the answering core stands, if it has one and a peer has asked (R33).
+    pub log: Option<LogPosition>,
     /// How many commands a client may have without an answer.
     pub commands_in_flight_max: u32,
     /// The longest command.
@@ -111,11 +128,13 @@ pub enum Reason {
     Busy = 8,
     /// The node is about to stop.
     Stopping = 9,
+    /// A log that has forgotten what it had once: an older copy of it (R33).
+    Older = 10,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Version,
         Self::Wire,
         Self::Cluster,
@@ -125,6 +144,7 @@ impl Reason {
         Self::Malformed,
         Self::Busy,
         Self::Stopping,
+        Self::Older,
     ];
 }
 
@@ -149,6 +169,7 @@ pub fn encode_hello(hello: &Hello, out: &mut Outgoing) {
         cluster_digest: hello.cluster_digest.into(),
         formation: hello.formation.lay_out(),
         nonce: hello.nonce.into(),
+        log: hello.log.lay_out(),
         purpose,
         path,
         cluster_name_bytes,
@@ -167,10 +188,16 @@ pub fn encode_welcome(welcome: &Welcome, out: &mut Outgoing) {
         version: welcome.version,
         nonce: welcome.nonce.into(),
         formation: welcome.formation.lay_out(),
+        log: welcome.log.lay_out(),
         commands_in_flight_max: welcome.commands_in_flight_max.into(),
         command_bytes_max: welcome.command_bytes_max.into(),
     };
     frame(Kind::Welcome, out, |out| put(&header, out), |_| ());
+}
+
+/// Appends how far the sender's log is by now.
+pub fn encode_log(log: &LogPosition, out: &mut Outgoing) {
+    frame(Kind::Log, out, |out| put(&log.lay_out(), out), |_| ());
 }
 
 /// Appends a refusal, with as much of its text as there is room for.
@@ -211,6 +238,11 @@ fn take_rest_of_hello(
     let header: &headers::Hello = from.header()?;
     from.end()?;
     let name_bytes = usize::from(header.cluster_name_bytes);
+    let log: Option<LogPosition> = Laid::read(&header.log)?;
+    let purpose = purpose(header.purpose, &header.path)?;
+    if log.is_some() && !matches!(purpose, Purpose::Peer { .. }) {
+        return Err(WireError::Absent);
+    }
     Ok(Hello {
         wire_digest,
         versions,
@@ -218,7 +250,8 @@ fn take_rest_of_hello(
         cluster_digest: header.cluster_digest.into(),
         formation: Laid::read(&header.formation)?,
         nonce: header.nonce.into(),
-        purpose: purpose(header.purpose, &header.path)?,
+        log,
+        purpose,
     })
 }
 
@@ -228,9 +261,15 @@ pub(super) fn take_welcome(from: &mut Incoming<'_>) -> Result<Message, WireError
         version: header.version,
         nonce: header.nonce.into(),
         formation: Laid::read(&header.formation)?,
+        log: Laid::read(&header.log)?,
         commands_in_flight_max: header.commands_in_flight_max.into(),
         command_bytes_max: header.command_bytes_max.into(),
     }))
+}
+
+pub(super) fn take_log(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+    let header: &headers::LogPosition = from.header()?;
+    LogPosition::read(header).map(Message::Log)
 }
 
 pub(super) fn take_refusal(from: &mut Incoming<'_>) -> Result<Message, WireError> {
@@ -240,6 +279,26 @@ pub(super) fn take_refusal(from: &mut Incoming<'_>) -> Result<Message, WireError
     let unknown = WireError::Discriminant { of: "reason", value: header.reason };
     let text = text(&header.text, usize::from(u16::from(header.text_bytes)))?;
     Ok(Message::Refusal(Refusal { reason: reason.ok_or(unknown)?, text }))
+}
+
+impl Laid for LogPosition {
+    type Layout = headers::LogPosition;
+
+    fn lay_out(&self) -> headers::LogPosition {
+        headers::LogPosition {
+            directory: self.directory.lay_out(),
+            recovered: self.recovered.into(),
+            synced: self.synced.into(),
+        }
+    }
+
+    fn read(layout: &headers::LogPosition) -> Result<Self, WireError> {
+        Ok(Self {
+            directory: Laid::read(&layout.directory)?,
+            recovered: layout.recovered.into(),
+            synced: layout.synced.into(),
+        })
+    }
 }
 
 fn purpose_number(purpose: Purpose) -> (u8, headers::Path) {

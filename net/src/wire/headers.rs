@@ -149,6 +149,7 @@ layouts! {
         cluster_digest: u64_ule,
         formation: Maybe<u64_ule>,
         nonce: u64_ule,
+        log: Maybe<LogPosition>,
         purpose: u8,
         path: Path,
         cluster_name_bytes: u8,
@@ -156,10 +157,13 @@ layouts! {
     }
     /// From which core to which; zero unless a peer says it.
     layout Path { from_node: u8, from_core: u8, to_node: u8, to_core: u8, }
+    /// Also a message of its own (R33).
+    layout LogPosition { directory: u64_ule, recovered: u64_ule, synced: u64_ule, }
     layout Welcome {
         version: u8,
         nonce: u64_ule,
         formation: Maybe<u64_ule>,
+        log: Maybe<LogPosition>,
         commands_in_flight_max: u32_ule,
         command_bytes_max: u32_ule,
     }

@@ -96,6 +96,7 @@ kinds! {
         Result = 0x05: client::take_result,
         StatusRequest = 0x06: client::take_status_request,
         Status = 0x07: client::take_status,
+        Log = 0x08: handshake::take_log,
     }
     Gateway: GatewayId, ToGateway {
         GatewayHeartbeat = 0x10: Heartbeat,

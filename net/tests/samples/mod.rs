@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use loggos_net::Outgoing;
 use loggos_net::wire::{
-    self, BatchPool, FrameReader, HEAD_BYTES, Hello, Kind, Message, Purpose, Reason, Refusal,
-    Welcome,
+    self, BatchPool, FrameReader, HEAD_BYTES, Hello, Kind, LogPosition, Message, Purpose, Reason,
+    Refusal, Welcome,
 };
 use loggos_protocol::{
     AcceptorId, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope, Executed,
@@ -311,6 +311,9 @@ pub(crate) fn envelopes() -> Vec<Envelope> {
     all.into_iter().zip(formations).map(|(to, formation)| Envelope { formation, to }).collect()
 }
 
+const LOG: LogPosition =
+    LogPosition { directory: DirectoryId(0xD1D2), recovered: 1 << 40, synced: u64::MAX };
+
 pub(crate) fn hello(purpose: Purpose) -> Hello {
     Hello {
         wire_digest: wire::wire_digest(),
@@ -319,6 +322,7 @@ pub(crate) fn hello(purpose: Purpose) -> Hello {
         cluster_digest: 0xA1A2,
         formation: Some(FormationId(0)),
         nonce: 0x7777,
+        log: matches!(purpose, Purpose::Peer { .. }).then_some(LOG),
         purpose,
     }
 }
@@ -341,9 +345,19 @@ fn connection_messages() -> Vec<Message> {
             version: 1,
             nonce: 2,
             formation: None,
+            log: None,
             commands_in_flight_max: 3,
             command_bytes_max: 4,
         }),
+        Message::Welcome(Welcome {
+            version: 1,
+            nonce: 2,
+            formation: Some(FormationId(3)),
+            log: Some(LOG),
+            commands_in_flight_max: 4,
+            command_bytes_max: 5,
+        }),
+        Message::Log(LOG),
         Message::Command { number: 1, command: batch(SHORT).block.clone() },
         Message::Command { number: 2, command: batch(LONG).block.clone() },
         Message::StatusRequest,
@@ -365,6 +379,7 @@ pub(crate) fn encode(message: &Message, out: &mut Outgoing) {
         Message::Hello(hello) => wire::encode_hello(hello, out),
         Message::Welcome(welcome) => wire::encode_welcome(welcome, out),
         Message::Refusal(refusal) => wire::encode_refusal(refusal, out),
+        Message::Log(log) => wire::encode_log(log, out),
         Message::Command { number, command } => {
             wire::encode_command(*number, command.as_slice(), out);
         }

@@ -317,7 +317,8 @@ mod tests {
         let roles =
             [0, 1, 2].map(|id| format!("gateway {id}, proposer {id}, acceptor {id}, replica {id}"));
         let roles: Vec<_> = roles.iter().map(String::as_str).collect();
-        let config = nodes(&format!("{MAJORITY}\ngateways = 3"), &roles);
+        let text = format!("{MAJORITY}\ngateways = 3\ndurability = \"memory\"");
+        let config = nodes(&text, &roles);
         assert_eq!(config.try_losses(), Losses::Survived { sets: 3 });
         assert_eq!(config.weaknesses(), []);
     }
@@ -403,6 +404,21 @@ mod tests {
             of(2, [", replica 0, gateway 0, replica 1", "", ""]),
             fatal(&["n0"], &[Missing::Replicas { left: 0, wanted: 1 }])
         );
+    }
+
+    /// A failed disk stops all acceptors whose log is on it: they are not lost one by one.
+    #[test]
+    fn r34_all_acceptors_of_a_node_are_one_loss() {
+        let rest = "proposer 0, proxy leader 0, replica 0, gateway 0";
+        let more = ["proposer 1, proxy leader 1, replica 1", "replica 2"];
+        let of = |acceptors: [&str; 2]| {
+            nodes("quorums = \"majority\"", &[rest, more[0], more[1], acceptors[0], acceptors[1]])
+        };
+        let together = of(["acceptor 0", "acceptor 1, acceptor 2"]).try_losses();
+        let missing = [Missing::ReadQuorum, Missing::WriteQuorum];
+        assert_eq!(together, fatal(&["n4"], &missing));
+        let text = "acceptor 0, acceptor 1";
+        assert_eq!(of([text, "acceptor 2"]).try_losses(), fatal(&["n3"], &missing));
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! `[nodes]`: which processes there are, and which role lives in which.
 
 use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Component, Path, PathBuf};
 
 use loggos_protocol::{ProposerId, ProxyLeaderId, RoleId, Settings};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::NodeConfig;
 use super::cores::read_cpu_list;
 use super::error::{Report, instead};
 use super::keys::{self, NODE_KEYS};
@@ -17,6 +17,7 @@ use super::read::{Given, misplaced};
 use super::roles::{Meant, read_role, roles_to_name};
 use super::spread::spread_in_node;
 use super::value::{name, shown};
+use super::{Durability, NodeConfig};
 
 /// The most nodes of a cluster.
 pub(super) const NODES_MAX: usize = 64;
@@ -41,6 +42,9 @@ struct Reading<'a> {
     nodes: Nodes,
     /// Who has which address. An IPv4 address is one however it is written.
     addresses: BTreeMap<(IpAddr, u16), String>,
+    /// Who has which data directory of which machine.
+    folders: BTreeMap<(IpAddr, PathBuf), String>,
+    durability: Option<Durability>,
     /// Roles that are not missing: somebody tried to write them.
     meant: BTreeSet<RoleId>,
     /// Whether all roles that somebody tried to write are known.
@@ -55,6 +59,7 @@ pub(super) fn read_nodes(
     given: &Given<'_>,
     settings: Option<&Settings>,
     usable: &[usize],
+    durability: Option<Durability>,
     report: &mut Report<'_>,
 ) -> Option<Nodes> {
     let table = given.nodes.filter(|table| !table.is_empty())?;
@@ -63,6 +68,8 @@ pub(super) fn read_nodes(
         usable,
         nodes: Nodes::default(),
         addresses: BTreeMap::new(),
+        folders: BTreeMap::new(),
+        durability,
         meant: BTreeSet::new(),
         is_meant_known: true,
     };
@@ -120,8 +127,23 @@ impl Reading<'_> {
             Some(value) => read_cpu_list(value, None, report),
             None => Some(self.usable.to_vec()),
         };
-        let data = table.get("data").and_then(|value| read_data(value, report));
+        let data = table.get("data").and_then(|value| {
+            let data = read_data(value, report)?;
+            self.check_folder(node, address, &data)
+                .unwrap_or_else(|what| report.add(&value.span(), what));
+            Some(data)
+        });
         let roles = self.read_roles(key, table, report);
+        let has_acceptors = roles.iter().any(|role| matches!(role, RoleId::Acceptor(_)));
+        if self.durability == Some(Durability::Sync) && has_acceptors && !table.contains_key("data")
+        {
+            let what = format!(
+                "`data` is missing in {}: with durability = \"sync\" its acceptors need a directory, such as \
+                 \"data/{node}\"",
+                header(node)
+            );
+            add_missing(key, what, report);
+        }
         let index = self.nodes.nodes.len();
         for role in &roles {
             self.nodes.homes.insert(*role, index);
@@ -166,6 +188,31 @@ impl Reading<'_> {
             }
         });
         address.map_err(|what| report.add(&value.span(), format!("`address` {what}"))).ok()
+    }
+
+    /// Checks that no other node of the same machine keeps its data there.
+    fn check_folder(
+        &mut self,
+        node: &str,
+        address: Option<SocketAddr>,
+        data: &Path,
+    ) -> Result<(), String> {
+        let Some(address) = address else { return Ok(()) };
+        let machine = match address.ip().to_canonical() {
+            ip if ip.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip => ip,
+        };
+        let parts = data.components().filter(|part| *part != Component::CurDir);
+        match self.folders.entry((machine, parts.collect())) {
+            Entry::Occupied(first) => Err(format!(
+                "`data` is that of node `{}` already, on the same machine: each needs its own",
+                first.get()
+            )),
+            Entry::Vacant(place) => {
+                place.insert(node.to_owned());
+                Ok(())
+            }
+        }
     }
 
     /// Reads the roles of the node that is named at `key`, without those that another has already.

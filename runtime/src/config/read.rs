@@ -56,7 +56,7 @@ pub(super) fn read(text: &str, usable: &[usize]) -> Result<Config, Vec<ConfigErr
 
     let is_known = report.is_toml() && !report.is_mistaken("f");
     let settings = is_known.then_some(&draft.settings);
-    let nodes = read_nodes(&given, settings, usable, &mut report);
+    let nodes = read_nodes(&given, settings, usable, durability, &mut report);
     let cpus = match &nodes {
         None => read_cpus(&given, usable, &mut report),
         Some(_) => None,

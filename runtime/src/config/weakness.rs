@@ -4,7 +4,7 @@ use std::fmt;
 
 use loggos_protocol::RoleId;
 
-use super::Config;
+use super::{Config, NodeConfig};
 
 /// Why a cluster may stop although no more was lost than it is made for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,6 +30,12 @@ pub enum Weakness {
         /// f + 1.
         wanted: u8,
     },
+    /// Nothing is said of durability, so that `loggos node` takes "sync", and these nodes have acceptors and no
+    /// data directory.
+    NoData {
+        /// The nodes, by name.
+        nodes: Vec<String>,
+    },
     /// All roles live in one process.
     OneProcess,
 }
@@ -48,6 +54,15 @@ impl Config {
         if gateways < wanted {
             found.push(Weakness::FewGateways { gateways, wanted });
         }
+        let nodes: Vec<_> = match self.durability {
+            None => {
+                self.nodes.iter().filter(|node| needs_data(node)).map(|n| n.name.clone()).collect()
+            }
+            Some(_) => Vec::new(), // it was looked at as the text was read
+        };
+        if !nodes.is_empty() {
+            found.push(Weakness::NoData { nodes });
+        }
         if self.is_one_process() {
             found.push(Weakness::OneProcess);
         } else if gateways >= wanted {
@@ -60,6 +75,12 @@ impl Config {
         }
         found
     }
+}
+
+/// Whether a node has acceptors, and nowhere to keep what they must not forget.
+fn needs_data(node: &NodeConfig) -> bool {
+    let is_acceptor = |role: &RoleId| matches!(role, RoleId::Acceptor(_));
+    node.data.is_none() && node.roles.iter().any(is_acceptor)
 }
 
 impl fmt::Display for Weakness {
@@ -79,6 +100,12 @@ impl fmt::Display for Weakness {
                 f,
                 "all gateways are in {}, fewer than f + 1 = {wanted} nodes: the loss of f can leave \
                  clients without any",
+                nodes.join(", ")
+            ),
+            Self::NoData { nodes } => write!(
+                f,
+                "`loggos node` would not start {}: there are acceptors and no `data`, and durability is not \
+                 given, which means \"sync\"; name directories, or write durability = \"memory\"",
                 nodes.join(", ")
             ),
             Self::OneProcess => f.write_str(
@@ -122,13 +149,27 @@ mod tests {
     }
 
     #[test]
+    fn nodes_with_acceptors_and_no_data_are_a_weakness_unless_acceptors_are_in_memory() {
+        let roles = Config::standard().placement;
+        let roles: Vec<_> = roles.keys().map(ToString::to_string).collect();
+        let of = |durability: &str, data: &str| {
+            let node = format!("[nodes.all]\naddress = \"[::1]:7420\"\nroles = {roles:?}\n{data}");
+            config(&format!("[cluster]\ngateways = 1\n{durability}\n{node}")).weaknesses()
+        };
+        let none = Weakness::NoData { nodes: vec!["all".to_owned()] };
+        assert!(of("", "").contains(&none));
+        assert!(!of("durability = \"memory\"", "").contains(&none));
+        assert!(!of("", "data = \"data\"").contains(&none));
+    }
+
+    #[test]
     fn gateways_on_one_node_are_a_weakness() {
         let node = |name: &str, id: u8, gateways: &str| {
             let roles = format!("\"acceptor {id}\", \"replica {id}\", \"proposer {id}\"{gateways}");
             format!("[nodes.{name}]\naddress = \"10.0.0.{id}:1\"\nroles = [{roles}]\n")
         };
-        let head =
-            "[cluster]\nquorums = \"majority\"\nproposers = 3\nproxy_leaders = 0\ngateways = 2\n";
+        let head = "[cluster]\ndurability = \"memory\"\nquorums = \"majority\"\nproposers = 3\nproxy_leaders = 0\n\
+            gateways = 2\n";
         let of = |b: &str, c: &str| {
             let nodes = node("b", 0, b) + &node("a", 1, "") + &node("c", 2, c);
             config(&format!("{head}{nodes}")).weaknesses()

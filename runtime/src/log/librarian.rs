@@ -6,11 +6,12 @@
 //!   Request::Create ─────────────▶ a file of zeros, synced, and its name
 //!   Request::Read ───────────────▶ blocks of votes, past the cache
 //!        ◀── answers, alarm ─────── either, in the order of the requests
+//!   Request::Condemn ────────────▶ a file that says that nobody may serve from here again
 //! ```
 
 use std::fs::File;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
@@ -19,9 +20,13 @@ use crossbeam::queue::SegQueue;
 use loggos_protocol::{Recall, Recalled, Watermark};
 use loggos_storage::{Buffer, Disk, FileId, VotePlace};
 
-use super::direct::DirectFolder;
+use tracing::error;
+
+use super::direct::{DirectFolder, sync_directory};
 use crate::executor::Alarm;
 
+/// What is there where nobody may serve from a log, for it is an older copy.
+const CONDEMNED_FILE: &str = "outdated";
 /// How much is read at once, where a vote is not longer: the next vote is mostly behind it.
 const CHUNK_BYTES: u64 = 128 * 1024;
 
@@ -38,6 +43,7 @@ pub(crate) struct Librarian {
 enum Request {
     Create(FileId),
     Read(Errand),
+    Condemn(String),
 }
 
 /// Votes to be read back.
@@ -75,10 +81,16 @@ impl Librarian {
         let answers = Arc::new(SegQueue::new());
         let desk = Arc::clone(&answers);
         let work = move || {
-            let disk = DirectFolder::new(folder);
+            let disk = DirectFolder::new(folder.clone());
             let page_bytes_max = page_bytes_max as usize;
-            let mut shelf =
-                Shelf { disk, segment_bytes, page_bytes_max, bytes: Buffer::new(), at: None };
+            let mut shelf = Shelf {
+                disk,
+                folder,
+                segment_bytes,
+                page_bytes_max,
+                bytes: Buffer::new(),
+                at: None,
+            };
             shelf.serve(&asked, |answer| {
                 desk.push(answer);
                 alarm.ring();
@@ -94,6 +106,11 @@ impl Librarian {
 
     pub(crate) fn read(&self, errand: Errand) {
         self.ask(Request::Read(errand));
+    }
+
+    /// Has it written down that this directory is an older copy, and why: nobody serves from it again (R33).
+    pub(crate) fn condemn(&self, why: String) {
+        self.ask(Request::Condemn(why));
     }
 
     pub(crate) fn answer(&self) -> Option<Answer> {
@@ -119,9 +136,27 @@ impl Drop for Librarian {
     }
 }
 
+/// Why nobody may serve from the log in `folder`, if that was written down.
+pub(crate) fn condemned(folder: &Path) -> io::Result<Option<String>> {
+    match std::fs::read(folder.join(CONDEMNED_FILE)) {
+        Ok(why) => Ok(Some(String::from_utf8_lossy(&why).trim_end().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes it down. Whatever is left of the file by a crash says enough by being there.
+fn condemn(folder: &Path, why: &str) -> io::Result<()> {
+    let mut file = File::create(folder.join(CONDEMNED_FILE))?;
+    writeln!(file, "{why}")?;
+    file.sync_all()?;
+    sync_directory(folder)
+}
+
 /// Where it looks.
 struct Shelf {
     disk: DirectFolder,
+    folder: PathBuf,
     segment_bytes: u64,
     page_bytes_max: usize,
     /// What was read last, and from where.
@@ -132,13 +167,18 @@ struct Shelf {
 impl Shelf {
     fn serve(&mut self, asked: &Receiver<Request>, tell: impl Fn(Answer)) {
         for request in asked {
-            tell(match request {
+            match request {
                 Request::Create(file) => {
                     let created = self.disk.create(file, self.segment_bytes);
-                    Answer::Created(file, created.and_then(|()| self.disk.open(file)))
+                    tell(Answer::Created(file, created.and_then(|()| self.disk.open(file))));
                 }
-                Request::Read(errand) => self.read(errand),
-            });
+                Request::Read(errand) => tell(self.read(errand)),
+                Request::Condemn(why) => {
+                    if let Err(error) = condemn(&self.folder, &why) {
+                        error!(%error, "what is written down of an older copy may be lost: remove it");
+                    }
+                }
+            }
         }
     }
 

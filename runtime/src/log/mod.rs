@@ -20,11 +20,13 @@ mod librarian;
 mod tests;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use loggos_net::wire::LogPosition;
 use loggos_net::{Ring, RingFile};
 use loggos_protocol::{
     AcceptorId, AcceptorState, DirectoryId, Envelope, Recall, Recalled, Record, Time,
@@ -33,6 +35,7 @@ use loggos_storage::{FileId, Poison, Wal, Write};
 use tracing::warn;
 
 pub(crate) use self::direct::{DirectFolder, sync_directory};
+pub(crate) use self::librarian::condemned;
 use self::librarian::{Answer, Errand, Librarian};
 use crate::executor::Alarm;
 use crate::sockets::Written;
@@ -57,6 +60,10 @@ pub(crate) struct LogPlan {
 #[derive(Debug)]
 pub(crate) struct Log {
     wal: Wal,
+    /// The last batch that it came back with.
+    recovered: u64,
+    /// Who says that it is an older copy, and why, if somebody does.
+    outdated: Option<String>,
     /// Files that the ring is not told of yet.
     fresh: Vec<(FileId, File)>,
     /// By number.
@@ -95,8 +102,20 @@ struct Mark {
     recorded: u64,
 }
 
+/// Why a log serves no more, for good.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Stop {
+    /// It has failed (R34).
+    Poison(Poison),
+    /// It is an older copy: another node has seen more of it (R33).
+    Outdated {
+        /// What that one says.
+        why: String,
+    },
+}
+
 /// How a log stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LogStatus {
     /// Writes, each a sync, since it was formatted.
     pub(crate) synced: u64,
@@ -104,7 +123,7 @@ pub(crate) struct LogStatus {
     /// Records that wait to be durable.
     pub(crate) waiting: u64,
     pub(crate) is_low: bool,
-    pub(crate) poison: Option<Poison>,
+    pub(crate) stopped: Option<Stop>,
 }
 
 impl Log {
@@ -124,6 +143,8 @@ impl Log {
         let librarian = Librarian::start(folder, segment_bytes.into(), page_bytes_max, alarm)?;
         Ok(Self {
             is_low: wal.is_low(),
+            recovered: wal.synced(),
+            outdated: None,
             wal,
             fresh: files,
             files: Vec::new(),
@@ -158,7 +179,7 @@ impl Log {
     ///
     /// source: R31, R34
     pub(crate) fn hold(&mut self, index: usize, envelope: Envelope) {
-        if self.wal.poisoned().is_none() {
+        if self.stopped().is_none() {
             self.held.push_back(Held { appended: self.wal.appended(), index, envelope });
         }
     }
@@ -187,6 +208,9 @@ impl Log {
     /// file, if one is wanted.
     pub(crate) fn write(&mut self, ring: &mut Ring, now: Time) {
         self.add_files(ring);
+        if self.outdated.is_some() {
+            return;
+        }
         if let Some(write) = self.wal.gather() {
             self.idle_at = Some(now + IDLE);
             self.begin(write, ring);
@@ -207,7 +231,9 @@ impl Log {
         }
         if self.idle_at.is_some_and(|at| at <= now) && self.in_flight.is_none() {
             self.idle_at = None;
-            if let Some(write) = self.wal.gather_mark() {
+            if self.outdated.is_none()
+                && let Some(write) = self.wal.gather_mark()
+            {
                 self.begin(write, ring);
             }
         }
@@ -286,9 +312,31 @@ impl Log {
         self.marks.retain(|mark| mark.index != index);
     }
 
+    /// Stops for good, since another node has seen more of this log than it came back with. What is told from now
+    /// on might contradict what was told then; so nothing is, in later lives neither, when nobody may remember.
+    ///
+    /// source: R33
+    pub(crate) fn on_outdated(&mut self, why: String) {
+        if self.outdated.is_none() {
+            self.librarian.condemn(why.clone());
+            self.outdated = Some(why);
+        }
+    }
+
     /// Why it has stopped, if it has.
-    pub(crate) fn poisoned(&self) -> Option<Poison> {
-        self.wal.poisoned()
+    pub(crate) fn stopped(&self) -> Option<Stop> {
+        let outdated = self.outdated.clone().map(|why| Stop::Outdated { why });
+        outdated.or_else(|| self.wal.poisoned().map(Stop::Poison))
+    }
+
+    /// Where it stands, for other nodes to remember, while it serves.
+    ///
+    /// source: R33
+    pub(crate) fn position(&self) -> Option<LogPosition> {
+        let directory = self.wal.identity().directory;
+        let position =
+            LogPosition { directory, recovered: self.recovered, synced: self.wal.synced() };
+        self.outdated.is_none().then_some(position)
     }
 
     /// Whether little room is left in it, if that has changed since it was last asked.
@@ -308,7 +356,7 @@ impl Log {
             segments: self.wal.segments_count(),
             waiting: self.wal.appended() - self.wal.durable(),
             is_low: self.is_low,
-            poison: self.wal.poisoned(),
+            stopped: self.stopped(),
         }
     }
 
@@ -344,6 +392,20 @@ impl Log {
             let place = number as usize;
             self.files.resize(self.files.len().max(place + 1), None);
             self.files[place] = Some(ring.add_file(file.into()));
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Poison(poison) => poison.fmt(f),
+            Self::Outdated { why } => write!(
+                f,
+                "the data directory is an older copy, of which another node says: {why}. This acceptor has \
+                 forgotten promises or votes and must not serve from it; put the latest one back, or go on \
+                 without this acceptor"
+            ),
         }
     }
 }

@@ -109,6 +109,7 @@ impl Nodes {
             cluster_digest: agreement(&self.config),
             formation: None,
             nonce: 1,
+            log: None,
             purpose,
         }
     }

@@ -344,3 +344,38 @@ fn any_text_with_nodes_is_read_or_refused() {
         }
     }
 }
+
+#[test]
+fn data_that_is_missing_or_another_nodes_is_refused() {
+    let text = |durability: &str, nodes: [(&str, &str); 3]| {
+        let mut text = format!(
+            "[cluster]\nquorums = \"majority\"\nproposers = 3\nproxy_leaders = 0\n{durability}\n"
+        );
+        for (id, (address, data)) in nodes.iter().enumerate() {
+            let gateway = if id == 0 { "\"gateway 0\", " } else { "" };
+            text += &format!(
+                "[nodes.n{id}]\naddress = \"{address}\"\n{data}\n\
+                 roles = [{gateway}\"proposer {id}\", \"acceptor {id}\", \"replica {id}\"]\n"
+            );
+        }
+        text
+    };
+    let sync = "durability = \"sync\"";
+    let (a, b, c) = ("10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1");
+    let data = "data = \"data\"";
+    config(&text(sync, [(a, data), (b, data), (c, data)]));
+    config(&text("", [(a, ""), (b, ""), (c, "")]));
+    config(&text("durability = \"memory\"", [(a, ""), (b, ""), (c, "")]));
+    refused(
+        &text(sync, [(a, data), (b, ""), (c, data)]),
+        "10:8: `data` is missing in [nodes.n1]: with durability = \"sync\" its acceptors need a directory, \
+         such as \"data/n1\"",
+    );
+    let twice = "8: `data` is that of node `n1` already, on the same machine: each needs its own";
+    for (first, second) in [("10.0.0.2:1", "10.0.0.2:2"), ("127.0.0.1:1", "[::1]:1")] {
+        for other in ["data = \"./data\"", "data = \"data/\""] {
+            let text = text(sync, [(a, data), (first, data), (second, other)]);
+            refused(&text, &format!("16:{twice}"));
+        }
+    }
+}
