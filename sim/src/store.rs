@@ -32,6 +32,8 @@ pub(crate) struct Store {
     identity: Identity,
     options: Options,
     page_bytes_max: usize,
+    /// Whether one of the next operations was ordered to fail. A log that fails without has a bug.
+    is_to_fail: bool,
     running: Option<Running>,
 }
 
@@ -102,7 +104,7 @@ impl Store {
         let mut disk = FaultyDisk::new(rng.next_u64());
         format(&mut disk, &identity, &options).expect("nothing is wrong with the disk yet");
         let page_bytes_max = cluster.page_bytes_max as usize;
-        Self { disk, identity, options, page_bytes_max, running: None }
+        Self { disk, identity, options, page_bytes_max, is_to_fail: false, running: None }
     }
 
     /// Comes back to the log: the acceptor that it makes, and its votes.
@@ -158,7 +160,13 @@ impl Store {
     pub(crate) fn work(&mut self, work: Work) -> (Done, Vec<Work>) {
         let (is_write, is_sync) = (matches!(work, Work::Write), matches!(work, Work::Sync));
         let is_creation = matches!(work, Work::Create(_));
-        let Ok(done) = self.try_work(work) else { return (Done::Failed, Vec::new()) };
+        let done = match self.try_work(work) {
+            Ok(done) => done,
+            Err(poison) => {
+                assert!(self.is_to_fail, "nothing is wrong with the disk, and yet: {poison}");
+                return (Done::Failed, Vec::new());
+            }
+        };
         let Some(running) = &mut self.running else { return (done, Vec::new()) };
         if is_write {
             return (done, vec![Work::Sync]);
@@ -256,6 +264,7 @@ impl Store {
     /// The process ends; and with it the machine, if it `loses_power`.
     pub(crate) fn crash(&mut self, loses_power: bool) {
         self.running = None;
+        self.is_to_fail = false;
         if loses_power {
             self.disk.lose_power();
         } else {
@@ -265,6 +274,7 @@ impl Store {
 
     /// Has one of the next operations fail, or be the last.
     pub(crate) fn order(&mut self, after: u64, fault: Fault) {
+        self.is_to_fail = true;
         self.disk.order(after, fault);
     }
 
