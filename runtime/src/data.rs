@@ -14,13 +14,14 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use loggos_protocol::{AcceptorSet, Digest, DirectoryId, RoleId};
-use loggos_storage::{Disk, Identity, Options, StorageError};
+use loggos_storage::{Disk, Folder, Identity, Options, Recovered, StorageError};
 use tracing::warn;
 
 use crate::config::Config;
-use crate::log::{DirectFolder, LogPlan, condemned, sync_directory};
+use crate::log::{LogPlan, condemned, sync_directory};
 use crate::random::random_u64;
 
 /// The version of the identity file, and of where everything is.
@@ -28,6 +29,9 @@ const DATA_VERSION: u32 = 1;
 /// Whose directory it is.
 const NODE_FILE: &str = "node";
 const LOCK_FILE: &str = "lock";
+/// How long a start waits for what an earlier life had on its way to the disk, and how often it looks.
+const LATE_WRITES_MAX: Duration = Duration::from_secs(30);
+const LATE_WRITES_PAUSE: Duration = Duration::from_millis(5);
 /// What the owner is called where a cluster is one process.
 const ONE_PROCESS: &str = "(one process)";
 
@@ -157,7 +161,8 @@ pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, Da
         let folder = log_path(&path, core);
         std::fs::create_dir(&folder).map_err(failed(&folder))?;
         let identity = owner.identity(directory, acceptors);
-        loggos_storage::format(&mut DirectFolder::new(folder.clone()), &identity, &owner.options)
+        let mut disk = Folder::lock(&folder).map_err(failed(&folder))?;
+        loggos_storage::format(&mut disk, &identity, &owner.options)
             .map_err(|error| DataError::Log { path: folder, error })?;
         logs.push((core, directory, acceptors));
     }
@@ -288,17 +293,48 @@ impl Owner {
         if let Some(why) = condemned(&folder).map_err(failed(&folder))? {
             return Err(DataError::Outdated { path: folder, why });
         }
-        let mut disk = DirectFolder::new(folder.clone());
-        let recovered = loggos_storage::recover(&mut disk, &identity, &self.options)
+        let (mut disk, recovered) = self
+            .recover_log(&folder, &identity)
             .map_err(|error| DataError::Log { path: folder.clone(), error })?;
         for damage in &recovered.dropped {
             warn!(%damage, "{} has something that cannot be read, and is not needed", folder.display());
         }
         let files = disk.files().map_err(failed(&folder))?;
-        let files = files.into_iter().map(|(file, _)| Ok((file, disk.open(file)?)));
+        let files = files.into_iter().map(|(file, _)| Ok((file, disk.file(file)?)));
         let files = files.collect::<io::Result<Vec<_>>>().map_err(failed(&folder))?;
         let segment_bytes = self.options.segment_bytes;
-        Ok(LogPlan { wal: recovered.wal, folder, files, segment_bytes })
+        Ok(LogPlan { wal: recovered.wal, folder, disk, files, segment_bytes })
+    }
+
+    /// Recovers a log once nobody writes there any more.
+    ///
+    /// The directory of the node is ours, so no other process serves from it. But what a killed one had on its way
+    /// to the disk may get there after it is gone, and must not after we have read. Until then its locks on the
+    /// files stand.
+    fn recover_log(
+        &self,
+        folder: &Path,
+        identity: &Identity,
+    ) -> Result<(Folder, Recovered), StorageError> {
+        let started = Instant::now();
+        loop {
+            let locked = Folder::lock(folder);
+            let recovered = locked
+                .map_err(|error| StorageError::Disk { file: None, error })
+                .and_then(|mut disk| {
+                    let recovered = loggos_storage::recover(&mut disk, identity, &self.options)?;
+                    Ok((disk, recovered))
+                });
+            match recovered {
+                Err(StorageError::Disk { error, .. })
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && started.elapsed() < LATE_WRITES_MAX =>
+                {
+                    std::thread::sleep(LATE_WRITES_PAUSE);
+                }
+                recovered => return recovered,
+            }
+        }
     }
 }
 

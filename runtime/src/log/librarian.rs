@@ -18,11 +18,11 @@ use std::thread::JoinHandle;
 
 use crossbeam::queue::SegQueue;
 use loggos_protocol::{Recall, Recalled, Watermark};
-use loggos_storage::{Buffer, Disk, FileId, VotePlace};
+use loggos_storage::{Buffer, Disk, FileId, Folder, VotePlace};
 
 use tracing::error;
 
-use super::direct::{DirectFolder, sync_directory};
+use super::sync_directory;
 use crate::executor::Alarm;
 
 /// What is there where nobody may serve from a log, for it is an older copy.
@@ -72,7 +72,7 @@ impl Librarian {
     ///
     /// If there can be no other thread.
     pub(crate) fn start(
-        folder: PathBuf,
+        (folder, disk): (PathBuf, Folder),
         segment_bytes: u64,
         page_bytes_max: u32,
         alarm: Alarm,
@@ -81,7 +81,6 @@ impl Librarian {
         let answers = Arc::new(SegQueue::new());
         let desk = Arc::clone(&answers);
         let work = move || {
-            let disk = DirectFolder::new(folder.clone());
             let page_bytes_max = page_bytes_max as usize;
             let mut shelf = Shelf {
                 disk,
@@ -155,7 +154,7 @@ fn condemn(folder: &Path, why: &str) -> io::Result<()> {
 
 /// Where it looks.
 struct Shelf {
-    disk: DirectFolder,
+    disk: Folder,
     folder: PathBuf,
     segment_bytes: u64,
     page_bytes_max: usize,
@@ -170,7 +169,7 @@ impl Shelf {
             match request {
                 Request::Create(file) => {
                     let created = self.disk.create(file, self.segment_bytes);
-                    tell(Answer::Created(file, created.and_then(|()| self.disk.open(file))));
+                    tell(Answer::Created(file, created.and_then(|()| self.disk.file(file))));
                 }
                 Request::Read(errand) => tell(self.read(errand)),
                 Request::Condemn(why) => {

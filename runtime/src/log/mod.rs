@@ -14,7 +14,6 @@
 //! writes, and a tick never waits for one. What fails poisons the log, and then nothing that waits for it is
 //! ever sent (R34).
 
-mod direct;
 mod librarian;
 #[cfg(test)]
 mod tests;
@@ -23,7 +22,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use loggos_net::wire::LogPosition;
@@ -31,10 +30,9 @@ use loggos_net::{Ring, RingFile};
 use loggos_protocol::{
     AcceptorId, AcceptorState, DirectoryId, Envelope, Recall, Recalled, Record, Time,
 };
-use loggos_storage::{FileId, Poison, Wal, Write};
+use loggos_storage::{FileId, Folder, Poison, Wal, Write};
 use tracing::warn;
 
-pub(crate) use self::direct::{DirectFolder, sync_directory};
 pub(crate) use self::librarian::condemned;
 use self::librarian::{Answer, Errand, Librarian};
 use crate::executor::Alarm;
@@ -51,6 +49,8 @@ const ROOM: Duration = Duration::from_secs(1);
 pub(crate) struct LogPlan {
     pub(crate) wal: Wal,
     pub(crate) folder: PathBuf,
+    /// The same, locked as long as anybody may write there.
+    pub(crate) disk: Folder,
     /// Its files, open for direct I/O.
     pub(crate) files: Vec<(FileId, File)>,
     pub(crate) segment_bytes: u32,
@@ -139,8 +139,9 @@ impl Log {
         page_bytes_max: u32,
         alarm: Alarm,
     ) -> io::Result<Self> {
-        let LogPlan { wal, folder, files, segment_bytes } = plan;
-        let librarian = Librarian::start(folder, segment_bytes.into(), page_bytes_max, alarm)?;
+        let LogPlan { wal, folder, disk, files, segment_bytes } = plan;
+        let librarian =
+            Librarian::start((folder, disk), segment_bytes.into(), page_bytes_max, alarm)?;
         Ok(Self {
             is_low: wal.is_low(),
             recovered: wal.synced(),
@@ -408,4 +409,9 @@ impl fmt::Display for Stop {
             ),
         }
     }
+}
+
+/// Makes durable which files a directory has.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
