@@ -112,7 +112,7 @@ fn r33_an_older_copy_of_a_directory_is_refused_and_the_latest_one_is_not() {
     drop(second);
     count(&first, 5, 5);
     assert!(votes(&third) > 0, "it was needed, and has not voted");
-    let second = start(&config, 1);
+    // Nobody connects meanwhile: the first hears of it in the course of time, or not at all.
     std::thread::sleep(TOLD);
     drop(third);
     std::fs::rename(&data, &latest).unwrap();
@@ -126,6 +126,7 @@ fn r33_an_older_copy_of_a_directory_is_refused_and_the_latest_one_is_not() {
     });
     let Standing::Stopped { why } = standing else { unreachable!("it was just that") };
     assert!(why.contains("older copy") && why.contains("was synced"), "{why}");
+    let second = start(&config, 1);
     count(&first, 10, 5);
     // Everybody else of that node is at work.
     wait_for("its replica's return", || {
