@@ -144,7 +144,7 @@ impl Writer {
         KvCommand::Put { key: &key, value: &value }.encode(&mut put).unwrap();
         // Its gateway may be killed; to write it again changes nothing.
         while let Err(error) = self.remote.client().execute_blocking(&put) {
-            assert_eq!(error, CallError::OutcomeUnknown);
+            assert_eq!(error, CallError::OutcomeUnknown, "its gateway lives");
         }
         self.written += 1;
     }
@@ -160,7 +160,7 @@ impl Writer {
             let mut get = Vec::new();
             KvCommand::Get { key: &key.to_be_bytes() }.encode(&mut get).unwrap();
             let executed = self.remote.client().execute_blocking(&get).or_else(|error| {
-                assert_eq!(error, CallError::OutcomeUnknown);
+                assert_eq!(error, CallError::OutcomeUnknown, "its gateway lives");
                 self.remote.client().execute_blocking(&get)
             });
             let executed = executed.unwrap();

@@ -377,11 +377,12 @@ fn read(client: &Client, keys: &[&[u8]]) -> Vec<Option<u64>> {
 }
 
 fn number(executed: &Executed) -> Option<u64> {
-    match Answer::decode(executed.reply.as_slice()).unwrap() {
-        Answer::Value(value) => Some(std::str::from_utf8(value).unwrap().parse().unwrap()),
-        Answer::Missing => None,
-        answer => panic!("{answer:?}"),
+    let answer = Answer::decode(executed.reply.as_slice()).unwrap();
+    if answer == Answer::Missing {
+        return None;
     }
+    let Answer::Value(value) = answer else { panic!("{answer:?}") };
+    Some(std::str::from_utf8(value).unwrap().parse().unwrap())
 }
 
 /// Waits on this thread.
