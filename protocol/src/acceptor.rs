@@ -382,7 +382,7 @@ impl Acceptor {
     /// source: R6, R10, R15
     pub fn on_recalled(&mut self, recalled: &Recalled, now: Time, out: &mut Outbox) {
         assert!(recalled.recall.acceptor == self.id, "somebody else's votes");
-        self.ledger.on_recalled();
+        self.ledger.on_recalled(&recalled.recall.cause);
         match &recalled.recall.cause {
             Cause::P1a(p1a) if p1a.ballot < self.promised => self.refuse(p1a.ballot, None, out),
             Cause::P1a(p1a) => self.promise(*p1a, Some(recalled), out),

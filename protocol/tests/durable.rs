@@ -428,3 +428,24 @@ fn r07_when_all_but_one_acceptor_come_back_the_log_is_recovered_part_by_part() {
     assert!(elected.count() > 3, "one reign has room for 32 slots");
     assert!(net.replicas().all(|replica| replica.executed() == net.replica(0).executed()));
 }
+
+/// A replica asks again and again until it has its page: the disk must not be asked as often, or it never gets
+/// to what else is wanted.
+#[test]
+fn r29_the_disk_is_asked_for_one_page_at_a_time_for_each_asker() {
+    let mut node = Node::new();
+    node.p2a(p2a(B1, 0));
+    node.sync();
+    node.executed(1);
+    let replay = |node: &mut Node, replica| {
+        let replay = Replay { replica: ReplicaId(replica), first: Slot(0) };
+        node.take(|acceptor, out| acceptor.on_replay(replay, out)).recalls
+    };
+    let asked = replay(&mut node, 0);
+    assert_eq!(asked.len(), 1);
+    assert!(replay(&mut node, 0).is_empty(), "it is on its way");
+    assert_eq!(replay(&mut node, 1).len(), 1, "somebody else");
+    assert_eq!(node.take(|a, out| a.on_p1a(p1a(B2), START, out)).recalls.len(), 1, "a proposer");
+    node.recalled(&node.answer(&asked[0]));
+    assert_eq!(replay(&mut node, 0).len(), 1, "it has come");
+}

@@ -56,6 +56,12 @@ impl Segment {
 }
 
 impl VotePlace {
+    /// How long its record is, in bytes.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
     /// The offset and the length, in bytes, of the blocks to read.
     #[must_use]
     pub fn blocks(&self) -> (u64, usize) {

@@ -17,11 +17,11 @@
 //!
 //! source: R10, R16, R31
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    AcceptorId, Cause, Cluster, Outbox, Payload, Recall, Recalled, Record, Slot, Vote, Watermark,
-    Window,
+    AcceptorId, Cause, Cluster, Outbox, Payload, ProposerId, Recall, Recalled, Record, ReplicaId,
+    Slot, Vote, Watermark, Window,
 };
 
 /// An acceptor's votes.
@@ -54,6 +54,15 @@ struct Journal {
     executed: Watermark,
     /// Recalls that have no answer yet.
     recalls: u32,
+    /// Who waits for a page.
+    askers: BTreeSet<Asker>,
+}
+
+/// Who asks for pages, one at a time.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+enum Asker {
+    Proposer(ProposerId),
+    Replica(ReplicaId),
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -81,6 +90,16 @@ pub(super) struct Page {
     /// `None` if there is no vote above.
     pub(super) to: Option<Watermark>,
     pub(super) votes: Vec<(Slot, Vote)>,
+}
+
+impl Asker {
+    fn of(cause: &Cause) -> Option<Self> {
+        match cause {
+            Cause::P1a(p1a) => Some(Self::Proposer(p1a.ballot.proposer)),
+            Cause::Replay(replay) => Some(Self::Replica(replay.replica)),
+            Cause::P2a(_) => None,
+        }
+    }
 }
 
 impl Ledger {
@@ -166,7 +185,10 @@ impl Ledger {
     pub(super) fn recall(&mut self, range: (Slot, Watermark), cause: Cause, out: &mut Outbox) {
         let journal = self.journal.as_mut().expect("only a durable acceptor has votes on disk");
         let most = self.ring.capacity();
-        if u64::from(journal.recalls) < most && (self.pending.len() as u64) < most {
+        let has_room = u64::from(journal.recalls) < most && (self.pending.len() as u64) < most;
+        // Whoever asks again for a page that is on its way would only keep it back.
+        let is_new = has_room && Asker::of(&cause).is_none_or(|asker| journal.askers.insert(asker));
+        if is_new {
             journal.recalls += 1;
             let (from, to) = range;
             assert!(to.covers(from), "a recall of nothing");
@@ -175,10 +197,13 @@ impl Ledger {
     }
 
     /// Takes in that a recall has its answer.
-    pub(super) fn on_recalled(&mut self) {
+    pub(super) fn on_recalled(&mut self, cause: &Cause) {
         let journal = self.journal.as_mut().expect("only a durable acceptor recalls");
         assert!(journal.recalls > 0, "an answer to no recall");
         journal.recalls -= 1;
+        if let Some(asker) = Asker::of(cause) {
+            assert!(journal.askers.remove(&asker), "a page for nobody");
+        }
     }
 
     /// Takes in how many records are synced: what is, need not be in memory.

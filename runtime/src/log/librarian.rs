@@ -5,10 +5,11 @@
 //!   core                           librarian
 //!   Request::Create ─────────────▶ a file of zeros, synced, and its name
 //!   Request::Read ───────────────▶ blocks of votes, past the cache
-//!        ◀── answers, alarm ─────── either, in the order of the requests
+//!        ◀── answers, alarm ─────── either; what is for replicas after all else that waits
 //!   Request::Condemn ────────────▶ a file that says that nobody may serve from here again
 //! ```
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
 use crossbeam::queue::SegQueue;
-use loggos_protocol::{Recall, Recalled, Watermark};
+use loggos_protocol::{Cause, Recall, Recalled, Slot, Vote, Watermark};
 use loggos_storage::{Buffer, Disk, FileId, Folder, VotePlace};
 
 use tracing::error;
@@ -27,8 +28,9 @@ use crate::executor::Alarm;
 
 /// What is there where nobody may serve from a log, for it is an older copy.
 const CONDEMNED_FILE: &str = "outdated";
-/// How much is read at once, where a vote is not longer: the next vote is mostly behind it.
-const CHUNK_BYTES: u64 = 128 * 1024;
+/// How much is read at once, where a vote is not longer; and how much that nobody asked for may be in it.
+const CHUNK_BYTES: u64 = 256 * 1024;
+const GAP_BYTES: u64 = 32 * 1024;
 
 /// Does what takes its time. Dropping it waits until it has done what it was asked for.
 #[derive(Debug)]
@@ -65,6 +67,15 @@ pub(crate) enum Answer {
     Unreadable(Errand, VotePlace, io::Error),
 }
 
+impl Request {
+    fn is_for_replica(&self) -> bool {
+        match self {
+            Self::Read(errand) => matches!(errand.recall.cause, Cause::Replay(_)),
+            Self::Create(_) | Self::Condemn(_) => false,
+        }
+    }
+}
+
 impl Librarian {
     /// Hires one for the log in `folder`, with segments of so many bytes; `alarm` wakes whom it answers.
     ///
@@ -88,7 +99,6 @@ impl Librarian {
                 segment_bytes,
                 page_bytes_max,
                 bytes: Buffer::new(),
-                at: None,
             };
             shelf.serve(&asked, |answer| {
                 desk.push(answer);
@@ -158,14 +168,22 @@ struct Shelf {
     folder: PathBuf,
     segment_bytes: u64,
     page_bytes_max: usize,
-    /// What was read last, and from where.
+    /// What was read last.
     bytes: Buffer,
-    at: Option<(FileId, u64)>,
 }
 
 impl Shelf {
     fn serve(&mut self, asked: &Receiver<Request>, tell: impl Fn(Answer)) {
-        for request in asked {
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() {
+                let Ok(request) = asked.recv() else { return };
+                waiting.push_back(request);
+            }
+            waiting.extend(asked.try_iter());
+            // Replicas that start over ask for everything there is. Elections do not wait for that.
+            let is_first = waiting.iter().position(|request| !request.is_for_replica());
+            let Some(request) = waiting.remove(is_first.unwrap_or(0)) else { continue };
             match request {
                 Request::Create(file) => {
                     let created = self.disk.create(file, self.segment_bytes);
@@ -183,47 +201,64 @@ impl Shelf {
 
     /// Reads votes until there are enough for a page; at least one, if there is one.
     fn read(&mut self, errand: Errand) -> Answer {
-        self.at = None; // what was read for another errand may have been written over
-        let (mut votes, mut bytes) = (Vec::new(), 0);
+        let (mut bytes, mut covered) = (0, errand.recall.to);
+        let mut places = Vec::with_capacity(errand.places.len());
         for place in &errand.places {
             if bytes >= self.page_bytes_max {
-                let covered = Watermark(place.slot.0);
-                return Answer::Recalled(
-                    Recalled { recall: errand.recall, covered, votes },
-                    errand.life,
-                );
+                covered = Watermark(place.slot.0);
+                break;
             }
-            let (_, length) = place.blocks();
-            match self.vote(place) {
-                Ok(vote) => votes.push((place.slot, vote)),
-                Err(error) => {
-                    let place = *place;
-                    return Answer::Unreadable(errand, place, error);
-                }
-            }
-            bytes += length;
+            bytes += place.record_bytes();
+            places.push(*place);
         }
-        let covered = errand.recall.to;
+        // In the order of the disk, which is another one where slots were voted in more than once.
+        places.sort_unstable_by_key(|place| (place.file, place.blocks()));
+        let mut votes = BTreeMap::new();
+        let mut rest = &places[..];
+        while let Some(first) = rest.first() {
+            let (run, others) = rest.split_at(run_length(rest));
+            rest = others;
+            if let Err(error) = self.read_run(run, &mut votes) {
+                // Which of them it is does not matter: what cannot be read is asked for again, or missed.
+                let place = *run.iter().find(|p| !votes.contains_key(&p.slot)).unwrap_or(first);
+                return Answer::Unreadable(errand, place, error);
+            }
+        }
+        let votes = votes.into_iter().collect();
         Answer::Recalled(Recalled { recall: errand.recall, covered, votes }, errand.life)
     }
 
-    fn vote(&mut self, place: &VotePlace) -> io::Result<loggos_protocol::Vote> {
-        let (offset, length) = place.blocks();
-        let end = offset + length as u64;
-        let is_there = self.at.is_some_and(|(file, at)| {
-            file == place.file && at <= offset && end <= at + self.bytes.len() as u64
-        });
-        if !is_there {
-            self.at = None;
-            let wanted = (length as u64).max(CHUNK_BYTES).min(self.segment_bytes - offset);
-            self.bytes.clear();
-            self.bytes.resize(usize::try_from(wanted).map_err(io::Error::other)?, 0);
-            self.disk.read_at(place.file, offset, &mut self.bytes)?;
-            self.at = Some((place.file, offset));
+    /// Reads votes that lie close to each other with one read.
+    fn read_run(&mut self, run: &[VotePlace], votes: &mut BTreeMap<Slot, Vote>) -> io::Result<()> {
+        let (start, end) = (run[0].blocks().0, run.iter().map(end).max().unwrap_or(0));
+        self.bytes.clear();
+        self.bytes.resize(usize::try_from(end - start).map_err(io::Error::other)?, 0);
+        self.disk.read_at(run[0].file, start, &mut self.bytes)?;
+        for place in run {
+            let (offset, length) = place.blocks();
+            let at = usize::try_from(offset - start).map_err(io::Error::other)?;
+            let vote = place.vote(&self.bytes[at..at + length]);
+            votes.insert(place.slot, vote.ok_or(io::ErrorKind::InvalidData)?);
         }
-        let (_, at) = self.at.expect("it was just read");
-        let start = usize::try_from(offset - at).map_err(io::Error::other)?;
-        let vote = place.vote(&self.bytes[start..start + length]);
-        vote.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        Ok(())
     }
+}
+
+/// How many of `places`, in the order of the disk and at least the first, are read at once.
+fn run_length(places: &[VotePlace]) -> usize {
+    let (first, start) = (&places[0], places[0].blocks().0);
+    let mut reached = end(first);
+    let others = places[1..].iter().take_while(|place| {
+        let is_close = place.file == first.file
+            && place.blocks().0 <= reached + GAP_BYTES
+            && end(place) <= start + CHUNK_BYTES;
+        reached = reached.max(end(place));
+        is_close
+    });
+    1 + others.count()
+}
+
+fn end(place: &VotePlace) -> u64 {
+    let (offset, length) = place.blocks();
+    offset + length as u64
 }
