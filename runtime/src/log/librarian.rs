@@ -93,13 +93,8 @@ impl Librarian {
         let desk = Arc::clone(&answers);
         let work = move || {
             let page_bytes_max = page_bytes_max as usize;
-            let mut shelf = Shelf {
-                disk,
-                folder,
-                segment_bytes,
-                page_bytes_max,
-                bytes: Buffer::new(),
-            };
+            let mut shelf =
+                Shelf { disk, folder, segment_bytes, page_bytes_max, bytes: Buffer::new() };
             shelf.serve(&asked, |answer| {
                 desk.push(answer);
                 alarm.ring();
