@@ -24,9 +24,9 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure throughput and latency: of a running cluster, or of one started for the purpose, in memory.
+    /// Measure throughput and latency: of a running cluster, or of one started for the purpose.
     Bench(bench::Options),
-    /// Run a whole cluster in this process, in memory, for clients to connect to.
+    /// Run a whole cluster in this process, for clients to connect to.
     Up(node::UpOptions),
     /// Run one node of a cluster.
     Node(node::NodeOptions),

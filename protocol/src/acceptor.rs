@@ -289,7 +289,7 @@ impl Acceptor {
             return self.refuse(p2a.ballot, Some(p2a.slot), out);
         }
         self.adopt(p2a.ballot, out);
-        let P2a { ballot, slot, via, ref value } = p2a;
+        let (ballot, slot, via) = (p2a.ballot, p2a.slot, p2a.via);
         if self.ledger.truncated().covers(slot) {
             self.counters.truncated += 1;
             let (acceptor, truncated) = (Some(self.id), self.ledger.truncated());
@@ -311,7 +311,7 @@ impl Acceptor {
         };
         match earlier {
             Some(vote) if vote.ballot == ballot => {
-                if vote.value != *value {
+                if vote.value != p2a.value {
                     self.counters.equivocations += 1;
                     return out.event(Event::Equivocation { acceptor: self.id, ballot, slot });
                 }
@@ -325,7 +325,7 @@ impl Acceptor {
             earlier => {
                 let is_newer = earlier.is_none_or(|vote| vote.ballot < ballot);
                 assert!(is_newer, "{slot}: a vote went back to {ballot}");
-                self.ledger.insert(slot, Vote { ballot, value: value.clone() }, out);
+                self.ledger.insert(slot, Vote { ballot, value: p2a.value }, out);
                 self.heard_at = Some(now);
             }
         }

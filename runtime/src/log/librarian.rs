@@ -214,7 +214,7 @@ impl Shelf {
             let (run, others) = rest.split_at(run_length(rest));
             rest = others;
             if let Err(error) = self.read_run(run, &mut votes) {
-                // Which of them it is does not matter: what cannot be read is asked for again, or missed.
+                // They are read in this order: the first that is missing is the one that failed.
                 let place = *run.iter().find(|p| !votes.contains_key(&p.slot)).unwrap_or(first);
                 return Answer::Unreadable(errand, place, error);
             }
