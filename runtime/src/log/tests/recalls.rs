@@ -202,7 +202,7 @@ fn r34_a_vote_that_cannot_be_read_back_stops_the_acceptor_for_good() {
     let (config, mut asker, _votes) = restarted(folder.path());
     // A byte of the value that was written last, in the middle of its block. Votes of one record are in the order
     // in which they were voted, which need not be that of their slots: it is one of these.
-    let places = super::votes(&config);
+    let places = votes(&config);
     let path = config.nodes[0].data.clone().unwrap().join("core-0/log.00000");
     let log = std::fs::read(&path).unwrap();
     let at = (log.windows(500).rposition(|bytes| bytes == [7; 500]).unwrap() + 250) as u64;
