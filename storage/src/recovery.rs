@@ -87,6 +87,7 @@ pub fn recover(
         disk.sync(segment.file).map_err(StorageError::on(segment.file))?;
     }
     let Scan { segments, tail, states, others, dropped, .. } = found;
+    let found = tail.link.number;
     let last = segments.back().expect("a log has a segment");
     let is_full = tail.offset == options.segment_bytes;
     let tail = match tail.is_mark {
@@ -109,7 +110,7 @@ pub fn recover(
         }
     }
     let files = FilesFound { free, unfinished, next };
-    let resumed = Resumed { segments, files, tail, states };
+    let resumed = Resumed { segments, files, tail, found, states };
     Ok(Recovered { wal: Wal::resume(*identity, *options, resumed), dropped })
 }
 

@@ -42,6 +42,8 @@ pub struct Wal {
     segments: VecDeque<Segment>,
     files: Files,
     tail: Tail,
+    /// The number of the last batch that an earlier life has left.
+    found: u64,
     /// The number of the last batch that is durable, with all before it.
     synced: u64,
     /// The number of the batch that is being written and synced.
@@ -99,18 +101,21 @@ pub(crate) struct Resumed {
     pub(crate) segments: VecDeque<Segment>,
     pub(crate) files: FilesFound,
     pub(crate) tail: Tail,
+    /// The number of the last batch that was found, before recovery added its own.
+    pub(crate) found: u64,
     pub(crate) states: States,
 }
 
 impl Wal {
     /// Goes on where recovery has found, and made durable, the log's end.
     pub(crate) fn resume(identity: Identity, options: Options, resumed: Resumed) -> Self {
-        let Resumed { segments, files, tail, states } = resumed;
+        let Resumed { segments, files, tail, found, states } = resumed;
         let mut wal = Self {
             identity,
             segments,
             files: Files::new(files, &options),
             tail,
+            found,
             synced: tail.link.number,
             in_flight: None,
             gathering: Gathering::new(Buffer::new(), Vec::new()),
@@ -290,6 +295,16 @@ impl Wal {
     #[must_use]
     pub fn synced(&self) -> u64 {
         self.synced
+    }
+
+    /// The number of the last write of earlier lives that it came back with: at least as many as any of them
+    /// has ever told to be durable, or it is an older copy. The mark that recovery adds does not count, for it
+    /// would stand for one that is missing.
+    ///
+    /// source: R33
+    #[must_use]
+    pub fn found(&self) -> u64 {
+        self.found
     }
 
     /// Whose log it is.

@@ -46,6 +46,7 @@ impl Life {
                 let record = self.records.next(self.node.wal.is_low());
                 self.node.append(record);
             }
+            17 => self.node.check_live(),
             _ => self.drive(),
         }
         self.node.wal.validate();

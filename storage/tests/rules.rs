@@ -113,6 +113,21 @@ fn r32_a_segment_opens_with_all_that_is_known_of_its_acceptors_but_votes() {
 }
 
 #[test]
+fn r33_what_recovery_adds_does_not_stand_for_a_write_that_is_missing() {
+    let mut node = Node::new(1);
+    node.append_all([promise(A, 1)]);
+    let copy = node.disk.clone();
+    node.append_all([promise(A, 2)]);
+    let told = node.wal.synced();
+    node.restart(true);
+    assert_eq!(node.wal.found(), told, "all that was told is there");
+    node.disk = copy;
+    node.recover().unwrap();
+    assert_eq!(node.wal.synced(), told, "the mark has the number of what is missing");
+    assert_eq!(node.wal.found(), told - 1);
+}
+
+#[test]
 fn r32_a_segment_is_recycled_only_when_what_truncates_its_votes_is_synced() {
     let mut node = Node::new(1);
     let slot = node.fill_segment(0);

@@ -74,7 +74,7 @@ pub enum Purpose {
 pub struct LogPosition {
     /// Which memory it is (R4).
     pub directory: DirectoryId,
-    /// The last batch that this life of the core began with: the same as long as that lasts.
+    /// The last batch that this life of the core found, before it added its own: the same as long as that lasts.
     pub recovered: u64,
     /// The last batch that is durable: never goes down.
     pub synced: u64,

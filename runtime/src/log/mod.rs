@@ -60,7 +60,7 @@ pub(crate) struct LogPlan {
 #[derive(Debug)]
 pub(crate) struct Log {
     wal: Wal,
-    /// The last batch that it came back with.
+    /// The last batch that it came back with, found there.
     recovered: u64,
     /// Who says that it is an older copy, and why, if somebody does.
     outdated: Option<String>,
@@ -144,7 +144,7 @@ impl Log {
             Librarian::start((folder, disk), segment_bytes.into(), page_bytes_max, alarm)?;
         Ok(Self {
             is_low: wal.is_low(),
-            recovered: wal.synced(),
+            recovered: wal.found(),
             outdated: None,
             wal,
             fresh: files,

@@ -237,6 +237,17 @@ impl Node {
         (self.told, self.base) = (point, point);
     }
 
+    /// Compares what the log tells while it runs with the model: of votes those that are durable, of the rest all.
+    pub fn check_live(&mut self) {
+        let durable = self.base + usize::try_from(self.wal.durable()).expect("few records");
+        let (mut wanted, of_all) = (view_of(&self.history[..durable]), view_of(&self.history));
+        for (acceptor, (state, votes)) in &mut wanted {
+            state.clone_from(&of_all[acceptor].0);
+            votes.retain(|slot, _| !state.truncated.covers(*slot));
+        }
+        assert_eq!(view_in(&self.wal, &mut self.disk), wanted, "the log and what is durable");
+    }
+
     /// Asserts that nothing was recovered that was never appended: all that holds where a disk has lied.
     pub fn check_nothing_is_made_up(&mut self, appended: &[Record]) {
         for (acceptor, (state, votes)) in view_in(&self.wal, &mut self.disk) {
