@@ -285,7 +285,13 @@ impl<M: StateMachine> Replica<M> {
         }
         let before = self.executed.first_open();
         let Some(pages) = &mut self.replay else { return };
+        let (acceptor, to) = (replayed.acceptor, replayed.to);
         if !pages.on_page(replayed, before) {
+            if to.is_some_and(|to| !to.covers(before)) {
+                // Others' pages have brought us past it while it was read: the next ones may need its votes.
+                let replay = Replay { replica: self.id, first: before };
+                out.tell_acceptor(acceptor, ToAcceptor::Replay(replay));
+            }
             return;
         }
         while self.halted.is_none()

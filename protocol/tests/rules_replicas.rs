@@ -429,6 +429,17 @@ fn r15_pages_that_are_used_up_are_followed_by_the_next_at_once() {
     assert_eq!((replica.executed(), replays(&out)), (Watermark(2), vec![(0, 2), (1, 2)]));
 }
 
+/// Otherwise its next page would come a timer later than the others', page for page.
+#[test]
+fn r15_an_acceptor_whose_page_came_too_late_is_asked_for_the_next_at_once() {
+    let mut replica = replaying();
+    row_replays(&mut replica, 0..2, Some(2));
+    let out = replay(&mut replica, page(2, 0..2, Some(2)));
+    assert_eq!((replica.executed(), replays(&out)), (Watermark(2), vec![(2, 2)]));
+    let ahead = Replayed { from: Slot(3), ..page(2, 3..5, Some(5)) };
+    assert_eq!(replays(&replay(&mut replica, ahead)), [], "it is not behind");
+}
+
 #[test]
 fn r15_a_replay_that_brings_nothing_ends() {
     let rounds = |replica: &mut Replica<Echo>| {

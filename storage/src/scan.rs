@@ -27,7 +27,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use loggos_protocol::{AcceptorId, AcceptorState, Watermark};
+use loggos_protocol::{AcceptorId, Slot, AcceptorState, Watermark};
 
 use crate::batch::{Batch, HEAD_BYTES, padded};
 use crate::fields::length;
@@ -158,8 +158,8 @@ impl Scan {
     #[must_use]
     pub fn votes_count(&self, acceptor: AcceptorId) -> usize {
         let truncated = self.states.at(acceptor).map_or(Watermark(0), |state| state.truncated);
-        let votes = self.segments.iter().flat_map(|segment| &segment.votes);
-        let votes = votes.filter(|v| v.acceptor == acceptor && !truncated.covers(v.slot));
+        let slots = truncated.first_open()..Slot(u64::MAX);
+        let votes = self.segments.iter().flat_map(|it| it.votes(acceptor, slots.clone()));
         votes.map(|vote| vote.slot).collect::<BTreeSet<_>>().len()
     }
 
@@ -255,7 +255,7 @@ impl<D: Disk> Walk<'_, D> {
             self.gaps.push((self.segments.len(), self.gap(file, &head)));
         }
         let blank = States::new(self.states.iter().map(|(acceptor, _)| acceptor));
-        self.segments.push_back(Segment { number, file, head: blank, votes: Vec::new() });
+        self.segments.push_back(Segment::new(number, file, blank));
         self.entries(whole, &head)?;
         let segment = self.segments.back_mut().expect("just pushed");
         segment.head.copy_from(&self.states);
@@ -303,7 +303,7 @@ impl<D: Disk> Walk<'_, D> {
             if let Entry::Vote { slot, .. } = decoded.entry {
                 let offset = batch.offset + length(at);
                 let (bytes, checksum) = (decoded.bytes, decoded.checksum);
-                segment.votes.push(Indexed { slot, offset, bytes, checksum, acceptor });
+                segment.add(&[Indexed { slot, offset, bytes, checksum, acceptor }]);
             }
             at += decoded.bytes as usize;
         }

@@ -1,5 +1,7 @@
 //! Segments that are in use, and where the votes are in them.
 
+use std::ops::Range;
+
 use loggos_protocol::{AcceptorId, Slot, Vote};
 
 use crate::batch::{Batch, HEAD_BYTES, Link, padded};
@@ -17,7 +19,9 @@ pub(crate) struct Segment {
     /// What its head says: all that is in older segments, but for votes.
     pub(crate) head: States,
     /// The votes in it that are synced, in the order of the log.
-    pub(crate) votes: Vec<Indexed>,
+    votes: Vec<Indexed>,
+    /// All of them are in these slots: most segments need not be looked through for a page of a few.
+    slots: Range<Slot>,
 }
 
 /// Where a vote is in its segment, or in what is being gathered.
@@ -48,8 +52,37 @@ pub struct VotePlace {
 }
 
 impl Segment {
+    /// Returns a segment without votes.
+    pub(crate) fn new(number: u64, file: FileId, head: States) -> Self {
+        Self { number, file, head, votes: Vec::new(), slots: Slot(0)..Slot(0) }
+    }
+
+    /// Takes in votes that are synced, behind the others.
+    pub(crate) fn add(&mut self, votes: &[Indexed]) {
+        for vote in votes {
+            let end = vote.slot.watermark_after().first_open();
+            self.slots = match self.votes.is_empty() {
+                true => vote.slot..end,
+                false => self.slots.start.min(vote.slot)..self.slots.end.max(end),
+            };
+            self.votes.push(*vote);
+        }
+    }
+
+    /// The votes of `acceptor` in `slots`, in the order of the log.
+    pub(crate) fn votes(
+        &self,
+        acceptor: AcceptorId,
+        slots: Range<Slot>,
+    ) -> impl Iterator<Item = VotePlace> + '_ {
+        let are_any = self.slots.start < slots.end && slots.start < self.slots.end;
+        let votes = if are_any { &self.votes[..] } else { &[] };
+        let wanted = move |vote: &&Indexed| vote.acceptor == acceptor && slots.contains(&vote.slot);
+        votes.iter().filter(wanted).map(|vote| self.place(vote))
+    }
+
     /// Where `vote` is on disk.
-    pub(crate) fn place(&self, vote: &Indexed) -> VotePlace {
+    fn place(&self, vote: &Indexed) -> VotePlace {
         let Indexed { slot, offset, bytes, checksum, acceptor } = *vote;
         VotePlace { acceptor, slot, file: self.file, offset, bytes, checksum }
     }

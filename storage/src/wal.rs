@@ -218,7 +218,7 @@ impl Wal {
         self.durable = write.appended;
         self.durable_states.copy_from(&self.written);
         let segment = self.segments.back_mut().expect("a log has a segment");
-        segment.votes.extend_from_slice(&write.votes);
+        segment.add(&write.votes);
         self.spare.push((write.bytes, write.votes));
         self.recycle();
     }
@@ -328,7 +328,7 @@ impl Wal {
     /// Where on disk the votes of `acceptor` in `[from, to)` are, in slot order: those that are durable and
     /// not truncated, of each slot the last.
     ///
-    /// One look through the index of all segments; for the start, and for pages that memory does not hold
+    /// One look through the index of the segments that have some in these slots; for the start, and for pages that memory does not hold
     /// any more.
     ///
     /// source: R10, R16
@@ -338,10 +338,8 @@ impl Wal {
         let wanted = from.max(truncated.first_open())..to.first_open();
         let mut places = BTreeMap::new();
         for segment in &self.segments {
-            let votes = segment.votes.iter();
-            for vote in votes.filter(|v| v.acceptor == acceptor && wanted.contains(&v.slot)) {
-                places.insert(vote.slot, segment.place(vote));
-            }
+            let votes = segment.votes(acceptor, wanted.clone());
+            places.extend(votes.map(|place| (place.slot, place)));
         }
         places.into_values().collect()
     }
@@ -417,7 +415,7 @@ impl Wal {
         votes.clear(); // those of an earlier write are where that has put them
         let number = self.current().number + 1;
         let head = self.written.clone();
-        self.segments.push_back(Segment { number, file, head, votes: Vec::new() });
+        self.segments.push_back(Segment::new(number, file, head));
         let batch = self.batch(0, BLOCK_BYTES);
         let segment_bytes = self.options.segment_bytes;
         let link =
