@@ -12,10 +12,10 @@ use crate::node::DEFAULT_ADDRESS;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Target {
     /// The cluster's configuration, which has the addresses of its nodes.
-    #[arg(long, value_name = "FILE", conflicts_with = "connect")]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "connect")]
     config: Option<PathBuf>,
     /// The address of a node.
-    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS)]
+    #[arg(long, value_name = "ADDR", global = true, default_value = DEFAULT_ADDRESS)]
     connect: SocketAddr,
 }
 

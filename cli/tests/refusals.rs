@@ -193,7 +193,7 @@ fn a_peer_that_cannot_be_reached_is_reported_once() {
     drop(listener);
     // And once it is there, it is reached.
     let _front = Running::start(&config, "front");
-    let put = run(loggos().args(["kv", "--config"]).arg(&config).args(["put", "a", "1"]));
+    let put = run(loggos().args(["kv", "put", "a", "1", "--config"]).arg(&config));
     assert!(put.status.success(), "{put:?}");
     assert_eq!(back.said(&why), 1, "{:#?}", back.said);
 }
