@@ -27,7 +27,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use loggos_protocol::{AcceptorId, Slot, AcceptorState, Watermark};
+use loggos_protocol::{AcceptorId, AcceptorState, Slot, Watermark};
 
 use crate::batch::{Batch, HEAD_BYTES, padded};
 use crate::fields::length;
