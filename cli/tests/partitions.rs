@@ -16,8 +16,6 @@ use harness::hosts::Hosts;
 use harness::load::{GATEWAYS, Load, under_load};
 use harness::{Nodes, wait_for};
 
-/// A window that fills more slowly than a cut lasts: who has lost more than two of them halts, as it should.
-const CONFIG: &str = "[limits]\nslot_window = 65536";
 /// How long a cut lasts at the least: several election timeouts, on defaults.
 const CUT: Duration = Duration::from_millis(1500);
 /// Answers to every caller that show that all goes on.
@@ -25,7 +23,7 @@ const MANY: u64 = 100;
 
 /// Lets `strike` do its worst to a cluster under load, where there can be one.
 fn cut(strike: impl FnOnce(&Nodes, &Load)) {
-    if let Some(nodes) = Nodes::start_apart(CONFIG) {
+    if let Some(nodes) = Nodes::start_apart() {
         under_load(nodes, |nodes, load| strike(nodes, load));
     }
 }

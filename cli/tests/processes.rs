@@ -10,12 +10,14 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::Nodes;
 use harness::load::{GATEWAYS, under_load};
+use harness::{Nodes, wait_for};
 use rustix::process::Signal;
 
 /// What a stopped process sleeps: three election timeouts, on defaults.
 const STOP: Duration = Duration::from_millis(900);
+/// More slots than a replica holds, on defaults.
+const LOG_SLOTS_MAX: u64 = 2 * 2048;
 /// Answers to every caller that show that all goes on.
 const MANY: u64 = 100;
 
@@ -63,6 +65,23 @@ fn kill_of_a_proxy_leader() {
 #[test]
 fn kill_of_a_replica() {
     kill(|_| "replica-1".to_owned());
+}
+
+/// Each of two replicas loses its memory, one after the other, once its peers hold none of the slots that it begins
+/// with any more.
+#[test]
+fn replicas_that_are_killed_come_back_with_the_state_of_a_peer() {
+    under_load(Nodes::start(), |nodes, load| {
+        for name in ["replica-1", "replica-2"] {
+            nodes.kill(name);
+            let executed = |nodes: &Nodes| nodes.role("replica-0", "executed_watermark");
+            let before = executed(nodes);
+            wait_for("a longer log than peers hold", || executed(nodes) > before + LOG_SLOTS_MAX);
+            nodes.restart(name);
+            wait_for("the state of a peer", || nodes.role(name, "restored") == 1);
+            load.wait_for_more(MANY, &GATEWAYS);
+        }
+    });
 }
 
 #[test]

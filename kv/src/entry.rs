@@ -34,7 +34,8 @@ pub struct Version {
 pub(crate) struct Entry {
     /// The upper half of the key's hash: decides the bucket, and spares comparing most other keys.
     tag: u32,
-    /// With `slot`, the version; apart, because together they would be padded by four bytes.
+    /// With `slot`, the version; apart, because together they would be padded by four bytes. The top bit is the
+    /// walk's: see [`Entry::mark`].
     index: u32,
     slot: Slot,
     body: Body,
@@ -47,13 +48,29 @@ enum Body {
     Boxed { key: Box<[u8]>, value: Box<[u8]> },
 }
 
+/// The bit of `index` that is the walk's. No batch has so many commands that its index needs the bit.
+const MARK: u32 = 1 << 31;
+
 impl Entry {
     pub(crate) const EMPTY: Self = Self { tag: 0, index: 0, slot: Slot(0), body: Body::Empty };
 
     /// Returns an entry that holds copies of `key` and `value`.
     pub(crate) fn new(key: HashedKey<'_>, value: &[u8], version: Version) -> Self {
         let Version { slot, index } = version;
+        assert!(index < MARK, "a batch has fewer commands");
         Self { tag: tag(key), index, slot, body: Body::new(key.bytes, value) }
+    }
+
+    /// The walk's mark: see `walk`.
+    #[inline]
+    pub(crate) fn mark(&self) -> bool {
+        self.index & MARK != 0
+    }
+
+    /// Sets the mark.
+    #[inline]
+    pub(crate) fn set_mark(&mut self, mark: bool) {
+        self.index = self.index & !MARK | if mark { MARK } else { 0 };
     }
 
     /// Whether this is a bucket without a key.
@@ -100,10 +117,10 @@ impl Entry {
     /// Where the value was written.
     #[inline]
     pub(crate) fn version(&self) -> Version {
-        Version { slot: self.slot, index: self.index }
+        Version { slot: self.slot, index: self.index & !MARK }
     }
 
-    /// Gives the key another value.
+    /// Gives the key another value, without the mark.
     ///
     /// Allocates only for a value that is not inline and not as long as the one before.
     #[inline]

@@ -36,6 +36,7 @@ mod number;
 mod prefetch;
 mod reply;
 mod store;
+mod walk;
 
 pub use command::{Command, EncodeError, KEY_BYTES_MAX, MalformedCommand};
 pub use entry::Version;
@@ -43,7 +44,7 @@ pub use reply::{Answer, MalformedAnswer};
 
 use std::fmt;
 
-use loggos_protocol::{At, Items, Reply, RunReplies, StateMachine};
+use loggos_protocol::{At, Items, MalformedSnapshot, Reply, RunReplies, StateMachine};
 
 use crate::entry::Entry;
 use crate::hash::HashedKey;
@@ -210,6 +211,23 @@ impl StateMachine for Kv {
     /// nothing to ask for.
     fn state_hash(&self) -> u64 {
         self.store.digest()
+    }
+
+    fn freeze(&mut self) -> bool {
+        self.store.freeze();
+        true
+    }
+
+    fn write_frozen(&mut self, part: &mut Vec<u8>, bytes_max: usize) -> bool {
+        self.store.write_frozen(part, bytes_max)
+    }
+
+    fn clear(&mut self) {
+        self.store = Store::default();
+    }
+
+    fn restore(&mut self, part: &[u8]) -> Result<(), MalformedSnapshot> {
+        walk::restore(&mut self.store, part)
     }
 }
 

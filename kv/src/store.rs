@@ -17,6 +17,7 @@
 use crate::entry::{Entry, Version, digest, tag};
 use crate::hash::HashedKey;
 use crate::prefetch::prefetch;
+use crate::walk::Walk;
 
 const BUCKETS_MIN: usize = 8;
 
@@ -29,6 +30,8 @@ pub(crate) struct Store {
     len: usize,
     /// The sum of the entries' digests, modulo 2^64.
     digest: u64,
+    /// Which entries of a frozen store are written.
+    walk: Walk,
 }
 
 /// Where a key is, or would be. Good until the next change.
@@ -47,7 +50,7 @@ impl Store {
         while entries_max(buckets) < entries {
             buckets *= 2;
         }
-        Self { buckets: empty(buckets), len: 0, digest: 0 }
+        Self { buckets: empty(buckets), len: 0, digest: 0, walk: Walk::default() }
     }
 
     /// How many entries there are.
@@ -102,7 +105,9 @@ impl Store {
             Place::Found(at) => {
                 let entry = &mut self.buckets[at];
                 self.digest = self.digest.wrapping_sub(entry.digest(key.hash));
+                self.walk.before_change(entry);
                 entry.overwrite(value, version);
+                entry.set_mark(self.walk.mark());
             }
             Place::Vacant(at) => self.insert(at, key, value, version),
         }
@@ -115,15 +120,34 @@ impl Store {
         };
         assert!(self.buckets[at].is_of(key), "the place of another key was to be emptied");
         self.digest = self.digest.wrapping_sub(self.buckets[at].digest(key.hash));
+        self.walk.before_change(&self.buckets[at]);
         self.len -= 1;
         self.close_gap(at);
         true
     }
 
+    /// Freezes the entries as they are, for [`write_frozen`](Self::write_frozen).
+    pub(crate) fn freeze(&mut self) {
+        self.walk.begin(self.len);
+    }
+
+    /// Appends frozen entries to `part`, until that has about `bytes_max` bytes; returns whether there are more.
+    pub(crate) fn write_frozen(&mut self, part: &mut Vec<u8>, bytes_max: usize) -> bool {
+        self.walk.write(&mut self.buckets, part, bytes_max)
+    }
+
+    /// Makes room for `entries` in an empty store.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        if self.len == 0 && entries_max(self.buckets.len()) < entries {
+            *self = Self::with_capacity(entries);
+        }
+    }
+
     /// Fills an empty bucket. Never inlined, so that overwriting, which is more common, stays short.
     #[inline(never)]
     fn insert(&mut self, vacant: usize, key: HashedKey<'_>, value: &[u8], version: Version) {
-        let entry = Entry::new(key, value, version);
+        let mut entry = Entry::new(key, value, version);
+        entry.set_mark(self.walk.mark());
         let mut at = vacant;
         if self.len == entries_max(self.buckets.len()) {
             self.grow();

@@ -13,9 +13,12 @@
 //!
 //! source: R22, R23, R26
 
+mod snapshot;
+
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub(crate) use self::snapshot::Frozen;
 use crate::block::{CommandRun, ResultWriter, Run, Runs};
 use crate::machine::RunReplies;
 use crate::session::Sessions;

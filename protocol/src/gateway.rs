@@ -323,6 +323,8 @@ impl Gateway {
             | Timer::Gap
             | Timer::Replay
             | Timer::Report
+            | Timer::Donation
+            | Timer::Transfer
             | Timer::Deadline => unreachable!("a gateway never sets {timer:?}"),
         }
     }

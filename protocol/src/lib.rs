@@ -41,6 +41,7 @@ mod role;
 mod roster;
 mod session;
 mod settings;
+mod snapshot;
 mod time;
 mod timer;
 mod window;
@@ -60,10 +61,11 @@ pub use ids::{
 };
 pub use machine::{At, Reply, RunReplies, StateMachine};
 pub use message::{
-    Ask, Batch, Chosen, Content, Envelope, Executed, Fetch, Fetched, Form, Formed, Heartbeat,
-    HeartbeatAck, Identify, Listener, Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b,
-    PreVote, PreVoteAck, Probe, ProbeAck, Rememberer, Replay, Replayed, Results, Stage, To,
-    ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher,
+    Ask, Batch, Chosen, Content, Envelope, Executed, Fetch, FetchPart, Fetched, FetchedPart, Form,
+    Formed, Heartbeat, HeartbeatAck, Identify, Listener, Nack, Need, NotExecuted, NotLeader, P1a,
+    P1b, P2a, P2b, PreVote, PreVoteAck, Probe, ProbeAck, Rememberer, Replay, Replayed, Results,
+    Stage, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Vote,
+    Watcher,
 };
 pub use outbox::{Caller, Event, Failure, Halt, Outbox, Replies};
 pub use payload::{INLINE_BYTES_MAX, Payload};
@@ -76,6 +78,7 @@ pub use rng::Rng;
 pub use role::{NoRole, Role, RoleId};
 pub use roster::Roster;
 pub use settings::{Cluster, Settings, SettingsError};
+pub use snapshot::{MalformedSnapshot, SnapshotId, SnapshotInfo};
 pub use time::Time;
 pub use timer::{Latency, Timer, Timers};
 pub use window::Window;

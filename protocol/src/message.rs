@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use crate::{
     AcceptorId, Ballot, BatchId, DirectoryId, FormationId, GatewayId, Incarnation, Payload,
-    ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Table, Time, Watermark,
+    ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, SnapshotId, SnapshotInfo, Table, Time,
+    Watermark,
 };
 
 /// A message on its way: to whom, and of which cluster.
@@ -139,6 +140,10 @@ pub enum ToReplica {
     Truncated(Truncated),
     /// What an acceptor has voted for.
     Replayed(Box<Replayed>),
+    /// A peer asks for a part of our snapshot.
+    FetchPart(FetchPart),
+    /// A part of a peer's snapshot.
+    FetchedPart(Box<FetchedPart>),
 }
 
 /// What a slot is decided to hold, and when its leader first proposed it.
@@ -602,6 +607,40 @@ pub struct Replayed {
     pub to: Option<Watermark>,
     /// Every last vote in the page's range, in slot order.
     pub votes: Vec<(Slot, Vote)>,
+}
+
+/// Replica → replica: "send me a part of your snapshot".
+///
+/// source: R16
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct FetchPart {
+    /// Who asks.
+    pub replica: ReplicaId,
+    /// Of which snapshot; `None`: of any that is beyond `executed`.
+    pub snapshot: Option<SnapshotId>,
+    /// Which part, from 0. A number beyond the last part asks only that the snapshot and the log above it be kept.
+    pub part: u32,
+    /// The bound below which the asker has executed everything.
+    pub executed: Watermark,
+}
+
+/// Replica → replica: a part of a snapshot, or that it is not to be had.
+///
+/// source: R16, "chunks name (donor, snapshot id)"
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct FetchedPart {
+    /// Who answers.
+    pub replica: ReplicaId,
+    /// The snapshot that was asked for, or of which this is a part.
+    pub snapshot: Option<SnapshotId>,
+    /// The snapshot of which this is a part. `None`: there is none here, or not yet.
+    pub info: Option<SnapshotInfo>,
+    /// Without `info`: whether one is being written, so that it is worth asking again.
+    pub is_coming: bool,
+    /// Which part.
+    pub part: u32,
+    /// The part.
+    pub bytes: Payload,
 }
 
 impl Value {

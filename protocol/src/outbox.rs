@@ -150,6 +150,12 @@ pub enum Event {
         /// Why.
         why: Halt,
     },
+    /// A peer is too far behind for the log that is left, and the state machine has no snapshots to bring it up
+    /// with.
+    NoSnapshots {
+        /// The replica that was asked for one.
+        replica: ReplicaId,
+    },
     /// A gateway has a session.
     SessionOpened {
         /// Which gateway.
@@ -169,10 +175,10 @@ pub enum Event {
 /// Why a replica halted.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Halt {
-    /// The slots that it misses are held by nobody any more: it needs a snapshot.
-    TooFarBehind {
-        /// The first slot that somebody holds, if anybody said so.
-        held_from: Watermark,
+    /// The state machine could not restore a peer's snapshot, and the replica's own state is gone.
+    SnapshotRefused {
+        /// The slot of the snapshot.
+        at: Watermark,
     },
     /// The state machine panicked.
     Panicked {

@@ -464,6 +464,8 @@ impl Proposer {
             | Timer::Gap
             | Timer::Replay
             | Timer::Report
+            | Timer::Donation
+            | Timer::Transfer
             | Timer::Batch
             | Timer::Deadline => unreachable!("a proposer never sets {timer:?}"),
         }

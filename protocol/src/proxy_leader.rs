@@ -242,6 +242,8 @@ impl ProxyLeader {
             | Timer::Gap
             | Timer::Replay
             | Timer::Report
+            | Timer::Donation
+            | Timer::Transfer
             | Timer::Batch
             | Timer::Deadline => unreachable!("a proxy leader never sets {timer:?}"),
         }

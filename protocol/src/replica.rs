@@ -17,7 +17,11 @@
 //!             ballot for the slot it misses
 //!  Gap        a slot is missing since a while                                Fetch, to a peer in turn;
 //!                                                                            Replay; Need, to the leader
-//!  Truncated  and no peer has it either        halts                         nothing, loudly
+//!  Truncated  always                           notes what acceptors          nothing
+//!                                              have truncated
+//!             and peers have let go of it too  starts a transfer             FetchPart, to one of them
+//!  FetchPart  it has executed more             freezes its state, writes it  FetchedPart, at its pace
+//!  FetchedPart  it completes the snapshot      restores it                   Executed, to all watchers
 //!  Report     has executed more                                              Executed, to all watchers
 //! ```
 //!
@@ -25,9 +29,13 @@
 //! executed it, or by counting a write quorum itself. One acceptor's vote proves nothing, however low the
 //! slot (R15).
 
+mod donation;
 mod replay;
+mod transfer;
 
+use self::donation::Donation;
 use self::replay::Pages;
+use self::transfer::{Restoring, Transfer};
 use crate::executor::{Executor, Known};
 use crate::{
     AcceptorId, Ask, Ballot, Chosen, Cluster, DirectoryId, Event, Executed, Fetch, Fetched,
@@ -39,8 +47,6 @@ use crate::{
 
 /// How often every peer is asked for a slot before the leader is: it takes an election to answer.
 const PEER_ROUNDS: u32 = 3;
-/// How often before those that never answer are taken for gone.
-const PEER_ROUNDS_MAX: u32 = 50;
 
 /// How often acceptors are asked with nothing to show for it, before it is left to phase 1.
 const REPLAY_ROUNDS_MAX: u32 = 20;
@@ -65,6 +71,14 @@ pub struct Replica<M> {
     replay: Option<Pages>,
     /// How often it has asked acceptors since that last brought something.
     replay_rounds: u32,
+    /// The largest bound that an acceptor was heard to have truncated to. Never goes down.
+    truncated: Watermark,
+    /// The snapshot that it gives to its peers.
+    donation: Option<Donation>,
+    /// The snapshot that it gets from a peer.
+    transfer: Option<Transfer>,
+    /// The snapshot that it restores. Nothing is executed meanwhile.
+    restoring: Option<Restoring>,
     /// What the watchers were last told.
     reported: Watermark,
     /// The largest ballot that was heard to lead.
@@ -110,6 +124,16 @@ pub struct ReplicaCounters {
     pub fetched: u64,
     /// Slots got from acceptors.
     pub replayed: u64,
+    /// Snapshots written for peers.
+    pub snapshots: u64,
+    /// Parts of them sent.
+    pub parts_sent: u64,
+    /// Transfers begun: peers asked for a snapshot.
+    pub transfers: u64,
+    /// Transfers given up: the donor was lost, or had no snapshot, or the parts were not those of its snapshot.
+    pub transfers_abandoned: u64,
+    /// Snapshots of peers restored.
+    pub restored: u64,
     /// Messages of another cluster.
     pub foreign: u64,
 }
@@ -130,6 +154,10 @@ impl<M: StateMachine> Replica<M> {
             gap: None,
             replay: None,
             replay_rounds: 0,
+            truncated: Watermark(0),
+            donation: None,
+            transfer: None,
+            restoring: None,
             reported: Watermark(0),
             leader: Ballot::default(),
             halted: None,
@@ -149,11 +177,13 @@ impl<M: StateMachine> Replica<M> {
             ToReplica::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now, out),
             ToReplica::Chosen(chosen) => self.on_chosen(chosen, now, out),
             ToReplica::Identify(identify) => self.on_identify(identify, out),
-            ToReplica::Fetch(fetch) => self.on_fetch(fetch, out),
+            ToReplica::Fetch(fetch) => self.on_fetch(fetch, now, out),
             ToReplica::Fetched(fetched) => self.on_fetched(fetched, now, out),
             ToReplica::Ask(ask) => self.on_ask(&ask, out),
-            ToReplica::Truncated(truncated) => self.on_truncated(truncated, out),
+            ToReplica::Truncated(truncated) => self.on_truncated(truncated, now, out),
             ToReplica::Replayed(replayed) => self.on_replayed(*replayed, now, out),
+            ToReplica::FetchPart(fetch) => self.on_fetch_part(fetch, now, out),
+            ToReplica::FetchedPart(part) => self.on_fetched_part(*part, now, out),
         }
     }
 
@@ -183,12 +213,13 @@ impl<M: StateMachine> Replica<M> {
             self.leader = heartbeat.ballot;
         }
         self.chosen.raise(heartbeat.chosen);
+        self.end_donation_if_unused(now);
         self.watch_gap(now);
         match heartbeat.stage {
-            Stage::Waiting => self.start_replay(now, out),
+            Stage::Waiting if self.restoring.is_none() => self.start_replay(now, out),
             // All that is chosen from here on we are told: acceptors need not tell it besides.
             Stage::Leading if self.executed >= self.chosen => self.stop_replay(),
-            Stage::Leading | Stage::Campaigning | Stage::Leaving => {}
+            Stage::Waiting | Stage::Leading | Stage::Campaigning | Stage::Leaving => {}
         }
         // To all, whether it has changed or not: an acceptor that missed the last report could not
         // truncate, and would refuse what is beyond its ring, for as long as nothing else is executed.
@@ -201,6 +232,9 @@ impl<M: StateMachine> Replica<M> {
     pub fn on_chosen(&mut self, chosen: Chosen, now: Time, out: &mut Outbox) {
         let Chosen { slot, ballot, value } = chosen;
         self.chosen.raise(slot.watermark_after());
+        if self.restoring.is_some() {
+            return; // what it misses then it asks for
+        }
         if self.executed.covers(slot) {
             self.counters.repeated_slots += 1;
             return;
@@ -237,12 +271,15 @@ impl<M: StateMachine> Replica<M> {
     /// Gives a peer what it misses, as far as it is executed and still held.
     ///
     /// source: R15
-    pub fn on_fetch(&mut self, fetch: Fetch, out: &mut Outbox) {
+    pub fn on_fetch(&mut self, fetch: Fetch, now: Time, out: &mut Outbox) {
+        self.note_fetch(fetch.first, now);
         let (mut slots, mut bytes) = (Vec::new(), 0);
         for slot in (fetch.first.0..self.executed.0).map(Slot) {
             let is_full = slots.len() >= self.cluster.page_slots_max as usize
                 || bytes >= self.cluster.page_bytes_max as usize;
-            let Some(entry) = self.log.at(slot).filter(|_| !is_full) else { break };
+            let donated = self.donation.as_ref().and_then(|donation| donation.executed(slot));
+            let entry = self.log.at(slot).or(donated);
+            let Some(entry) = entry.filter(|_| !is_full) else { break };
             bytes += entry.1.batch().map_or(0, |batch| batch.block.len());
             slots.push(entry.clone());
         }
@@ -262,6 +299,7 @@ impl<M: StateMachine> Replica<M> {
         {
             gap.let_go.push(fetched.replica);
         }
+        self.transfer_if_needed(now, out);
         let before = self.executed;
         for (slot, (ballot, value)) in (fetched.first.0..).map(Slot).zip(fetched.slots) {
             if !self.executed.covers(slot) && self.halted.is_none() {
@@ -284,6 +322,11 @@ impl<M: StateMachine> Replica<M> {
             return out.event(Event::Forgotten { acceptor: replayed.acceptor });
         }
         let before = self.executed.first_open();
+        if replayed.from > before {
+            // A page begins at the slot that was asked for, which is none above `before`, unless that is truncated.
+            self.truncated.raise(Watermark(replayed.from.0));
+            self.transfer_if_needed(now, out);
+        }
         let Some(pages) = &mut self.replay else { return };
         let (acceptor, to) = (replayed.acceptor, replayed.to);
         if !pages.on_page(replayed, before) {
@@ -312,6 +355,10 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// source: R25
     pub fn on_ask(&mut self, ask: &Ask, out: &mut Outbox) {
+        if self.restoring.is_some() {
+            let not_yet = NotExecuted { replica: self.id, batch: ask.batch, attempt: ask.attempt };
+            return out.tell_gateway(ask.batch.gateway, ToGateway::NotExecuted(not_yet));
+        }
         let is_past_open = ask.session.is_some_and(|session| self.executed.covers(session.slot));
         let answer = match self.executor.known(ask, is_past_open) {
             Known::Executed(outcomes) => ToGateway::Results(Box::new(Results {
@@ -330,19 +377,13 @@ impl<M: StateMachine> Replica<M> {
         out.tell_gateway(ask.batch.gateway, answer);
     }
 
-    /// The leader cannot get what we miss. If no peer could either, there is no way on but a snapshot.
+    /// Learns that acceptors have truncated the slots it misses. What they truncate at least f+1 replicas have
+    /// executed, and a peer has it in its log or its state.
     ///
-    /// source: R8, R10
-    pub fn on_truncated(&mut self, truncated: Truncated, out: &mut Outbox) {
-        let peers = u32::from(self.cluster.replicas - 1);
-        let is_stuck = self.gap.as_ref().is_some_and(|gap| {
-            let have_all_let_go = gap.let_go.len() >= usize::from(self.cluster.replicas - 1);
-            let is_hopeless = !gap.let_go.is_empty() && gap.asked >= PEER_ROUNDS_MAX * peers;
-            gap.slot == self.executed.first_open() && (have_all_let_go || is_hopeless)
-        });
-        if is_stuck && truncated.truncated.covers(self.executed.first_open()) {
-            self.halt(Halt::TooFarBehind { held_from: truncated.truncated }, out);
-        }
+    /// source: R8, R10, R16
+    pub fn on_truncated(&mut self, truncated: Truncated, now: Time, out: &mut Outbox) {
+        self.truncated.raise(truncated.truncated);
+        self.transfer_if_needed(now, out);
     }
 
     /// Does what a timer asks for.
@@ -354,6 +395,8 @@ impl<M: StateMachine> Replica<M> {
             Timer::Gap => self.fill_gap(now, out),
             Timer::Replay => self.go_on_replaying(now, out),
             Timer::Report => self.report_to_all(out),
+            Timer::Donation => self.go_on_donating(now, out),
+            Timer::Transfer => self.go_on_transferring(now, out),
             Timer::Formation
             | Timer::Heartbeat
             | Timer::Election
@@ -377,7 +420,10 @@ impl<M: StateMachine> Replica<M> {
         }
         let is_next_held = self.log.at(self.executed.first_open()).is_some();
         assert!(!is_next_held || self.halted.is_some(), "the next slot is held and not executed");
-        self.executor.validate();
+        if self.restoring.is_none() {
+            self.executor.validate();
+        }
+        self.validate_donation();
     }
 
     /// Its timers.
@@ -407,6 +453,21 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn machine(&self) -> &M {
         &self.executor.machine
+    }
+
+    /// The digest of its state at [`executed`](Self::executed).
+    #[must_use]
+    pub fn state_hash(&self) -> u64 {
+        match &self.restoring {
+            Some(restoring) => restoring.state_hash_before,
+            None => self.executor.machine.state_hash(),
+        }
+    }
+
+    /// Whether it restores the state of a peer: its machine is in the state of no slot then.
+    #[must_use]
+    pub fn is_restoring(&self) -> bool {
+        self.restoring.is_some()
     }
 
     /// What it executed in `slot`, if it still holds that.
@@ -453,6 +514,7 @@ impl<M: StateMachine> Replica<M> {
                 Some(_) => {}
                 None => self.counters.noops += 1,
             }
+            self.keep_for_peers(slot);
         }
         if self.executed.0 - self.reported.0 >= u64::from(self.cluster.slot_window / 8) {
             self.report_to_all(out);
@@ -464,7 +526,8 @@ impl<M: StateMachine> Replica<M> {
     /// Starts to wait for a slot that is known to be chosen and was not told to us.
     fn watch_gap(&mut self, now: Time) {
         let slot = self.executed.first_open();
-        if self.executed < self.chosen && !self.timers.is_set(Timer::Gap) {
+        let is_behind = self.executed < self.chosen && self.restoring.is_none();
+        if is_behind && !self.timers.is_set(Timer::Gap) {
             self.gap = Some(Gap { slot, asked: 0, let_go: Vec::new() });
             self.timers.set(Timer::Gap, now + self.cluster.resend_min);
         }
@@ -476,7 +539,7 @@ impl<M: StateMachine> Replica<M> {
     fn fill_gap(&mut self, now: Time, out: &mut Outbox) {
         let slot = self.executed.first_open();
         let Some(gap) = &mut self.gap else { return };
-        if self.executed >= self.chosen {
+        if self.executed >= self.chosen || self.restoring.is_some() {
             self.gap = None;
             return;
         }
@@ -490,7 +553,8 @@ impl<M: StateMachine> Replica<M> {
         }
         let turn = gap.asked;
         gap.asked += 1;
-        if self.is_leaders_turn(turn) {
+        self.transfer_if_needed(now, out);
+        if self.is_leaders_turn(turn) && !self.is_transferring() {
             let need = Need { replica: self.id, incarnation: self.incarnation, slot };
             if self.leader > Ballot::default() {
                 out.tell_proposer(self.leader.proposer, ToProposer::Need(need));
@@ -585,6 +649,7 @@ impl<M: StateMachine> Replica<M> {
 
     fn halt(&mut self, why: Halt, out: &mut Outbox) {
         self.timers.clear();
+        self.donation = None;
         self.halted = Some(why.clone());
         out.event(Event::Halted { replica: self.id, executed: self.executed, why });
     }

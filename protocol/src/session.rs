@@ -16,7 +16,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::block::{Items, RunAnswers};
-use crate::{GatewayId, Incarnation, Payload, Position, SessionId, Slot};
+use crate::snapshot::Fields;
+use crate::{GatewayId, Incarnation, MalformedSnapshot, Payload, Position, SessionId, Slot};
+
+/// The length of a session's record in a snapshot.
+const SESSION_BYTES: usize = 1 + 12 + 9 + 8 + 8;
+/// The length of a record of answers in a snapshot, without the replies.
+const ANSWERS_BYTES: usize = 1 + 12 + 8 + 12 + 4 + 4;
 
 /// All sessions of a replica.
 #[derive(Clone, Debug)]
@@ -35,6 +41,8 @@ pub(crate) struct Session {
     used_at: Slot,
     /// The answers from the owner's lowest unanswered number up to `next`.
     answers: VecDeque<Answers>,
+    /// In the copy that is written to a snapshot: whether all but the answers is written.
+    is_written: bool,
 }
 
 /// The answers to one run.
@@ -73,7 +81,8 @@ impl Sessions {
                 self.sessions.remove(&oldest);
             }
         }
-        let session = Session { opened_by, next: 0, used_at: name.slot, answers: VecDeque::new() };
+        let (used_at, answers) = (name.slot, VecDeque::new());
+        let session = Session { opened_by, next: 0, used_at, answers, is_written: false };
         let before = self.sessions.insert(name, session);
         assert!(before.is_none(), "{name} was opened twice");
         name
@@ -95,6 +104,100 @@ impl Sessions {
 
     pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         self.sessions.get_mut(&id)
+    }
+
+    /// Forgets every session.
+    pub(crate) fn clear(&mut self) {
+        self.sessions.clear();
+    }
+
+    /// Moves sessions from here to `part` for as long as it stays within `bytes_max` bytes, but at least one record
+    /// if that is longer; returns whether any are left. Each session is followed by its answers, of which some may
+    /// come in the next part.
+    pub(crate) fn write(&mut self, part: &mut Vec<u8>, bytes_max: usize) -> bool {
+        let start = part.len();
+        let is_full = |part: &Vec<u8>, bytes| part.len() > start && part.len() + bytes > bytes_max;
+        while !is_full(part, SESSION_BYTES) {
+            let Some(mut entry) = self.sessions.first_entry() else { return false };
+            let id = *entry.key();
+            let session = entry.get_mut();
+            if !std::mem::replace(&mut session.is_written, true) {
+                let (gateway, incarnation) = session.opened_by;
+                part.push(b'S');
+                part.extend(id.slot.0.to_le_bytes());
+                part.extend(id.index.to_le_bytes());
+                part.push(gateway.0);
+                part.extend(incarnation.0.to_le_bytes());
+                part.extend(session.next.to_le_bytes());
+                part.extend(session.used_at.0.to_le_bytes());
+            }
+            while let Some(answers) = session.answers.front() {
+                if is_full(part, ANSWERS_BYTES + answers.replies.len()) {
+                    return true;
+                }
+                let replies = answers.replies.as_slice();
+                part.push(b'A');
+                part.extend(id.slot.0.to_le_bytes());
+                part.extend(id.index.to_le_bytes());
+                part.extend(answers.first.to_le_bytes());
+                part.extend(answers.at.slot.0.to_le_bytes());
+                part.extend(answers.at.index.to_le_bytes());
+                part.extend(answers.count.to_le_bytes());
+                let bytes = u32::try_from(replies.len()).expect("replies of a run are below 4 GiB");
+                part.extend(bytes.to_le_bytes());
+                part.extend(replies);
+                session.answers.pop_front();
+            }
+            entry.remove();
+        }
+        !self.sessions.is_empty()
+    }
+
+    /// Restores one record that [`write`](Self::write) has appended, without its first byte, which is `record`.
+    ///
+    /// # Errors
+    ///
+    /// If it does not follow from the records before it.
+    pub(crate) fn restore(
+        &mut self,
+        record: u8,
+        fields: &mut Fields<'_>,
+    ) -> Result<(), MalformedSnapshot> {
+        let id = SessionId { slot: Slot(fields.u64()?), index: fields.u32()? };
+        match record {
+            b'S' => {
+                let opened_by = (GatewayId(fields.u8()?), Incarnation(fields.u64()?));
+                let (next, used_at) = (fields.u64()?, Slot(fields.u64()?));
+                let answers = VecDeque::new();
+                let session = Session { opened_by, next, used_at, answers, is_written: false };
+                let is_new = self.sessions.insert(id, session).is_none();
+                let has_room = self.sessions.len() <= self.sessions_max;
+                if is_new && has_room { Ok(()) } else { Err(MalformedSnapshot) }
+            }
+            b'A' => {
+                let session = self.sessions.get_mut(&id).ok_or(MalformedSnapshot)?;
+                let first = fields.u64()?;
+                let at = Position { slot: Slot(fields.u64()?), index: fields.u32()? };
+                let (count, bytes) = (fields.u32()?, fields.u32()?);
+                // A copy: a reference would keep the whole part alive for one reply.
+                let replies = Payload::copy(fields.bytes(bytes)?);
+                session.answers.push_back(Answers { first, at, count, replies });
+                Ok(())
+            }
+            _ => Err(MalformedSnapshot),
+        }
+    }
+
+    /// Whether the answers of each session are those up to its next number, without a hole.
+    pub(crate) fn are_whole(&self) -> bool {
+        self.sessions.values().all(|session| {
+            let Some(first) = session.answers.front() else { return true };
+            let end = session.answers.iter().try_fold(first.first, |next, answers| {
+                let is_next = answers.first == next;
+                is_next.then(|| next.checked_add(answers.count.into())).flatten()
+            });
+            end == Some(session.next)
+        })
     }
 
     pub(crate) fn validate(&self, session_window: u32) {

@@ -48,6 +48,12 @@ pub struct Settings {
     pub page_slots_max: u32,
     /// The bytes at which such a page ends.
     pub page_bytes_max: u32,
+    /// The bytes at which a part of a snapshot ends. With its frame it should fit a receive buffer of 64 KiB.
+    pub snapshot_part_bytes: u32,
+    /// The most bytes of snapshots that a replica writes, sends or restores in a second.
+    pub transfer_bytes_per_second_max: u32,
+    /// The most bytes of batches that a replica keeps for the peers that it sends a snapshot to.
+    pub transfer_log_bytes_max: u32,
     /// How often a leader says that it is there.
     pub heartbeat_interval: Duration,
     /// How long nobody must be heard before a proposer campaigns.
@@ -102,6 +108,9 @@ impl Settings {
             command_bytes_max: 32 * 1024,
             page_slots_max: 256,
             page_bytes_max: 256 * 1024,
+            snapshot_part_bytes: 60 * 1024,
+            transfer_bytes_per_second_max: 256 << 20,
+            transfer_log_bytes_max: 256 << 20,
             heartbeat_interval: Duration::from_millis(50),
             election_timeout: Duration::from_millis(300),
             election_stagger: Duration::from_millis(150),
@@ -172,6 +181,9 @@ impl Settings {
             ("command_bytes_max", self.command_bytes_max),
             ("page_slots_max", self.page_slots_max),
             ("page_bytes_max", self.page_bytes_max),
+            ("snapshot_part_bytes", self.snapshot_part_bytes),
+            ("transfer_bytes_per_second_max", self.transfer_bytes_per_second_max),
+            ("transfer_log_bytes_max", self.transfer_log_bytes_max),
         ];
         for (setting, value) in positive {
             require(value > 0, setting, "must be at least 1".to_owned());

@@ -27,6 +27,10 @@ pub enum Timer {
     Replay,
     /// Replica: tell how far we are.
     Report,
+    /// Replica: write the next part of a snapshot for peers, or send it.
+    Donation,
+    /// Replica: ask again for the parts of a peer's snapshot, or restore the next one.
+    Transfer,
     /// Gateway: close a batch that waited for company.
     Batch,
     /// Client: a command's deadline.
@@ -38,7 +42,7 @@ pub enum Timer {
 pub struct Timers([Option<Time>; Timer::ALL.len()]);
 
 impl Timer {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Formation,
         Self::Heartbeat,
         Self::Election,
@@ -49,6 +53,8 @@ impl Timer {
         Self::Gap,
         Self::Replay,
         Self::Report,
+        Self::Donation,
+        Self::Transfer,
         Self::Batch,
         Self::Deadline,
     ];

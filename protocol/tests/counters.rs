@@ -245,8 +245,8 @@ fn a_replica_counts_what_it_executes_and_what_it_was_told_in_vain() {
         above_window: 1,
         gaps: 1,
         fetched: 1,
-        replayed: 0,
         foreign: 1,
+        ..Default::default()
     };
     assert_eq!(replica.counters(), all);
     let unknown = SessionId { slot: Slot(3), index: 0 };

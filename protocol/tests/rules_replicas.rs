@@ -90,7 +90,7 @@ fn r15_a_peers_executed_log_is_as_good_as_chosen() {
     let mut full = told(0, 0..5);
     let mut late = replica(&square(), 1);
     let fetch = Fetch { replica: ReplicaId(1), first: Slot(0) };
-    let out = out_of(|out| full.on_fetch(fetch, out));
+    let out = out_of(|out| full.on_fetch(fetch, START, out));
     let fetched: &Fetched = pick!(out.sends, Replica(ToReplica::Fetched))[0].1;
     late.on_fetched(fetched.clone(), START, &mut Outbox::default());
     assert_eq!((late.executed(), commands(&late)), (Watermark(5), vec![1, 2, 3, 4]));
@@ -101,7 +101,7 @@ fn r15_a_replica_gives_peers_only_what_it_has_executed() {
     let mut replica = told(0, [0, 1, 3]);
     for (first, given) in [(1, 1), (3, 0)] {
         let fetch = Fetch { replica: ReplicaId(1), first: Slot(first) };
-        let out = out_of(|out| replica.on_fetch(fetch, out));
+        let out = out_of(|out| replica.on_fetch(fetch, START, out));
         let fetched = pick!(out.sends, Replica(ToReplica::Fetched))[0].1;
         assert_eq!((fetched.slots.len(), fetched.executed), (given, Watermark(2)));
     }
@@ -116,7 +116,7 @@ fn r15_a_slot_beyond_the_window_is_not_kept_and_nothing_is_displaced() {
     tell(&mut replica, 6 + 16);
     assert_eq!(replica.counters().above_window, 2);
     let fetch = Fetch { replica: ReplicaId(1), first: Slot(0) };
-    let out = out_of(|out| replica.on_fetch(fetch, out));
+    let out = out_of(|out| replica.on_fetch(fetch, START, out));
     assert_eq!(pick!(out.sends, Replica(ToReplica::Fetched))[0].1.slots.len(), 6);
 }
 
@@ -127,26 +127,6 @@ fn r15_a_replica_hears_by_heartbeat_that_it_misses_something() {
     replica.on_heartbeat(&heartbeat, START, &mut Outbox::default());
     let out = out_of(|out| replica.on_timeout(Timer::Gap, START + millis(20), out));
     assert_eq!(pick!(out.sends, Replica(ToReplica::Fetch)).len(), 1);
-}
-
-#[test]
-fn r08_a_replica_that_nobody_can_help_halts_and_says_so() {
-    let mut replica = told(0, [2]);
-    let truncated = truncated(0, B1, 2);
-    let out = out_of(|out| replica.on_truncated(truncated, out));
-    assert!(out.events.is_empty(), "a peer may have it yet: {:?}", out.events);
-    for turn in 1..=20 {
-        let now = START + millis(20 * turn);
-        let out = out_of(|out| replica.on_timeout(Timer::Gap, now, out));
-        for (peer, fetch) in pick!(out.sends, Replica(ToReplica::Fetch)) {
-            // It has executed the slot, and let go of it.
-            let (first, executed) = (fetch.first, Watermark(500));
-            let fetched = Fetched { replica: peer, first, slots: vec![], executed };
-            replica.on_fetched(fetched, now, &mut Outbox::default());
-        }
-    }
-    let out = out_of(|out| replica.on_truncated(truncated, out));
-    assert_eq!((out.events.len(), replica.halted().is_some()), (1, true));
 }
 
 fn hear(acceptor: &mut Acceptor, executed: Executed) -> Outbox {
@@ -294,33 +274,41 @@ fn r26_a_no_op_has_a_stamp_too_and_moves_the_logs_time() {
     assert_eq!(replica.machine().executed, [(Time(500), b"1".to_vec())]);
 }
 
-/// A replica waits for slot 0 and asks all around, for twice as long as it takes to ask the leader;
-/// every peer answers that it has `executed`, and gives nothing.
-fn replica_whose_peers_give_nothing(executed: Watermark) -> Replica<Echo> {
+/// A replica waits for slot 0 and asks all around; every peer answers that it has `executed`, and gives nothing.
+/// Returns whom it asks for a snapshot, and when, by how often it had asked for the slot.
+fn asked_for_snapshots(executed: Watermark, is_truncated: bool) -> Vec<(u32, u8)> {
     let mut replica = replica(&square(), 0);
     let chosen = Chosen { slot: Slot(2), ballot: B1, value: Value::noop(START) };
     replica.on_chosen(chosen, START, &mut Outbox::default());
-    for turn in 1..=20 {
-        let now = START + millis(20 * turn);
-        let out = out_of(|out| replica.on_timeout(Timer::Gap, now, out));
-        for (peer, fetch) in pick!(out.sends, Replica(ToReplica::Fetch)) {
-            let fetched = Fetched { replica: peer, first: fetch.first, slots: vec![], executed };
-            replica.on_fetched(fetched, now, &mut Outbox::default());
-        }
+    if is_truncated {
+        replica.on_truncated(truncated(0, B1, 1), START, &mut Outbox::default());
     }
-    replica.on_truncated(truncated(0, B1, 1), &mut Outbox::default());
-    replica
+    let mut asked = Vec::new();
+    for turn in 1..=20 {
+        let now = START + millis(20 * u64::from(turn));
+        let mut out = out_of(|out| replica.on_timeout(Timer::Gap, now, out));
+        let fetches = pick!(out.sends, Replica(ToReplica::Fetch));
+        let fetches: Vec<_> = fetches.iter().map(|(peer, fetch)| (*peer, fetch.first)).collect();
+        for (replica_id, first) in fetches {
+            let fetched = Fetched { replica: replica_id, first, slots: vec![], executed };
+            replica.on_fetched(fetched, now, &mut out);
+        }
+        let parts = pick!(out.sends, Replica(ToReplica::FetchPart));
+        asked.extend(parts.iter().map(|(peer, _)| (turn, peer.0)));
+    }
+    asked
 }
 
 #[test]
 fn r08_peers_that_had_not_executed_it_yet_have_not_failed_the_asker() {
-    assert_eq!(replica_whose_peers_give_nothing(Watermark(0)).halted(), None);
+    assert_eq!(asked_for_snapshots(Watermark(0), true), [], "it may come yet");
 }
 
 #[test]
-fn r08_peers_that_have_let_go_of_it_have() {
-    let replica = replica_whose_peers_give_nothing(Watermark(3));
-    assert!(matches!(replica.halted(), Some(Halt::TooFarBehind { .. })), "{:?}", replica.halted());
+fn r08_peers_that_have_let_go_of_it_are_asked_for_a_snapshot_before_the_leader_for_phase_1() {
+    assert_eq!(asked_for_snapshots(Watermark(3), true).first(), Some(&(1, 1)), "acceptors, too");
+    let asked = asked_for_snapshots(Watermark(3), false);
+    assert!(asked.first().is_some_and(|(turn, _)| (5..=8).contains(turn)), "{asked:?}");
 }
 
 #[test]

@@ -638,8 +638,11 @@ impl<M: StateMachine> Core<M> {
         assert!(self.out.records.is_empty(), "a record of somebody without a log");
         self.held.extend(self.out.held.drain(..).map(|to| Envelope { formation, to }));
         for event in self.out.events.drain(..) {
-            // Who does not belong comes again and again; once is enough to tell.
-            let is_repeated = matches!(event, Event::Forgotten { .. } | Event::Foreign { .. });
+            // These come again and again for as long as their cause lasts; once is enough to tell.
+            let is_repeated = matches!(
+                event,
+                Event::Forgotten { .. } | Event::Foreign { .. } | Event::NoSnapshots { .. }
+            );
             if !is_repeated || !self.told.contains(&event) {
                 crate::status::tell(&event);
                 self.told.extend(is_repeated.then_some(event));

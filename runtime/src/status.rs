@@ -120,7 +120,7 @@ impl Standing {
             },
             Role::Replica(role) => Self::Replica(ReplicaStanding {
                 executed: role.executed(),
-                state_hash: role.machine().state_hash(),
+                state_hash: role.state_hash(),
                 halted: role.halted().cloned(),
                 counters: role.counters(),
             }),
@@ -159,7 +159,9 @@ pub(crate) fn tell(event: &Event) {
         | Event::Silenced { .. }
         | Event::SessionLost { .. } => warn!(?event),
         Event::Suspected { .. } => debug!(?event),
-        Event::Forgotten { .. } | Event::Foreign { .. } => warn!(?event),
+        Event::Forgotten { .. } | Event::Foreign { .. } | Event::NoSnapshots { .. } => {
+            warn!(?event);
+        }
         Event::Equivocation { .. } | Event::Halted { .. } => error!(?event),
     }
 }
@@ -267,6 +269,8 @@ impl RoleStatus {
                 "commands": replica.counters.commands,
                 "gaps": replica.counters.gaps,
                 "fetched": replica.counters.fetched,
+                "transfers": replica.counters.transfers,
+                "restored": replica.counters.restored,
             }),
         };
         let mut role = json!({

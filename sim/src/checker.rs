@@ -26,8 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Chosen, Cluster, Incarnation, Nack, P2b, Proposer,
-    ProposerId, Rememberer, ReplicaId, Role, RoleId, Slot, StateMachine, To, ToAcceptor,
-    ToProposer, ToProxyLeader, ToReplica, Value, Vote, Watermark,
+    ProposerId, Rememberer, ReplicaId, Role, RoleId, Slot, To, ToAcceptor, ToProposer,
+    ToProxyLeader, ToReplica, Value, Vote, Watermark,
 };
 
 use crate::load::Acknowledged;
@@ -252,7 +252,7 @@ impl Checker {
                         self.on_executed(slot, value);
                     }
                 }
-                let hash = replica.machine().state_hash();
+                let hash = replica.state_hash();
                 let first = *self.hashes.entry(executed).or_insert(hash);
                 assert_eq!(first, hash, "{:?} differs from its peers at {executed}", role.id());
             }

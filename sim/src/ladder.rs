@@ -191,6 +191,8 @@ fn slots(to: &To) -> Slots {
             ToReplica::Probe(_)
             | ToReplica::Heartbeat(_)
             | ToReplica::Identify(_)
+            | ToReplica::FetchPart(_)
+            | ToReplica::FetchedPart(_)
             | ToReplica::Ask(_) => Slots::None,
         },
         To::Gateway(_, message) => match message {

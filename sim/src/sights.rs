@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use loggos_protocol::{
-    Ballot, Envelope, Event, Failure, Outcome, Outcomes, ProposerId, ProxyLeaderId, Role, RoleId,
-    Slot, Time, To, ToAcceptor, ToGateway, ToProxyLeader,
+    Ballot, Envelope, Event, Failure, Outcome, Outcomes, ProposerId, ProxyLeaderId, ReplicaId,
+    Role, RoleId, Slot, SnapshotId, Time, To, ToAcceptor, ToGateway, ToProxyLeader, ToReplica,
 };
 
 use crate::recorder::Recorder;
@@ -63,7 +63,10 @@ sights! {
     Repeated = "commands answered from a session's memory",
     Busy = "a gateway with no room",
     SessionLost = "a session lost",
-    TooFarBehind = "a replica left behind",
+    Transferred = "a replica brought up by a peer's snapshot",
+    TransferBroken = "a transfer given up, and begun anew",
+    TransferResumed = "a part of a snapshot sent again",
+    BackFromNothing = "a replica that was started blank and has all back",
     Rerun = "phase 1 for a slot that nobody else can give",
     Suspected = "an acceptor under suspicion",
     Silenced = "a leader that falls silent",
@@ -132,6 +135,8 @@ pub(crate) struct Witness {
     /// The proxy leader that got a slot first.
     given: BTreeMap<(Slot, Ballot), ProxyLeaderId>,
     elected: BTreeSet<Ballot>,
+    /// The parts of snapshots that replicas have asked for.
+    parts_asked: BTreeSet<(ReplicaId, SnapshotId, u32)>,
     leaders: Vec<ProposerId>,
 }
 
@@ -154,6 +159,11 @@ impl Witness {
                 let asked = (p2a.via, p2a.slot, p2a.ballot);
                 let (first, is_again) = self.asked.entry(asked).or_insert((now, false));
                 *is_again |= *first < now;
+            }
+            To::Replica(_, ToReplica::FetchPart(fetch)) => {
+                let asked = fetch.snapshot.map(|snapshot| (fetch.replica, snapshot, fetch.part));
+                let is_again = asked.is_some_and(|asked| !self.parts_asked.insert(asked));
+                self.see_if(is_again, Sight::TransferResumed);
             }
             To::ProxyLeader(id, ToProxyLeader::P2a(p2a)) => {
                 let first = *self.given.entry((p2a.slot, p2a.ballot)).or_insert(*id);
@@ -202,6 +212,9 @@ impl Witness {
                 self.see_if(role.counters().fetched > 0, Sight::GapFilled);
                 self.see_if(role.counters().replayed > 0, Sight::Replayed);
                 self.see_if(role.counters().repeated_runs > 0, Sight::Repeated);
+                self.see_if(role.counters().restored > 0, Sight::Transferred);
+                let has_restarted = role.counters().transfers_abandoned > 0;
+                self.see_if(has_restarted && role.counters().restored > 0, Sight::TransferBroken);
             }
             Role::Gateway(_) | Role::Acceptor(_) => {}
         }
@@ -244,11 +257,12 @@ impl Witness {
             Event::Silenced { .. } => self.see(Sight::Silenced),
             Event::Forgotten { .. } => self.see(Sight::Refused),
             Event::SessionLost { .. } => self.see(Sight::SessionLost),
-            Event::Halted { .. } => self.see(Sight::TooFarBehind),
             Event::Formed { .. }
             | Event::CampaignFailed { .. }
             | Event::Foreign { .. }
             | Event::Equivocation { .. }
+            | Event::Halted { .. }
+            | Event::NoSnapshots { .. }
             | Event::SessionOpened { .. } => {}
         }
     }

@@ -86,7 +86,8 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5EED_0F5A_11CE);
-        let cluster = draw_cluster(&mut rng);
+        // A sequence of its own: what is drawn from the other one stays as it was.
+        let cluster = draw_cluster(&mut rng, &mut Rng::new(seed ^ 0x0005_4A95));
         let is_calm = rng.below(10) == 0;
         let percent = |rng: &mut Rng, most: u64| if is_calm { 0 } else { rng.below(most + 1) };
         let network = NetworkPlan {
@@ -156,7 +157,7 @@ fn small_u8(rng: &mut Rng, below: u64) -> u8 {
     u8::try_from(rng.below(below)).unwrap_or(0)
 }
 
-fn draw_cluster(rng: &mut Rng) -> Cluster {
+fn draw_cluster(rng: &mut Rng, transfers: &mut Rng) -> Cluster {
     let f = if rng.below(4) == 0 { 2 } else { 1 };
     let quorums = match rng.below(4) {
         0 => QuorumSystem::majority(f),
@@ -185,5 +186,8 @@ fn draw_cluster(rng: &mut Rng) -> Cluster {
     settings.heartbeat_interval = Duration::from_millis(10 + rng.below(40));
     settings.election_timeout = settings.heartbeat_interval * (3 + small(rng, 4));
     settings.page_bytes_max = 100 + small(rng, 5_000);
+    settings.snapshot_part_bytes = 1 + small(transfers, 4_000);
+    settings.transfer_bytes_per_second_max = 20_000 << transfers.below(8);
+    settings.transfer_log_bytes_max = 2_000 << transfers.below(8);
     settings.check().expect("drawn within the limits")
 }

@@ -21,8 +21,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use loggos_protocol::{
-    AcceptorId, AcceptorSet, Envelope, Event, GatewayId, Halt, Incarnation, Outbox, ProposerId,
-    ProxyLeaderId, Replica, ReplicaId, Rng, Role, RoleId, Time, To,
+    AcceptorId, AcceptorSet, Envelope, Event, GatewayId, Incarnation, Outbox, ProposerId,
+    ProxyLeaderId, Replica, ReplicaId, Rng, Role, RoleId, Time, To, Watermark,
 };
 use loggos_storage::StorageError;
 use loggos_storage::sim::Fault;
@@ -79,15 +79,12 @@ pub struct World {
     rng: Rng,
     out: Outbox,
     hasher: DefaultHasher,
-    /// Acceptors and replicas that have lost their memory, or cannot go on for what they miss.
+    /// Acceptors that have lost their memory, and replicas that have and do not yet have it back from their peers.
     lost: Vec<RoleId>,
-    /// Replicas among them that we took ourselves.
-    crashed_replicas: u8,
     has_formed: bool,
     is_healed: bool,
     is_safety_only: bool,
     elections: u64,
-    halts: u64,
 }
 
 /// How a run ended.
@@ -105,8 +102,6 @@ pub struct Outcome {
     pub unknown: u64,
     /// Elections won.
     pub elections: u64,
-    /// Replicas that fell too far behind.
-    pub halts: u64,
     /// Whether more was lost than the cluster claims to survive, so that only safety was checked.
     pub is_safety_only: bool,
     /// Whether the search for an order of the clients' operations was given up.
@@ -186,12 +181,10 @@ impl World {
             out: Outbox::default(),
             hasher: DefaultHasher::new(),
             lost: Vec::new(),
-            crashed_replicas: 0,
             has_formed: false,
             is_healed: false,
             is_safety_only: false,
             elections: 0,
-            halts: 0,
             plan,
         };
         if let Some(disks) = &world.plan.faults.disks {
@@ -255,7 +248,6 @@ impl World {
             acknowledged: self.load.acknowledged.len() as u64,
             unknown: self.load.unknown,
             elections: self.elections,
-            halts: self.halts,
             is_safety_only: self.is_safety_only,
             is_undecided: matches!(verdict, Verdict::Undecided { .. }),
             sights: self.witness.sights,
@@ -441,6 +433,10 @@ impl World {
         self.schedule_work(id, incarnation, work);
         self.wake(id, wake_at);
         self.take_events();
+        if self.lost.contains(&id) && self.has_all_back(id) {
+            self.lost.retain(|lost| *lost != id);
+            self.witness.see(Sight::BackFromNothing);
+        }
         if self.stores.get(&id).is_some_and(|store| store.poisoned().is_some()) {
             self.stop(id);
         }
@@ -470,6 +466,15 @@ impl World {
         self.witness.see(Sight::DiskFailed);
         let down = self.rng.up_to(self.plan.faults.down_max) + Duration::from_millis(1);
         self.crash(id, down);
+    }
+
+    /// Whether a replica that has lost its memory has executed as much again as each of the others: whatever
+    /// acceptors have forgotten, it has.
+    fn has_all_back(&self, id: RoleId) -> bool {
+        let RoleId::Replica(id) = id else { return false };
+        let executed = |replica: &Replica<Recorder>| replica.executed();
+        let ours = self.replicas().find(|replica| replica.id() == id).map(executed);
+        ours > Some(Watermark(0)) && self.replicas().map(executed).max() <= ours
     }
 
     fn is_up(&self, id: RoleId) -> bool {
@@ -527,20 +532,7 @@ impl World {
             match event {
                 Event::Formed { .. } => self.has_formed = true,
                 Event::Elected { .. } => self.elections += 1,
-                Event::Equivocation { .. } => panic!("{event:?}"),
-                Event::Halted { replica, executed, why: Halt::TooFarBehind { .. } } => {
-                    self.halts += 1;
-                    assert!(self.stores.is_empty(), "{replica:?} halts, and nothing is forgotten");
-                    let slot = executed.first_open();
-                    let holds = |r: &Replica<Recorder>| {
-                        r.halted().is_none() && r.executed_value(slot).is_some()
-                    };
-                    let is_needless =
-                        self.is_healed && !self.is_safety_only && self.replicas().any(holds);
-                    assert!(!is_needless, "{replica:?} halts at {slot}, which a peer holds");
-                    self.lose(RoleId::Replica(replica));
-                }
-                Event::Halted { why: Halt::Panicked { .. } | Halt::Malformed { .. }, .. } => {
+                Event::Equivocation { .. } | Event::Halted { .. } | Event::NoSnapshots { .. } => {
                     panic!("{event:?}")
                 }
                 Event::SteppedDown { .. }
@@ -773,8 +765,6 @@ impl World {
         match id {
             RoleId::Acceptor(_) | RoleId::Replica(_) if is_loss => {
                 if self.may_lose(id) {
-                    let is_replica = matches!(id, RoleId::Replica(_));
-                    self.crashed_replicas += u8::from(is_replica && !self.lost.contains(&id));
                     self.lose(id);
                 } else if !is_durable {
                     return;
@@ -867,9 +857,8 @@ impl World {
         if !self.has_formed || left <= f || acceptors > f {
             self.is_safety_only = true;
         }
-        // What acceptors forget, f + 1 replicas have: of those only what we took may be missing (R16).
-        let least = f + 1 - usize::from(self.crashed_replicas);
-        assert!(left >= least, "nobody has what was forgotten:\n{}", self.standing());
+        // What acceptors forget, f + 1 replicas have (R16): at most f of those may be missing.
+        assert!(lost <= f, "no replica has what was forgotten:\n{}", self.standing());
     }
 
     fn pause(&mut self, id: RoleId, down: Duration) {

@@ -64,27 +64,23 @@ impl Nodes {
         let addresses =
             ports.iter().map(|(name, port)| (name.clone(), port.local_addr().unwrap())).collect();
         drop(ports);
-        Self::start_at(addresses, None, "")
+        Self::start_at(addresses, None)
     }
 
     /// Starts each node on a host of its own, if there can be such hosts; two more are for the clients of each
-    /// gateway. `config` is of the file, beyond what all clusters have.
-    pub(crate) fn start_apart(config: &str) -> Option<Self> {
+    /// gateway.
+    pub(crate) fn start_apart() -> Option<Self> {
         let clients = GATEWAYS.map(|gateway| format!("client-{gateway}"));
         let hosts = Hosts::new(&names().chain(clients).collect::<Vec<_>>())?;
         let address = |name: &str| SocketAddr::new(hosts.address(name), PORT);
         let addresses = names().map(|name| (name.clone(), address(&name))).collect();
-        Some(Self::start_at(addresses, Some(hosts), config))
+        Some(Self::start_at(addresses, Some(hosts)))
     }
 
-    fn start_at(
-        addresses: BTreeMap<String, SocketAddr>,
-        hosts: Option<Hosts>,
-        config: &str,
-    ) -> Self {
-        let mut text = format!(
-            "[cluster]\ngateways = 2\ndurability = \"memory\"\n[cores]\nidle = \"park\"\n{config}\n"
-        );
+    fn start_at(addresses: BTreeMap<String, SocketAddr>, hosts: Option<Hosts>) -> Self {
+        let mut text =
+            "[cluster]\ngateways = 2\ndurability = \"memory\"\n[cores]\nidle = \"park\"\n"
+                .to_owned();
         for (name, address) in &addresses {
             let (kind, id) = name.rsplit_once('-').unwrap();
             let role = format!("{} {id}", kind.replace('-', " "));
@@ -151,6 +147,12 @@ impl Nodes {
         let address = self.addresses[name];
         let status = self.on(name, || loggos::remote_status(address, Duration::from_secs(1)));
         serde_json::from_slice(&status.ok()?).ok()
+    }
+
+    /// What the only role of a node says of itself under `key`; 0 if it does not answer.
+    pub(crate) fn role(&self, name: &str, key: &str) -> u64 {
+        let status = self.status(name);
+        status.and_then(|status| status["roles"][0][key].as_u64()).unwrap_or(0)
     }
 
     /// Waits until a proposer believes to lead, and returns its name.

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use loggos_protocol::{
-    AcceptorId, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Fetched, Form, Formed,
-    Heartbeat, P1b, P2a, Payload, ProbeAck, ProposerId, ProxyLeaderId, Rememberer, Replayed,
-    ReplicaId, Results, Slot, Stage, Table, Time, Value, Vote, Watermark,
+    AcceptorId, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Fetched, FetchedPart, Form,
+    Formed, Heartbeat, P1b, P2a, Payload, ProbeAck, ProposerId, ProxyLeaderId, Rememberer,
+    Replayed, ReplicaId, Results, Slot, Stage, Table, Time, Value, Vote, Watermark,
 };
 
 use super::decode::Incoming;
@@ -326,6 +326,36 @@ impl Body for Fetched {
             slots,
             executed: Watermark::read(&header.executed)?,
         })
+    }
+}
+
+impl Body for Box<FetchedPart> {
+    fn put(&self, out: &mut Outgoing) {
+        let header = headers::FetchedPart {
+            replica: self.replica.lay_out(),
+            snapshot: self.snapshot.lay_out(),
+            info: self.info.lay_out(),
+            is_coming: self.is_coming.lay_out(),
+            part: self.part.lay_out(),
+            bytes: checked(self.bytes.as_slice()),
+        };
+        put(&header, out);
+    }
+
+    fn put_payloads(&self, out: &mut Outgoing) {
+        out.put_payload(&self.bytes);
+    }
+
+    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+        let header: &headers::FetchedPart = from.header()?;
+        Ok(Self::new(FetchedPart {
+            replica: ReplicaId::read(&header.replica)?,
+            snapshot: Laid::read(&header.snapshot)?,
+            info: Laid::read(&header.info)?,
+            is_coming: bool::read(&header.is_coming)?,
+            part: u32::read(&header.part)?,
+            bytes: from.checked(&header.bytes)?,
+        }))
     }
 }
 

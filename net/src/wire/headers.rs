@@ -33,6 +33,17 @@ layouts! {
     message BatchId { gateway: u8, incarnation: u64_ule, number: u64_ule, }
     /// (R22)
     message SessionId { slot: u64_ule, index: u32_ule, }
+    /// (R16)
+    message SnapshotId { at: u64_ule, replica: u8, incarnation: u64_ule, }
+    /// What identifies a whole snapshot.
+    message SnapshotInfo {
+        id: SnapshotId,
+        formation: u64_ule,
+        parts: u32_ule,
+        bytes: u64_ule,
+        digest: u64_ule,
+        state_hash: u64_ule,
+    }
     /// Where a command was executed.
     message Position { slot: u64_ule, index: u32_ule, }
     /// A role that may be of several kinds.
@@ -131,6 +142,20 @@ layouts! {
         from: u64_ule,
         to: Maybe<u64_ule>,
         votes_count: u32_ule,
+    }
+    message FetchPart {
+        replica: u8,
+        snapshot: Maybe<SnapshotId>,
+        part: u32_ule,
+        executed: u64_ule,
+    }
+    layout FetchedPart {
+        replica: u8,
+        snapshot: Maybe<SnapshotId>,
+        info: Maybe<SnapshotInfo>,
+        is_coming: u8,
+        part: u32_ule,
+        bytes: Checked,
     }
     message Ask {
         batch: BatchId,

@@ -144,6 +144,8 @@ kinds! {
         ReplicaAsk = 0x56: Ask,
         ReplicaTruncated = 0x57: Truncated,
         ReplicaReplayed = 0x58: Replayed,
+        ReplicaFetchPart = 0x59: FetchPart,
+        ReplicaFetchedPart = 0x5A: FetchedPart,
     }
 }
 

@@ -10,11 +10,12 @@ use loggos_net::wire::{
 };
 use loggos_protocol::{
     AcceptorId, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope, Executed,
-    Failure, Fetch, Fetched, Form, FormationId, Formed, GatewayId, Heartbeat, HeartbeatAck,
-    Identify, Incarnation, Listener, Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b,
-    Payload, Position, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, ProxyLeaderId, Rememberer,
-    Replay, Replayed, ReplicaId, Results, SessionId, Slot, Stage, Table, Time, To, ToAcceptor,
-    ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher, Watermark,
+    Failure, Fetch, FetchPart, Fetched, FetchedPart, Form, FormationId, Formed, GatewayId,
+    Heartbeat, HeartbeatAck, Identify, Incarnation, Listener, Nack, Need, NotExecuted, NotLeader,
+    P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId,
+    ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results, SessionId, Slot, SnapshotId,
+    SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
+    ToReplica, Truncated, Value, Vote, Watcher, Watermark,
 };
 
 /// As much as nodes take from each other, and more than any sample.
@@ -74,6 +75,8 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToReplica::Ask(_) => Kind::ReplicaAsk,
             ToReplica::Truncated(_) => Kind::ReplicaTruncated,
             ToReplica::Replayed(_) => Kind::ReplicaReplayed,
+            ToReplica::FetchPart(_) => Kind::ReplicaFetchPart,
+            ToReplica::FetchedPart(_) => Kind::ReplicaFetchedPart,
         },
     }
 }
@@ -179,6 +182,28 @@ fn replayed(votes: Vec<(Slot, Vote)>, to: Option<Watermark>) -> Box<Replayed> {
 
 pub(crate) fn fetched(slots: Vec<(Ballot, Value)>) -> Fetched {
     Fetched { replica: ReplicaId(2), first: Slot(7), slots, executed: Watermark(70) }
+}
+
+fn snapshot() -> SnapshotId {
+    SnapshotId { at: Watermark(90), replica: ReplicaId(2), incarnation: Incarnation(u64::MAX) }
+}
+
+fn fetch_part(snapshot: Option<SnapshotId>) -> FetchPart {
+    FetchPart { replica: ReplicaId(1), snapshot, part: 77, executed: Watermark(12) }
+}
+
+fn fetched_part(bytes: usize, is_coming: bool) -> Box<FetchedPart> {
+    let (id, formation, parts) = (snapshot(), FormationId(6), 78);
+    let (bytes_all, digest, state_hash) = (1 << 33, 0xD1_6E57, 0x57A7E);
+    let info = SnapshotInfo { id, formation, parts, bytes: bytes_all, digest, state_hash };
+    Box::new(FetchedPart {
+        replica: ReplicaId(2),
+        snapshot: (bytes > 0).then_some(id),
+        info: (bytes > 0).then_some(info),
+        is_coming,
+        part: 77,
+        bytes: Payload::copy(&vec![0xA5; bytes]),
+    })
 }
 
 fn ask(session: Option<SessionId>) -> Ask {
@@ -296,6 +321,13 @@ fn replica_messages() -> Vec<ToReplica> {
         ToReplica::Truncated(truncated(Some(AcceptorId(3)))),
         ToReplica::Replayed(replayed(Vec::new(), Some(Watermark(9)))),
         ToReplica::Replayed(replayed(votes, None)),
+        ToReplica::FetchPart(fetch_part(None)),
+        ToReplica::FetchPart(fetch_part(Some(snapshot()))),
+        ToReplica::FetchedPart(fetched_part(0, false)),
+        ToReplica::FetchedPart(fetched_part(0, true)),
+        ToReplica::FetchedPart(fetched_part(SHORT, false)),
+        ToReplica::FetchedPart(fetched_part(SHORT, true)),
+        ToReplica::FetchedPart(fetched_part(LONG, false)),
     ]
 }
 

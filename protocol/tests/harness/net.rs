@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorState, At, Caller, ClientId, Cluster, Envelope, Event, Failure,
-    FormationId, Gateway, GatewayId, Incarnation, Outbox, Position, Proposer, ProposerId,
-    ProxyLeader, Recall, Recalled, Record, Replica, ReplicaId, Reply, Role, RoleId, Settings,
-    StateMachine, Time, To,
+    FormationId, Gateway, GatewayId, Incarnation, MalformedSnapshot, Outbox, Position, Proposer,
+    ProposerId, ProxyLeader, Recall, Recalled, Record, Replica, ReplicaId, Reply, Role, RoleId,
+    Settings, StateMachine, Time, To,
 };
 
 use super::START;
@@ -18,6 +18,8 @@ use super::START;
 pub(crate) struct Echo {
     /// Every command, with when it was executed by the log's time.
     pub(crate) executed: Vec<(Time, Vec<u8>)>,
+    /// How many commands are frozen, and how many of those are written.
+    frozen: Option<(usize, usize)>,
 }
 
 impl StateMachine for Echo {
@@ -29,6 +31,40 @@ impl StateMachine for Echo {
 
     fn state_hash(&self) -> u64 {
         self.executed.len() as u64
+    }
+
+    fn freeze(&mut self) -> bool {
+        assert_eq!(self.frozen, None, "frozen again before all was written");
+        self.frozen = Some((self.executed.len(), 0));
+        true
+    }
+
+    /// Writes one command a part.
+    fn write_frozen(&mut self, part: &mut Vec<u8>, _: usize) -> bool {
+        let (count, written) = self.frozen.as_mut().expect("frozen before it is written");
+        if let Some((time, command)) = self.executed[..*count].get(*written) {
+            part.extend(time.0.to_le_bytes());
+            part.extend(command);
+            *written += 1;
+        }
+        let is_more = *written < *count;
+        if !is_more {
+            self.frozen = None;
+        }
+        is_more
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn restore(&mut self, part: &[u8]) -> Result<(), MalformedSnapshot> {
+        if part == b"" {
+            return Ok(()); // no command was frozen
+        }
+        let (time, command) = part.split_first_chunk().ok_or(MalformedSnapshot)?;
+        self.executed.push((Time(u64::from_le_bytes(*time)), command.to_vec()));
+        Ok(())
     }
 }
 

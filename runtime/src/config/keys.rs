@@ -155,7 +155,7 @@ pub(super) static NODE_KEYS: [NodeKey; 4] = [
 ];
 
 /// In the order of the example.
-pub(super) static KEYS: [Key; 33] = [
+pub(super) static KEYS: [Key; 36] = [
     cluster(
         "name",
         "What it is called, in at most 64 letters, digits, '-', '_' and '.': two clusters of different \
@@ -241,6 +241,22 @@ pub(super) static KEYS: [Key; 33] = [
         "page_bytes_max",
         "The bytes at which such a page ends.",
         Kind::Bytes(|draft| &mut draft.settings.page_bytes_max),
+    ),
+    limits(
+        "snapshot_part_bytes",
+        "The bytes at which a part of a snapshot ends, which a replica sends to a peer that is too far behind.",
+        Kind::Bytes(|draft| &mut draft.settings.snapshot_part_bytes),
+    ),
+    limits(
+        "transfer_bytes_per_second_max",
+        "The most bytes of snapshots that a replica writes, sends or restores in a second.",
+        Kind::Bytes(|draft| &mut draft.settings.transfer_bytes_per_second_max),
+    ),
+    limits(
+        "transfer_log_bytes_max",
+        "The most bytes of batches that a replica keeps for the peers that it sends a snapshot to. One that \
+         needs more\n# starts over.",
+        Kind::Bytes(|draft| &mut draft.settings.transfer_log_bytes_max),
     ),
     limits(
         "mailbox_messages_max",

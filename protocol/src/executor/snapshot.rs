@@ -1,0 +1,112 @@
+//! The state of an executor as the parts of a snapshot, and back.
+//!
+//! ```text
+//!   part      tag 1 │ records     the log's time, then sessions
+//!             tag 2 │ bytes       as the state machine wrote them
+//!   records   'T' time            the first record of the first part
+//!             'S' session         name, opened by, next number, last use
+//!             'A' answers         of one run of the session before: first number, position, count, replies
+//! ```
+//!
+//! Without its sessions a restored replica would execute commands again that were executed before (R22, R23), and
+//! without the log's time its state machine could see an earlier time than those of its peers (R26).
+
+use super::Executor;
+use crate::session::Sessions;
+use crate::snapshot::Fields;
+use crate::{MalformedSnapshot, Payload, StateMachine, Time};
+
+const SESSIONS: u8 = 1;
+const MACHINE: u8 = 2;
+
+/// A frozen state, and how much of it is written.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    /// `None` once it is written.
+    time: Option<Time>,
+    /// The sessions not written yet.
+    sessions: Sessions,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Sessions,
+    Machine,
+    Done,
+}
+
+impl<M: StateMachine> Executor<M> {
+    /// Freezes the state as it is now, in a time that does not depend on the size of the state: the session table,
+    /// which is bounded, is copied, its replies only referenced. Returns `None` if the state machine has no
+    /// snapshots.
+    pub(crate) fn freeze(&mut self) -> Option<Frozen> {
+        let sessions = self.sessions.clone();
+        let is_frozen = self.machine.freeze();
+        is_frozen.then_some(Frozen { time: Some(self.time), sessions, stage: Stage::Sessions })
+    }
+
+    /// Writes the next part of about `bytes_max` bytes; returns `None` after the last.
+    pub(crate) fn write(&mut self, frozen: &mut Frozen, bytes_max: usize) -> Option<Payload> {
+        let mut part = Vec::with_capacity(bytes_max);
+        match frozen.stage {
+            Stage::Sessions => {
+                part.push(SESSIONS);
+                if let Some(time) = frozen.time.take() {
+                    part.push(b'T');
+                    part.extend(time.0.to_le_bytes());
+                }
+                if !frozen.sessions.write(&mut part, bytes_max) {
+                    frozen.stage = Stage::Machine;
+                }
+            }
+            Stage::Machine => {
+                part.push(MACHINE);
+                if !self.machine.write_frozen(&mut part, bytes_max) {
+                    frozen.stage = Stage::Done;
+                }
+            }
+            Stage::Done => return None,
+        }
+        Some(Payload::from(bytes::Bytes::from(part)))
+    }
+
+    /// Returns to the initial state. What was frozen is given up.
+    pub(crate) fn clear(&mut self) {
+        self.machine.clear();
+        self.sessions.clear();
+        self.time = Time(0);
+    }
+
+    /// Restores the next part of a snapshot, beginning with the first after a [`clear`](Self::clear).
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be restored. What was restored before is of no use then.
+    pub(crate) fn restore(&mut self, part: &[u8]) -> Result<(), MalformedSnapshot> {
+        let (tag, rest) = part.split_first().ok_or(MalformedSnapshot)?;
+        match *tag {
+            MACHINE => self.machine.restore(rest),
+            SESSIONS => {
+                let mut fields = Fields::new(rest);
+                while !fields.is_empty() {
+                    match fields.u8()? {
+                        b'T' => self.time = Time(fields.u64()?),
+                        record => self.sessions.restore(record, &mut fields)?,
+                    }
+                }
+                Ok(())
+            }
+            _ => Err(MalformedSnapshot),
+        }
+    }
+
+    /// Checks a state of which all parts are restored.
+    ///
+    /// # Errors
+    ///
+    /// If a session lacks answers.
+    pub(crate) fn check_restored(&self) -> Result<(), MalformedSnapshot> {
+        if self.sessions.are_whole() { Ok(()) } else { Err(MalformedSnapshot) }
+    }
+}
