@@ -30,9 +30,9 @@ use crate::block::{BatchWriter, Items, Outcome, Outcomes};
 use crate::outbox::Caller;
 use crate::{
     Ask, Ballot, Batch, BatchId, Cluster, Event, Failure, FormationId, GatewayId, Heartbeat,
-    Incarnation, Latency, Membership, NotExecuted, NotLeader, Outbox, Payload, Position,
-    ProposerId, ReplicaId, Results, Rng, SessionId, Stage, Time, Timer, Timers, ToGateway,
-    ToProposer, ToReplica,
+    HeartbeatAck, Incarnation, Latency, Listener, Membership, NotExecuted, NotLeader, Outbox,
+    Payload, Position, ProposerId, ReplicaId, Results, Rng, SessionId, Stage, Time, Timer, Timers,
+    ToGateway, ToProposer, ToReplica,
 };
 
 /// One gateway.
@@ -210,9 +210,10 @@ impl Gateway {
         }
     }
 
-    /// Joins the leader's cluster; with a new leader, finds out what became of what the old one had.
+    /// Joins the leader's cluster and shows it that a gateway reaches it; with a new leader, finds out what became
+    /// of what the old one had.
     ///
-    /// source: R4, R9, R25
+    /// source: R4, R9, R25, R28
     pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time, out: &mut Outbox) {
         if !self.membership.join(&heartbeat.table) {
             self.counters.foreign += 1;
@@ -222,6 +223,9 @@ impl Gateway {
         if heartbeat.stage == Stage::Leading && heartbeat.ballot >= self.ballot {
             self.ballot = heartbeat.ballot;
             self.leader = heartbeat.ballot.proposer; // also where we had tried others meanwhile
+            let from = Listener::Gateway(self.id);
+            let ack = HeartbeatAck { from, ballot: heartbeat.ballot };
+            out.tell_proposer(self.leader, ToProposer::HeartbeatAck(ack));
         }
         if heartbeat.stage == Stage::Leading && is_new {
             for place in 0..self.in_flight.len() {

@@ -432,9 +432,11 @@ pub enum Listener {
     Acceptor(AcceptorId),
     /// A proxy leader.
     ProxyLeader(ProxyLeaderId),
+    /// A gateway.
+    Gateway(GatewayId),
 }
 
-/// Acceptor or proxy leader → leader: "heard you".
+/// Acceptor, proxy leader or gateway → leader: "heard you".
 ///
 /// source: R28
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

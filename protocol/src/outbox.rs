@@ -107,7 +107,8 @@ pub enum Event {
         /// Its ballot.
         ballot: Ballot,
     },
-    /// A leader cannot reach its acceptors, or chooses nothing, and falls silent.
+    /// A leader cannot reach its acceptors, chooses nothing, or is reached by no gateway, and falls silent towards
+    /// acceptors and proposers, so that another may lead.
     Silenced {
         /// Its ballot.
         ballot: Ballot,

@@ -311,6 +311,7 @@ impl Proposer {
             self.counters.foreign += 1;
             return;
         }
+        phase2.on_gateway(now);
         match phase2.admit(batch) {
             Admission::Accepted => self.pump(now, out),
             Admission::Duplicate => self.counters.duplicates += 1,
@@ -382,7 +383,8 @@ impl Proposer {
         }
         match ack.from {
             Listener::Acceptor(acceptor) => phase2.on_acceptor(acceptor, now),
-            Listener::ProxyLeader(proxy_leader) => phase2.on_proxy_leader(proxy_leader),
+            Listener::ProxyLeader(proxy_leader) => phase2.on_proxy_leader(proxy_leader, now),
+            Listener::Gateway(_) => phase2.on_gateway(now),
         }
     }
 
@@ -413,7 +415,10 @@ impl Proposer {
     /// know what was chosen there takes a phase 1 that covers it, in a new ballot. Until that is over,
     /// or while one is under way, the question is dropped: it will come again.
     ///
-    /// source: R8
+    /// A leader that is stalled serves the request, too: the asker may be the replica without which nothing is
+    /// executed by f+1.
+    ///
+    /// source: R8, R28
     pub fn on_need(&mut self, need: Need, now: Time, out: &mut Outbox) {
         let Phase::Phase2(phase2) = &mut self.phase else {
             return;
@@ -424,10 +429,10 @@ impl Proposer {
         if !phase2.floor().covers(need.slot) {
             return phase2.resend_one(need.slot, now, out);
         }
-        // The asker may have been served since. And whoever has not been heard of late, as one that was
-        // paused has not, must not depose a leader it does not know of: a rerun asks no pre-vote.
+        // The asker may have been served since. And a leader that no read quorum has heard of late, such as one
+        // that was paused, must not depose a leader it does not know of: a rerun asks no pre-vote.
         let is_served = self.roster.executed(need.replica).covers(need.slot);
-        if phase2.rerun.is_some() || is_served || self.is_useless(now) {
+        if phase2.rerun.is_some() || is_served || !self.is_heard(now) {
             return;
         }
         self.counters.reruns += 1;
@@ -710,7 +715,7 @@ impl Proposer {
     /// source: R8, R29
     fn go_on(&mut self, now: Time, out: &mut Outbox) {
         let is_over = matches!(&self.phase, Phase::Phase2(phase2) if phase2.is_over());
-        if is_over && !self.is_useless(now) {
+        if is_over && self.is_heard(now) {
             let first = self.roster.executed_by_f_plus_1(self.cluster.f).first_open();
             return self.campaign(first, None, now, out);
         }
@@ -749,7 +754,13 @@ impl Proposer {
         self.pump(now, out);
     }
 
-    /// Says that we are here, to everybody; or falls silent, if that only keeps a better one away.
+    /// Says that we are here; or falls silent towards acceptors and proposers, if being heard there only keeps a
+    /// better leader away.
+    ///
+    /// Proxy leaders, replicas and gateways hear of the table and the ballot all the while: what they do with it may
+    /// be the progress that is missing. A replica that has just started, for example, learns the table from here
+    /// only, and f+1 may not be there without it. It keeps no other leader away, because none of them is asked
+    /// before a campaign.
     ///
     /// source: R28
     fn heartbeat(&mut self, now: Time, out: &mut Outbox) {
@@ -768,8 +779,9 @@ impl Proposer {
             return;
         };
         let was_silent = std::mem::replace(&mut phase2.is_silent, is_useless);
+        self.say_heartbeat_to_followers(ballot, Stage::Leading, &table, out);
         if !is_useless {
-            self.say_heartbeat(ballot, Stage::Leading, &table, out);
+            self.say_heartbeat_to_electors(ballot, Stage::Leading, &table, out);
         } else {
             if !was_silent {
                 out.event(Event::Silenced { ballot });
@@ -779,10 +791,28 @@ impl Proposer {
         }
     }
 
-    /// Whether no read quorum hears us, or nothing gets chosen although something is open.
+    /// Whether another might do better: no read quorum hears us, nothing gets chosen although something is open,
+    /// or no gateway reaches us.
+    ///
+    /// Where every gateway is down, the proposers follow each other, each more patient than before.
     ///
     /// source: R28
     fn is_useless(&self, now: Time) -> bool {
+        let Phase::Phase2(phase2) = &self.phase else {
+            return false;
+        };
+        let measured = self.latency.timeout(3, Duration::ZERO, self.cluster.resend_max * 8);
+        let patience = (2 * self.cluster.election_timeout).max(measured);
+        let patience = patience * (1 << self.fruitless_elections.min(6));
+        let is_stalled = phase2.stalled_since().is_some_and(|since| now.since(since) >= patience);
+        let is_unasked = now.since(phase2.gateway_heard_at) >= patience;
+        is_stalled || is_unasked || !self.is_heard(now)
+    }
+
+    /// Whether a read quorum of acceptors has heard us within an election timeout.
+    ///
+    /// source: R28
+    fn is_heard(&self, now: Time) -> bool {
         let Phase::Phase2(phase2) = &self.phase else {
             return false;
         };
@@ -792,10 +822,7 @@ impl Proposer {
             .filter(|(at, _)| now.since(**at) < timeout)
             .map(|(_, acceptor)| AcceptorId(acceptor))
             .collect();
-        let measured = self.latency.timeout(3, Duration::ZERO, self.cluster.resend_max * 8);
-        let patience = (2 * timeout).max(measured) * (1 << self.fruitless_elections.min(6));
-        let is_stalled = phase2.stalled_since().is_some_and(|since| now.since(since) >= patience);
-        is_stalled || !self.cluster.quorums.is_read_quorum(hearing)
+        self.cluster.quorums.is_read_quorum(hearing)
     }
 
     /// What is known to be chosen: what f+1 replicas have executed, or acceptors have truncated. The
@@ -810,6 +837,18 @@ impl Proposer {
     }
 
     fn say_heartbeat(&self, ballot: Ballot, stage: Stage, table: &Arc<Table>, out: &mut Outbox) {
+        self.say_heartbeat_to_electors(ballot, stage, table, out);
+        self.say_heartbeat_to_followers(ballot, stage, table, out);
+    }
+
+    /// Tells those without whose silence nobody campaigns.
+    fn say_heartbeat_to_electors(
+        &self,
+        ballot: Ballot,
+        stage: Stage,
+        table: &Arc<Table>,
+        out: &mut Outbox,
+    ) {
         let chosen = self.chosen_watermark();
         let heartbeat = || Heartbeat { ballot, stage, chosen, table: Arc::clone(table) };
         for acceptor in self.cluster.quorums.acceptors().iter() {
@@ -818,6 +857,18 @@ impl Proposer {
         for proposer in self.cluster.all_proposers().filter(|p| *p != self.id) {
             out.tell_proposer(proposer, ToProposer::Heartbeat(heartbeat()));
         }
+    }
+
+    /// Tells those that work for the leader.
+    fn say_heartbeat_to_followers(
+        &self,
+        ballot: Ballot,
+        stage: Stage,
+        table: &Arc<Table>,
+        out: &mut Outbox,
+    ) {
+        let chosen = self.chosen_watermark();
+        let heartbeat = || Heartbeat { ballot, stage, chosen, table: Arc::clone(table) };
         for proxy_leader in self.cluster.all_proxy_leaders() {
             out.tell_proxy_leader(proxy_leader, ToProxyLeader::Heartbeat(heartbeat()));
         }

@@ -448,6 +448,7 @@ fn r28_closing_slots_by_truncation_is_progress() {
         let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot: B1 };
         leader.on_heartbeat_ack(ack, at);
     }
+    leader.on_heartbeat_ack(HeartbeatAck { from: Listener::Gateway(GatewayId(0)), ballot: B1 }, at);
     leader.on_truncated(truncated(0, B1, 1), at, &mut Outbox::default());
     let out = out_of(|out| leader.on_timeout(Timer::Heartbeat, START + millis(600), out));
     assert!(out.events.is_empty(), "it fell silent: {:?}", out.events);

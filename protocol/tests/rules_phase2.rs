@@ -3,8 +3,8 @@
 mod harness;
 
 use harness::{
-    B1, B2, B3, START, acceptor, batch, checked, grid, heartbeat, leader, millis, out_of, p1a, p1b,
-    p2a, p2b, pick, proxy_leader, set, small, square, truncate, truncated, value, vote,
+    B1, B2, B3, START, acceptor, batch, checked, executed, grid, heartbeat, leader, millis, out_of,
+    p1a, p1b, p2a, p2b, pick, proxy_leader, set, small, square, truncate, truncated, value, vote,
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Chosen, Event, HeartbeatAck, Incarnation, Listener,
@@ -278,14 +278,51 @@ fn r12_a_proposer_resends_a_silent_proxy_leaders_slots_through_another() {
     assert_eq!(slots, [(1, 0), (1, 2), (1, 4)], "all that went through proxy leader 0");
     let out = out_of(|out| leader.on_propose(batch(6).into(), START + millis(2000), out));
     assert_eq!(pick!(out.sends, ProxyLeader(ToProxyLeader::P2a))[0].0, ProxyLeaderId(1));
-    let from = Listener::ProxyLeader(ProxyLeaderId(0));
-    leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1 }, START);
-    let out = out_of(|out| {
-        (7..9)
-            .for_each(|number| leader.on_propose(batch(number).into(), START + millis(2000), out));
-    });
-    let turns = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
-    assert!(turns.iter().any(|(to, _)| *to == ProxyLeaderId(0)), "it was heard: {turns:?}");
+    let ack = HeartbeatAck { from: Listener::ProxyLeader(ProxyLeaderId(0)), ballot: B1 };
+    for (numbers, heard_at, is_tried) in [(7..9, 2299, false), (9..11, 2300, true)] {
+        leader.on_heartbeat_ack(ack, START + millis(heard_at));
+        let out = out_of(|out| {
+            numbers.for_each(|number| leader.on_propose(batch(number).into(), START, out));
+        });
+        let turns = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
+        let is_asked = turns.iter().any(|(to, _)| *to == ProxyLeaderId(0));
+        assert_eq!(is_asked, is_tried, "heard at {heard_at}: {turns:?}");
+    }
+}
+
+/// It is alive, and reaches no acceptor, or no replica: what clears it is a slot that it gets chosen.
+#[test]
+fn r12_a_proxy_leader_that_answers_and_achieves_nothing_is_tried_ever_more_seldom() {
+    let mut leader = leader(&square());
+    let (mut now, mut slots, mut trials) = (START, 0, Vec::new());
+    for number in 0..2000 {
+        now = now + millis(10);
+        let ack = HeartbeatAck { from: Listener::ProxyLeader(ProxyLeaderId(0)), ballot: B1 };
+        leader.on_heartbeat_ack(ack, now);
+        let mut out = out_of(|out| leader.on_propose(batch(number).into(), now, out));
+        let mut is_tried = false;
+        loop {
+            let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
+            is_tried |= asked.iter().any(|(to, _)| *to == ProxyLeaderId(0));
+            let by_other = asked.iter().filter(|(to, _)| *to == ProxyLeaderId(1));
+            if let Some(slot) = by_other.map(|(_, p2a)| p2a.slot.0 + 1).max() {
+                slots = slot;
+                break;
+            }
+            now = leader.timers().next_at().expect("a slot is open");
+            out = Outbox::default();
+            while let Some(timer) = leader.timers().take_due(now) {
+                leader.on_timeout(timer, now, &mut out);
+            }
+        }
+        trials.extend(is_tried.then_some(now));
+        for replica in 0..2 {
+            leader.on_executed(&executed(replica, 1, slots), now, &mut Outbox::default());
+        }
+    }
+    let pauses: Vec<_> = trials.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    assert!(pauses.len() > 4 && pauses.is_sorted(), "{pauses:?}");
+    assert!(pauses.last() > Some(&millis(4000)), "{pauses:?}");
 }
 
 #[test]

@@ -542,9 +542,13 @@ fn table() -> Arc<Table> {
     Arc::new(Table::new(1, [DIRECTORY].into()))
 }
 
-fn acks(ballot: Ballot) -> [ToProposer; 2] {
-    [Listener::Acceptor(ACCEPTOR), Listener::ProxyLeader(ProxyLeaderId(NOBODY))]
-        .map(|from| ToProposer::HeartbeatAck(HeartbeatAck { from, ballot }))
+fn acks(ballot: Ballot) -> [ToProposer; 3] {
+    [
+        Listener::Acceptor(ACCEPTOR),
+        Listener::ProxyLeader(ProxyLeaderId(NOBODY)),
+        Listener::Gateway(GatewayId(NOBODY)),
+    ]
+    .map(|from| ToProposer::HeartbeatAck(HeartbeatAck { from, ballot }))
 }
 
 /// To a proposer, of roles that no cluster has. As all that follow, they are well-formed, and move no ballot

@@ -93,6 +93,7 @@ impl Laid for Stage {
 }
 
 /// The kinds of roles, by the upper half of a [`Kind`](super::Kind)'s number.
+const GATEWAY: u8 = 1;
 const PROPOSER: u8 = 2;
 const PROXY_LEADER: u8 = 3;
 const ACCEPTOR: u8 = 4;
@@ -124,6 +125,7 @@ impl Laid for Listener {
         match self {
             Self::Acceptor(id) => Who { kind: ACCEPTOR, id: id.0 },
             Self::ProxyLeader(id) => Who { kind: PROXY_LEADER, id: id.0 },
+            Self::Gateway(id) => Who { kind: GATEWAY, id: id.0 },
         }
     }
 
@@ -131,6 +133,7 @@ impl Laid for Listener {
         match layout.kind {
             ACCEPTOR => Ok(Self::Acceptor(AcceptorId(layout.id))),
             PROXY_LEADER => Ok(Self::ProxyLeader(ProxyLeaderId(layout.id))),
+            GATEWAY => Ok(Self::Gateway(GatewayId(layout.id))),
             value => Err(WireError::Discriminant { of: "who heard a heartbeat", value }),
         }
     }

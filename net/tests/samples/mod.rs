@@ -260,6 +260,7 @@ fn proposer_messages() -> Vec<ToProposer> {
         ToProposer::Heartbeat(heartbeat(Stage::Campaigning)),
         ToProposer::HeartbeatAck(ack(Listener::Acceptor(AcceptorId(5)))),
         ToProposer::HeartbeatAck(ack(Listener::ProxyLeader(ProxyLeaderId(1)))),
+        ToProposer::HeartbeatAck(ack(Listener::Gateway(GatewayId(3)))),
         ToProposer::Propose(batch(0)),
         ToProposer::Propose(batch(SHORT)),
         ToProposer::Propose(batch(LONG)),

@@ -44,10 +44,12 @@ pub(super) struct Phase2 {
     /// Batches that wait for credit.
     queue: VecDeque<Arc<Batch>>,
     recent: Recent,
-    /// When each acceptor, and each proxy leader, last acknowledged a heartbeat.
+    /// When each acceptor last acknowledged a heartbeat.
     pub(super) acceptors_heard_at: Box<[Time]>,
-    /// Proxy leaders that let a slot stall and have not been heard since.
-    suspects: Vec<ProxyLeaderId>,
+    /// When a gateway last acknowledged one, or sent a batch.
+    pub(super) gateway_heard_at: Time,
+    /// What each proxy leader is under suspicion for, by its number.
+    suspicions: Box<[Suspicion]>,
     pub(super) rerun: Option<Rerun>,
     /// When the floor last rose, or the first open slot was asked for.
     progress_at: Time,
@@ -66,6 +68,20 @@ struct Open {
     value: Value,
     via: ProxyLeaderId,
     asked_at: Time,
+}
+
+/// What a proxy leader is under suspicion for: a slot that was in its hands held all others up.
+///
+/// That it answers heartbeats clears it of having ended, but not of reaching no acceptor, or no replica. So it is
+/// tried again, once it is heard, after a time that doubles with each trial that failed.
+///
+/// source: R12
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+struct Suspicion {
+    /// Until when it gets no slot, heard or not; `None` while it is not suspected.
+    until: Option<Time>,
+    /// Suspicions since a slot in its hands was last chosen without delay.
+    trials: u32,
 }
 
 /// A second look at slots that f+1 replicas have executed, for one that can get them from nobody.
@@ -141,7 +157,8 @@ impl Phase2 {
             queue: VecDeque::new(),
             recent,
             acceptors_heard_at: vec![now; cluster.quorums.acceptors_count().into()].into(),
-            suspects: Vec::new(),
+            gateway_heard_at: now,
+            suspicions: vec![Suspicion::default(); cluster.proxy_leaders_running().into()].into(),
             rerun,
             progress_at: now,
             waiting_since: now,
@@ -251,8 +268,8 @@ impl Phase2 {
         took
     }
 
-    /// Asks again for what makes no progress. Where another proxy leader is left to try, the one whose
-    /// slot holds all others up is suspected, and all of its slots go elsewhere.
+    /// Asks again for what makes no progress. Where there is another proxy leader to try, the one whose slot holds
+    /// all others up is suspected, and all of its slots go elsewhere.
     ///
     /// Ballot and value are the slot's own: a resend never reads the current ones, and a reign has but
     /// one ballot.
@@ -263,13 +280,11 @@ impl Phase2 {
         let blamed = stalled.via;
         self.attempt += 1;
         self.waiting_since = now;
-        let may_blame =
-            self.cluster.proxy_leaders_of(self.ballot.proposer).len() > self.suspects.len() + 1;
-        let is_new = may_blame && !self.suspects.contains(&blamed);
-        if is_new {
-            self.suspects.push(blamed);
-        }
-        let most = if is_new { u64::MAX } else { RESEND_SLOTS_MAX };
+        let is_new = self.suspect(blamed, now);
+        // All of its slots only once for each of them: if that does not help, it is not the proxy leaders' fault.
+        let is_first =
+            self.attempt as usize <= self.cluster.proxy_leaders_of(self.ballot.proposer).len();
+        let most = if is_new && is_first { u64::MAX } else { RESEND_SLOTS_MAX };
         let mut resent = 0;
         for slot in (self.floor.0..self.sent.0).map(Slot) {
             let Some(open) = self.open.at(slot) else { continue };
@@ -305,6 +320,11 @@ impl Phase2 {
 
     /// Closes everything below `to`: that is progress.
     fn raise_floor(&mut self, to: Watermark, now: Time) {
+        if self.attempt == 0
+            && let Some(open) = self.open.at(Slot(to.0 - 1))
+        {
+            self.suspicions[usize::from(open.via.0)].trials = 0;
+        }
         self.open.remove_range(self.floor, to);
         self.floor = to;
         self.sent.raise(to);
@@ -313,9 +333,37 @@ impl Phase2 {
         self.has_chosen = true;
     }
 
-    /// Hears a proxy leader: it is alive.
-    pub(super) fn on_proxy_leader(&mut self, proxy_leader: ProxyLeaderId) {
-        self.suspects.retain(|suspect| *suspect != proxy_leader);
+    /// Hears a proxy leader: it is alive, and may be tried again if its time has come.
+    pub(super) fn on_proxy_leader(&mut self, proxy_leader: ProxyLeaderId, now: Time) {
+        if let Some(suspicion) = self.suspicions.get_mut(usize::from(proxy_leader.0)) {
+            suspicion.until.take_if(|until| *until <= now);
+        }
+    }
+
+    /// Hears a gateway.
+    pub(super) fn on_gateway(&mut self, now: Time) {
+        self.gateway_heard_at = now;
+    }
+
+    /// Suspects a proxy leader, if there is another to try; returns whether that is new. Where all others are
+    /// suspected already they are cleared: the one that fails now is no better.
+    fn suspect(&mut self, proxy_leader: ProxyLeaderId, now: Time) -> bool {
+        let ours = self.cluster.proxy_leaders_of(self.ballot.proposer);
+        if ours.len() == 1 || self.is_suspected(proxy_leader) {
+            return false;
+        }
+        if ours.clone().map(ProxyLeaderId).all(|p| p == proxy_leader || self.is_suspected(p)) {
+            ours.for_each(|p| self.suspicions[usize::from(p)].until = None);
+        }
+        let suspicion = &mut self.suspicions[usize::from(proxy_leader.0)];
+        suspicion.until =
+            Some(now + self.cluster.election_timeout * (1 << suspicion.trials.min(6)));
+        suspicion.trials += 1;
+        true
+    }
+
+    fn is_suspected(&self, proxy_leader: ProxyLeaderId) -> bool {
+        self.suspicions[usize::from(proxy_leader.0)].until.is_some()
     }
 
     /// Hears an acceptor.
@@ -415,10 +463,7 @@ impl Phase2 {
             let offset = u8::try_from((turn + i) % count).unwrap_or(0);
             ProxyLeaderId(ours.start + offset)
         };
-        if self.suspects.is_empty() {
-            return in_turn(0);
-        }
-        let healthy = (0..count).map(in_turn).find(|p| !self.suspects.contains(p));
+        let healthy = (0..count).map(in_turn).find(|p| !self.is_suspected(*p));
         healthy.unwrap_or_else(|| in_turn(0))
     }
 }

@@ -80,8 +80,9 @@ pub(crate) struct Net {
     pub(crate) now: Time,
     /// Who is up.
     pub(crate) roles: BTreeMap<RoleId, Role<Echo>>,
-    /// Everything sent, lost or not, and by whom.
+    /// Everything sent, lost or not, and by whom; nothing once `keeps_sent` is off, for long runs.
     pub(crate) sent: Vec<(RoleId, To)>,
+    pub(crate) keeps_sent: bool,
     /// What the gateways' clients were told.
     pub(crate) replies: Vec<(Caller, Answer)>,
     pub(crate) events: Vec<Event>,
@@ -128,6 +129,7 @@ impl Net {
             now: START,
             roles: BTreeMap::new(),
             sent: Vec::new(),
+            keeps_sent: true,
             replies: Vec::new(),
             events: Vec::new(),
             copies: Box::new(|_, _| 1),
@@ -249,7 +251,9 @@ impl Net {
             for _ in 0..(self.copies)(id, &to) {
                 self.under_way.push_back(Envelope { formation, to: to.clone() });
             }
-            self.sent.push((id, to));
+            if self.keeps_sent {
+                self.sent.push((id, to));
+            }
         }
     }
 

@@ -1,0 +1,127 @@
+//! With f of each role gone for good, cut off or half connected, what is left serves every command.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{Net, grid, millis, small};
+use loggos_protocol::{
+    AcceptorId, GatewayId, ProposerId, ProxyLeaderId, ReplicaId, RoleId, Settings, To,
+};
+
+const GATEWAY: RoleId = RoleId::Gateway(GatewayId(0));
+const PROPOSER: fn(u8) -> RoleId = |id| RoleId::Proposer(ProposerId(id));
+const PROXY_LEADER: fn(u8) -> RoleId = |id| RoleId::ProxyLeader(ProxyLeaderId(id));
+const ACCEPTOR: fn(u8) -> RoleId = |id| RoleId::Acceptor(AcceptorId(id));
+const REPLICA: fn(u8) -> RoleId = |id| RoleId::Replica(ReplicaId(id));
+
+/// In memory, and with durable acceptors.
+const MODES: [(&str, fn(Settings) -> Net); 2] = [("memory", Net::new), ("durable", Net::durable)];
+
+/// The longest that a command may wait for an answer once the last fault is over: 30 election timeouts.
+const SERVED_WITHIN: Duration = Duration::from_secs(9);
+
+/// Writes a command with a tag of its own, and waits for its answer.
+fn assert_served(net: &mut Net, tag: u64, what: &str) {
+    let written_at = net.now;
+    net.write(tag);
+    while !net.replies().iter().any(|(answered, _)| *answered == tag) {
+        assert!(net.now.since(written_at) < SERVED_WITHIN, "{what}: {tag} has no answer\n{net:?}");
+        net.run_for(millis(10));
+    }
+}
+
+/// A replica that was started blank is one of the f+1 without which nothing goes on, and hears of the cluster from
+/// its leader only, which is stalled for want of that replica.
+#[test]
+fn r28_a_replica_that_starts_over_is_served_by_a_stalled_leader() {
+    for (mode, start) in MODES {
+        for settings in [small(), grid(2, 2)] {
+            for lost in
+                [vec![], vec![PROPOSER(1)], vec![ACCEPTOR(1)], vec![PROPOSER(1), ACCEPTOR(1)]]
+            {
+                for down in [100, 1000, 4000] {
+                    let what = format!("{mode}, without {lost:?}, down for {down} ms");
+                    let mut net = start(settings.clone());
+                    (0..100).for_each(|tag| net.write(tag));
+                    net.keeps_sent = false;
+                    lost.iter().chain(&[REPLICA(0)]).for_each(|role| net.stop(*role));
+                    net.run_for(millis(3000));
+                    net.stop(REPLICA(2));
+                    net.write(100);
+                    net.run_for(millis(down));
+                    net.start(REPLICA(2));
+                    (200..210).for_each(|tag| assert_served(&mut net, tag, &what));
+                    net.run_for(SERVED_WITHIN);
+                    assert_eq!(net.replica(1).executed(), net.replica(2).executed(), "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// No replica has anything any more, and with an acceptor lost the votes of some slots are no write quorum: only a
+/// phase 1 of the stalled leader brings them back.
+#[test]
+fn r08_a_stalled_leader_runs_phase_1_again_for_replicas_that_all_start_over() {
+    for settings in [small(), grid(2, 2)] {
+        let mut net = Net::durable(settings);
+        (0..100).for_each(|tag| net.write(tag));
+        net.keeps_sent = false;
+        let lost = [PROPOSER(1), ACCEPTOR(1), REPLICA(0)];
+        lost.iter().chain(&[REPLICA(1), REPLICA(2)]).for_each(|role| net.stop(*role));
+        net.write(100);
+        net.run_for(millis(3000));
+        [REPLICA(1), REPLICA(2)].into_iter().for_each(|role| net.start(role));
+        assert_served(&mut net, 200, "replicas that all start over");
+    }
+}
+
+/// Whatever a gateway sends it is lost; it hears the acceptors, has nothing open and seems to be in good health.
+#[test]
+fn r28_a_leader_that_no_gateway_reaches_is_replaced() {
+    for (mode, start) in MODES {
+        let mut net = start(grid(2, 2));
+        net.lose(|from, to| from == GATEWAY && to.role() == PROPOSER(0));
+        net.run_for(millis(2000));
+        assert_served(&mut net, 1, mode);
+        assert!(net.proposer(1).is_leading(), "{mode}");
+    }
+}
+
+/// Commands that are served one after the other within ten seconds.
+fn served_in_ten_seconds(net: &mut Net) -> u64 {
+    let end = net.now + Duration::from_secs(10);
+    let mut tag = 1000;
+    while net.now < end {
+        assert_served(net, tag, "a proxy leader achieves nothing");
+        tag += 1;
+        net.run_for(millis(1));
+    }
+    tag - 1000
+}
+
+#[test]
+fn r12_a_proxy_leader_that_achieves_nothing_hardly_slows_the_others() {
+    let served = |is_lost: fn(RoleId, &To) -> bool| {
+        let mut net = Net::new(grid(2, 2));
+        net.lose(is_lost);
+        served_in_ten_seconds(&mut net)
+    };
+    let healthy = served(|_, _| false);
+    let kinds: [(&str, fn(RoleId, &To) -> bool); 3] = [
+        ("deaf to acceptors", |from, to| {
+            matches!(from, RoleId::Acceptor(_)) && to.role() == PROXY_LEADER(0)
+        }),
+        ("unheard by acceptors", |from, to| {
+            from == PROXY_LEADER(0) && matches!(to, To::Acceptor(..))
+        }),
+        ("unheard by replicas", |from, to| {
+            from == PROXY_LEADER(0) && matches!(to, To::Replica(..))
+        }),
+    ];
+    for (kind, is_lost) in kinds {
+        let served = served(is_lost);
+        assert!(10 * served > 8 * healthy, "{kind}: {served} of {healthy} were served");
+    }
+}
