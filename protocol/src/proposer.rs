@@ -396,6 +396,7 @@ impl Proposer {
             let identify = Identify { watcher: Watcher::Proposer(self.id), nonce };
             return out.tell_replica(executed.replica, ToReplica::Identify(identify));
         }
+        self.roster.note_progress(self.cluster.f, now);
         let Phase::Phase2(phase2) = &mut self.phase else {
             return;
         };

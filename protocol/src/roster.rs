@@ -40,6 +40,8 @@ struct Entry {
     /// How far that life is. Never goes down within it.
     executed: Watermark,
     heard_at: Time,
+    /// Since when it has executed nothing although f+1 replicas are further; `None` if it has, or is as far.
+    stuck_since: Option<Time>,
     /// The life that may be the new one, and the nonce that it has to answer. One nonce a life, however
     /// often it is asked: answers to two questions of ours must not outdate each other for ever.
     asked: Option<(Incarnation, u64)>,
@@ -64,7 +66,9 @@ impl Roster {
             return None;
         }
         if entry.incarnation == Some(executed.incarnation) {
-            entry.executed.raise(executed.executed);
+            if entry.executed.raise(executed.executed) {
+                entry.stuck_since = None;
+            }
         } else {
             let asked = entry.asked.filter(|(life, _)| *life == executed.incarnation);
             let nonce = asked.map_or_else(|| self.nonces.next_u64(), |(_, nonce)| nonce);
@@ -76,7 +80,7 @@ impl Roster {
                 entry.replaced.truncate(REPLACED_MAX - 1);
                 entry.replaced.push_front(replaced);
             }
-            entry.executed = executed.executed;
+            (entry.executed, entry.stuck_since) = (executed.executed, None);
             entry.asked = None;
         }
         entry.heard_at = now;
@@ -105,6 +109,27 @@ impl Roster {
     #[must_use]
     pub fn heard_at(&self, replica: ReplicaId) -> Time {
         self.entry(replica).map_or(Time(0), |entry| entry.heard_at)
+    }
+
+    /// Since when `replica` has executed nothing although f+1 replicas are further, as of the last
+    /// [`note_progress`](Self::note_progress).
+    #[must_use]
+    pub fn stuck_since(&self, replica: ReplicaId) -> Option<Time> {
+        self.entry(replica)?.stuck_since
+    }
+
+    /// Notes which replicas are behind what f+1 have executed.
+    ///
+    /// source: R29
+    pub fn note_progress(&mut self, f: u8, now: Time) {
+        let executed = self.executed_by_f_plus_1(f);
+        for entry in &mut self.replicas {
+            if entry.executed >= executed {
+                entry.stuck_since = None;
+            } else {
+                entry.stuck_since.get_or_insert(now);
+            }
+        }
     }
 
     /// What is known of `replica`: nothing, if it is none of ours.

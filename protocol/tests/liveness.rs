@@ -15,8 +15,13 @@ const PROXY_LEADER: fn(u8) -> RoleId = |id| RoleId::ProxyLeader(ProxyLeaderId(id
 const ACCEPTOR: fn(u8) -> RoleId = |id| RoleId::Acceptor(AcceptorId(id));
 const REPLICA: fn(u8) -> RoleId = |id| RoleId::Replica(ReplicaId(id));
 
+/// A kind of cluster, and how it is started.
+type Mode = (&'static str, fn(Settings) -> Net);
+/// Which messages are lost, by sender.
+type IsLost = fn(RoleId, &To) -> bool;
+
 /// In memory, and with durable acceptors.
-const MODES: [(&str, fn(Settings) -> Net); 2] = [("memory", Net::new), ("durable", Net::durable)];
+const MODES: [Mode; 2] = [("memory", Net::new), ("durable", Net::durable)];
 
 /// The longest that a command may wait for an answer once the last fault is over: 30 election timeouts.
 const SERVED_WITHIN: Duration = Duration::from_secs(9);
@@ -103,13 +108,13 @@ fn served_in_ten_seconds(net: &mut Net) -> u64 {
 
 #[test]
 fn r12_a_proxy_leader_that_achieves_nothing_hardly_slows_the_others() {
-    let served = |is_lost: fn(RoleId, &To) -> bool| {
+    let served = |is_lost: IsLost| {
         let mut net = Net::new(grid(2, 2));
         net.lose(is_lost);
         served_in_ten_seconds(&mut net)
     };
     let healthy = served(|_, _| false);
-    let kinds: [(&str, fn(RoleId, &To) -> bool); 3] = [
+    let kinds: [(&str, IsLost); 3] = [
         ("deaf to acceptors", |from, to| {
             matches!(from, RoleId::Acceptor(_)) && to.role() == PROXY_LEADER(0)
         }),
@@ -123,5 +128,21 @@ fn r12_a_proxy_leader_that_achieves_nothing_hardly_slows_the_others() {
     for (kind, is_lost) in kinds {
         let served = served(is_lost);
         assert!(10 * served > 8 * healthy, "{kind}: {served} of {healthy} were served");
+    }
+}
+
+/// It reports all the while, and so seems to be in good health; what it misses it can get from nobody.
+#[test]
+fn r29_a_replica_that_is_heard_and_stands_still_does_not_stop_the_others() {
+    for (mode, start) in MODES {
+        let mut net = start(small());
+        net.keeps_sent = false;
+        net.write(0);
+        net.lose(|from, to| {
+            let reaches = matches!(from, RoleId::Proposer(_) | RoleId::Gateway(_));
+            to.role() == REPLICA(2) && !reaches
+        });
+        (1000..1100).for_each(|tag| assert_served(&mut net, tag, mode));
+        assert!(net.replica(2).executed() < net.replica(1).executed(), "{mode}");
     }
 }

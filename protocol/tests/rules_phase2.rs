@@ -294,27 +294,26 @@ fn r12_a_proposer_resends_a_silent_proxy_leaders_slots_through_another() {
 #[test]
 fn r12_a_proxy_leader_that_answers_and_achieves_nothing_is_tried_ever_more_seldom() {
     let mut leader = leader(&square());
-    let (mut now, mut slots, mut trials) = (START, 0, Vec::new());
+    let (mut now, mut trials) = (START, Vec::new());
     for number in 0..2000 {
         now = now + millis(10);
         let ack = HeartbeatAck { from: Listener::ProxyLeader(ProxyLeaderId(0)), ballot: B1 };
         leader.on_heartbeat_ack(ack, now);
         let mut out = out_of(|out| leader.on_propose(batch(number).into(), now, out));
         let mut is_tried = false;
-        loop {
+        let slots = loop {
             let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
             is_tried |= asked.iter().any(|(to, _)| *to == ProxyLeaderId(0));
             let by_other = asked.iter().filter(|(to, _)| *to == ProxyLeaderId(1));
-            if let Some(slot) = by_other.map(|(_, p2a)| p2a.slot.0 + 1).max() {
-                slots = slot;
-                break;
+            if let Some(slots) = by_other.map(|(_, p2a)| p2a.slot.0 + 1).max() {
+                break slots;
             }
             now = leader.timers().next_at().expect("a slot is open");
             out = Outbox::default();
             while let Some(timer) = leader.timers().take_due(now) {
                 leader.on_timeout(timer, now, &mut out);
             }
-        }
+        };
         trials.extend(is_tried.then_some(now));
         for replica in 0..2 {
             leader.on_executed(&executed(replica, 1, slots), now, &mut Outbox::default());

@@ -18,7 +18,9 @@
 //! costs nothing until then.
 //!
 //! A run has two parts. In the first, faults strike, within what the cluster claims to survive; only
-//! safety is checked. Then everything heals, and every client must finish within a bound of virtual time.
+//! safety is checked. Then everything heals, and every client must finish within a bound of virtual time. With
+//! [`Plan::has_outsiders`], f of each role stay dead, cut off or half connected for good, and the rest must serve all
+//! of its clients all the same.
 
 mod checker;
 mod clock;
@@ -26,6 +28,7 @@ mod ladder;
 pub mod linearizability;
 mod load;
 mod network;
+mod outsiders;
 mod recorder;
 mod sights;
 mod store;
@@ -58,5 +61,15 @@ pub fn run(seed: u64) -> Outcome {
 /// If an invariant does not hold: the message says which, and the ladder how it came to that.
 #[must_use]
 pub fn run_with(seed: u64, ladder: Rc<RefCell<Ladder>>) -> Outcome {
-    World::new(Plan::draw(seed), ladder).run()
+    run_plan(Plan::draw(seed), ladder)
+}
+
+/// Runs a plan to its end, and writes down what happens in `ladder`.
+///
+/// # Panics
+///
+/// If an invariant does not hold: the message says which, and the ladder how it came to that.
+#[must_use]
+pub fn run_plan(plan: Plan, ladder: Rc<RefCell<Ladder>>) -> Outcome {
+    World::new(plan, ladder).run()
 }

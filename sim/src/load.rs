@@ -1,7 +1,8 @@
 //! The clients: closed loops that know what they asked for and what they were told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use loggos_kv as kv;
 use loggos_protocol::{Caller, ClientId, Failure, GatewayId, Rng, Time};
@@ -25,6 +26,11 @@ pub(crate) struct Load {
     last_position: Option<u64>,
     pub(crate) unknown: u64,
     pub(crate) busy: u64,
+    /// When all healed, and the clients that have had no answer since to a command asked after that.
+    healed_at: Option<Time>,
+    unserved: BTreeSet<(GatewayId, ClientId)>,
+    /// The longest that a client waited for the first such answer.
+    pub(crate) longest_wait: Duration,
 }
 
 /// A command whose reply came back.
@@ -51,6 +57,7 @@ struct UnderWay {
     operation: OperationId,
     key: Vec<u8>,
     not_before: Option<u64>,
+    asked_at: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +77,9 @@ impl Load {
             last_position: None,
             unknown: 0,
             busy: 0,
+            healed_at: None,
+            unserved: BTreeSet::new(),
+            longest_wait: Duration::ZERO,
             plan,
         };
         for gateway in (0..gateways).map(GatewayId) {
@@ -121,9 +131,10 @@ impl Load {
                 encode(&key, &asked, &mut command);
                 let person = u32::from(gateway.0) * 1_000 + id.0;
                 let operation = self.history.invoke(person, &key, asked, now);
-                client
-                    .under_way
-                    .insert(tag, UnderWay { id: command_id, operation, key, not_before });
+                client.under_way.insert(
+                    tag,
+                    UnderWay { id: command_id, operation, key, not_before, asked_at: now },
+                );
                 submissions.push((Caller { client: *id, tag }, command));
             }
         }
@@ -140,10 +151,15 @@ impl Load {
     ) {
         let client = self.clients.get_mut(&(gateway, caller.client)).expect("a client of ours");
         let under_way = client.under_way.remove(&caller.tag);
-        let UnderWay { id, operation, key, not_before } =
+        let UnderWay { id, operation, key, not_before, asked_at } =
             under_way.unwrap_or_else(|| panic!("{caller:?} was answered twice"));
         match reply {
             Ok(reply) => {
+                if self.healed_at.is_some_and(|healed_at| asked_at >= healed_at)
+                    && self.unserved.remove(&(gateway, caller.client))
+                {
+                    self.longest_wait = self.longest_wait.max(now.since(asked_at));
+                }
                 let (position, answer) = reply.split_first_chunk().expect("a position");
                 let position = u64::from_le_bytes(*position);
                 self.last_position = self.last_position.max(Some(position));
@@ -176,9 +192,15 @@ impl Load {
         }
     }
 
-    /// Whether every client has got all its answers.
-    pub(crate) fn is_done(&self) -> bool {
-        self.clients.values().all(|client| {
+    /// From now on all is healed, and how long each client waits for its next answer is measured.
+    pub(crate) fn heal(&mut self, now: Time) {
+        self.healed_at = Some(now);
+        self.unserved = self.clients.keys().copied().collect();
+    }
+
+    /// Whether every client of the gateways that `counts` has got all its answers.
+    pub(crate) fn is_done(&self, counts: impl Fn(GatewayId) -> bool) -> bool {
+        self.clients.iter().filter(|((gateway, _), _)| counts(*gateway)).all(|(_, client)| {
             client.under_way.is_empty() && client.done >= self.plan.commands_per_client
         })
     }

@@ -29,6 +29,10 @@ struct Options {
     /// Run just this seed, and tell its plan.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// When all else heals, leave f of each role dead, cut off or half connected for good: the rest must serve its
+    /// clients.
+    #[arg(long)]
+    outsiders: bool,
     /// Tell everything that happens, on standard error.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -45,11 +49,13 @@ fn main() -> ExitCode {
         SAID.with(|said| *said.borrow_mut() = panic.to_string());
     }));
     let Some(seed) = options.seed else {
-        return run(options.first..options.first + options.seeds.unwrap_or(0));
+        let seeds = options.first..options.first + options.seeds.unwrap_or(0);
+        return run(seeds, options.outsiders);
     };
-    println!("{:#?}", Plan::draw(seed));
+    let plan = draw(seed, options.outsiders);
+    println!("{plan:#?}");
     let keep = if options.trace { Keep::TellAll } else { Keep::Last };
-    match attempt(seed, keep) {
+    match attempt(plan, keep) {
         Ok(outcome) => {
             println!("{outcome:#?}");
             let seen = Sight::ALL.iter().filter(|sight| outcome.sights.contains(**sight));
@@ -63,10 +69,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a seed; returns what broke, and how it came to that, if `keep` has it kept.
-fn attempt(seed: u64, keep: Keep) -> Result<Outcome, String> {
+fn draw(seed: u64, has_outsiders: bool) -> Plan {
+    let mut plan = Plan::draw(seed);
+    plan.has_outsiders = has_outsiders;
+    plan
+}
+
+/// Runs a plan; returns what broke, and how it came to that, if `keep` has it kept.
+fn attempt(plan: Plan, keep: Keep) -> Result<Outcome, String> {
     let ladder = Rc::new(RefCell::new(Ladder::new(keep)));
-    let run = || loggos_sim::run_with(seed, Rc::clone(&ladder));
+    let run = || loggos_sim::run_plan(plan, Rc::clone(&ladder));
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| {
         let said = SAID.with(RefCell::take);
         let slot = loggos_sim::slot_of(said.split_once('\n').map_or("", |(_, said)| said));
@@ -86,6 +98,8 @@ struct Totals {
     elections: u64,
     safety_only: u64,
     undecided: u64,
+    /// Of each seed, the longest that a client waited once all had healed, in election timeouts.
+    waits: Vec<f64>,
     /// In how many seeds each situation came up.
     sights: Vec<u64>,
 }
@@ -100,6 +114,7 @@ impl Totals {
             elections: 0,
             safety_only: 0,
             undecided: 0,
+            waits: Vec::new(),
             sights: vec![0; Sight::ALL.len()],
         }
     }
@@ -112,6 +127,10 @@ impl Totals {
         self.elections += outcome.elections;
         self.safety_only += u64::from(outcome.is_safety_only);
         self.undecided += u64::from(outcome.is_undecided);
+        if !outcome.is_safety_only {
+            let timeout = outcome.election_timeout.as_secs_f64();
+            self.waits.push(outcome.longest_wait.as_secs_f64() / timeout);
+        }
         for (sight, count) in Sight::ALL.iter().zip(&mut self.sights) {
             *count += u64::from(outcome.sights.contains(*sight));
         }
@@ -137,13 +156,21 @@ impl Totals {
             self.safety_only,
             self.undecided,
         );
+        let mut waits = self.waits.clone();
+        waits.sort_by(f64::total_cmp);
+        if let (Some(median), Some(longest)) = (waits.get(waits.len() / 2), waits.last()) {
+            println!(
+                "once all had healed, clients waited up to {median:.1} election timeouts for an answer, \
+                 {longest:.1} at the most"
+            );
+        }
         let missing = Sight::ALL.iter().zip(&self.sights).filter(|(_, count)| **count == 0);
         missing.map(|(sight, _)| *sight).collect()
     }
 }
 
 /// Runs `seeds` on all cores; stops at the first that fails, and explains it.
-fn run(seeds: std::ops::Range<u64>) -> ExitCode {
+fn run(seeds: std::ops::Range<u64>, has_outsiders: bool) -> ExitCode {
     let (next, failed) = (AtomicU64::new(seeds.start), AtomicU64::new(u64::MAX));
     let totals = Mutex::new(Totals::new());
     let started = Instant::now();
@@ -156,7 +183,7 @@ fn run(seeds: std::ops::Range<u64>) -> ExitCode {
                     if seed >= seeds.end || failed.load(Ordering::Relaxed) < seed {
                         return;
                     }
-                    let Ok(outcome) = attempt(seed, Keep::Nothing) else {
+                    let Ok(outcome) = attempt(draw(seed, has_outsiders), Keep::Nothing) else {
                         failed.fetch_min(seed, Ordering::Relaxed);
                         return;
                     };
@@ -167,13 +194,17 @@ fn run(seeds: std::ops::Range<u64>) -> ExitCode {
     });
     let failed = failed.into_inner();
     if failed != u64::MAX {
-        let why = attempt(failed, Keep::Last).err();
+        let why = attempt(draw(failed, has_outsiders), Keep::Last).err();
         let why =
             why.unwrap_or_else(|| "not a second time: a run is not its seed's alone".to_owned());
-        println!("seed {failed} failed: {why}\n\nagain with: loggos-sim --seed {failed} --trace");
+        let outsiders = if has_outsiders { " --outsiders" } else { "" };
+        println!(
+            "seed {failed} failed: {why}\n\nagain with: loggos-sim --seed {failed}{outsiders} --trace"
+        );
         return ExitCode::FAILURE;
     }
-    let missing = totals.into_inner().expect("nobody panics with it").tell(started.elapsed());
+    let mut missing = totals.into_inner().expect("nobody panics with it").tell(started.elapsed());
+    missing.retain(|sight| has_outsiders || !sight.is_of_outsiders());
     if seeds.end - seeds.start >= COVERING_SEEDS && !missing.is_empty() {
         missing.iter().for_each(|sight| println!("never came up: {sight}"));
         return ExitCode::FAILURE;

@@ -95,6 +95,16 @@ sights! {
     ReadQuorumPaused = "a whole read quorum paused",
     ClockSkewed = "a clock set wrong",
     ClockJumped = "a clock that jumps ahead",
+    GatewayGone = "a gateway gone for good, or cut off",
+    ProposerGone = "a proposer gone for good, or cut off",
+    ProxyLeaderGone = "a proxy leader gone for good, or cut off",
+    AcceptorGone = "an acceptor gone for good, or cut off",
+    ReplicaGone = "a replica gone for good, or cut off",
+    GatewayHalf = "a gateway half connected for good",
+    ProposerHalf = "a proposer half connected for good",
+    ProxyLeaderHalf = "a proxy leader half connected for good",
+    AcceptorHalf = "an acceptor half connected for good",
+    ReplicaHalf = "a replica half connected for good",
     BeyondF = "more lost than the cluster survives",
 }
 
@@ -118,6 +128,14 @@ impl Sights {
 
 fn bit(sight: Sight) -> u128 {
     1 << sight as u32
+}
+
+impl Sight {
+    /// Whether it comes up only where f of each role stay outside for good.
+    #[must_use]
+    pub fn is_of_outsiders(self) -> bool {
+        (Self::GatewayGone..=Self::ReplicaHalf).contains(&self)
+    }
 }
 
 impl fmt::Display for Sight {

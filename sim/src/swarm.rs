@@ -18,6 +18,8 @@ pub struct Plan {
     pub(crate) network: NetworkPlan,
     pub(crate) faults: FaultPlan,
     pub(crate) load: LoadPlan,
+    /// Whether f of each role stay outside when all else heals. Off unless it is set after the draw.
+    pub has_outsiders: bool,
 }
 
 /// What befalls the processes.
@@ -126,7 +128,7 @@ impl Plan {
             command_bytes_max: 1 + rng.below(200),
             keys: 3 + rng.below(40),
         };
-        Self { seed, cluster, network, faults, load }
+        Self { seed, cluster, network, faults, load, has_outsiders: false }
     }
 }
 

@@ -33,6 +33,7 @@ use crate::ladder::Ladder;
 use crate::linearizability::{STEPS_MAX, Verdict};
 use crate::load::Load;
 use crate::network::{ACCEPTORS, Fate, KINDS, Network, PROPOSERS, kind};
+use crate::outsiders::Outsiders;
 use crate::recorder::Recorder;
 use crate::sights::{Sight, Sights, Witness};
 use crate::store::{Done, Store, Work};
@@ -72,6 +73,7 @@ pub struct World {
     /// Those that have been damaged: they may be refused, and come back with everything or not at all.
     damaged: Vec<RoleId>,
     network: Network,
+    outsiders: Outsiders,
     wire: Wire,
     load: Load,
     checker: Checker,
@@ -106,6 +108,10 @@ pub struct Outcome {
     pub is_safety_only: bool,
     /// Whether the search for an order of the clients' operations was given up.
     pub is_undecided: bool,
+    /// The longest that a client waited for an answer to the first command it asked once all had healed.
+    pub longest_wait: Duration,
+    /// The cluster's election timeout, which that is compared with.
+    pub election_timeout: Duration,
     /// Situations come across.
     pub sights: Sights,
 }
@@ -173,6 +179,7 @@ impl World {
             refused: Vec::new(),
             damaged: Vec::new(),
             network: Network::new(plan.network.clone(), START + plan.faults.from),
+            outsiders: Outsiders::default(),
             wire: Wire::new(),
             load: Load::new(plan.load.clone(), cluster.gateways),
             checker: Checker::new(cluster.clone()),
@@ -250,15 +257,19 @@ impl World {
             elections: self.elections,
             is_safety_only: self.is_safety_only,
             is_undecided: matches!(verdict, Verdict::Undecided { .. }),
+            longest_wait: self.load.longest_wait,
+            election_timeout: self.plan.cluster.election_timeout,
             sights: self.witness.sights,
         }
     }
 
     fn is_finished(&self) -> bool {
-        if !self.is_healed || !self.load.is_done() {
+        let is_core = |id: RoleId| !self.outsiders.contains(id);
+        if !self.is_healed || !self.load.is_done(|gateway| is_core(RoleId::Gateway(gateway))) {
             return false;
         }
-        let mut executed = self.replicas().filter(|r| r.halted().is_none()).map(Replica::executed);
+        let core = self.replicas().filter(|replica| is_core(RoleId::Replica(replica.id())));
+        let mut executed = core.map(Replica::executed);
         let first = executed.next();
         executed.all(|other| Some(other) == first) && self.has_replayed()
     }
@@ -320,6 +331,7 @@ impl World {
                 }
             }
             Happening::Resume(id) => self.resume(id),
+            Happening::Submit(gateway) if self.outsiders.contains(RoleId::Gateway(gateway)) => {}
             Happening::Submit(gateway) => {
                 self.step(RoleId::Gateway(gateway), Happening::Submit(gateway));
                 self.schedule(self.now + TURN, Happening::Submit(gateway));
@@ -485,6 +497,9 @@ impl World {
     fn send(&mut self, from: RoleId, envelope: Envelope) {
         self.witness.on_send(self.now, &envelope.to);
         let to = envelope.to.role();
+        if self.outsiders.cuts(from, to) {
+            return;
+        }
         let mut copies = 0;
         for fate in self.network.fates(from, to, self.now, &mut self.rng) {
             let lost = match fate {
@@ -761,7 +776,9 @@ impl World {
             return;
         }
         let is_durable = !self.stores.is_empty();
-        let is_loss = !is_durable || self.plan.faults.is_for_good && self.rng.below(4) == 0;
+        // Once all has healed, a disk may still fail that was ordered to before: its acceptor comes back.
+        let is_for_good = self.plan.faults.is_for_good && !self.is_healed;
+        let is_loss = !is_durable || is_for_good && self.rng.below(4) == 0;
         match id {
             RoleId::Acceptor(_) | RoleId::Replica(_) if is_loss => {
                 if self.may_lose(id) {
@@ -839,7 +856,8 @@ impl World {
     /// Whether a crashed process never comes back, which the cluster must do without.
     fn stays_down(&self, id: RoleId) -> bool {
         let is_gone = self.plan.faults.is_for_good && !self.damaged.contains(&id);
-        is_gone && self.lost.contains(&id) || self.refused.contains(&id)
+        let is_lost = is_gone && self.lost.contains(&id);
+        is_lost || self.refused.contains(&id) || self.outsiders.is_dead(id)
     }
 
     fn lose(&mut self, id: RoleId) {
@@ -888,6 +906,10 @@ impl World {
         self.is_healed = true;
         self.network.heal();
         let ids: Vec<RoleId> = self.processes.keys().copied().collect();
+        if self.plan.has_outsiders && self.has_formed {
+            self.draw_outsiders(&ids);
+        }
+        self.load.heal(self.now);
         for id in ids {
             let is_down = self.processes.get(&id).is_some_and(|process| process.role.is_none());
             if is_down && !self.stays_down(id) {
@@ -896,6 +918,60 @@ impl World {
             self.resume(id);
         }
         self.is_safety_only |= !self.has_formed && !self.lost.is_empty();
+    }
+
+    /// Draws who stays outside for good: of each role f, counting what is lost already, and in such a way that the
+    /// cluster claims to survive it. The leader is drawn more often than others.
+    fn draw_outsiders(&mut self, ids: &[RoleId]) {
+        let f = usize::from(self.plan.cluster.f);
+        let has_own_proxy_leaders = self.plan.cluster.proxy_leaders > 0;
+        for drawn in 0..usize::try_from(KINDS).unwrap_or(0) {
+            let is_alike = |id: &&RoleId| kind(**id) == drawn;
+            let out = self.lost.iter().chain(&self.refused).filter(is_alike).count();
+            let alike: Vec<RoleId> = ids.iter().filter(is_alike).copied().collect();
+            let room = match alike.first() {
+                Some(RoleId::Gateway(_) | RoleId::Proposer(_)) => f.min(alike.len() - 1),
+                Some(RoleId::ProxyLeader(_)) if !has_own_proxy_leaders => 0,
+                Some(RoleId::ProxyLeader(_)) => f.min(alike.len() - 1),
+                Some(RoleId::Acceptor(_)) => f.saturating_sub(out),
+                // f + 1 have to be left, and what they have in memory.
+                Some(RoleId::Replica(_)) => f.min(alike.len() - (f + 1)).saturating_sub(out),
+                None => 0,
+            };
+            for _ in 0..self.rng.below(room as u64 + 1) {
+                let victim = self.draw_of(drawn, ids);
+                let leads = |id: &&RoleId| self.processes.get(id).is_some_and(Process::leads);
+                let leader = alike.iter().find(leads).copied();
+                let victim = leader.filter(|_| self.rng.below(2) == 0).unwrap_or(victim);
+                let is_out = self.lost.contains(&victim) || self.refused.contains(&victim);
+                if is_out || self.outsiders.contains(victim) {
+                    continue;
+                }
+                self.put_outside(victim, ids);
+                if let (RoleId::Proposer(ProposerId(p)), false) = (victim, has_own_proxy_leaders) {
+                    let with_it = RoleId::ProxyLeader(ProxyLeaderId(p));
+                    self.outsiders.add_with(with_it, victim);
+                    self.end_if_dead(with_it);
+                }
+            }
+        }
+    }
+
+    fn put_outside(&mut self, id: RoleId, ids: &[RoleId]) {
+        let condition = self.outsiders.add(id, ids, &mut self.rng);
+        self.note(|| format!("{id} stays outside: {condition:?}"));
+        self.witness.see(condition.sight(id));
+        self.end_if_dead(id);
+    }
+
+    fn end_if_dead(&mut self, id: RoleId) {
+        if self.outsiders.is_dead(id)
+            && let Some(process) = self.processes.get_mut(&id)
+        {
+            process.role = None;
+            process.releases = 0;
+            process.backlog.clear();
+        }
     }
 
     fn note(&self, what: impl FnOnce() -> String) {

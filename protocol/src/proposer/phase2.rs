@@ -422,9 +422,10 @@ impl Phase2 {
     /// The bound on slots to ask for: one window beyond the slowest replica that holds credit, and never
     /// beyond what the ring has room for.
     ///
-    /// A replica holds credit while it is within a window of what f+1 have executed and was heard within
-    /// `replica_grace`; whoever lags more is to be brought up in another way. That f+1-th watermark itself
-    /// always holds, silent or not: acceptors keep, and the leader reproposes, all that is above it.
+    /// A replica holds credit while it is within a window of what f+1 have executed, was heard within
+    /// `replica_grace`, and has not stood still for as long while f+1 went on: one that is heard and gets nothing
+    /// would otherwise stop all others a window later. One without credit is brought up in another way. That f+1-th
+    /// watermark itself always holds, silent or not: acceptors keep, and the leader reproposes, all that is above it.
     ///
     /// source: R29
     fn credit(&self, roster: &Roster, now: Time) -> Watermark {
@@ -433,7 +434,9 @@ impl Phase2 {
         let holds = |replica: &ReplicaId| {
             let is_near = roster.executed(*replica).0 + window >= executed.0;
             let is_heard = now.since(roster.heard_at(*replica)) <= self.cluster.replica_grace;
-            roster.incarnation(*replica).is_some() && is_near && is_heard
+            let stuck_since = roster.stuck_since(*replica);
+            let gets_on = stuck_since.is_none_or(|at| now.since(at) <= self.cluster.replica_grace);
+            roster.incarnation(*replica).is_some() && is_near && is_heard && gets_on
         };
         let slowest = roster.replicas().filter(holds).map(|r| roster.executed(r)).min();
         let base = slowest.map_or(executed, |slowest| slowest.min(executed));
