@@ -274,9 +274,14 @@ fn r16_a_replica_that_restores_reports_and_answers_nothing_of_it() {
     run_until(&mut net, |net| net.replica(2).is_restoring());
     net.run_for(millis(50));
     let session = net.gateway(0).session().expect("it has one");
+    let now = net.now;
     step_replica(&mut net, 2, |replica, out| {
-        assert!(replica.is_restoring());
+        assert!(replica.is_restoring(), "it takes its time");
         assert_eq!((replica.executed(), replica.state_hash()), (executed, state_hash));
+        let (slot, ballot) = (executed.first_open(), harness::B1);
+        let chosen = Chosen { slot, ballot, value: Value::noop(harness::START) };
+        replica.on_chosen(chosen, now, out);
+        assert_eq!(replica.executed(), executed, "half a state executes nothing");
         let batch = BatchId { gateway: GatewayId(0), incarnation: Incarnation(1), number: 1 };
         let ask = Ask { batch, attempt: 0, session: Some(session), first: 0, count: 1 };
         replica.on_ask(&ask, out);
