@@ -30,8 +30,8 @@ use std::time::Duration;
 use crossbeam::queue::SegQueue;
 use loggos_net::{ConnectionId, MailboxReceiver, MailboxSender, RingRecord};
 use loggos_protocol::{
-    Acceptor, Cluster, Envelope, Event, Incarnation, Outbox, ReplicaId, Role, RoleId, StateMachine,
-    Time, To,
+    AcceptorId, Cluster, Envelope, Event, Incarnation, Outbox, ReplicaId, Role, RoleId,
+    StateMachine, Time, To,
 };
 
 use crate::callers::{Callers, RemoteCall};
@@ -186,6 +186,8 @@ struct Seat<M> {
     id: RoleId,
     /// `None` once it was killed, or its log has failed.
     role: Option<Role<M>>,
+    /// Whether it is to start over, once what its former life has left is settled.
+    is_to_start: bool,
     inbox: VecDeque<Envelope>,
     paused_until: Option<Time>,
     traffic: Traffic,
@@ -268,7 +270,15 @@ impl<M: StateMachine> Core<M> {
         for id in core.plan.roles.clone() {
             let role = core.make(id, now);
             let (inbox, traffic) = (VecDeque::new(), Traffic::default());
-            core.seats.push(Seat { id, role, inbox, paused_until: None, traffic, cycles: 0 });
+            core.seats.push(Seat {
+                id,
+                role,
+                is_to_start: false,
+                inbox,
+                paused_until: None,
+                traffic,
+                cycles: 0,
+            });
         }
         core
     }
@@ -420,23 +430,27 @@ impl<M: StateMachine> Core<M> {
         if let Some(written) = written {
             log.on_written(written, sockets.ring());
         }
-        let place = |routes: &Routes, id| match routes.role(RoleId::Acceptor(id)) {
-            Some(Place::Here { index, .. }) => index,
-            Some(Place::There { .. }) | None => {
-                unreachable!("the log is of acceptors of this core")
-            }
-        };
-        while let Some(log) = &mut self.log
-            && let Some((index, recalled)) = log.next_recalled(|id| place(&self.plan.routes, id))
-        {
+        while let Some(recalled) = self.log.as_mut().and_then(Log::next_recalled) {
             has_worked = true;
+            let index = self.seat_of(recalled.recall.acceptor);
             if let Some(role) = &mut self.seats[index].role {
                 role.on_recalled(&recalled, now, &mut self.out);
                 self.post(index);
             }
         }
         self.watch_log();
+        self.start_over(now);
         has_worked
+    }
+
+    /// The place of an acceptor of this core's log.
+    fn seat_of(&self, acceptor: AcceptorId) -> usize {
+        match self.plan.routes.role(RoleId::Acceptor(acceptor)) {
+            Some(Place::Here { core, index }) if core == self.plan.core => index,
+            Some(Place::Here { .. } | Place::There { .. }) | None => {
+                unreachable!("the log is of acceptors of this core")
+            }
+        }
     }
 
     /// Starts the log's next write, if there is anything to write and none is under way.
@@ -454,11 +468,11 @@ impl<M: StateMachine> Core<M> {
     fn watch_log(&mut self) {
         let Some(log) = &mut self.log else { return };
         if let Some(why) = log.stopped() {
-            for (index, seat) in self.seats.iter_mut().enumerate() {
+            for seat in &mut self.seats {
                 if let (RoleId::Acceptor(id), Some(_)) = (seat.id, &seat.role) {
                     error!(%why, "acceptor {} stops for good", id.0);
                     seat.role = None;
-                    log.end_life(index);
+                    log.end_life(id);
                 }
             }
         }
@@ -597,7 +611,8 @@ impl<M: StateMachine> Core<M> {
     ///
     /// source: R31
     fn sync(&mut self) {
-        while let Some((index, recorded)) = self.log.as_mut().and_then(Log::next_durable) {
+        while let Some((acceptor, recorded)) = self.log.as_mut().and_then(Log::next_durable) {
+            let index = self.seat_of(acceptor);
             if let Some(role) = &mut self.seats[index].role {
                 role.on_durable(recorded);
             }
@@ -627,13 +642,7 @@ impl<M: StateMachine> Core<M> {
         if let (Some(log), Some(Role::Acceptor(acceptor))) =
             (&mut self.log, &self.seats[index].role)
         {
-            if !self.out.records.is_empty() {
-                self.out.records.drain(..).for_each(|record| log.append(&record));
-                log.note(index, acceptor.recorded());
-            }
-            let held = self.out.held.drain(..);
-            held.for_each(|to| log.hold(index, Envelope { formation, to }));
-            self.out.recalls.drain(..).for_each(|recall| log.recall(index, recall));
+            log.take(acceptor, &mut self.out);
         }
         assert!(self.out.records.is_empty(), "a record of somebody without a log");
         self.held.extend(self.out.held.drain(..).map(|to| Envelope { formation, to }));
@@ -720,12 +729,7 @@ impl<M: StateMachine> Core<M> {
         while let Some(order) = self.plan.orders.pop() {
             has_worked = true;
             match order {
-                Order::Kill(id) => {
-                    self.end_life(id);
-                    if let Some(seat) = self.seat_mut(id) {
-                        seat.role = None;
-                    }
-                }
+                Order::Kill(id) => self.end_life(id),
                 Order::Retire(id) => self.retire(id),
                 Order::Pause(id, most) => {
                     if let Some(seat) = self.seat_mut(id) {
@@ -736,10 +740,10 @@ impl<M: StateMachine> Core<M> {
                 }
                 Order::Restart(id) => {
                     self.end_life(id);
-                    let role = self.make(id, now);
                     if let Some(seat) = self.seat_mut(id) {
-                        seat.role = role;
+                        seat.is_to_start = true;
                     }
+                    self.start_over(now);
                 }
                 Order::Report(to, alarm) => {
                     drop(to.send(self.status())); // nobody may wait any more
@@ -769,11 +773,27 @@ impl<M: StateMachine> Core<M> {
         self.seats.iter_mut().find(|seat| seat.id == id)
     }
 
-    /// What a role of this core has under way with the log, it will not hear of.
+    /// Ends the life of a role of this core; what it has under way with the log, it will not hear of.
     fn end_life(&mut self, id: RoleId) {
-        let index = self.seats.iter().position(|seat| seat.id == id);
-        if let (Some(log), Some(index), RoleId::Acceptor(_)) = (&mut self.log, index, id) {
-            log.end_life(index);
+        let Some(seat) = self.seats.iter_mut().find(|seat| seat.id == id) else { return };
+        (seat.role, seat.is_to_start) = (None, false);
+        if let (Some(log), RoleId::Acceptor(acceptor)) = (&mut self.log, id) {
+            log.end_life(acceptor);
+        }
+    }
+
+    /// Starts the roles that are to start over, once their former lives are settled.
+    fn start_over(&mut self, now: Time) {
+        for index in 0..self.seats.len() {
+            let Seat { id, is_to_start, .. } = self.seats[index];
+            let is_settled = match (&self.log, id) {
+                (Some(log), RoleId::Acceptor(acceptor)) => log.is_settled(acceptor),
+                (_, _) => true,
+            };
+            if is_to_start && is_settled {
+                self.seats[index].is_to_start = false;
+                self.seats[index].role = self.make(id, now);
+            }
         }
     }
 
@@ -784,9 +804,7 @@ impl<M: StateMachine> Core<M> {
     fn make(&self, id: RoleId, now: Time) -> Option<Role<M>> {
         let (cluster, seed) = (self.plan.cluster.clone(), random_u64());
         if let (Some(log), RoleId::Acceptor(id)) = (&self.log, id) {
-            let (directory, state) = log.state(id).filter(|_| log.stopped().is_none())?;
-            let mut acceptor = Acceptor::restore(cluster, id, directory, state, seed);
-            acceptor.set_low(log.is_low());
+            let mut acceptor = log.restart(cluster, id, seed)?;
             acceptor.on_start(now);
             return Some(Role::Acceptor(Box::new(acceptor)));
         }

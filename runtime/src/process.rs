@@ -331,8 +331,7 @@ impl<'a> Layout<'a> {
         let plan = |(core, ((((senders, receivers), roles), sibling), log)): (usize, _)| {
             let (roles, sibling): (&Vec<RoleId>, &Sibling) = (roles, sibling);
             let log: Option<LogPlan> = log;
-            let log =
-                log.map(|log| Log::start(log, roles.len(), page_bytes_max, sibling.alarm.clone()));
+            let log = log.map(|log| Log::start(log, page_bytes_max, sibling.alarm.clone()));
             let log = log.transpose()?;
             Ok(CorePlan {
                 core,

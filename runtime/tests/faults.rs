@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use loggos::kv::{Answer, Command, Kv};
 use loggos::{
-    AcceptorId, At, CallError, Client, Config, Halt, Idle, LocalCluster, ProposerId, ProxyLeaderId,
-    ReplicaId, Reply, RoleId, RoleStatus, Standing, StateMachine,
+    AcceptorId, At, CallError, Client, Config, Durability, Halt, Idle, LocalCluster, ProposerId,
+    ProxyLeaderId, ReplicaId, Reply, RoleId, RoleStatus, Standing, StateMachine,
 };
 
 /// What anything that must happen may take on a busy machine.
@@ -49,7 +49,11 @@ fn count(client: &Client, caller: usize, counted: &AtomicU64, is_over: &AtomicBo
 /// Runs a load, lets `fault` strike in the middle of it, and waits until every caller has got on well
 /// after that; returns the roles at the end.
 fn under_load(fault: impl FnOnce(&LocalCluster)) -> Vec<RoleStatus> {
-    let cluster = LocalCluster::start(&config(), |_| Kv::default()).unwrap();
+    under_load_of(&config(), fault)
+}
+
+fn under_load_of(config: &Config, fault: impl FnOnce(&LocalCluster)) -> Vec<RoleStatus> {
+    let cluster = LocalCluster::start(config, |_| Kv::default()).unwrap();
     let counted: Vec<AtomicU64> = (0..CALLERS).map(|_| AtomicU64::new(0)).collect();
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -147,6 +151,31 @@ fn an_acceptor_that_comes_back_without_its_memory_is_refused() {
     };
     assert_eq!((promised.round, counters.votes, counters.promises), (0, 0, 0));
     assert!(counters.foreign > 0, "it was offered the table and P2as: {counters:?}");
+}
+
+/// Each at any moment of its writes, all of them again and again; then a replica replays what they have on disk.
+#[test]
+fn durable_acceptors_that_start_over_in_their_process_forget_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.durability = Some(Durability::Sync);
+    config.data = Some(folder.path().join("data"));
+    LocalCluster::format(&config).unwrap();
+    let acceptors: Vec<_> =
+        config.cluster.quorums.acceptors().iter().map(RoleId::Acceptor).collect();
+    let statuses = under_load_of(&config, |cluster| {
+        for round in 0..50 {
+            acceptors.iter().for_each(|id| cluster.restart(*id).unwrap());
+            std::thread::sleep(Duration::from_micros(700 * round % 9_000));
+        }
+        cluster.restart(RoleId::Replica(ReplicaId(0))).unwrap();
+    });
+    assert_eq!(replicas(&statuses).count(), 3);
+    let are_up = acceptors.iter().all(|id| {
+        let status = statuses.iter().find(|status| status.role == *id);
+        status.is_some_and(|status| matches!(status.standing, Standing::Acceptor { .. }))
+    });
+    assert!(are_up, "{statuses:#?}");
 }
 
 #[test]

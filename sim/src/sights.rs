@@ -88,6 +88,8 @@ sights! {
     AcceptorCrashed = "an acceptor crashed",
     ReplicaCrashed = "a replica crashed",
     CrashedUnsynced = "an acceptor crashed with votes unsynced",
+    StartedOver = "an acceptor started over in its process",
+    StartedOverUnsynced = "an acceptor started over with votes unsynced",
     Restarted = "a process restarted",
     Paused = "a process paused",
     LeaderPaused = "a leader paused",

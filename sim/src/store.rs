@@ -1,31 +1,32 @@
-//! An acceptor's log on a faulty disk, and the driver between the two.
+//! An acceptor's log on a faulty disk.
 //!
 //! ```text
-//!   records, held ──▶ Wal ── gather ──▶ Write ·······▶ disk.write_at
+//!   records, held ──▶ SharedLog ── gather ──▶ Write ·▶ disk.write_at
 //!                                                          ·
 //!   released ◀── durable ◀── on_synced ◀·············· disk.sync
 //!
 //!   ····▶  takes virtual time, and may be the last thing the process or the machine does
 //! ```
 //!
-//! The log, its recovery and the records are the real ones; the driver does what that of a node does, one write
-//! and sync at a time. The disk outlives the process. It loses what was not synced when the machine stops, in
+//! The log, its recovery, the records and what waits for them are the real ones; the driver does the I/O that a node's
+//! ring and librarian do, one write and sync at a time. The disk outlives the process, and the log may outlive its
+//! acceptor. It loses what was not synced when the machine stops, in
 //! whole or in part and in any order, fails operations on order, and is damaged while nobody uses it.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorSet, Ballot, Cluster, DirectoryId, Outbox, Recall, Recalled, Rng,
-    Slot, To, Vote, Watermark,
+    Acceptor, AcceptorId, AcceptorSet, Ballot, Cluster, DirectoryId, Envelope, Outbox, Recalled,
+    Rng, Slot, Vote, Watermark,
 };
 use loggos_storage::sim::{Fault, FaultyDisk};
 use loggos_storage::{
-    BLOCK_BYTES, Buffer, Disk, FileId, Identity, Options, Poison, StorageError, VotePlace, Wal,
-    Write, format, recover,
+    BLOCK_BYTES, Buffer, Disk, FileId, Identity, Options, Poison, ReadRequest, SharedLog,
+    StorageError, VotePlace, Write, format, recover,
 };
 
-/// A disk, and while its acceptor is up, the log on it.
+/// A disk, and while its process is up, the log on it.
 #[derive(Debug)]
 pub(crate) struct Store {
     disk: FaultyDisk,
@@ -40,22 +41,18 @@ pub(crate) struct Store {
 /// What is lost with the process.
 #[derive(Debug)]
 struct Running {
-    wal: Wal,
-    /// What waits for a sync, oldest first.
-    waiting: VecDeque<Waiting>,
+    shared: SharedLog,
+    /// Votes that are being read, by number.
+    reads: BTreeMap<u64, ReadRequest>,
+    reads_count: u64,
     /// What is being written, or synced.
     write: Option<Write>,
     /// Whether the log has been idle for a while, and is to have a mark.
     is_mark_due: bool,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    /// How many records must be durable, by the log's count and by the acceptor's.
-    until: u64,
-    recorded: u64,
-    held: Vec<To>,
-}
+/// An acceptor that has come back, and its votes.
+pub(crate) type Restored = (Acceptor, Vec<(Slot, Ballot)>);
 
 /// What the disk does next, in its own time.
 #[derive(Clone, Debug, Hash)]
@@ -70,8 +67,8 @@ pub(crate) enum Work {
     TryAgain,
     /// Writes a mark, if nothing else is to be written.
     Mark,
-    /// Reads votes back.
-    Read(Recall),
+    /// Reads votes back, asked for under this number.
+    Read(u64),
 }
 
 /// What came of it.
@@ -79,8 +76,8 @@ pub(crate) enum Work {
 pub(crate) enum Done {
     /// Nothing to tell.
     Nothing,
-    /// What may be said now, and how many of the acceptor's records are durable.
-    Synced(Vec<To>, u64),
+    /// What may be said now, and how many of the acceptor's records are durable, if more are than before.
+    Synced(Vec<Envelope>, Option<u64>),
     /// Votes.
     Read(Recalled),
     /// It has failed, for good, or was the last thing that the machine did: the acceptor stops.
@@ -117,11 +114,41 @@ impl Store {
         cluster: Cluster,
         acceptor: AcceptorId,
         seed: u64,
-    ) -> Result<(Acceptor, Vec<(Slot, Ballot)>), StorageError> {
+    ) -> Result<Restored, StorageError> {
         let recovered = recover(&mut self.disk, &self.identity, &self.options)?;
-        let wal = recovered.wal;
-        let state = wal.state(acceptor).expect("the log is its own").clone();
-        let places = wal.votes(acceptor, Slot(0), Watermark(u64::MAX));
+        self.running = Some(Running {
+            shared: SharedLog::new(recovered.wal),
+            reads: BTreeMap::new(),
+            reads_count: 0,
+            write: None,
+            is_mark_due: false,
+        });
+        let restored = self.restart(cluster, acceptor, seed)?;
+        Ok(restored.expect("a log that has just been recovered is settled"))
+    }
+
+    /// Ends the acceptor's life, in a process that goes on.
+    pub(crate) fn end_life(&mut self, acceptor: AcceptorId) {
+        self.running.iter_mut().for_each(|running| running.shared.end_life(acceptor));
+    }
+
+    /// Begins another life of the acceptor in the same process, once the former one is settled: the acceptor, and
+    /// its votes.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read just now.
+    pub(crate) fn restart(
+        &mut self,
+        cluster: Cluster,
+        acceptor: AcceptorId,
+        seed: u64,
+    ) -> Result<Option<Restored>, StorageError> {
+        let Some(running) = &self.running else { return Ok(None) };
+        let Some(restored) = running.shared.restart(cluster, acceptor, seed) else {
+            return Ok(None);
+        };
+        let places = running.shared.wal.votes(acceptor, Slot(0), Watermark(u64::MAX));
         let mut votes = Vec::new();
         for place in &places {
             match read(&mut self.disk, place) {
@@ -132,28 +159,22 @@ impl Store {
                 }
             }
         }
-        self.running =
-            Some(Running { wal, waiting: VecDeque::new(), write: None, is_mark_due: false });
-        let directory = self.identity.directory;
-        Ok((Acceptor::restore(cluster, acceptor, directory, &state, seed), votes))
+        Ok(Some((restored, votes)))
     }
 
-    /// Takes in what the acceptor wants written down, said and read; returns what the disk is to do for it.
-    pub(crate) fn take(&mut self, acceptor: &mut Acceptor, out: &mut Outbox) -> Vec<Work> {
-        let Some(running) = &mut self.running else { return Vec::new() };
-        let wal = &mut running.wal;
-        let has_records = !out.records.is_empty();
-        out.records.drain(..).for_each(|record| wal.append(&record));
-        // What rests on nothing new is left where it is: it waits for no sync.
-        if has_records || wal.appended() > wal.durable() && !out.held.is_empty() {
-            let held = out.held.drain(..).collect();
-            let (until, recorded) = (wal.appended(), acceptor.recorded());
-            running.waiting.push_back(Waiting { until, recorded, held });
-        }
-        acceptor.set_low(wal.is_low());
-        let mut work: Vec<Work> = out.recalls.drain(..).map(Work::Read).collect();
+    /// Takes in what the acceptor wants written down, said and read; returns what the disk is to do for it, and what
+    /// may be said at once, for it rests on nothing new.
+    pub(crate) fn take(
+        &mut self,
+        acceptor: &mut Acceptor,
+        out: &mut Outbox,
+    ) -> (Vec<Work>, Vec<Envelope>) {
+        let Some(running) = &mut self.running else { return (Vec::new(), Vec::new()) };
+        let requests = running.shared.take(acceptor, out);
+        acceptor.set_low(running.shared.wal.is_low());
+        let mut work: Vec<Work> = requests.into_iter().map(|it| running.read(it)).collect();
         work.extend(running.next());
-        work
+        (work, running.release())
     }
 
     /// Does a piece of work that was due; returns what came of it, and what the disk is to do next.
@@ -181,15 +202,20 @@ impl Store {
         (done, next)
     }
 
+    /// Whether the log is in use.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Why the log takes nothing in any more, if so.
     pub(crate) fn poisoned(&self) -> Option<Poison> {
-        self.running.as_ref().and_then(|running| running.wal.poisoned())
+        self.running.as_ref().and_then(|running| running.shared.wal.poisoned())
     }
 
     fn try_work(&mut self, work: Work) -> Result<Done, Poison> {
         let Self { disk, running, options, .. } = self;
         let running = running.as_mut().expect("work of a log that runs");
-        let wal = &mut running.wal;
+        let wal = &mut running.shared.wal;
         match work {
             Work::Write => {
                 let write = running.write.as_ref().expect("a write was gathered");
@@ -202,13 +228,11 @@ impl Store {
                 let result = disk.sync(write.file);
                 poison(wal, result, Poison::Sync)?;
                 wal.on_synced(write);
-                let durable = wal.durable();
-                let (mut released, mut recorded) = (Vec::new(), 0);
-                while let Some(waiting) = running.waiting.pop_front_if(|it| it.until <= durable) {
-                    recorded = waiting.recorded;
-                    released.extend(waiting.held);
+                let mut recorded = None;
+                while let Some((_, records)) = running.shared.next_durable() {
+                    recorded = Some(records);
                 }
-                Ok(Done::Synced(released, recorded))
+                Ok(Done::Synced(running.release(), recorded))
             }
             Work::Create(file) => {
                 match disk.create(file, options.segment_bytes.into()) {
@@ -228,25 +252,27 @@ impl Store {
                 running.is_mark_due = true;
                 Ok(Done::Nothing)
             }
-            Work::Read(recall) => {
-                let places = wal.votes(recall.acceptor, recall.from, recall.to);
-                let (mut votes, mut bytes, mut covered) = (Vec::new(), 0, recall.to);
-                for place in places {
-                    if bytes >= self.page_bytes_max && !votes.is_empty() {
-                        covered = Watermark(place.slot.0);
-                        break;
-                    }
-                    bytes += place.blocks().1;
-                    let vote = match read(disk, &place) {
-                        Ok(vote) => vote,
+            Work::Read(number) => {
+                let request = running.reads.remove(&number).expect("votes that were asked for");
+                let (places, covered) = request.page(self.page_bytes_max);
+                let mut votes = Vec::new();
+                for place in places.iter().copied() {
+                    match read(disk, &place) {
+                        Ok(vote) => votes.push((place.slot, vote)),
                         Err(error) => {
-                            wal.poison(Poison::Read(error));
-                            return Err(Poison::Read(error));
+                            let Some(request) = running.shared.look_again(request, place) else {
+                                running.shared.wal.poison(Poison::Read(error));
+                                return Err(Poison::Read(error));
+                            };
+                            let work = running.read(request);
+                            return self.try_work(work);
                         }
-                    };
-                    votes.push((place.slot, vote));
+                    }
                 }
-                Ok(Done::Read(Recalled { recall, covered, votes }))
+                Ok(match running.shared.is_current(&request) {
+                    true => Done::Read(request.answer(covered, votes)),
+                    false => Done::Nothing,
+                })
             }
         }
     }
@@ -258,7 +284,7 @@ impl Store {
 
     /// Whether something is held back.
     pub(crate) fn is_holding(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| !running.waiting.is_empty())
+        self.running.as_ref().is_some_and(|running| running.shared.is_holding())
     }
 
     /// The process ends; and with it the machine, if it `loses_power`.
@@ -309,20 +335,32 @@ impl Store {
 impl Running {
     /// What the disk is to do now besides what it is at.
     fn next(&mut self) -> Vec<Work> {
-        let mut work: Vec<Work> = self.wal.wants_file().map(Work::Create).into_iter().collect();
+        let wal = &mut self.shared.wal;
+        let mut work: Vec<Work> = wal.wants_file().map(Work::Create).into_iter().collect();
         if self.write.is_none() {
-            self.write = self.wal.gather();
+            self.write = wal.gather();
             if self.write.is_none() && std::mem::take(&mut self.is_mark_due) {
-                self.write = self.wal.gather_mark();
+                self.write = wal.gather_mark();
             }
             work.extend(self.write.as_ref().map(|_| Work::Write));
         }
         work
     }
+
+    /// Has votes read.
+    fn read(&mut self, request: ReadRequest) -> Work {
+        self.reads_count += 1;
+        self.reads.insert(self.reads_count, request);
+        Work::Read(self.reads_count)
+    }
+
+    fn release(&mut self) -> Vec<Envelope> {
+        std::iter::from_fn(|| self.shared.release()).collect()
+    }
 }
 
 fn poison(
-    wal: &mut Wal,
+    wal: &mut loggos_storage::Wal,
     result: std::io::Result<()>,
     why: fn(ErrorKind) -> Poison,
 ) -> Result<(), Poison> {

@@ -4,7 +4,7 @@
 //!  event      does
 //!  Deliver    hands a message to its role, unless that is down; a paused one gets it later
 //!  Release    lets go of what an acceptor in memory held for a sync, unless it has crashed since
-//!  Disk       does a piece of a durable acceptor's disk work, unless it has crashed since
+//!  Disk       does a piece of a durable acceptor's disk work, unless its process has ended since
 //!  Wake       fires a role's due timers
 //!  Submit     lets the clients of a gateway submit, and the gateway flush
 //!  Fault      crashes or pauses a process or a quorum, sets a clock ahead, or moves the network's partition
@@ -21,8 +21,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use loggos_protocol::{
-    AcceptorId, AcceptorSet, Envelope, Event, GatewayId, Incarnation, Outbox, ProposerId,
-    ProxyLeaderId, Replica, ReplicaId, Rng, Role, RoleId, Time, To, Watermark,
+    Acceptor, AcceptorId, AcceptorSet, Ballot, Envelope, Event, GatewayId, Incarnation, Outbox,
+    ProposerId, ProxyLeaderId, Replica, ReplicaId, Rng, Role, RoleId, Slot, Time, To, Watermark,
 };
 use loggos_storage::StorageError;
 use loggos_storage::sim::Fault;
@@ -321,9 +321,7 @@ impl World {
             Happening::Release(id, incarnation, held) => {
                 self.step(id, Happening::Release(id, incarnation, held));
             }
-            Happening::Disk(id, incarnation, work) => {
-                self.step(id, Happening::Disk(id, incarnation, work));
-            }
+            Happening::Disk(id, incarnation, work) => self.disk(id, incarnation, work),
             Happening::Wake(id) => {
                 let process = self.processes.get_mut(&id).expect("every role has a process");
                 if process.wake_at.take_if(|at| *at <= self.now).is_some() {
@@ -338,7 +336,7 @@ impl World {
             }
             Happening::Fault => self.fault(),
             Happening::Restart(id) if self.stays_down(id) => self.witness.see(Sight::GoneForGood),
-            Happening::Restart(id) if self.is_up(id) => {} // healed meanwhile
+            Happening::Restart(id) if self.is_running(id) => {} // healed meanwhile
             Happening::Restart(id) => self.start(id),
             Happening::Heal => self.heal(),
         }
@@ -352,7 +350,7 @@ impl World {
             process.backlog.push(what);
             return;
         }
-        let mut is_release = matches!(what, Happening::Release(..));
+        let is_release = matches!(what, Happening::Release(..));
         let shown = process.clock.show(self.now);
         match what {
             Happening::Deliver(from, envelope) => {
@@ -367,28 +365,6 @@ impl World {
                     self.out.sends.extend(held);
                 }
             }
-            Happening::Disk(_, incarnation, work) => {
-                if incarnation != process.incarnation {
-                    return;
-                }
-                let store = self.stores.get_mut(&id).expect("disk work is done on a disk");
-                let (done, next) = store.work(work);
-                match done {
-                    Done::Nothing => {}
-                    Done::Synced(held, recorded) => {
-                        role.on_durable(recorded);
-                        self.checker.on_released(&held);
-                        self.out.sends.extend(held);
-                        is_release = true;
-                    }
-                    Done::Read(recalled) => {
-                        self.witness.see(Sight::Recalled);
-                        role.on_recalled(&recalled, shown, &mut self.out);
-                    }
-                    Done::Failed => return self.stop(id),
-                }
-                self.schedule_work(id, incarnation, next);
-            }
             Happening::Wake(_) => role.on_time(shown, &mut self.out),
             Happening::Submit(gateway) => {
                 if let Role::Gateway(role) = role {
@@ -399,11 +375,98 @@ impl World {
                     role.flush(shown, &mut self.out);
                 }
             }
-            Happening::Resume(_) | Happening::Fault | Happening::Restart(_) | Happening::Heal => {
-                unreachable!("not a role's business")
-            }
+            Happening::Disk(..)
+            | Happening::Resume(_)
+            | Happening::Fault
+            | Happening::Restart(_)
+            | Happening::Heal => unreachable!("not a role's business"),
         }
         self.settle(id, is_release);
+    }
+
+    /// Has a disk do a piece of work. Its log goes on where the acceptor is to start over.
+    fn disk(&mut self, id: RoleId, incarnation: Incarnation, work: Work) {
+        let process = self.processes.get_mut(&id).expect("every role has a process");
+        let store = self.stores.get_mut(&id).expect("disk work is done on a disk");
+        if incarnation != process.incarnation || !store.is_running() {
+            return;
+        }
+        if process.paused_until.is_some() {
+            return process.backlog.push(Happening::Disk(id, incarnation, work));
+        }
+        let (done, next) = store.work(work);
+        let shown = process.clock.show(self.now);
+        let mut is_release = false;
+        match (done, &mut process.role) {
+            (Done::Failed, _) => return self.stop(id),
+            (_, None) => {
+                self.schedule_work(id, incarnation, next);
+                return self.start_over(id);
+            }
+            (Done::Nothing, Some(_)) => {}
+            (Done::Synced(released, recorded), Some(role)) => {
+                recorded.iter().for_each(|records| role.on_durable(*records));
+                let released: Vec<To> = released.into_iter().map(|envelope| envelope.to).collect();
+                self.checker.on_released(&released);
+                self.out.sends.extend(released);
+                is_release = true;
+            }
+            (Done::Read(recalled), Some(role)) => {
+                self.witness.see(Sight::Recalled);
+                role.on_recalled(&recalled, shown, &mut self.out);
+            }
+        }
+        self.schedule_work(id, incarnation, next);
+        self.settle(id, is_release);
+    }
+
+    /// Ends the life of a durable acceptor, in a process that goes on, and has it start over.
+    fn end_life(&mut self, id: RoleId) {
+        let RoleId::Acceptor(acceptor) = id else { return };
+        let process = self.processes.get_mut(&id).expect("every role has a process");
+        let Some(store) = self.stores.get_mut(&id) else { return };
+        if process.role.is_none() || process.paused_until.is_some() {
+            return;
+        }
+        process.role = None;
+        self.witness.see(match store.is_holding() {
+            true => Sight::StartedOverUnsynced,
+            false => Sight::StartedOver,
+        });
+        store.end_life(acceptor);
+        self.note(|| format!("{id} is to start over, in its process"));
+        self.start_over(id);
+    }
+
+    /// Starts an acceptor over whose process goes on, if what its former life has left is settled.
+    fn start_over(&mut self, id: RoleId) {
+        let RoleId::Acceptor(acceptor) = id else { return };
+        let (cluster, seed) = (self.plan.cluster.clone(), self.rng.next_u64());
+        let store = self.stores.get_mut(&id).expect("it is durable");
+        match store.restart(cluster, acceptor, seed) {
+            Ok(Some((restored, votes))) => {
+                self.note(|| format!("{id} starts over"));
+                let shown = self.processes.get(&id).map(|process| process.clock.show(self.now));
+                let restored = self.restored(restored, &votes, shown.unwrap_or(self.now));
+                self.processes.get_mut(&id).expect("every role has a process").role =
+                    Some(restored);
+            }
+            Ok(None) if self.is_failed(id) => self.stop(id),
+            Ok(None) => {} // a sync is under way, or will be
+            Err(_) => self.stop(id),
+        }
+    }
+
+    /// Takes in that an acceptor has come back with what is on its disk.
+    fn restored(
+        &self,
+        mut acceptor: Acceptor,
+        votes: &[(Slot, Ballot)],
+        shown: Time,
+    ) -> Role<Recorder> {
+        acceptor.on_start(shown);
+        self.checker.on_restored(&acceptor, votes);
+        Role::Acceptor(Box::new(acceptor))
     }
 
     /// After a role has acted: checks, and hands on what it wants done.
@@ -420,10 +483,12 @@ impl World {
         self.witness.on_step(role);
         let wake_at = role.next_timeout().map(|at| process.clock.when(at));
         self.checker.on_held(role, &self.out.held);
-        let work = match (&mut *role, self.stores.get_mut(&id)) {
+        let (work, at_once) = match (&mut *role, self.stores.get_mut(&id)) {
             (Role::Acceptor(acceptor), Some(store)) => store.take(acceptor, &mut self.out),
-            _ => Vec::new(),
+            _ => (Vec::new(), Vec::new()),
         };
+        let at_once: Vec<To> = at_once.into_iter().map(|envelope| envelope.to).collect();
+        self.checker.on_released(&at_once);
         let held: Vec<To> = self.out.held.drain(..).collect();
         if let RoleId::Gateway(gateway) = id {
             for (caller, reply) in self.out.replies.iter() {
@@ -439,7 +504,7 @@ impl World {
             let at = self.now + self.rng.up_to(self.plan.faults.sync_max);
             self.schedule(at, Happening::Release(id, incarnation, held));
         }
-        for to in released {
+        for to in released.into_iter().chain(at_once) {
             self.send(id, Envelope { formation, to });
         }
         self.schedule_work(id, incarnation, work);
@@ -449,7 +514,7 @@ impl World {
             self.lost.retain(|lost| *lost != id);
             self.witness.see(Sight::BackFromNothing);
         }
-        if self.stores.get(&id).is_some_and(|store| store.poisoned().is_some()) {
+        if self.is_failed(id) {
             self.stop(id);
         }
     }
@@ -491,6 +556,16 @@ impl World {
 
     fn is_up(&self, id: RoleId) -> bool {
         self.processes.get(&id).is_some_and(|process| process.role.is_some())
+    }
+
+    /// Whether its process runs: its role may be about to start over there.
+    fn is_running(&self, id: RoleId) -> bool {
+        self.is_up(id) || self.stores.get(&id).is_some_and(Store::is_running)
+    }
+
+    /// Whether its log takes nothing in any more.
+    fn is_failed(&self, id: RoleId) -> bool {
+        self.stores.get(&id).is_some_and(|store| store.poisoned().is_some())
     }
 
     /// Has a message carried over, or whatever the network makes of it.
@@ -615,16 +690,15 @@ impl World {
             store.order(self.rng.below(30), Fault::Crash);
         }
         match store.start(cluster, acceptor, seed) {
-            Ok((mut restored, votes)) => {
-                restored.on_start(shown);
-                self.checker.on_restored(&restored, &votes);
+            Ok((restored, votes)) => {
+                let restored = self.restored(restored, &votes, shown);
                 if self.processes.contains_key(&id) {
                     self.witness.see(Sight::CameBack);
                 }
                 if self.damaged.contains(&id) {
                     self.witness.see(Sight::DamageDropped);
                 }
-                Some(Role::Acceptor(Box::new(restored)))
+                Some(restored)
             }
             Err(StorageError::Disk { .. }) => {
                 self.witness.see(Sight::RecoveryCut);
@@ -672,6 +746,10 @@ impl World {
             faults.disks.as_ref().map_or((0, 0), |it| (it.blackout_percent, it.failure_percent));
         if self.rng.below(100) < failure_percent {
             self.fail_disk(&ids);
+        }
+        if !self.stores.is_empty() && self.rng.below(8) == 0 {
+            let acceptor = self.draw_of(ACCEPTORS, &ids);
+            self.end_life(acceptor);
         }
         if self.rng.below(100) < blackout_percent {
             self.witness.see(Sight::Blackout);
@@ -772,7 +850,7 @@ impl World {
 
     /// Ends a process, and its memory, if the cluster can do without.
     fn crash(&mut self, id: RoleId, down: Duration) {
-        if !self.is_up(id) {
+        if !self.is_running(id) {
             return;
         }
         let is_durable = !self.stores.is_empty();
@@ -897,7 +975,11 @@ impl World {
             return;
         }
         for what in std::mem::take(&mut process.backlog) {
-            self.step(id, what);
+            if let Happening::Disk(_, incarnation, work) = what {
+                self.disk(id, incarnation, work);
+            } else {
+                self.step(id, what);
+            }
         }
         self.wake(id, Some(self.now));
     }
@@ -911,8 +993,7 @@ impl World {
         }
         self.load.heal(self.now);
         for id in ids {
-            let is_down = self.processes.get(&id).is_some_and(|process| process.role.is_none());
-            if is_down && !self.stays_down(id) {
+            if !self.is_running(id) && !self.stays_down(id) {
                 self.start(id);
             }
             self.resume(id);
@@ -971,6 +1052,7 @@ impl World {
             process.role = None;
             process.releases = 0;
             process.backlog.clear();
+            self.stores.get_mut(&id).into_iter().for_each(|store| store.crash(false));
         }
     }
 

@@ -325,6 +325,11 @@ impl Wal {
         self.states.at(acceptor)
     }
 
+    /// What of that is durable.
+    pub(crate) fn durable_state(&self, acceptor: AcceptorId) -> Option<&AcceptorState> {
+        self.durable_states.at(acceptor)
+    }
+
     /// Where on disk the votes of `acceptor` in `[from, to)` are, in slot order: those that are durable and
     /// not truncated, of each slot the last.
     ///

@@ -18,8 +18,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
 use crossbeam::queue::SegQueue;
-use loggos_protocol::{Cause, Recall, Recalled, Slot, Vote, Watermark};
-use loggos_storage::{Buffer, Disk, FileId, Folder, VotePlace};
+use loggos_protocol::{Cause, Slot, Vote, Watermark};
+use loggos_storage::{Buffer, Disk, FileId, Folder, ReadRequest, VotePlace};
 
 use tracing::error;
 
@@ -44,33 +44,24 @@ pub(crate) struct Librarian {
 #[derive(Debug)]
 enum Request {
     Create(FileId),
-    Read(Errand),
+    Read(ReadRequest),
     Condemn(String),
-}
-
-/// Votes to be read back.
-#[derive(Debug)]
-pub(crate) struct Errand {
-    pub(crate) recall: Recall,
-    /// The life of the acceptor that asked.
-    pub(crate) life: u64,
-    /// Where they are, in slot order.
-    pub(crate) places: Vec<VotePlace>,
 }
 
 /// What came of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Created(FileId, io::Result<File>),
-    Recalled(Recalled, u64),
+    /// Votes in slot order, and up to where these are all there are.
+    Read(ReadRequest, Watermark, Vec<(Slot, Vote)>),
     /// A vote could not be read, or is not what was written there.
-    Unreadable(Errand, VotePlace, io::Error),
+    Unreadable(ReadRequest, VotePlace, io::Error),
 }
 
 impl Request {
     fn is_for_replica(&self) -> bool {
         match self {
-            Self::Read(errand) => matches!(errand.recall.cause, Cause::Replay(_)),
+            Self::Read(request) => matches!(request.recall.cause, Cause::Replay(_)),
             Self::Create(_) | Self::Condemn(_) => false,
         }
     }
@@ -108,8 +99,8 @@ impl Librarian {
         self.ask(Request::Create(file));
     }
 
-    pub(crate) fn read(&self, errand: Errand) {
-        self.ask(Request::Read(errand));
+    pub(crate) fn read(&self, request: ReadRequest) {
+        self.ask(Request::Read(request));
     }
 
     /// Has it written down that this directory is an older copy, and why: nobody serves from it again (R33).
@@ -184,7 +175,7 @@ impl Shelf {
                     let created = self.disk.create(file, self.segment_bytes);
                     tell(Answer::Created(file, created.and_then(|()| self.disk.file(file))));
                 }
-                Request::Read(errand) => tell(self.read(errand)),
+                Request::Read(request) => tell(self.read(request)),
                 Request::Condemn(why) => {
                     if let Err(error) = condemn(&self.folder, &why) {
                         error!(%error, "what is written down of an older copy may be lost: remove it");
@@ -194,18 +185,10 @@ impl Shelf {
         }
     }
 
-    /// Reads votes until there are enough for a page; at least one, if there is one.
-    fn read(&mut self, errand: Errand) -> Answer {
-        let (mut bytes, mut covered) = (0, errand.recall.to);
-        let mut places = Vec::with_capacity(errand.places.len());
-        for place in &errand.places {
-            if bytes >= self.page_bytes_max {
-                covered = Watermark(place.slot.0);
-                break;
-            }
-            bytes += place.record_bytes();
-            places.push(*place);
-        }
+    /// Reads a page of votes.
+    fn read(&mut self, request: ReadRequest) -> Answer {
+        let (places, covered) = request.page(self.page_bytes_max);
+        let mut places = places.to_vec();
         // In the order of the disk, which is another one where slots were voted in more than once.
         places.sort_unstable_by_key(|place| (place.file, place.blocks()));
         let mut votes = BTreeMap::new();
@@ -216,11 +199,11 @@ impl Shelf {
             if let Err(error) = self.read_run(run, &mut votes) {
                 // They are read in this order: the first that is missing is the one that failed.
                 let place = *run.iter().find(|p| !votes.contains_key(&p.slot)).unwrap_or(first);
-                return Answer::Unreadable(errand, place, error);
+                return Answer::Unreadable(request, place, error);
             }
         }
         let votes = votes.into_iter().collect();
-        Answer::Recalled(Recalled { recall: errand.recall, covered, votes }, errand.life)
+        Answer::Read(request, covered, votes)
     }
 
     /// Reads votes that lie close to each other with one read.

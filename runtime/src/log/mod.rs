@@ -2,12 +2,11 @@
 //!
 //! ```text
 //!   of a tick              the log                               the ring, the librarian
-//!   append, hold  ───────▶ gathers records; keeps what waits
+//!   shared.take   ───────▶ gathers records; keeps what waits ──▶ votes to be read back
 //!   write         ───────▶ one write, if none is under way ────▶ written and synced in one operation
 //!   on_written    ◀─────── durable ↑ ◀──────────────────────────
 //!   release       ◀─────── what waited for that
-//!   recall        ───────▶ where the votes are ────────────────▶ read back
-//!   next_recalled ◀──────────────────────────────────────────────
+//!   next_recalled ◀────────────────────────────────────────────── votes
 //! ```
 //!
 //! One write is under way at a time; what is appended meanwhile is the next, so a slow disk makes long
@@ -18,7 +17,6 @@ mod librarian;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -27,14 +25,12 @@ use std::time::Duration;
 
 use loggos_net::wire::LogPosition;
 use loggos_net::{Ring, RingFile};
-use loggos_protocol::{
-    AcceptorId, AcceptorState, DirectoryId, Envelope, Recall, Recalled, Record, Time,
-};
-use loggos_storage::{FileId, Folder, Poison, Wal, Write};
+use loggos_protocol::{Acceptor, AcceptorId, Cluster, Envelope, Outbox, Recalled, Time};
+use loggos_storage::{FileId, Folder, Poison, ReadRequest, SharedLog, VotePlace, Wal, Write};
 use tracing::warn;
 
 pub(crate) use self::librarian::condemned;
-use self::librarian::{Answer, Errand, Librarian};
+use self::librarian::{Answer, Librarian};
 use crate::executor::Alarm;
 use crate::sockets::Written;
 
@@ -59,7 +55,7 @@ pub(crate) struct LogPlan {
 /// The log of a core.
 #[derive(Debug)]
 pub(crate) struct Log {
-    wal: Wal,
+    shared: SharedLog,
     /// The last batch that it came back with, found there.
     recovered: u64,
     /// Who says that it is an older copy, and why, if somebody does.
@@ -69,13 +65,7 @@ pub(crate) struct Log {
     /// By number.
     files: Vec<Option<RingFile>>,
     in_flight: Option<(RingFile, Write)>,
-    /// What waits for records to be durable, oldest first.
-    held: VecDeque<Held>,
-    /// What acceptors are to be told is durable, oldest first.
-    marks: VecDeque<Mark>,
     librarian: Librarian,
-    /// The life of each acceptor, by its place on the core: what a former one asked for is for nobody.
-    lives: Vec<u64>,
     /// When it has been idle for so long that it writes a mark.
     idle_at: Option<Time>,
     is_low: bool,
@@ -83,23 +73,6 @@ pub(crate) struct Log {
     is_refused: bool,
     /// When it is tried again.
     room_at: Option<Time>,
-}
-
-/// A message that waits until the log is durable up to a record.
-#[derive(Debug)]
-struct Held {
-    appended: u64,
-    /// The place of its sender on the core.
-    index: usize,
-    envelope: Envelope,
-}
-
-/// So many records of one acceptor are durable when so many of the log are.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    appended: u64,
-    index: usize,
-    recorded: u64,
 }
 
 /// Why a log serves no more, for good.
@@ -127,18 +100,12 @@ pub(crate) struct LogStatus {
 }
 
 impl Log {
-    /// Goes on with a log, for acceptors among `seats` places of a core. Not to be called on the core: the
-    /// librarian would be pinned to it, too.
+    /// Goes on with a log. Not to be called on the core: the librarian would be pinned to it, too.
     ///
     /// # Errors
     ///
     /// If there can be no other thread.
-    pub(crate) fn start(
-        plan: LogPlan,
-        seats: usize,
-        page_bytes_max: u32,
-        alarm: Alarm,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(plan: LogPlan, page_bytes_max: u32, alarm: Alarm) -> io::Result<Self> {
         let LogPlan { wal, folder, disk, files, segment_bytes } = plan;
         let librarian =
             Librarian::start((folder, disk), segment_bytes.into(), page_bytes_max, alarm)?;
@@ -146,42 +113,38 @@ impl Log {
             is_low: wal.is_low(),
             recovered: wal.found(),
             outdated: None,
-            wal,
+            shared: SharedLog::new(wal),
             fresh: files,
             files: Vec::new(),
             in_flight: None,
-            held: VecDeque::new(),
-            marks: VecDeque::new(),
             librarian,
-            lives: vec![0; seats],
             idle_at: None,
             is_refused: false,
             room_at: None,
         })
     }
 
-    /// What `acceptor` comes back with, besides its votes, and the identity of its memory.
-    pub(crate) fn state(&self, acceptor: AcceptorId) -> Option<(DirectoryId, &AcceptorState)> {
-        Some((self.wal.identity().directory, self.wal.state(acceptor)?))
+    /// Begins a life of an acceptor, see [`SharedLog::restart`]; not of one that has stopped.
+    pub(crate) fn restart(
+        &self,
+        cluster: Cluster,
+        acceptor: AcceptorId,
+        seed: u64,
+    ) -> Option<Acceptor> {
+        self.outdated.is_none().then(|| self.shared.restart(cluster, acceptor, seed)).flatten()
     }
 
-    /// Takes a record in.
-    pub(crate) fn append(&mut self, record: &Record) {
-        self.wal.append(record);
+    /// Whether the next life of an acceptor may begin, see [`SharedLog::is_settled`].
+    pub(crate) fn is_settled(&self, acceptor: AcceptorId) -> bool {
+        self.shared.is_settled(acceptor)
     }
 
-    /// Notes that the acceptor at `index` has had so many records written down, these the last.
-    pub(crate) fn note(&mut self, index: usize, recorded: u64) {
-        self.marks.push_back(Mark { appended: self.wal.appended(), index, recorded });
-    }
-
-    /// Keeps what the acceptor at `index` says until all that was appended before is durable. A poisoned log
-    /// drops it.
+    /// Takes in what an acceptor wants written down, said after that, and read back.
     ///
     /// source: R31, R34
-    pub(crate) fn hold(&mut self, index: usize, envelope: Envelope) {
-        if self.stopped().is_none() {
-            self.held.push_back(Held { appended: self.wal.appended(), index, envelope });
+    pub(crate) fn take(&mut self, acceptor: &Acceptor, out: &mut Outbox) {
+        for request in self.shared.take(acceptor, out) {
+            self.librarian.read(request);
         }
     }
 
@@ -189,20 +152,17 @@ impl Log {
     ///
     /// source: R31
     pub(crate) fn release(&mut self) -> Option<Envelope> {
-        let durable = self.wal.durable();
-        self.held.pop_front_if(|held| held.appended <= durable).map(|held| held.envelope)
+        self.shared.release()
     }
 
     /// Whether there is one.
     pub(crate) fn has_released(&self) -> bool {
-        self.held.front().is_some_and(|held| held.appended <= self.wal.durable())
+        self.shared.has_released()
     }
 
     /// The next acceptor that is to be told how many of its records are durable.
-    pub(crate) fn next_durable(&mut self) -> Option<(usize, u64)> {
-        let durable = self.wal.durable();
-        let mark = self.marks.pop_front_if(|mark| mark.appended <= durable)?;
-        Some((mark.index, mark.recorded))
+    pub(crate) fn next_durable(&mut self) -> Option<(AcceptorId, u64)> {
+        self.shared.next_durable()
     }
 
     /// Starts the next write, if there is anything to write and none is under way; and asks for the next
@@ -212,14 +172,14 @@ impl Log {
         if self.outdated.is_some() {
             return;
         }
-        if let Some(write) = self.wal.gather() {
+        if let Some(write) = self.shared.wal.gather() {
             self.idle_at = Some(now + IDLE);
             self.begin(write, ring);
         }
         if self.is_refused && self.room_at.is_none() {
             self.room_at = Some(now + ROOM);
         }
-        if let Some(file) = self.wal.wants_file() {
+        if let Some(file) = self.shared.wal.wants_file() {
             self.librarian.create(file);
         }
     }
@@ -228,12 +188,12 @@ impl Log {
     /// what was never whole (R33). Tries for a file again that there was no room for.
     pub(crate) fn on_time(&mut self, ring: &mut Ring, now: Time) {
         if self.room_at.take_if(|at| *at <= now).is_some() {
-            self.wal.try_again();
+            self.shared.wal.try_again();
         }
         if self.idle_at.is_some_and(|at| at <= now) && self.in_flight.is_none() {
             self.idle_at = None;
             if self.outdated.is_none()
-                && let Some(write) = self.wal.gather_mark()
+                && let Some(write) = self.shared.wal.gather_mark()
             {
                 self.begin(write, ring);
             }
@@ -255,45 +215,34 @@ impl Log {
         match done {
             Ok(()) => {
                 write.bytes = ring.take_back(file).expect("a write gives its memory back");
-                self.wal.on_synced(write);
+                self.shared.wal.on_synced(write);
             }
-            Err(kind) => self.wal.poison(Poison::Write(kind)),
+            Err(kind) => self.shared.wal.poison(Poison::Write(kind)),
         }
     }
 
-    /// Has votes read back for the acceptor at `index`.
-    pub(crate) fn recall(&self, index: usize, recall: Recall) {
-        let places = self.wal.votes(recall.acceptor, recall.from, recall.to);
-        self.librarian.read(Errand { recall, life: self.lives[index], places });
-    }
-
-    /// Takes in what the librarian has done, up to the next votes that were read back; `index_of` tells an
-    /// acceptor's place.
-    pub(crate) fn next_recalled(
-        &mut self,
-        index_of: impl Fn(AcceptorId) -> usize,
-    ) -> Option<(usize, Recalled)> {
+    /// Takes in what the librarian has done, up to the next votes that were read back for an acceptor that still
+    /// lives.
+    pub(crate) fn next_recalled(&mut self) -> Option<Recalled> {
         while let Some(answer) = self.librarian.answer() {
             match answer {
                 Answer::Created(file, Ok(opened)) => {
                     self.fresh.push((file, opened));
-                    self.wal.on_file_created();
+                    self.shared.wal.on_file_created();
                     self.is_refused = false;
                 }
                 Answer::Created(file, Err(error)) => {
                     if !std::mem::replace(&mut self.is_refused, true) {
                         warn!(%error, "{file} cannot be made: the log goes on in those it has");
                     }
-                    self.wal.on_no_room();
+                    self.shared.wal.on_no_room();
                 }
-                Answer::Recalled(recalled, life) => {
-                    let index = index_of(recalled.recall.acceptor);
-                    if self.lives[index] == life {
-                        return Some((index, recalled));
-                    }
+                Answer::Read(request, covered, votes) if self.shared.is_current(&request) => {
+                    return Some(request.answer(covered, votes));
                 }
-                Answer::Unreadable(errand, place, error) => {
-                    self.on_unreadable(errand, place, &error);
+                Answer::Read(..) => {}
+                Answer::Unreadable(request, place, error) => {
+                    self.on_unreadable(request, place, &error);
                 }
             }
         }
@@ -305,12 +254,9 @@ impl Log {
         self.librarian.has_answered()
     }
 
-    /// Forgets what the acceptor at `index` has under way: this life of it is over. What it held was never
-    /// said, so it is as if it had crashed before.
-    pub(crate) fn end_life(&mut self, index: usize) {
-        self.lives[index] += 1;
-        self.held.retain(|held| held.index != index);
-        self.marks.retain(|mark| mark.index != index);
+    /// Ends the life of an acceptor, see [`SharedLog::end_life`].
+    pub(crate) fn end_life(&mut self, acceptor: AcceptorId) {
+        self.shared.end_life(acceptor);
     }
 
     /// Stops for good, since another node has seen more of this log than it came back with. What is told from now
@@ -327,58 +273,46 @@ impl Log {
     /// Why it has stopped, if it has.
     pub(crate) fn stopped(&self) -> Option<Stop> {
         let outdated = self.outdated.clone().map(|why| Stop::Outdated { why });
-        outdated.or_else(|| self.wal.poisoned().map(Stop::Poison))
+        outdated.or_else(|| self.shared.wal.poisoned().map(Stop::Poison))
     }
 
     /// Where it stands, for other nodes to remember, while it serves.
     ///
     /// source: R33
     pub(crate) fn position(&self) -> Option<LogPosition> {
-        let directory = self.wal.identity().directory;
+        let directory = self.shared.wal.identity().directory;
         let position =
-            LogPosition { directory, recovered: self.recovered, synced: self.wal.synced() };
+            LogPosition { directory, recovered: self.recovered, synced: self.shared.wal.synced() };
         self.outdated.is_none().then_some(position)
     }
 
     /// Whether little room is left in it, if that has changed since it was last asked.
     pub(crate) fn low_has_changed(&mut self) -> Option<bool> {
-        let is_low = self.wal.is_low();
+        let is_low = self.shared.wal.is_low();
         (std::mem::replace(&mut self.is_low, is_low) != is_low).then_some(is_low)
-    }
-
-    /// Whether little room is left in it.
-    pub(crate) fn is_low(&self) -> bool {
-        self.is_low
     }
 
     pub(crate) fn status(&self) -> LogStatus {
         LogStatus {
-            synced: self.wal.synced(),
-            segments: self.wal.segments_count(),
-            waiting: self.wal.appended() - self.wal.durable(),
+            synced: self.shared.wal.synced(),
+            segments: self.shared.wal.segments_count(),
+            waiting: self.shared.wal.appended() - self.shared.wal.durable(),
             is_low: self.is_low,
             stopped: self.stopped(),
         }
     }
 
-    /// Tries again where what was to be read is not where it was: it has been truncated since, and written
-    /// over. Else the disk has lost it.
+    /// Tries again where what was to be read is not where it was. If it ought to be, the disk has lost it.
     ///
     /// source: R34
-    fn on_unreadable(
-        &mut self,
-        errand: Errand,
-        place: loggos_storage::VotePlace,
-        error: &io::Error,
-    ) {
-        let Errand { recall, life, .. } = errand;
-        let next = loggos_protocol::Watermark(place.slot.0 + 1);
-        if self.wal.votes(recall.acceptor, place.slot, next).contains(&place) {
-            warn!(%error, "{} cannot be read", place.file);
-            return self.wal.poison(Poison::Read(error.kind()));
+    fn on_unreadable(&mut self, request: ReadRequest, place: VotePlace, error: &io::Error) {
+        match self.shared.look_again(request, place) {
+            Some(request) => self.librarian.read(request),
+            None => {
+                warn!(%error, "{} cannot be read", place.file);
+                self.shared.wal.poison(Poison::Read(error.kind()));
+            }
         }
-        let places = self.wal.votes(recall.acceptor, recall.from, recall.to);
-        self.librarian.read(Errand { recall, life, places });
     }
 
     fn begin(&mut self, mut write: Write, ring: &mut Ring) {
