@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Batch, BatchId, Chosen, DirectoryId, Event, GatewayId,
-    Incarnation, Outbox, Payload, PreVoteAck, Proposer, ProxyLeader, ReplicaId, Time, Timer, To,
-    ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Value,
+    Incarnation, Outbox, Payload, PreVoteAck, Propose, Proposer, ProxyLeader, ReplicaId, Time,
+    Timer, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Value,
 };
 
 use crate::world::Bounds;
@@ -212,7 +212,9 @@ impl Actor {
         if role.next_slot()?.0 >= self.slots {
             return None;
         }
-        let (incarnation, number) = (Incarnation(role.id().0.into()), self.commands.into());
+        // Fewer are left each time, and a leader wants numbers that rise.
+        let number = u64::from(u8::MAX - self.commands);
+        let incarnation = Incarnation(role.id().0.into());
         let batch = Batch {
             id: BatchId { gateway: GatewayId(0), incarnation, number },
             attempt: 0,
@@ -221,7 +223,8 @@ impl Actor {
             block: Payload::empty(),
             checksum: Payload::empty().checksum(),
         };
-        role.on_message(ToProposer::Propose(batch.into()), now, out);
+        let propose = Propose { lowest: batch.id.number, batch: batch.into() };
+        role.on_message(ToProposer::Propose(propose), now, out);
         Some(())
     }
 

@@ -50,7 +50,7 @@ fn allocations() -> u64 {
 fn slot(bytes: usize) -> Vec<Envelope> {
     let p2a = || samples::p2a(bytes);
     let all = vec![
-        To::Proposer(ProposerId(0), ToProposer::Propose(samples::batch(bytes))),
+        To::Proposer(ProposerId(0), ToProposer::Propose(samples::propose(bytes))),
         To::ProxyLeader(ProxyLeaderId(0), ToProxyLeader::P2a(p2a())),
         To::Acceptor(AcceptorId(0), ToAcceptor::P2a(p2a())),
         To::ProxyLeader(ProxyLeaderId(0), ToProxyLeader::P2b(samples::p2b())),

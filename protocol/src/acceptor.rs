@@ -232,6 +232,9 @@ impl Acceptor {
 
     /// Answers a P1a of the ballot promised.
     fn promise(&mut self, p1a: P1a, recalled: Option<&Recalled>, out: &mut Outbox) {
+        if self.ledger.is_given(&Cause::P1a(p1a)) {
+            return;
+        }
         let page = match self.ledger.page(p1a.page.max(p1a.first), recalled) {
             Ok(page) => page,
             Err(range) => return self.ledger.recall(range, Cause::P1a(p1a), out),
@@ -242,6 +245,7 @@ impl Acceptor {
         let (from, to, votes) = (page.from, page.to, page.votes);
         let p1b = P1b { acceptor, directory, ballot, truncated, from, to, votes };
         out.hold_to_proposer(p1a.ballot.proposer, ToProposer::P1b(Box::new(p1b)));
+        self.ledger.on_given(Cause::P1a(p1a));
     }
 
     /// Tells a replica what this acceptor has voted for: that much of what may have been chosen.
@@ -256,6 +260,9 @@ impl Acceptor {
     }
 
     fn replay(&mut self, replay: Replay, recalled: Option<&Recalled>, out: &mut Outbox) {
+        if self.ledger.is_given(&Cause::Replay(replay)) {
+            return;
+        }
         let page = match self.ledger.page(replay.first, recalled) {
             Ok(page) => page,
             Err(range) => return self.ledger.recall(range, Cause::Replay(replay), out),
@@ -264,6 +271,7 @@ impl Acceptor {
         let (from, to, votes) = (page.from, page.to, page.votes);
         let replayed = Box::new(Replayed { acceptor, directory, from, to, votes });
         out.hold_to_replica(replay.replica, ToReplica::Replayed(replayed));
+        self.ledger.on_given(Cause::Replay(replay));
     }
 
     /// Phase 2: votes, unless a larger ballot was promised.

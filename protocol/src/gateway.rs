@@ -31,8 +31,8 @@ use crate::outbox::Caller;
 use crate::{
     Ask, Ballot, Batch, BatchId, Cluster, Event, Failure, FormationId, GatewayId, Heartbeat,
     HeartbeatAck, Incarnation, Latency, Listener, Membership, NotExecuted, NotLeader, Outbox,
-    Payload, Position, ProposerId, ReplicaId, Results, Rng, SessionId, Stage, Time, Timer, Timers,
-    ToGateway, ToProposer, ToReplica,
+    Payload, Position, Propose, ProposerId, ReplicaId, Results, Rng, SessionId, Stage, Time, Timer,
+    Timers, ToGateway, ToProposer, ToReplica,
 };
 
 /// One gateway.
@@ -74,8 +74,21 @@ struct InFlight {
     batch: Arc<Batch>,
     /// The number of its first command.
     first: u64,
-    sent_at: Time,
+    /// Its first attempt.
+    sent_first: Sending,
+    /// Its current one.
+    sent_last: Sending,
+    /// When it got into its stage.
+    since: Time,
     stage: InFlightStage,
+}
+
+/// An attempt on its way.
+#[derive(Clone, Copy, Debug)]
+struct Sending {
+    attempt: u32,
+    answerer: ReplicaId,
+    at: Time,
 }
 
 impl InFlight {
@@ -86,6 +99,12 @@ impl InFlight {
     /// The number of the first command after it.
     fn end(&self) -> u64 {
         self.first + u64::from(self.count())
+    }
+}
+
+impl Sending {
+    fn new(batch: &Batch, now: Time) -> Self {
+        Self { attempt: batch.attempt, answerer: batch.answerer, at: now }
     }
 }
 
@@ -255,7 +274,7 @@ impl Gateway {
             return self.resend_from(place, now, out);
         }
         let batch = &mut self.in_flight[place];
-        (batch.stage, batch.sent_at) = (InFlightStage::Refused, now);
+        (batch.stage, batch.since) = (InFlightStage::Refused, now);
     }
 
     /// Hands results back to the clients.
@@ -275,7 +294,7 @@ impl Gateway {
                     let batch = &self.in_flight[place];
                     let is_ours = self.session == Some(session) && batch.first == first;
                     if is_ours && batch.count() == count {
-                        self.sample_latency(place, now);
+                        self.sample_latency(place, results, now);
                         self.done(place, at, replies, out);
                     }
                 }
@@ -432,7 +451,10 @@ impl Gateway {
         });
         self.propose(&batch, out);
         let stage = InFlightStage::Sent;
-        self.in_flight.push_back(InFlight { batch, first, sent_at: now, stage });
+        let sent = Sending::new(&batch, now);
+        let (sent_first, sent_last) = (sent, sent);
+        let in_flight = InFlight { batch, first, sent_first, sent_last, since: now, stage };
+        self.in_flight.push_back(in_flight);
         let at = now + self.timeout(0);
         self.timers.set_if_unset(Timer::Resend, at);
     }
@@ -442,7 +464,10 @@ impl Gateway {
     }
 
     fn propose(&self, batch: &Arc<Batch>, out: &mut Outbox) {
-        out.tell_proposer(self.leader, ToProposer::Propose(Arc::clone(batch)));
+        let first = self.in_flight.front();
+        let lowest = first.map_or(batch.id.number, |in_flight| in_flight.batch.id.number);
+        let propose = Propose { batch: Arc::clone(batch), lowest };
+        out.tell_proposer(self.leader, ToProposer::Propose(propose));
     }
 
     /// The replica that answers a batch: they take turns, leaving out suspects while there are others.
@@ -473,11 +498,14 @@ impl Gateway {
         })
     }
 
-    /// Of a batch sent more than once it is not known which sending was answered.
-    fn sample_latency(&mut self, place: usize, now: Time) {
-        let sent = &self.in_flight[place];
-        if sent.batch.attempt == 0 && sent.stage == InFlightStage::Sent {
-            self.latency.sample(now.since(sent.sent_at));
+    /// Measures how long an attempt took, if it was answered by the replica that was to answer it: another was asked
+    /// what had become of the batch.
+    fn sample_latency(&mut self, place: usize, results: &Results, now: Time) {
+        let InFlight { sent_first, sent_last, .. } = self.in_flight[place];
+        let is_answered =
+            |sent: &Sending| (sent.attempt, sent.answerer) == (results.attempt, results.replica);
+        if let Some(sent) = [sent_last, sent_first].into_iter().find(is_answered) {
+            self.latency.sample(now.since(sent.at));
         }
     }
 
@@ -545,7 +573,8 @@ impl Gateway {
             // Whoever holds the last attempt keeps it as it was.
             let batch = Arc::make_mut(&mut in_flight.batch);
             (batch.attempt, batch.answerer) = (attempt + 1, answerer);
-            (in_flight.sent_at, in_flight.stage) = (now, InFlightStage::Sent);
+            in_flight.sent_last = Sending::new(batch, now);
+            (in_flight.since, in_flight.stage) = (now, InFlightStage::Sent);
             self.counters.resends += 1;
             self.propose(&self.in_flight[place].batch, out);
         }
@@ -574,7 +603,7 @@ impl Gateway {
             count: batch.commands_count,
         };
         let in_flight = &mut self.in_flight[place];
-        (in_flight.stage, in_flight.sent_at) = (InFlightStage::Doubted, now);
+        (in_flight.stage, in_flight.since) = (InFlightStage::Doubted, now);
         self.counters.asks += 1;
         out.tell_replica(asked, ToReplica::Ask(ask));
     }
@@ -583,7 +612,7 @@ impl Gateway {
     ///
     /// source: R9, R25
     fn resend(&mut self, now: Time, out: &mut Outbox) {
-        let is_late = |sent: &InFlight, timeout| now.since(sent.sent_at) >= timeout;
+        let is_late = |sent: &InFlight, timeout| now.since(sent.since) >= timeout;
         let (mut lost, mut refused) = (None, None);
         for place in 0..self.in_flight.len() {
             let sent = &self.in_flight[place];

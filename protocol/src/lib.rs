@@ -63,9 +63,9 @@ pub use machine::{At, Reply, RunReplies, StateMachine};
 pub use message::{
     Ask, Batch, Chosen, Content, Envelope, Executed, Fetch, FetchPart, Fetched, FetchedPart, Form,
     Formed, Heartbeat, HeartbeatAck, Identify, Listener, Nack, Need, NotExecuted, NotLeader, P1a,
-    P1b, P2a, P2b, PreVote, PreVoteAck, Probe, ProbeAck, Rememberer, Replay, Replayed, Results,
-    Stage, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Vote,
-    Watcher,
+    P1b, P2a, P2b, PreVote, PreVoteAck, Probe, ProbeAck, Propose, Rememberer, Replay, Replayed,
+    Results, Stage, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated,
+    Value, Vote, Watcher,
 };
 pub use outbox::{Caller, Event, Failure, Halt, Outbox, Replies};
 pub use payload::{INLINE_BYTES_MAX, Payload};

@@ -74,7 +74,7 @@ pub enum ToProposer {
     /// A heartbeat got through.
     HeartbeatAck(HeartbeatAck),
     /// A batch for the log.
-    Propose(Arc<Batch>),
+    Propose(Propose),
     /// A slot was chosen and forgotten long ago.
     Truncated(Truncated),
     /// How far a replica is.
@@ -187,6 +187,18 @@ pub struct Batch {
     /// The block's checksum, made once by its gateway and carried along: who logs or executes a block that
     /// came over a wire checks it against this.
     pub checksum: u32,
+}
+
+/// Gateway → proposer: "give this batch a slot".
+///
+/// source: R24, \[CP §4.1\]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Propose {
+    /// The batch.
+    pub batch: Arc<Batch>,
+    /// The number of its gateway's lowest batch without an answer, in this life; the batch's own at the most. All
+    /// below is executed, so a batch whose number this is can be executed wherever it is put.
+    pub lowest: u64,
 }
 
 /// An acceptor's vote: the value, and the ballot it was voted for in.

@@ -34,14 +34,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use phase1::Phase1;
-use phase2::{Admission, Phase2};
+use phase2::{Admission, Phase2, Suspicion, Suspicions};
 
 use crate::{
     AcceptorId, AcceptorSet, Ballot, Batch, Cluster, Event, Executed, Form, FormationId, Formed,
     Former, Heartbeat, HeartbeatAck, Identify, Incarnation, Latency, Listener, Membership, Nack,
-    Need, NotLeader, Outbox, P1b, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, ReplicaId, Rng,
-    Roster, Slot, Stage, Table, Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Truncated, Watcher, Watermark,
+    Need, NotLeader, Outbox, P1b, PreVote, PreVoteAck, Probe, ProbeAck, Propose, ProposerId,
+    ReplicaId, Rng, Roster, Slot, Stage, Table, Time, Timer, Timers, ToAcceptor, ToGateway,
+    ToProposer, ToProxyLeader, ToReplica, Truncated, Watcher, Watermark,
 };
 
 /// How many election timeouts f+1 replicas that replay may stay where they are, before a campaign proposes anew
@@ -64,10 +64,18 @@ pub struct Proposer {
     heard_at: Option<Time>,
     phase: Phase,
     roster: Roster,
-    /// From asking for a slot to its execution by f+1 replicas.
+    /// From asking for a slot, the last time, to its execution by f+1 replicas: how long to wait before it is asked for
+    /// again.
     latency: Latency,
-    /// Elections of ours in a row in which nothing was chosen: each doubles our patience (R28).
-    fruitless_elections: u32,
+    /// Likewise, from the first time: how long to wait before another may do better (R28).
+    pace: Latency,
+    /// Campaigns of ours in a row that elected nobody, or a leader who got nothing chosen: each doubles our patience
+    /// (R28).
+    fruitless_campaigns: u32,
+    /// What proxy leaders were under suspicion for when it last led.
+    suspicions: Suspicions,
+    /// While it leads: when a gateway last acknowledged a heartbeat or sent a batch, or the first reign in a row began.
+    gateway_heard_at: Option<Time>,
     /// Since when f+1 replicas have been where they are, while a campaign waits for them to replay.
     replay_awaited: Option<(Slot, Time)>,
     /// The last stamp given (R26). Never goes down.
@@ -120,7 +128,9 @@ pub struct ProposerCounters {
     pub reruns: u64,
     /// Batches refused because it does not lead.
     pub not_leader: u64,
-    /// Attempts dropped because they were open already.
+    /// Batches that came before one of a lower number.
+    pub early: u64,
+    /// Batches dropped because they have a slot, or were answered.
     pub duplicates: u64,
     /// Batches dropped because too many waited.
     pub dropped: u64,
@@ -157,7 +167,10 @@ impl Proposer {
             phase: Phase::Following,
             roster: Roster::new(cluster.replicas, rng.next_u64()),
             latency: Latency::default(),
-            fruitless_elections: 0,
+            pace: Latency::default(),
+            fruitless_campaigns: 0,
+            suspicions: vec![Suspicion::default(); cluster.proxy_leaders_running().into()].into(),
+            gateway_heard_at: None,
             replay_awaited: None,
             stamp: Time(0),
             has_left: false,
@@ -178,7 +191,7 @@ impl Proposer {
             ToProposer::Nack(nack) => self.on_nack(nack, now, out),
             ToProposer::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now, out),
             ToProposer::HeartbeatAck(ack) => self.on_heartbeat_ack(ack, now),
-            ToProposer::Propose(batch) => self.on_propose(batch, now, out),
+            ToProposer::Propose(propose) => self.on_propose(propose, now, out),
             ToProposer::Truncated(truncated) => self.on_truncated(truncated, now, out),
             ToProposer::Executed(executed) => self.on_executed(&executed, now, out),
             ToProposer::Need(need) => self.on_need(need, now, out),
@@ -300,20 +313,22 @@ impl Proposer {
         }
     }
 
-    /// Gives a batch the next slot, or says who might.
+    /// Gives a batch the next slot, or says who might. One that has overtaken others of its gateway waits for them.
     ///
     /// source: R9, R24, \[CP §4.1\]
-    pub fn on_propose(&mut self, batch: Arc<Batch>, now: Time, out: &mut Outbox) {
+    pub fn on_propose(&mut self, propose: Propose, now: Time, out: &mut Outbox) {
         let Phase::Phase2(phase2) = &mut self.phase else {
-            return self.refuse(&batch, out);
+            return self.refuse(&propose.batch, out);
         };
-        if batch.id.gateway.0 >= self.cluster.gateways {
+        let id = propose.batch.id;
+        if id.gateway.0 >= self.cluster.gateways || propose.lowest > id.number {
             self.counters.foreign += 1;
             return;
         }
-        phase2.on_gateway(now);
-        match phase2.admit(batch) {
+        self.gateway_heard_at = Some(now);
+        match phase2.admit(propose, now) {
             Admission::Accepted => self.pump(now, out),
+            Admission::Early => self.counters.early += 1,
             Admission::Duplicate => self.counters.duplicates += 1,
             Admission::Dropped => self.counters.dropped += 1,
         }
@@ -384,7 +399,7 @@ impl Proposer {
         match ack.from {
             Listener::Acceptor(acceptor) => phase2.on_acceptor(acceptor, now),
             Listener::ProxyLeader(proxy_leader) => phase2.on_proxy_leader(proxy_leader, now),
-            Listener::Gateway(_) => phase2.on_gateway(now),
+            Listener::Gateway(_) => self.gateway_heard_at = Some(now),
         }
     }
 
@@ -400,9 +415,10 @@ impl Proposer {
         let Phase::Phase2(phase2) = &mut self.phase else {
             return;
         };
-        if let Some(took) = phase2.close(&self.roster, now) {
-            self.latency.sample(took);
-            self.fruitless_elections = 0;
+        if let Some(closed) = phase2.close(&self.roster, now) {
+            self.latency.sample(closed.since_last_ask);
+            self.pace.sample(closed.since_first_ask);
+            self.fruitless_campaigns = 0;
             if std::mem::take(&mut phase2.is_silent) {
                 self.timers.set(Timer::Heartbeat, now);
             }
@@ -499,8 +515,8 @@ impl Proposer {
         }
         if let Phase::Phase2(phase2) = &self.phase {
             phase2.validate();
-            let is_watched = self.timers.is_set(Timer::Resend) || !phase2.has_open();
-            assert!(is_watched, "open slots and no timer");
+            let is_idle = !phase2.has_open() && !phase2.has_waiting();
+            assert!(is_idle || self.timers.is_set(Timer::Resend), "something waits, and no timer");
         }
     }
 
@@ -635,9 +651,11 @@ impl Proposer {
     /// Starts phase 1 in a ballot larger than any seen, over all slots from `first` on.
     ///
     /// `first` is what f+1 replicas have executed, or, in a rerun, the slot that a replica needs. An old
-    /// reign's open slots are dropped: what of them was chosen, phase 1 finds.
+    /// reign's open slots are dropped: what of them was chosen, phase 1 finds. A leader that goes on in a new ballot is
+    /// no better for it: its patience is what it was, or one that achieves nothing would lead for as long as anybody
+    /// asks it for reruns.
     ///
-    /// source: R5, R8, \[CP §2.1\]
+    /// source: R5, R8, R28, \[CP §2.1\]
     fn campaign(
         &mut self,
         first: Slot,
@@ -646,7 +664,12 @@ impl Proposer {
         out: &mut Outbox,
     ) {
         let Some(table) = self.membership.table().cloned() else { return };
+        let before = (self.gateway_heard_at, self.fruitless_campaigns);
+        let goes_on = self.is_leading();
         self.give_up(out);
+        if goes_on {
+            (self.gateway_heard_at, self.fruitless_campaigns) = before;
+        }
         let round = self.seen.round + 1;
         let ballot = Ballot { round, proposer: self.id, incarnation: self.incarnation };
         assert!(ballot > self.seen, "{ballot} does not outbid {}", self.seen);
@@ -662,15 +685,18 @@ impl Proposer {
     /// Asks for the pages that phase 1 misses; gives up when nothing new has come for an election
     /// timeout: another may be luckier.
     ///
+    /// Each time that was in vain, the next campaign waits twice as long: where syncs take longer than an election
+    /// timeout, a promise comes later than that, and a campaign that never waits for it elects nobody.
+    ///
     /// source: R5, R28
     fn resend_p1a(&mut self, now: Time, out: &mut Outbox) {
         let Phase::Phase1(phase1) = &self.phase else {
             return;
         };
-        if now.since(phase1.progress_at) >= self.cluster.election_timeout {
+        if now.since(phase1.progress_at) >= self.grown(self.cluster.election_timeout) {
             let ballot = phase1.ballot;
             out.event(Event::CampaignFailed { ballot });
-            self.fruitless_elections += 1;
+            self.fruitless_campaigns += 1;
             self.give_up(out);
             return self.back_off(now);
         }
@@ -699,10 +725,12 @@ impl Proposer {
             let truncated = Truncated { acceptor: None, slot, ballot, truncated };
             out.tell_replica(replica, ToReplica::Truncated(truncated));
         }
-        let phase2 = Phase2::new(&self.cluster, ballot, recovered, self.stamp, now);
+        let mut phase2 = Phase2::new(&self.cluster, ballot, recovered, self.stamp, now);
+        phase2.suspicions.clone_from(&self.suspicions);
         self.counters.elections += 1;
         self.counters.noops += noops;
         self.leader = Some(self.id);
+        self.gateway_heard_at.get_or_insert(now);
         out.event(Event::Elected { ballot, first, next: phase2.next(), noops });
         self.phase = Phase::Phase2(Box::new(phase2));
         self.timers.stop(Timer::Phase1);
@@ -733,6 +761,10 @@ impl Proposer {
         match phase2.resend_at(&self.latency) {
             // Only ever later than what is set: the timer looks again when it fires.
             Some(at) => self.timers.set_if_unset(Timer::Resend, at),
+            // Batches wait for credit, which a replica that is silent or stands still gives up with time.
+            None if phase2.has_waiting() => {
+                self.timers.set_if_unset(Timer::Resend, now + self.cluster.election_timeout);
+            }
             None => self.timers.stop(Timer::Resend),
         }
     }
@@ -802,12 +834,19 @@ impl Proposer {
         let Phase::Phase2(phase2) = &self.phase else {
             return false;
         };
-        let measured = self.latency.timeout(3, Duration::ZERO, self.cluster.resend_max * 8);
+        let measured = (8 * self.pace.estimate()).min(8 * self.cluster.resend_max);
         let patience = (2 * self.cluster.election_timeout).max(measured);
-        let patience = patience * (1 << self.fruitless_elections.min(6));
+        let patience = self.grown(patience);
         let is_stalled = phase2.stalled_since().is_some_and(|since| now.since(since) >= patience);
-        let is_unasked = now.since(phase2.gateway_heard_at) >= patience;
+        let is_unasked = self.gateway_heard_at.is_none_or(|at| now.since(at) >= patience);
         is_stalled || is_unasked || !self.is_heard(now)
+    }
+
+    /// Patience, as it has grown by campaigns that were in vain.
+    ///
+    /// source: R28
+    fn grown(&self, patience: Duration) -> Duration {
+        patience * (1 << self.fruitless_campaigns.min(6))
     }
 
     /// Whether a read quorum of acceptors has heard us within an election timeout.
@@ -898,12 +937,14 @@ impl Proposer {
     /// source: R9
     fn give_up(&mut self, out: &mut Outbox) {
         let phase = std::mem::replace(&mut self.phase, Phase::Following);
+        self.gateway_heard_at = None;
         for timer in [Timer::Heartbeat, Timer::Phase1, Timer::Resend] {
             self.timers.stop(timer);
         }
         if let Phase::Phase2(mut phase2) = phase {
+            self.suspicions.clone_from(&phase2.suspicions);
             if !phase2.has_chosen {
-                self.fruitless_elections += 1;
+                self.fruitless_campaigns += 1;
             }
             for batch in phase2.drain_queue() {
                 self.refuse(&batch, out);

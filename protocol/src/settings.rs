@@ -32,7 +32,8 @@ pub struct Settings {
     pub slot_window: u32,
     /// How many commands of one session may be without an answer (R23).
     pub session_window: u32,
-    /// How many sessions a cluster remembers; beyond that the one unused for longest is closed.
+    /// How many sessions a cluster remembers, at least one for each gateway; beyond that the one unused for longest is
+    /// closed.
     pub sessions_max: u32,
     /// How many batches of one gateway may be without an answer.
     pub batches_in_flight_max: u32,
@@ -175,7 +176,6 @@ impl Settings {
             format!("{} is not a power of two from 8 to 1048576", self.slot_window),
         );
         let positive = [
-            ("sessions_max", self.sessions_max),
             ("batches_in_flight_max", self.batches_in_flight_max),
             ("batch_commands_max", self.batch_commands_max),
             ("command_bytes_max", self.command_bytes_max),
@@ -188,6 +188,12 @@ impl Settings {
         for (setting, value) in positive {
             require(value > 0, setting, "must be at least 1".to_owned());
         }
+        // With fewer, gateways close each other's sessions for ever.
+        require(
+            self.sessions_max >= self.gateways.into(),
+            "sessions_max",
+            format!("must be at least gateways = {}, each of which has a session", self.gateways),
+        );
         require(
             self.session_window >= self.batch_commands_max,
             "session_window",
@@ -307,6 +313,7 @@ mod tests {
         let mut settings = defaults();
         settings.f = 2;
         settings.slot_window = 1000;
+        (settings.gateways, settings.sessions_max) = (3, 2);
         settings.batch_bytes_max = settings.command_bytes_max;
         settings.election_timeout = settings.heartbeat_interval;
         let errors = settings.check().unwrap_err();
@@ -318,6 +325,7 @@ mod tests {
                 "proposers",
                 "proxy_leaders",
                 "slot_window",
+                "sessions_max",
                 "batch_bytes_max",
                 "election_timeout"
             ]

@@ -123,11 +123,17 @@ impl Latency {
         self.mean = (self.mean * 7 + took) / 8;
     }
 
+    /// The longest that something takes, as far as measured. Before the first measurement: zero.
+    #[must_use]
+    pub fn estimate(&self) -> Duration {
+        self.mean + self.deviation * 4
+    }
+
     /// How long to wait before the `attempt`-th repetition: the estimate, doubled each time, within
     /// `least..=most`. Before the first measurement: `least`.
     #[must_use]
     pub fn timeout(&self, attempt: u32, least: Duration, most: Duration) -> Duration {
-        let once = (self.mean + self.deviation * 4).max(least);
+        let once = self.estimate().max(least);
         once.saturating_mul(1 << attempt.min(16)).min(most.max(least))
     }
 }

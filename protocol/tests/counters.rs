@@ -146,13 +146,15 @@ fn a_leader_counts_what_it_fills_resends_and_drops() {
     let (cluster, mut out) = (checked(small()), Outbox::default());
     let mut leader = proposer(&cluster, 0);
     (0..3).for_each(|replica| drop(introduce(&mut leader, replica, 1, 0, START)));
-    leader.on_propose(batch(0).into(), START, &mut out);
+    leader.on_propose(harness::propose(batch(0)), START, &mut out);
     campaign(&cluster, &mut leader, Ballot::default(), START);
     leader.on_p1b(p1b(0, B1, vec![vote(1, Ballot::default(), 50)]), START, &mut out);
     leader.on_p1b(p1b(2, B1, vec![]), START, &mut out);
-    (0..12).chain([0]).for_each(|number| leader.on_propose(batch(number).into(), START, &mut out));
+    (0..12)
+        .chain([0])
+        .for_each(|number| leader.on_propose(harness::propose(batch(number)), START, &mut out));
     let id = BatchId { gateway: GatewayId(7), ..batch_id(1) };
-    leader.on_propose(Batch { id, ..batch(1) }.into(), START, &mut out);
+    leader.on_propose(harness::propose(Batch { id, ..batch(1) }), START, &mut out);
     leader.on_timeout(Timer::Resend, START + millis(2000), &mut out);
     let all = ProposerCounters {
         proposed: 6, // a window of 8, of which 2 are recovered
@@ -189,7 +191,7 @@ fn a_proposer_counts_what_ends_its_reigns() {
     assert_eq!(leader.counters().foreign, 2);
 
     let mut leader = harness::leader(&square());
-    (0..2).for_each(|number| leader.on_propose(batch(number).into(), START, &mut out));
+    (0..2).for_each(|number| leader.on_propose(harness::propose(batch(number)), START, &mut out));
     (0..2).for_each(|replica| leader.on_executed(&executed(replica, 1, 2), START, &mut out));
     let need = Need { replica: ReplicaId(2), incarnation: Incarnation(1), slot: Slot(0) };
     leader.on_need(need, START, &mut out);

@@ -447,5 +447,22 @@ fn r29_the_disk_is_asked_for_one_page_at_a_time_for_each_asker() {
     assert_eq!(replay(&mut node, 1).len(), 1, "somebody else");
     assert_eq!(node.take(|a, out| a.on_p1a(p1a(B2), START, out)).recalls.len(), 1, "a proposer");
     node.recalled(&node.answer(&asked[0]));
-    assert_eq!(replay(&mut node, 0).len(), 1, "it has come");
+    assert!(replay(&mut node, 0).is_empty(), "it has come, and waits for the sync of the promise");
+    node.sync();
+    assert_eq!(replay(&mut node, 0).len(), 1, "it has left, and may be lost");
+}
+
+/// A disk that hangs would otherwise fill memory with one and the same page.
+#[test]
+fn r29_a_page_that_waits_for_a_sync_is_not_made_twice() {
+    let mut node = Node::new();
+    let pages = |node: &mut Node, ballot| {
+        let out = node.take(|acceptor, out| acceptor.on_p1a(p1a(ballot), START, out));
+        pick!(out.held, Proposer(ToProposer::P1b)).len()
+    };
+    assert_eq!(pages(&mut node, B1), 1);
+    assert_eq!(pages(&mut node, B1), 0, "the same page is held");
+    assert_eq!(pages(&mut node, B2), 1, "another ballot's is another page");
+    node.sync();
+    assert_eq!(pages(&mut node, B2), 1, "it has left, and may be lost");
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use harness::{Net, grid, millis, small};
 use loggos_protocol::{
-    AcceptorId, GatewayId, ProposerId, ProxyLeaderId, ReplicaId, RoleId, Settings, To,
+    AcceptorId, GatewayId, ProposerId, ProxyLeaderId, QuorumSystem, ReplicaId, RoleId, Settings,
+    To, ToProposer, ToReplica,
 };
 
 const GATEWAY: RoleId = RoleId::Gateway(GatewayId(0));
@@ -82,6 +83,41 @@ fn r08_a_stalled_leader_runs_phase_1_again_for_replicas_that_all_start_over() {
     }
 }
 
+/// A campaign that gives up before a sync is over elects nobody, however often it is tried.
+#[test]
+fn r28_disks_slower_than_the_election_timeout_elect_a_leader() {
+    let majority = Settings::new(1, QuorumSystem::majority(1).unwrap());
+    for settings in [majority, grid(2, 2), grid(3, 3)] {
+        for millis_a_sync in [100, 290, 310, 400, 1000, 3000] {
+            let count = settings.quorums.acceptors_count();
+            for slow in [vec![0], vec![0, 1], (0..count).collect::<Vec<_>>()] {
+                let what = format!("{}: {millis_a_sync} ms at {slow:?}", settings.quorums);
+                let mut net = Net::durable(settings.clone());
+                net.write(0);
+                net.keeps_sent = false;
+                net.sync_takes(move |acceptor| match slow.contains(&acceptor.0) {
+                    true => millis(millis_a_sync),
+                    false => Duration::ZERO,
+                });
+                net.stop(PROPOSER(0));
+                net.run_for(millis(30_000));
+                assert!(net.proposer(1).is_leading(), "{what}: {:?}", net.events);
+                net.start(PROPOSER(0));
+                for tag in 1..20 {
+                    let written_at = net.now;
+                    net.write(tag);
+                    while !net.replies().iter().any(|(answered, _)| *answered == tag) {
+                        net.run_for(millis(10));
+                        assert!(net.now.since(written_at) < millis(30_000), "{what}: {tag}");
+                    }
+                }
+                let after = net.promises_written().into_iter().max().unwrap_or(0);
+                assert!(after <= 8, "{what}: {after} promises");
+            }
+        }
+    }
+}
+
 /// Whatever a gateway sends it is lost; it hears the acceptors, has nothing open and seems to be in good health.
 #[test]
 fn r28_a_leader_that_no_gateway_reaches_is_replaced() {
@@ -144,5 +180,41 @@ fn r29_a_replica_that_is_heard_and_stands_still_does_not_stop_the_others() {
         });
         (1000..1100).for_each(|tag| assert_served(&mut net, tag, mode));
         assert!(net.replica(2).executed() < net.replica(1).executed(), "{mode}");
+    }
+}
+
+/// A leader that reruns for whoever asks begins a reign each time. Were it given new patience with each, it would lead
+/// for as long as one replica that is half connected asks.
+#[test]
+fn r28_reruns_do_not_keep_a_leader_that_no_gateway_reaches() {
+    for (mode, start) in MODES {
+        let mut net = start(small());
+        (0..100).for_each(|tag| net.write(tag));
+        net.keeps_sent = false;
+        net.stop(REPLICA(2));
+        net.start(REPLICA(2));
+        net.lose(|from, to| {
+            let is_unasked = from == GATEWAY && to.role() == PROPOSER(0);
+            is_unasked || matches!(to, To::Replica(ReplicaId(2), message) if !is_heartbeat(message))
+        });
+        net.run_for(millis(2000));
+        (200..205).for_each(|tag| assert_served(&mut net, tag, mode));
+    }
+}
+
+fn is_heartbeat(message: &ToReplica) -> bool {
+    matches!(message, ToReplica::Heartbeat(_) | ToReplica::Identify(_))
+}
+
+/// It knows by acceptors that all its slots were executed, and not by which replicas: so nothing is open, and nothing
+/// that waits gets a slot.
+#[test]
+fn r28_a_leader_that_hears_no_replica_is_replaced_though_nothing_is_open() {
+    for settings in [small(), grid(2, 2)] {
+        let mut net = Net::new(settings);
+        (0..100).for_each(|tag| net.write(tag));
+        net.keeps_sent = false;
+        net.lose(|_, to| matches!(to, To::Proposer(ProposerId(0), ToProposer::Executed(_))));
+        (200..300).for_each(|tag| assert_served(&mut net, tag, "no replica is heard"));
     }
 }

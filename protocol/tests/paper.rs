@@ -63,7 +63,9 @@ fn a_steady_leader_runs_phase_1_for_no_slot() {
 fn each_batch_gets_the_slot_after_the_one_before() {
     let mut leader = leader(&square());
     let mut out = Outbox::default();
-    (0..20).for_each(|number| leader.on_propose(harness::batch(number).into(), START, &mut out));
+    (0..20).for_each(|number| {
+        leader.on_propose(harness::propose(harness::batch(number)), START, &mut out);
+    });
     let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     assert!(asked.iter().map(|(_, p2a)| p2a.slot.0).eq(0..20), "{asked:?}");
     assert!(asked.iter().map(|(_, p2a)| p2a.value.batch().unwrap().id.number).eq(0..20));
@@ -128,7 +130,9 @@ fn proxy_leaders_take_turns_by_slot() {
     let cluster = checked(Settings { proxy_leaders: 3, ..grid(2, 2) });
     let mut leader = leader(&cluster);
     let mut out = Outbox::default();
-    (0..30).for_each(|number| leader.on_propose(harness::batch(number).into(), START, &mut out));
+    (0..30).for_each(|number| {
+        leader.on_propose(harness::propose(harness::batch(number)), START, &mut out);
+    });
     for (to, p2a) in pick!(out.sends, ProxyLeader(ToProxyLeader::P2a)) {
         assert_eq!(u64::from(to.0), p2a.slot.0 % 3, "{}", p2a.slot);
         assert_eq!(p2a.via, to, "acceptors answer whoever asks them");

@@ -2,15 +2,18 @@
 
 mod harness;
 
+use std::sync::Arc;
+
 use harness::{
-    B1, B2, Echo, Net, START, batch, campaign, heartbeat, leader, millis, out_of, p1b, pick,
-    proposer, replica, small, square, vote,
+    B1, B2, Echo, Net, START, batch, campaign, grid, heartbeat, introduce, leader, millis, out_of,
+    p1b, pick, proposer, replica, small, square, vote,
 };
 use loggos_protocol::{
     Ask, Ballot, Batch, BatchId, BatchWriter, Caller, Chosen, ClientId, Cluster, Content, Event,
     Failure, Gateway, GatewayId, Incarnation, NotExecuted, NotLeader, Outbox, Outcome, Outcomes,
-    Payload, Position, ProposerId, Replica, ReplicaId, ResultWriter, Results, Run, Runs, SessionId,
-    Settings, Slot, Stage, Time, Timer, To, ToGateway, ToProposer, ToProxyLeader, ToReplica, Value,
+    Payload, Position, Propose, Proposer, ProposerId, Replica, ReplicaId, ResultWriter, Results,
+    Run, Runs, SessionId, Settings, Slot, Stage, Time, Timer, To, ToGateway, ToProposer,
+    ToProxyLeader, ToReplica, Value,
 };
 
 const LIFE: Incarnation = Incarnation(1);
@@ -178,7 +181,7 @@ struct Desk {
 impl Desk {
     /// A gateway that has heard of a leader and opened [`SESSION`], with batches of one command.
     fn new() -> Self {
-        Self::with(Settings { batch_commands_max: 1, ..harness::grid(2, 2) })
+        Self::with(Settings { batch_commands_max: 1, ..grid(2, 2) })
     }
 
     fn with(settings: Settings) -> Self {
@@ -187,7 +190,7 @@ impl Desk {
         let mut desk = Self { cluster, gateway, now: START };
         let open = desk.lead_by(B1);
         let asked = pick!(open.sends, Proposer(ToProposer::Propose))[0].1.clone();
-        desk.results(&asked, |writer| writer.opened(SESSION));
+        desk.results(&asked.batch, |writer| writer.opened(SESSION));
         assert_eq!(desk.gateway.session(), Some(SESSION), "it is open");
         desk
     }
@@ -244,7 +247,7 @@ impl Desk {
 /// Each proposed batch, and to whom.
 fn proposed(out: &Outbox) -> Vec<(ProposerId, Batch)> {
     let proposed = pick!(out.sends, Proposer(ToProposer::Propose));
-    proposed.into_iter().map(|(to, batch)| (to, Batch::clone(batch))).collect()
+    proposed.into_iter().map(|(to, propose)| (to, Batch::clone(&propose.batch))).collect()
 }
 
 /// Number and attempt of each proposed batch.
@@ -310,10 +313,10 @@ fn r24_an_attempt_that_is_still_open_is_dropped() {
     let mut leader = leader(&square());
     let slots = |out: &Outbox| pick!(out.sends, ProxyLeader(ToProxyLeader::P2a)).len();
     let mut propose =
-        |batch: Batch| slots(&out_of(|out| leader.on_propose(batch.into(), START, out)));
+        |batch: Batch| slots(&out_of(|out| leader.on_propose(harness::propose(batch), START, out)));
     let batch = batch(3);
     assert_eq!([propose(batch.clone()), propose(batch.clone())], [1, 0]);
-    assert_eq!(propose(Batch { attempt: 1, ..batch.clone() }), 1, "a new attempt");
+    assert_eq!(propose(Batch { attempt: 1, ..batch.clone() }), 0, "it has a slot");
     let id = BatchId { incarnation: Incarnation(2), ..batch.id };
     assert_eq!(propose(Batch { id, ..batch }), 1, "the same number in another life");
 }
@@ -323,14 +326,14 @@ fn r24_an_attempt_that_waits_for_a_slot_is_dropped_too() {
     let cluster = harness::checked(small());
     let mut leader = leader(&cluster);
     for number in (0..12).chain(8..12) {
-        leader.on_propose(batch(number).into(), START, &mut Outbox::default());
+        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
     }
     assert_eq!(leader.counters().duplicates, 4);
 }
 
 #[test]
 fn r24_busy_is_said_only_of_what_was_never_sent_on() {
-    let settings = harness::grid(2, 2);
+    let settings = grid(2, 2);
     let mut desk =
         Desk::with(Settings { batch_commands_max: 1, batches_in_flight_max: 2, ..settings });
     let mut sent = Vec::new();
@@ -348,7 +351,7 @@ fn r24_busy_is_said_only_of_what_was_never_sent_on() {
 
 #[test]
 fn r24_what_was_never_sent_on_waits_for_the_next_session() {
-    let settings = harness::grid(2, 2);
+    let settings = grid(2, 2);
     let mut desk =
         Desk::with(Settings { batch_commands_max: 1, batches_in_flight_max: 2, ..settings });
     let sent: Vec<_> = (0..3).flat_map(|tag| proposed(&desk.submit(tag))).collect();
@@ -466,7 +469,7 @@ fn r25_a_replica_answers_for_each_batch_that_is_not_trimmed() {
 
 #[test]
 fn r09_a_gateway_tries_all_proposers_in_turn() {
-    let settings = Settings { proposers: 3, batch_commands_max: 1, ..harness::grid(2, 2) };
+    let settings = Settings { proposers: 3, batch_commands_max: 1, ..grid(2, 2) };
     let mut desk = Desk::with(settings);
     let mut batch = desk.batches(1).remove(0);
     let mut tried = vec![ProposerId(0)];
@@ -501,17 +504,80 @@ fn slots_asked_for(out: &Outbox) -> Vec<Slot> {
     p2as.into_iter().map(|(_, p2a)| p2a.slot).collect()
 }
 
+/// The numbers of the batches that are asked for, in the order of their slots.
+fn batches_asked_for(out: &Outbox) -> Vec<u64> {
+    let p2as = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
+    p2as.into_iter().filter_map(|(_, p2a)| p2a.value.batch()).map(|it| it.id.number).collect()
+}
+
+/// A batch before the one it follows would be refused when it is executed, and its slot wasted, as would be those of
+/// all others that are sent again behind it.
 #[test]
-fn r24_a_late_first_attempt_is_dropped_while_a_later_one_is_open() {
+fn r23_a_leader_gives_slots_in_the_order_of_a_gateways_numbers() {
     let mut leader = leader(&square());
-    let first = batch(3);
-    for attempt in [0, 1] {
-        let out =
-            out_of(|out| leader.on_propose(Batch { attempt, ..first.clone() }.into(), START, out));
-        assert_eq!(slots_asked_for(&out).len(), 1, "attempt {attempt}");
+    let mut propose = |number, attempt, lowest| {
+        let batch = Arc::new(Batch { attempt, ..batch(number) });
+        batches_asked_for(&out_of(|out| leader.on_propose(Propose { batch, lowest }, START, out)))
+    };
+    assert_eq!(propose(5, 0, 3), [], "3 has no answer, so 5 cannot be executed yet");
+    assert_eq!(propose(6, 0, 3), []);
+    assert_eq!(propose(3, 0, 3), [3], "all before are executed");
+    assert_eq!(propose(3, 1, 3), [], "it has a slot");
+    assert_eq!(propose(4, 2, 3), [4, 5, 6], "5 and 6 have waited for it");
+    assert_eq!(propose(9, 0, 8), [], "7 is answered, 8 is not");
+    assert_eq!(propose(10, 0, 9), [9, 10], "8 is");
+    assert_eq!(propose(8, 1, 8), [], "it was");
+    let counters = leader.counters();
+    assert_eq!((counters.early, counters.duplicates, counters.proposed), (3, 2, 6));
+}
+
+/// A session may have been opened and closed again before its gateway knew: then no replica can tell it, and only its
+/// Open in another slot can.
+#[test]
+fn r24_the_lowest_batch_gets_another_slot_once_all_that_its_gateway_was_given_is_closed() {
+    let mut leader = leader(&square());
+    let propose = |number, attempt, leader: &mut Proposer| {
+        let batch = Arc::new(Batch { attempt, ..batch(number) });
+        let propose = Propose { batch, lowest: 0 };
+        batches_asked_for(&out_of(|out| leader.on_propose(propose, START, out)))
+    };
+    assert_eq!((propose(0, 0, &mut leader), propose(1, 0, &mut leader)), (vec![0], vec![1]));
+    for (executed, asked_for) in [(1, vec![]), (2, vec![0])] {
+        for replica in [0, 1] {
+            introduce(&mut leader, replica, 1, executed, START);
+        }
+        assert_eq!(propose(0, executed.try_into().unwrap(), &mut leader), asked_for, "<{executed}");
     }
-    let out = out_of(|out| leader.on_propose(first.into(), START, out));
-    assert_eq!(slots_asked_for(&out), [], "the gateway has given that attempt up");
+    assert_eq!(propose(1, 1, &mut leader), [1], "it goes on from there");
+}
+
+/// A late message of a former life must not take the place of the current one's.
+#[test]
+fn r24_a_gateways_life_begins_with_its_lowest_batch() {
+    let mut leader = leader(&square());
+    let mut propose = |life, number, lowest| {
+        let id = BatchId { incarnation: Incarnation(life), ..batch(number).id };
+        let batch = Arc::new(Batch { id, ..batch(number) });
+        batches_asked_for(&out_of(|out| leader.on_propose(Propose { batch, lowest }, START, out)))
+    };
+    assert_eq!(propose(2, 0, 0), [0]);
+    assert_eq!(propose(1, 7, 6), [], "of another life, and not its lowest");
+    assert_eq!(propose(2, 1, 0), [1], "it goes on");
+    assert_eq!(propose(3, 0, 0), [0], "the next life");
+}
+
+#[test]
+fn r29_a_leader_keeps_as_many_early_batches_as_a_gateway_may_have_in_flight() {
+    let cluster = harness::checked(Settings { batches_in_flight_max: 4, ..grid(2, 2) });
+    let mut leader = leader(&cluster);
+    for number in 1..9 {
+        let propose = Propose { batch: batch(number).into(), lowest: 0 };
+        leader.on_propose(propose, START, &mut Outbox::default());
+    }
+    assert_eq!((leader.counters().early, leader.counters().dropped), (3, 5));
+    let propose = Propose { batch: batch(0).into(), lowest: 0 };
+    let out = out_of(|out| leader.on_propose(propose, START, out));
+    assert_eq!(batches_asked_for(&out), [0, 1, 2, 3]);
 }
 
 #[test]
@@ -522,6 +588,6 @@ fn r24_an_attempt_in_a_recovered_slot_is_dropped_while_it_is_open() {
         let p1b = p1b(acceptor, B1, vec![vote(0, Ballot::default(), 3)]);
         leader.on_p1b(p1b, START, &mut Outbox::default());
     }
-    let out = out_of(|out| leader.on_propose(batch(3).into(), START, out));
+    let out = out_of(|out| leader.on_propose(harness::propose(batch(3)), START, out));
     assert_eq!(slots_asked_for(&out), [], "its value is open in slot 0");
 }

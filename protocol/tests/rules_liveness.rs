@@ -249,7 +249,7 @@ fn r28_a_leader_that_no_read_quorum_hears_falls_silent_and_resumes() {
 #[test]
 fn r28_a_leader_that_gets_nothing_chosen_falls_silent_and_resumes_with_progress() {
     let mut leader = leader(&square());
-    leader.on_propose(batch(0).into(), START, &mut Outbox::default());
+    leader.on_propose(harness::propose(batch(0)), START, &mut Outbox::default());
     let heard = |leader: &mut Proposer, after| {
         (0..4).for_each(|acceptor| acknowledge(leader, acceptor, START + millis(after)));
         beat(leader, START + millis(after))
@@ -346,7 +346,9 @@ fn asked(out: &Outbox) -> usize {
 }
 
 fn offer(leader: &mut Proposer, batches: u64, now: Time) -> usize {
-    asked(&out_of(|out| (0..batches).for_each(|n| leader.on_propose(batch(n).into(), now, out))))
+    asked(&out_of(|out| {
+        (0..batches).for_each(|n| leader.on_propose(harness::propose(batch(n)), now, out));
+    }))
 }
 
 fn report(leader: &mut Proposer, replica: u8, at: u64, now: Time) -> usize {
@@ -441,7 +443,7 @@ fn r31_promises_votes_and_tables_wait_for_a_sync() {
 fn r28_closing_slots_by_truncation_is_progress() {
     let mut leader = leader(&square());
     for number in 0..2 {
-        leader.on_propose(batch(number).into(), START, &mut Outbox::default());
+        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
     }
     let at = START + millis(590);
     for acceptor in (0..4).map(AcceptorId) {
@@ -470,7 +472,7 @@ fn r28_a_replica_that_is_stuck_does_not_silence_the_leader_that_serves_it() {
     let cluster = checked(small());
     let mut leader = leader(&cluster);
     for number in 0..6 {
-        leader.on_propose(batch(number).into(), START, &mut Outbox::default());
+        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
     }
     for (replica, at) in [(0, 6), (1, 6), (2, 2)] {
         leader.on_executed(&executed(replica, 1, at), START, &mut Outbox::default());
@@ -491,7 +493,7 @@ fn r28_a_replica_that_is_stuck_does_not_silence_the_leader_that_serves_it() {
             leader.on_heartbeat_ack(ack, now);
         }
         let out = out_of(|out| {
-            leader.on_propose(batch(number).into(), now, out);
+            leader.on_propose(harness::propose(batch(number)), now, out);
             for (replica, at) in [(0, sent), (1, sent), (2, 2)] {
                 leader.on_executed(&executed(replica, 1, at), now, out);
             }

@@ -224,8 +224,9 @@ fn r07_even_what_has_votes_enough_is_proposed_again() {
 /// A leader that has proposed slots 0 to 5; replicas 0 and 1 have executed them all, 2 only two.
 fn leader_at_6(cluster: &Cluster) -> Proposer {
     let mut leader = leader(cluster);
-    (0..6)
-        .for_each(|number| leader.on_propose(batch(number).into(), START, &mut Outbox::default()));
+    (0..6).for_each(|number| {
+        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
+    });
     for (replica, at) in [(0, 6), (1, 6), (2, 2)] {
         hear(&mut leader, executed(replica, 1, at), START);
     }
@@ -311,7 +312,7 @@ fn r08_a_run_sends_at_most_one_window_beyond_its_asker() {
 #[test]
 fn r08_a_run_begins_by_dropping_what_was_open() {
     let mut leader = leader_at_6(&square());
-    leader.on_propose(batch(6).into(), START, &mut Outbox::default());
+    leader.on_propose(harness::propose(batch(6)), START, &mut Outbox::default());
     ask_for(&mut leader, need(2, 1, 2));
     assert!(!leader.timers().is_set(Timer::Resend));
     let out = out_of(|out| leader.on_timeout(Timer::Resend, START + millis(5000), out));
@@ -357,7 +358,7 @@ fn r08_a_higher_ballot_moves_a_proxy_leaders_window_down() {
 fn r09_who_does_not_lead_says_who_might() {
     let mut follower = proposer(&square(), 0);
     let refuse = |proposer: &mut Proposer| {
-        let out = out_of(|out| proposer.on_propose(batch(3).into(), START, out));
+        let out = out_of(|out| proposer.on_propose(harness::propose(batch(3)), START, out));
         assert_eq!(out.sends.len(), 1, "{:?}", out.sends);
         *pick!(out.sends, Gateway(ToGateway::NotLeader))[0].1
     };
@@ -372,7 +373,7 @@ fn r09_who_does_not_lead_says_who_might() {
 #[test]
 fn r09_stepping_down_drops_open_slots_and_their_timers() {
     let mut leader = leader(&square());
-    leader.on_propose(batch(0).into(), START, &mut Outbox::default());
+    leader.on_propose(harness::propose(batch(0)), START, &mut Outbox::default());
     assert!(leader.timers().is_set(Timer::Resend));
     let nack = Nack { slot: Some(Slot(0)), refused: B1, promised: B2 };
     let out = out_of(|out| leader.on_nack(nack, START, out));
@@ -388,8 +389,9 @@ fn r09_stepping_down_drops_open_slots_and_their_timers() {
 fn r09_stepping_down_refuses_what_waits_for_a_slot() {
     let cluster = checked(small());
     let mut leader = leader(&cluster);
-    (0..10)
-        .for_each(|number| leader.on_propose(batch(number).into(), START, &mut Outbox::default()));
+    (0..10).for_each(|number| {
+        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
+    });
     let nack = Nack { slot: None, refused: B1, promised: B2 };
     let out = out_of(|out| leader.on_nack(nack, START, out));
     let refused = pick!(out.sends, Gateway(ToGateway::NotLeader));
@@ -409,7 +411,7 @@ fn claims(out: &Outbox) -> Vec<(Ballot, Slot, Value)> {
 fn r09_a_resend_keeps_ballot_and_value() {
     let mut leader = leader(&square());
     let mut out = Outbox::default();
-    (0..3).for_each(|number| leader.on_propose(batch(number).into(), START, &mut out));
+    (0..3).for_each(|number| leader.on_propose(harness::propose(batch(number)), START, &mut out));
     let first = claims(&out);
     assert_eq!(first.len(), 3);
     let mut now = START;
@@ -488,7 +490,7 @@ fn r29_a_log_longer_than_a_reign_has_room_for_is_recovered_part_by_part() {
         let ballot = leader.ballot();
         let (said, pages) = promise_50(&mut leader, &said, page_slots);
         assert!(pages.iter().all(|page| *page < 32), "there is no room for {pages:?}");
-        let out = out_of(|out| leader.on_propose(batch(99).into(), START, out));
+        let out = out_of(|out| leader.on_propose(harness::propose(batch(99)), START, out));
         assert!(asked(&out).is_empty());
         let (slots, out) = get_on(&mut leader, &[0, 1], &said);
         assert_eq!(slots, (0..32).collect::<Vec<_>>(), "no slot is free: somebody voted above");

@@ -96,8 +96,9 @@ fn r10_truncated_closes_the_slot_at_proxy_leader_and_proposer() {
     assert!(count(&mut proxy_leader, p2b(1, B1, 0), START).is_empty(), "the entry is gone");
 
     let mut leader = leader(&square());
-    (0..2)
-        .for_each(|number| leader.on_propose(batch(number).into(), START, &mut Outbox::default()));
+    (0..2).for_each(|number| {
+        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
+    });
     leader.on_truncated(truncated(0, B2, 2), START, &mut Outbox::default());
     leader.on_truncated(forgotten, START, &mut Outbox::default());
     let out = out_of(|out| leader.on_timeout(Timer::Resend, START + millis(2000), out));
@@ -271,18 +272,20 @@ fn r12_back_off_is_exponential_up_to_its_bound() {
 fn r12_a_proposer_resends_a_silent_proxy_leaders_slots_through_another() {
     let mut leader = leader(&square());
     let mut out = Outbox::default();
-    (0..6).for_each(|number| leader.on_propose(batch(number).into(), START, &mut out));
+    (0..6).for_each(|number| leader.on_propose(harness::propose(batch(number)), START, &mut out));
     let out = out_of(|out| leader.on_timeout(Timer::Resend, START + millis(2000), out));
     let resent = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     let slots: Vec<_> = resent.iter().map(|(to, p2a)| (to.0, p2a.slot.0)).collect();
     assert_eq!(slots, [(1, 0), (1, 2), (1, 4)], "all that went through proxy leader 0");
-    let out = out_of(|out| leader.on_propose(batch(6).into(), START + millis(2000), out));
+    let out =
+        out_of(|out| leader.on_propose(harness::propose(batch(6)), START + millis(2000), out));
     assert_eq!(pick!(out.sends, ProxyLeader(ToProxyLeader::P2a))[0].0, ProxyLeaderId(1));
     let ack = HeartbeatAck { from: Listener::ProxyLeader(ProxyLeaderId(0)), ballot: B1 };
     for (numbers, heard_at, is_tried) in [(7..9, 2299, false), (9..11, 2300, true)] {
         leader.on_heartbeat_ack(ack, START + millis(heard_at));
         let out = out_of(|out| {
-            numbers.for_each(|number| leader.on_propose(batch(number).into(), START, out));
+            numbers
+                .for_each(|number| leader.on_propose(harness::propose(batch(number)), START, out));
         });
         let turns = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
         let is_asked = turns.iter().any(|(to, _)| *to == ProxyLeaderId(0));
@@ -299,7 +302,7 @@ fn r12_a_proxy_leader_that_answers_and_achieves_nothing_is_tried_ever_more_seldo
         now = now + millis(10);
         let ack = HeartbeatAck { from: Listener::ProxyLeader(ProxyLeaderId(0)), ballot: B1 };
         leader.on_heartbeat_ack(ack, now);
-        let mut out = out_of(|out| leader.on_propose(batch(number).into(), now, out));
+        let mut out = out_of(|out| leader.on_propose(harness::propose(batch(number)), now, out));
         let mut is_tried = false;
         let slots = loop {
             let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));

@@ -223,8 +223,8 @@ fn r26_a_new_leader_keeps_recovered_stamps_and_goes_on_from_the_largest() {
     let votes = vec![(Slot(1), Vote { ballot: B1, value: stamped.clone() })];
     leader.on_p1b(p1b(0, B3, votes), START, &mut Outbox::default());
     let mut out = out_of(|out| leader.on_p1b(p1b(2, B3, vec![]), START, out));
-    leader.on_propose(harness::batch(2).into(), START, &mut out);
-    leader.on_propose(harness::batch(3).into(), ahead + millis(1), &mut out);
+    leader.on_propose(harness::propose(harness::batch(2)), START, &mut out);
+    leader.on_propose(harness::propose(harness::batch(3)), ahead + millis(1), &mut out);
     let p2as = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     let stamps: Vec<_> = p2as.iter().map(|(_, p2a)| p2a.value.stamp).collect();
     assert_eq!(p2as[1].1.value, stamped);
@@ -237,7 +237,7 @@ fn r26_a_leaders_stamps_never_go_down_within_its_life() {
     let mut leader = harness::leader(&square());
     let mut out = Outbox::default();
     for (number, now) in [(0, 100), (1, 50), (2, 200)] {
-        leader.on_propose(harness::batch(number).into(), START + millis(now), &mut out);
+        leader.on_propose(harness::propose(harness::batch(number)), START + millis(now), &mut out);
     }
     let p2as = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     let stamps: Vec<_> = p2as.iter().map(|(_, p2a)| p2a.value.stamp).collect();

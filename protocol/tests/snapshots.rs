@@ -136,6 +136,22 @@ fn r16_a_log_above_the_snapshot_that_outgrows_its_bound_is_let_go() {
     assert_brought_up(&net);
 }
 
+/// The state machine stays frozen until all is written: to freeze it again before that would mix two states.
+#[test]
+fn r16_what_is_frozen_is_written_to_its_end_though_nobody_asks_for_it_any_more() {
+    let mut net = left_behind(Settings { transfer_bytes_per_second_max: 300, ..settings() });
+    let ask = |net: &mut Net| {
+        let (replica, now) = (ReplicaId(2), net.now);
+        let fetch = FetchPart { replica, snapshot: None, part: 0, executed: Watermark(0) };
+        step_replica(net, 0, |replica, out| replica.on_fetch_part(fetch, now, out));
+    };
+    for _ in 0..5 {
+        ask(&mut net);
+        net.run_for(4 * net.cluster.replica_grace);
+    }
+    assert_eq!(net.replica(0).counters().snapshots, 0, "nobody asks for long enough");
+}
+
 #[test]
 fn r16_parts_that_are_lost_doubled_and_late_are_asked_for_again() {
     let mut net = with_one_left_behind();

@@ -39,7 +39,7 @@ use crate::client::{CallError, Port};
 use crate::clock::Clock;
 use crate::executor::{Alarm, Bed, yield_now};
 use crate::idle::{Idle, Vigil};
-use crate::log::Log;
+use crate::log::{Log, LogStatus};
 use crate::random::random_u64;
 use crate::resident::MoveIn;
 use crate::sockets::{Identity, Incoming, Remote, Sockets, Visitor};
@@ -595,7 +595,12 @@ impl<M: StateMachine> Core<M> {
                 match &mut seat.role {
                     Some(role) => {
                         for envelope in seat.inbox.drain(..) {
-                            role.on_envelope(envelope, now, &mut self.out);
+                            let is_too_much = |log: &Log| log.is_too_much(&envelope.to);
+                            if self.log.as_ref().is_some_and(is_too_much) {
+                                seat.traffic.dropped += 1;
+                            } else {
+                                role.on_envelope(envelope, now, &mut self.out);
+                            }
                         }
                     }
                     None => seat.inbox.clear(),
@@ -813,15 +818,15 @@ impl<M: StateMachine> Core<M> {
     }
 
     fn status(&self) -> CoreStatus {
-        let log = self.log.as_ref().map(Log::status);
+        let log = self.log.as_ref().map(|log| log.status(self.now));
         let stopped = log.as_ref().and_then(|log| log.stopped.as_ref());
-        let is_low = log.as_ref().is_some_and(|log| log.is_low);
+        let log_state = log.as_ref().map(LogStatus::state).unwrap_or_default();
         let absent = |seat: &Seat<M>| match (seat.id, stopped) {
             (RoleId::Acceptor(_), Some(why)) => Standing::Stopped { why: why.to_string() },
             (_, _) => Standing::Down,
         };
         let standing = |seat: &Seat<M>| match &seat.role {
-            Some(role) => Standing::of(role, is_low),
+            Some(role) => Standing::of(role, log_state),
             None => absent(seat),
         };
         let roles = self.seats.iter().map(|seat| RoleStatus {

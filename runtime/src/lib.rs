@@ -42,7 +42,7 @@ pub use loggos_protocol::{
 pub use node::Node;
 pub use remote::{RemoteCluster, RemoteOptions, remote_status};
 pub use resident::{Desk, Next, Resident};
-pub use status::{ReplicaStanding, RoleStatus, Standing, Traffic};
+pub use status::{LogState, ReplicaStanding, RoleStatus, Standing, Traffic};
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]

@@ -80,13 +80,25 @@ pub enum Standing {
         promised: Ballot,
         /// What it has forgotten.
         truncated: Watermark,
-        /// Whether so little room is left in its log that it votes for nothing new.
-        is_low: bool,
+        /// How its log stands.
+        log: LogState,
         /// What it did.
         counters: AcceptorCounters,
     },
     /// A replica.
     Replica(ReplicaStanding),
+}
+
+/// How the log of an acceptor stands, which says nothing before that has written it down.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogState {
+    /// It is written, or there is none.
+    #[default]
+    Fine,
+    /// So little room is left that the acceptor votes for nothing new.
+    Low,
+    /// The disk has not answered for a second: the acceptor counts for nothing until it does.
+    Hangs,
 }
 
 /// How a replica stands.
@@ -103,7 +115,7 @@ pub struct ReplicaStanding {
 }
 
 impl Standing {
-    pub(crate) fn of<M: StateMachine>(role: &Role<M>, is_low: bool) -> Self {
+    pub(crate) fn of<M: StateMachine>(role: &Role<M>, log: LogState) -> Self {
         match role {
             Role::Gateway(role) => Self::Gateway(role.counters()),
             Role::Proposer(role) => Self::Proposer {
@@ -115,7 +127,7 @@ impl Standing {
             Role::Acceptor(role) => Self::Acceptor {
                 promised: role.promised(),
                 truncated: role.truncated(),
-                is_low,
+                log,
                 counters: role.counters(),
             },
             Role::Replica(role) => Self::Replica(ReplicaStanding {
@@ -215,6 +227,8 @@ impl CoreStatus {
                 "synced": log.synced,
                 "segments": log.segments,
                 "waiting": log.waiting,
+                "held": log.held,
+                "writing_ms": u64::try_from(log.writing_for.as_millis()).unwrap_or(u64::MAX),
                 "low": log.is_low,
                 "failed": log.stopped.as_ref().map(ToString::to_string),
             })
@@ -248,8 +262,10 @@ impl RoleStatus {
                 "retries": counters.retries,
                 "suspicions": counters.suspicions,
             }),
-            Standing::Acceptor { promised, truncated, is_low, counters } => json!({
-                "state": if *is_low {
+            Standing::Acceptor { promised, truncated, log, counters } => json!({
+                "state": if *log == LogState::Hangs {
+                    "disk hangs"
+                } else if *log == LogState::Low {
                     "log low"
                 } else if counters.foreign > 0 && *promised == Ballot::default() {
                     "forgotten"

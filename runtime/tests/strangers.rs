@@ -21,9 +21,9 @@ use loggos_protocol::{
     AcceptorId, Ask, Ballot, Batch, BatchId, DirectoryId, Envelope, Executed, Failure, Fetch,
     Fetched, Form, FormationId, Formed, GatewayId, HeartbeatAck, Identify, Incarnation, Listener,
     Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck,
-    Probe, ProbeAck, ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results,
-    Rng, Slot, Table, Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
-    Truncated, Value, Watcher, Watermark,
+    Probe, ProbeAck, Propose, ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId,
+    Results, Rng, Slot, Table, Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
+    ToReplica, Truncated, Value, Watcher, Watermark,
 };
 
 /// How long a node waits for a hello.
@@ -582,7 +582,7 @@ fn to_proposer() -> Vec<ToProposer> {
         ToProposer::PreVoteAck(pre_vote_ack),
         p1b(OLD),
         ToProposer::Nack(NACK),
-        ToProposer::Propose(Arc::new(batch)),
+        ToProposer::Propose(Propose { batch: Arc::new(batch), lowest: 0 }),
         ToProposer::Truncated(TRUNCATED),
         ToProposer::Executed(EXECUTED),
         ToProposer::Need(Need { replica, incarnation: LIFE, slot: Slot(0) }),

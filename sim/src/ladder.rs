@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use loggos_protocol::{
-    Content, Event, Heartbeat, P2a, RoleId, Slot, Time, To, ToAcceptor, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Value,
+    Content, Event, Heartbeat, P2a, Propose, RoleId, Slot, Time, To, ToAcceptor, ToGateway,
+    ToProposer, ToProxyLeader, ToReplica, Value,
 };
 
 /// Lines that are remembered: what is older explains little.
@@ -227,8 +227,9 @@ fn brief(to: &To) -> String {
         To::Replica(_, ToReplica::Chosen(chosen)) => {
             format!("Chosen {} {} {}", chosen.slot, chosen.ballot, told(&chosen.value))
         }
-        To::Proposer(_, ToProposer::Propose(batch)) => {
-            format!("Propose {}, attempt {}", batch.id, batch.attempt)
+        To::Proposer(_, ToProposer::Propose(propose)) => {
+            let Propose { batch, lowest } = propose;
+            format!("Propose {}, attempt {}, lowest {lowest}", batch.id, batch.attempt)
         }
         To::Gateway(_, ToGateway::Results(results)) => {
             format!("Results {} of {}, attempt {}", results.slot, results.batch, results.attempt)

@@ -198,6 +198,21 @@ impl Load {
         self.unserved = self.clients.keys().copied().collect();
     }
 
+    /// Whether some client of each of these gateways has got an answer since all has healed, if any had something left
+    /// to ask.
+    pub(crate) fn is_served(&self, counts: impl Fn(GatewayId) -> bool) -> bool {
+        let mut gateways = self.lives.keys().copied().filter(|gateway| counts(*gateway));
+        gateways.all(|gateway| {
+            let clients = self.clients.range(clients_of(gateway));
+            let (mut is_served, mut are_all_done) = (false, true);
+            for (id, client) in clients {
+                is_served |= !self.unserved.contains(id);
+                are_all_done &= client.done >= self.plan.commands_per_client;
+            }
+            is_served || are_all_done
+        })
+    }
+
     /// Whether every client of the gateways that `counts` has got all its answers.
     pub(crate) fn is_done(&self, counts: impl Fn(GatewayId) -> bool) -> bool {
         self.clients.iter().filter(|((gateway, _), _)| counts(*gateway)).all(|(_, client)| {

@@ -99,7 +99,11 @@ struct Totals {
     safety_only: u64,
     undecided: u64,
     /// Of each seed, the longest that a client waited once all had healed, in election timeouts.
-    waits: Vec<f64>,
+    waits: Vec<(f64, u64)>,
+    /// Likewise, where syncs took longer than one.
+    slow_waits: Vec<(f64, u64)>,
+    /// Of each seed, how many slots were spent on a command that was acknowledged.
+    slots_a_command: Vec<(f64, u64)>,
     /// In how many seeds each situation came up.
     sights: Vec<u64>,
 }
@@ -115,11 +119,13 @@ impl Totals {
             safety_only: 0,
             undecided: 0,
             waits: Vec::new(),
+            slow_waits: Vec::new(),
+            slots_a_command: Vec::new(),
             sights: vec![0; Sight::ALL.len()],
         }
     }
 
-    fn add(&mut self, outcome: &Outcome) {
+    fn add(&mut self, seed: u64, outcome: &Outcome) {
         self.seeds += 1;
         self.events += outcome.events;
         self.virtual_time += outcome.took;
@@ -129,7 +135,12 @@ impl Totals {
         self.undecided += u64::from(outcome.is_undecided);
         if !outcome.is_safety_only {
             let timeout = outcome.election_timeout.as_secs_f64();
-            self.waits.push(outcome.longest_wait.as_secs_f64() / timeout);
+            let waits = if outcome.has_slow_disks { &mut self.slow_waits } else { &mut self.waits };
+            waits.push((outcome.longest_wait.as_secs_f64() / timeout, seed));
+        }
+        if outcome.acknowledged > 0 {
+            let slots_a_command = outcome.slots as f64 / outcome.acknowledged as f64;
+            self.slots_a_command.push((slots_a_command, seed));
         }
         for (sight, count) in Sight::ALL.iter().zip(&mut self.sights) {
             *count += u64::from(outcome.sights.contains(*sight));
@@ -156,16 +167,26 @@ impl Totals {
             self.safety_only,
             self.undecided,
         );
-        let mut waits = self.waits.clone();
-        waits.sort_by(f64::total_cmp);
-        if let (Some(median), Some(longest)) = (waits.get(waits.len() / 2), waits.last()) {
-            println!(
-                "once all had healed, clients waited up to {median:.1} election timeouts for an answer, \
-                 {longest:.1} at the most"
-            );
-        }
+        tell_spread(
+            "once all had healed, election timeouts until a client's next answer",
+            &self.waits,
+        );
+        tell_spread("likewise, where syncs took longer than one", &self.slow_waits);
+        tell_spread("slots a command", &self.slots_a_command);
         let missing = Sight::ALL.iter().zip(&self.sights).filter(|(_, count)| **count == 0);
         missing.map(|(sight, _)| *sight).collect()
+    }
+}
+
+/// Tells the median of what was measured, and the most, with the seed of that.
+fn tell_spread(what: &str, measured: &[(f64, u64)]) {
+    let mut measured = measured.to_vec();
+    measured.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    if let (Some((median, _)), Some((most, seed))) =
+        (measured.get(measured.len() / 2), measured.last())
+    {
+        let mean = measured.iter().map(|(it, _)| it).sum::<f64>() / measured.len() as f64;
+        println!("{what}: median {median:.1}, mean {mean:.1}, at the most {most:.1} (seed {seed})");
     }
 }
 
@@ -187,7 +208,7 @@ fn run(seeds: std::ops::Range<u64>, has_outsiders: bool) -> ExitCode {
                         failed.fetch_min(seed, Ordering::Relaxed);
                         return;
                     };
-                    totals.lock().expect("nobody panics with it").add(&outcome);
+                    totals.lock().expect("nobody panics with it").add(seed, &outcome);
                 }
             });
         }

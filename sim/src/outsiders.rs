@@ -4,6 +4,7 @@
 //!   room      of each role f at the most, together with what the cluster has lost already
 //!   dead      its process has ended and is not started again
 //!   cut off   it runs, and reaches and hears nobody
+//!   hung      an acceptor's disk takes in what is written, and never says that it is synced
 //!   half      it runs, and each of its links works both ways, one way or not at all: drawn for every link by
 //!             itself, or for all links to a kind of role at once
 //! ```
@@ -31,15 +32,17 @@ pub(crate) struct Outsiders {
 pub(crate) enum Condition {
     Dead,
     CutOff,
+    Hung,
     Half,
 }
 
 impl Condition {
-    fn draw(rng: &mut Rng) -> Self {
-        match rng.below(4) {
+    fn draw(has_disk: bool, rng: &mut Rng) -> Self {
+        match rng.below(if has_disk { 5 } else { 4 }) {
             0 => Self::Dead,
             1 => Self::CutOff,
-            _ => Self::Half,
+            2 | 3 => Self::Half,
+            _ => Self::Hung,
         }
     }
 
@@ -51,6 +54,7 @@ impl Condition {
             (Self::Dead | Self::CutOff, RoleId::ProxyLeader(_)) => Sight::ProxyLeaderGone,
             (Self::Dead | Self::CutOff, RoleId::Acceptor(_)) => Sight::AcceptorGone,
             (Self::Dead | Self::CutOff, RoleId::Replica(_)) => Sight::ReplicaGone,
+            (Self::Hung, _) => Sight::AcceptorHung,
             (Self::Half, RoleId::Gateway(_)) => Sight::GatewayHalf,
             (Self::Half, RoleId::Proposer(_)) => Sight::ProposerHalf,
             (Self::Half, RoleId::ProxyLeader(_)) => Sight::ProxyLeaderHalf,
@@ -62,12 +66,17 @@ impl Condition {
 
 impl Outsiders {
     /// Puts `id` outside; `all` are the roles that it has links to. Returns how it is left.
-    pub(crate) fn add(&mut self, id: RoleId, all: &[RoleId], rng: &mut Rng) -> Condition {
-        let condition = Condition::draw(rng);
+    pub(crate) fn add(
+        &mut self,
+        (id, has_disk): (RoleId, bool),
+        all: &[RoleId],
+        rng: &mut Rng,
+    ) -> Condition {
+        let condition = Condition::draw(has_disk, rng);
         self.conditions.insert(id, condition);
         let others = all.iter().copied().filter(|other| *other != id);
         match condition {
-            Condition::Dead => {}
+            Condition::Dead | Condition::Hung => {}
             Condition::CutOff => others.for_each(|other| {
                 self.cuts.extend([(id, other), (other, id)]);
             }),
@@ -107,6 +116,11 @@ impl Outsiders {
     /// Whether its process has ended for good.
     pub(crate) fn is_dead(&self, id: RoleId) -> bool {
         self.conditions.get(&id) == Some(&Condition::Dead)
+    }
+
+    /// Whether its disk hangs for good.
+    pub(crate) fn is_hung(&self, id: RoleId) -> bool {
+        self.conditions.get(&id) == Some(&Condition::Hung)
     }
 
     /// Whether what `from` says to `to` never arrives.

@@ -88,6 +88,9 @@ sights! {
     AcceptorCrashed = "an acceptor crashed",
     ReplicaCrashed = "a replica crashed",
     CrashedUnsynced = "an acceptor crashed with votes unsynced",
+    TooMuch = "a message dropped, for the disk has too much to do",
+    DiskHung = "a disk that hangs for a while",
+    SlowElection = "a leader elected though syncs take longer than an election timeout",
     StartedOver = "an acceptor started over in its process",
     StartedOverUnsynced = "an acceptor started over with votes unsynced",
     Restarted = "a process restarted",
@@ -107,6 +110,7 @@ sights! {
     ProxyLeaderHalf = "a proxy leader half connected for good",
     AcceptorHalf = "an acceptor half connected for good",
     ReplicaHalf = "a replica half connected for good",
+    AcceptorHung = "an acceptor whose disk hangs for good",
     BeyondF = "more lost than the cluster survives",
 }
 
@@ -136,7 +140,7 @@ impl Sight {
     /// Whether it comes up only where f of each role stay outside for good.
     #[must_use]
     pub fn is_of_outsiders(self) -> bool {
-        (Self::GatewayGone..=Self::ReplicaHalf).contains(&self)
+        (Self::GatewayGone..=Self::AcceptorHung).contains(&self)
     }
 }
 

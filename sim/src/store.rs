@@ -18,11 +18,11 @@ use std::io::ErrorKind;
 
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Cluster, DirectoryId, Envelope, Outbox, Recalled,
-    Rng, Slot, Vote, Watermark,
+    Rng, Slot, To, Vote, Watermark,
 };
 use loggos_storage::sim::{Fault, FaultyDisk};
 use loggos_storage::{
-    BLOCK_BYTES, Buffer, Disk, FileId, Identity, Options, Poison, ReadRequest, SharedLog,
+    BLOCK_BYTES, Bounds, Buffer, Disk, FileId, Identity, Options, Poison, ReadRequest, SharedLog,
     StorageError, VotePlace, Write, format, recover,
 };
 
@@ -32,6 +32,7 @@ pub(crate) struct Store {
     disk: FaultyDisk,
     identity: Identity,
     options: Options,
+    bounds: Bounds,
     page_bytes_max: usize,
     /// Whether one of the next operations was ordered to fail. A log that fails without has a bug.
     is_to_fail: bool,
@@ -89,7 +90,7 @@ impl Store {
     pub(crate) fn new(
         cluster: &Cluster,
         acceptor: AcceptorId,
-        options: Options,
+        (options, bounds): (Options, Bounds),
         rng: &mut Rng,
     ) -> Self {
         let identity = Identity {
@@ -101,7 +102,7 @@ impl Store {
         let mut disk = FaultyDisk::new(rng.next_u64());
         format(&mut disk, &identity, &options).expect("nothing is wrong with the disk yet");
         let page_bytes_max = cluster.page_bytes_max as usize;
-        Self { disk, identity, options, page_bytes_max, is_to_fail: false, running: None }
+        Self { disk, identity, options, bounds, page_bytes_max, is_to_fail: false, running: None }
     }
 
     /// Comes back to the log: the acceptor that it makes, and its votes.
@@ -117,7 +118,7 @@ impl Store {
     ) -> Result<Restored, StorageError> {
         let recovered = recover(&mut self.disk, &self.identity, &self.options)?;
         self.running = Some(Running {
-            shared: SharedLog::new(recovered.wal),
+            shared: SharedLog::new(recovered.wal, self.bounds),
             reads: BTreeMap::new(),
             reads_count: 0,
             write: None,
@@ -160,6 +161,14 @@ impl Store {
             }
         }
         Ok(Some((restored, votes)))
+    }
+
+    /// Whether a message is dropped, for the disk has as much to do as it may.
+    pub(crate) fn is_too_much(&self, to: &To) -> bool {
+        match (&self.running, to) {
+            (Some(running), To::Acceptor(id, message)) => running.shared.is_too_much(*id, message),
+            (_, _) => false,
+        }
     }
 
     /// Takes in what the acceptor wants written down, said and read; returns what the disk is to do for it, and what
@@ -284,7 +293,7 @@ impl Store {
 
     /// Whether something is held back.
     pub(crate) fn is_holding(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.shared.is_holding())
+        self.running.as_ref().is_some_and(|running| running.shared.held_count() > 0)
     }
 
     /// The process ends; and with it the machine, if it `loses_power`.

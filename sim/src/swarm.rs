@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use loggos_protocol::{Cluster, QuorumSystem, Rng, Settings};
-use loggos_storage::Options;
+use loggos_storage::{Bounds, Options};
 
 use crate::network::NetworkPlan;
 
@@ -56,6 +56,8 @@ pub(crate) struct FaultPlan {
 #[derive(Clone, Debug)]
 pub(crate) struct DiskPlan {
     pub(crate) options: Options,
+    /// What may wait for the disk.
+    pub(crate) bounds: Bounds,
     /// Percent of crashes that take the machine down, and what was not synced.
     pub(crate) power_percent: u64,
     /// Percent of crashes of everybody at once.
@@ -67,6 +69,12 @@ pub(crate) struct DiskPlan {
     /// Percent of operations that take up to `slow_max`.
     pub(crate) slow_percent: u64,
     pub(crate) slow_max: Duration,
+    /// Percent of faults after which an acceptor's disk hangs, for up to `hang_max`.
+    pub(crate) hang_percent: u64,
+    pub(crate) hang_max: Duration,
+    /// How long syncs take when all has healed, until every client is served; and whether on all disks or on f.
+    pub(crate) healed_sync: Duration,
+    pub(crate) are_all_slow: bool,
 }
 
 /// What clients do.
@@ -117,7 +125,7 @@ impl Plan {
             clock_jump_max: Duration::from_millis(rng.below(3) * rng.below(1_000)),
             is_reckless: rng.below(30) == 0,
             is_for_good: rng.below(4) == 0,
-            disks: draw_disks(&mut rng),
+            disks: draw_disks(&mut rng, &mut Rng::new(seed ^ 0xD15C), cluster.election_timeout),
         };
         let load = LoadPlan {
             clients_per_gateway: 1 + small(&mut rng, 6),
@@ -132,7 +140,7 @@ impl Plan {
     }
 }
 
-fn draw_disks(rng: &mut Rng) -> Option<DiskPlan> {
+fn draw_disks(rng: &mut Rng, slowness: &mut Rng, election_timeout: Duration) -> Option<DiskPlan> {
     let options = Options {
         segment_bytes: (64 * 1024) << rng.below(3),
         segments_max: 1 << 16,
@@ -147,6 +155,17 @@ fn draw_disks(rng: &mut Rng) -> Option<DiskPlan> {
         damage_percent: rng.below(30),
         slow_percent: rng.below(3),
         slow_max: Duration::from_millis(1 + rng.below(1_000)),
+        bounds: Bounds {
+            held_max: 8 << slowness.below(8),
+            gathered_bytes_max: (4 << 10) << slowness.below(8),
+        },
+        hang_percent: slowness.below(2) * slowness.below(10),
+        hang_max: Duration::from_millis(100 + slowness.below(5_000)),
+        healed_sync: match slowness.below(3) {
+            0 => election_timeout * (1 + small(slowness, 3)),
+            _ => Duration::ZERO,
+        },
+        are_all_slow: slowness.below(2) == 0,
     };
     (rng.below(2) == 0).then_some(plan)
 }
@@ -179,7 +198,8 @@ fn draw_cluster(rng: &mut Rng, transfers: &mut Rng) -> Cluster {
     settings.slot_window = 8 << rng.below(5);
     settings.batch_commands_max = 1 + small(rng, 8);
     settings.session_window = settings.batch_commands_max + small(rng, 64);
-    settings.sessions_max = if rng.below(10) == 0 { 2 } else { 64 };
+    let few_sessions = u32::from(settings.gateways).max(2);
+    settings.sessions_max = if rng.below(10) < 4 { few_sessions } else { 64 };
     settings.batches_in_flight_max = 1 + small(rng, 16);
     settings.command_bytes_max = 512;
     settings.batch_bytes_max = 600 + small(rng, 2_000);
@@ -189,7 +209,7 @@ fn draw_cluster(rng: &mut Rng, transfers: &mut Rng) -> Cluster {
     settings.election_timeout = settings.heartbeat_interval * (3 + small(rng, 4));
     settings.page_bytes_max = 100 + small(rng, 5_000);
     settings.snapshot_part_bytes = 1 + small(transfers, 4_000);
-    settings.transfer_bytes_per_second_max = 20_000 << transfers.below(8);
+    settings.transfer_bytes_per_second_max = 5_000 << transfers.below(8);
     settings.transfer_log_bytes_max = 2_000 << transfers.below(8);
     settings.check().expect("drawn within the limits")
 }

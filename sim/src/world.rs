@@ -14,7 +14,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -74,6 +74,10 @@ pub struct World {
     damaged: Vec<RoleId>,
     network: Network,
     outsiders: Outsiders,
+    /// Whose disks hang, until when.
+    hung_until: BTreeMap<RoleId, Time>,
+    /// Whose syncs take long although all has healed.
+    slow_disks: BTreeSet<RoleId>,
     wire: Wire,
     load: Load,
     checker: Checker,
@@ -100,6 +104,8 @@ pub struct Outcome {
     pub took: Duration,
     /// Commands acknowledged.
     pub acknowledged: u64,
+    /// Slots that the replica that is furthest has executed.
+    pub slots: u64,
     /// Commands whose clients were told that the outcome is unknown.
     pub unknown: u64,
     /// Elections won.
@@ -112,6 +118,8 @@ pub struct Outcome {
     pub longest_wait: Duration,
     /// The cluster's election timeout, which that is compared with.
     pub election_timeout: Duration,
+    /// Whether syncs took longer than that, until all clients were served.
+    pub has_slow_disks: bool,
     /// Situations come across.
     pub sights: Sights,
 }
@@ -180,6 +188,8 @@ impl World {
             damaged: Vec::new(),
             network: Network::new(plan.network.clone(), START + plan.faults.from),
             outsiders: Outsiders::default(),
+            hung_until: BTreeMap::new(),
+            slow_disks: BTreeSet::new(),
             wire: Wire::new(),
             load: Load::new(plan.load.clone(), cluster.gateways),
             checker: Checker::new(cluster.clone()),
@@ -196,7 +206,8 @@ impl World {
         };
         if let Some(disks) = &world.plan.faults.disks {
             for acceptor in cluster.quorums.acceptors().iter() {
-                let store = Store::new(&cluster, acceptor, disks.options, &mut world.rng);
+                let store =
+                    Store::new(&cluster, acceptor, (disks.options, disks.bounds), &mut world.rng);
                 world.stores.insert(RoleId::Acceptor(acceptor), store);
             }
         }
@@ -246,6 +257,7 @@ impl World {
             self.take(next.what);
         }
         self.check_end();
+        self.check_slots();
         let verdict = self.load.history.check(STEPS_MAX);
         assert!(!matches!(verdict, Verdict::NotLinearizable(_)), "{verdict}");
         Outcome {
@@ -253,12 +265,14 @@ impl World {
             events,
             took: self.now.since(START),
             acknowledged: self.load.acknowledged.len() as u64,
+            slots: self.replicas().map(|replica| replica.executed().0).max().unwrap_or(0),
             unknown: self.load.unknown,
             elections: self.elections,
             is_safety_only: self.is_safety_only,
             is_undecided: matches!(verdict, Verdict::Undecided { .. }),
             longest_wait: self.load.longest_wait,
             election_timeout: self.plan.cluster.election_timeout,
+            has_slow_disks: self.plan.faults.disks.is_some_and(|it| !it.healed_sync.is_zero()),
             sights: self.witness.sights,
         }
     }
@@ -302,6 +316,19 @@ impl World {
         }
     }
 
+    /// Checks that slots are not wasted: one for each batch, and after an election another for each that was in flight,
+    /// and for what phase 1 has found. A gap that is answered by sending all behind it again, which makes gaps, costs many
+    /// times that.
+    fn check_slots(&self) {
+        let cluster = &self.plan.cluster;
+        let in_flight = u64::from(cluster.gateways) * u64::from(cluster.batches_in_flight_max);
+        let an_election = 2 * in_flight + u64::from(cluster.slot_window);
+        let commands = self.load.acknowledged.len() as u64 + self.load.unknown;
+        let most = 2 * commands + an_election * (self.elections + 1);
+        let slots = self.replicas().map(|replica| replica.executed().0).max().unwrap_or(0);
+        assert!(slots <= most, "{slots} slots for {commands} commands:\n{}", self.standing());
+    }
+
     fn replicas(&self) -> impl Iterator<Item = &Replica<Recorder>> {
         self.processes.values().filter_map(|process| match &process.role {
             Some(Role::Replica(replica)) => Some(&**replica),
@@ -331,6 +358,10 @@ impl World {
             Happening::Resume(id) => self.resume(id),
             Happening::Submit(gateway) if self.outsiders.contains(RoleId::Gateway(gateway)) => {}
             Happening::Submit(gateway) => {
+                let is_core = |gateway| !self.outsiders.contains(RoleId::Gateway(gateway));
+                if !self.slow_disks.is_empty() && self.load.is_served(is_core) {
+                    self.slow_disks.clear();
+                }
                 self.step(RoleId::Gateway(gateway), Happening::Submit(gateway));
                 self.schedule(self.now + TURN, Happening::Submit(gateway));
             }
@@ -356,6 +387,9 @@ impl World {
             Happening::Deliver(from, envelope) => {
                 self.ladder.borrow_mut().message(self.now, from, &envelope.to, "");
                 self.witness.on_delivered(&envelope);
+                if self.stores.get(&id).is_some_and(|store| store.is_too_much(&envelope.to)) {
+                    return self.witness.see(Sight::TooMuch);
+                }
                 role.on_envelope(envelope, shown, &mut self.out);
             }
             Happening::Release(_, incarnation, held) => {
@@ -521,7 +555,8 @@ impl World {
 
     /// Has a disk do its work, in its own time.
     fn schedule_work(&mut self, id: RoleId, incarnation: Incarnation, work: Vec<Work>) {
-        let Some(disks) = self.plan.faults.disks.clone() else { return };
+        let disks = self.plan.faults.disks.clone().filter(|_| !self.outsiders.is_hung(id));
+        let Some(disks) = disks else { return };
         let sync_max = self.plan.faults.sync_max;
         for work in work {
             let mut most = match work {
@@ -533,7 +568,17 @@ impl World {
             if !self.is_healed && self.rng.below(100) < disks.slow_percent {
                 most = most.max(disks.slow_max);
             }
-            let at = self.now + self.rng.up_to(most);
+            let least = match work {
+                Work::Sync if self.slow_disks.contains(&id) => disks.healed_sync,
+                Work::Sync
+                | Work::Write
+                | Work::Create(_)
+                | Work::Read(_)
+                | Work::Mark
+                | Work::TryAgain => Duration::ZERO,
+            };
+            let hung_until = self.hung_until.get(&id).copied().unwrap_or(self.now);
+            let at = hung_until.max(self.now + least + self.rng.up_to(most));
             self.schedule(at, Happening::Disk(id, incarnation, work));
         }
     }
@@ -621,7 +666,12 @@ impl World {
             self.witness.on_event(&event, || processes.values().filter(|it| it.leads()).count());
             match event {
                 Event::Formed { .. } => self.has_formed = true,
-                Event::Elected { .. } => self.elections += 1,
+                Event::Elected { .. } => {
+                    self.elections += 1;
+                    if self.is_healed && self.slow_disks.len() == self.stores.len() {
+                        self.witness.see(Sight::SlowElection);
+                    }
+                }
                 Event::Equivocation { .. } | Event::Halted { .. } | Event::NoSnapshots { .. } => {
                     panic!("{event:?}")
                 }
@@ -746,6 +796,16 @@ impl World {
             faults.disks.as_ref().map_or((0, 0), |it| (it.blackout_percent, it.failure_percent));
         if self.rng.below(100) < failure_percent {
             self.fail_disk(&ids);
+        }
+        let hang = self.plan.faults.disks.as_ref().map(|it| (it.hang_percent, it.hang_max));
+        if let Some((percent, most)) = hang
+            && self.rng.below(100) < percent
+        {
+            let acceptor = self.draw_of(ACCEPTORS, &ids);
+            let until = self.now + self.rng.up_to(most);
+            self.note(|| format!("the disk of {acceptor} hangs until {until}"));
+            self.witness.see(Sight::DiskHung);
+            self.hung_until.insert(acceptor, until);
         }
         if !self.stores.is_empty() && self.rng.below(8) == 0 {
             let acceptor = self.draw_of(ACCEPTORS, &ids);
@@ -992,6 +1052,8 @@ impl World {
             self.draw_outsiders(&ids);
         }
         self.load.heal(self.now);
+        self.hung_until.clear();
+        self.slow_disks = self.draw_slow_disks();
         for id in ids {
             if !self.is_running(id) && !self.stays_down(id) {
                 self.start(id);
@@ -999,6 +1061,21 @@ impl World {
             self.resume(id);
         }
         self.is_safety_only |= !self.has_formed && !self.lost.is_empty();
+    }
+
+    /// Draws whose syncs take long, until all clients are served: all, or f.
+    fn draw_slow_disks(&mut self) -> BTreeSet<RoleId> {
+        let Some(disks) = self.plan.faults.disks.as_ref() else { return BTreeSet::new() };
+        if disks.healed_sync.is_zero() {
+            return BTreeSet::new();
+        }
+        let mut slow: Vec<RoleId> = self.stores.keys().copied().collect();
+        let count = if disks.are_all_slow { slow.len() } else { self.plan.cluster.f.into() };
+        while slow.len() > count {
+            let any = usize::try_from(self.rng.below(slow.len() as u64)).unwrap_or(0);
+            slow.swap_remove(any);
+        }
+        slow.into_iter().collect()
     }
 
     /// Draws who stays outside for good: of each role f, counting what is lost already, and in such a way that the
@@ -1039,7 +1116,8 @@ impl World {
     }
 
     fn put_outside(&mut self, id: RoleId, ids: &[RoleId]) {
-        let condition = self.outsiders.add(id, ids, &mut self.rng);
+        let has_disk = self.stores.contains_key(&id);
+        let condition = self.outsiders.add((id, has_disk), ids, &mut self.rng);
         self.note(|| format!("{id} stays outside: {condition:?}"));
         self.witness.see(condition.sight(id));
         self.end_if_dead(id);

@@ -161,5 +161,5 @@ pub use record::{EncodedValue, Entry};
 pub use recovery::{Recovered, format, recover};
 pub use scan::{EntryPlace, Scan, Visit, scan};
 pub use segment::VotePlace;
-pub use shared::{ReadRequest, SharedLog};
+pub use shared::{Bounds, ReadRequest, SharedLog};
 pub use wal::{Wal, Write};

@@ -22,7 +22,13 @@ pub(crate) struct Segment {
     votes: Vec<Indexed>,
     /// All of them are in these slots: most segments need not be looked through for a page of a few.
     slots: Range<Slot>,
+    /// Likewise of each `CHUNK` votes. Votes come nearly in the order of slots, so a look-up goes through the ranges
+    /// and one or two chunks, where a segment may hold hundreds of thousands of votes.
+    chunks: Vec<Range<Slot>>,
 }
+
+/// How many votes share a range of slots.
+const CHUNK: usize = 256;
 
 /// Where a vote is in its segment, or in what is being gathered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,17 +60,25 @@ pub struct VotePlace {
 impl Segment {
     /// Returns a segment without votes.
     pub(crate) fn new(number: u64, file: FileId, head: States) -> Self {
-        Self { number, file, head, votes: Vec::new(), slots: Slot(0)..Slot(0) }
+        let (votes, slots, chunks) = (Vec::new(), Slot(0)..Slot(0), Vec::new());
+        Self { number, file, head, votes, slots, chunks }
     }
 
     /// Takes in votes that are synced, behind the others.
     pub(crate) fn add(&mut self, votes: &[Indexed]) {
         for vote in votes {
             let end = vote.slot.watermark_after().first_open();
-            self.slots = match self.votes.is_empty() {
-                true => vote.slot..end,
-                false => self.slots.start.min(vote.slot)..self.slots.end.max(end),
+            let take_in = |slots: &mut Range<Slot>| {
+                *slots = slots.start.min(vote.slot)..slots.end.max(end);
             };
+            if self.votes.is_empty() {
+                self.slots = vote.slot..end;
+            }
+            take_in(&mut self.slots);
+            match self.chunks.last_mut().filter(|_| !self.votes.len().is_multiple_of(CHUNK)) {
+                Some(chunk) => take_in(chunk),
+                None => self.chunks.push(vote.slot..end),
+            }
             self.votes.push(*vote);
         }
     }
@@ -75,10 +89,15 @@ impl Segment {
         acceptor: AcceptorId,
         slots: Range<Slot>,
     ) -> impl Iterator<Item = VotePlace> + '_ {
-        let are_any = self.slots.start < slots.end && slots.start < self.slots.end;
-        let votes = if are_any { &self.votes[..] } else { &[] };
-        let wanted = move |vote: &&Indexed| vote.acceptor == acceptor && slots.contains(&vote.slot);
-        votes.iter().filter(wanted).map(|vote| self.place(vote))
+        let wanted = slots.clone();
+        let meets = move |range: &Range<Slot>| range.start < slots.end && slots.start < range.end;
+        let chunks = if meets(&self.slots) { &self.chunks[..] } else { &[] };
+        let chunks = chunks.iter().zip(self.votes.chunks(CHUNK));
+        chunks
+            .filter(move |(range, _)| meets(range))
+            .flat_map(|(_, votes)| votes)
+            .filter(move |vote| vote.acceptor == acceptor && wanted.contains(&vote.slot))
+            .map(|vote| self.place(vote))
     }
 
     /// Where `vote` is on disk.

@@ -7,6 +7,7 @@
 //!                               durable ↑ ◀────────────────────────── wal.on_synced
 //!   on_durable ◀─ next_durable ─┘│
 //!   (sent)     ◀───── release ───┘
+//!   (dropped)  ◀── is_too_much   while the disk has more to do than it may
 //!   recalls ───────── take ────▶ where the votes are ───────────────▶ ReadRequest: read, off the loop
 //!   on_recalled ◀──────────────────────────────────────────────────── if is_current
 //!   restore    ◀───── restart ── once all is durable that its former life has appended
@@ -30,7 +31,8 @@
 use std::collections::VecDeque;
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, Cluster, Envelope, Outbox, Recall, Recalled, Slot, Vote, Watermark,
+    Acceptor, AcceptorId, Cluster, Envelope, Outbox, Recall, Recalled, Slot, ToAcceptor, Vote,
+    Watermark,
 };
 
 use crate::{VotePlace, Wal};
@@ -41,36 +43,30 @@ pub struct SharedLog {
     /// The log: its driver writes and syncs what it gathers. Records come in by [`take`](SharedLog::take).
     pub wal: Wal,
     lives: Vec<Life>,
-    /// What waits for records to be durable, oldest first.
-    held: VecDeque<Held>,
-    /// What acceptors are to be told is durable, oldest first.
-    marks: VecDeque<Mark>,
+    bounds: Bounds,
 }
 
-/// The life of an acceptor that goes on, or the next one.
+/// What may wait for the disk before acceptors take in nothing more that would have to. All of it is asked for again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Bounds {
+    /// Messages of one acceptor.
+    pub held_max: usize,
+    /// Bytes of records that are not being written yet.
+    pub gathered_bytes_max: usize,
+}
+
+/// The life of an acceptor: the one that goes on, or the next.
 #[derive(Debug)]
 struct Life {
     acceptor: AcceptorId,
     /// Counts its lives in this process.
     number: u64,
-    /// How many records of the log must be durable before it may begin: all that former ones have appended.
-    begins_at: u64,
-}
-
-/// What an acceptor says once so many records of the log are durable.
-#[derive(Debug)]
-struct Held {
+    /// How many records the log had with the last one of this acceptor, in whichever life.
     appended: u64,
-    acceptor: AcceptorId,
-    envelope: Envelope,
-}
-
-/// So many records of one acceptor are durable when so many of the log are.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    appended: u64,
-    acceptor: AcceptorId,
-    recorded: u64,
+    /// What waits for that many records to be durable, oldest first.
+    held: VecDeque<(u64, Envelope)>,
+    /// So many records of the acceptor are durable when so many of the log are; oldest first.
+    marks: VecDeque<(u64, u64)>,
 }
 
 /// Votes to be read back.
@@ -88,10 +84,37 @@ pub struct ReadRequest {
 impl SharedLog {
     /// Returns what acceptors share: a log that has just been recovered.
     #[must_use]
-    pub fn new(wal: Wal) -> Self {
-        let acceptors = wal.identity().acceptors.iter();
-        let lives = acceptors.map(|acceptor| Life { acceptor, number: 0, begins_at: 0 }).collect();
-        Self { wal, lives, held: VecDeque::new(), marks: VecDeque::new() }
+    pub fn new(wal: Wal, bounds: Bounds) -> Self {
+        let lives = wal.identity().acceptors.iter().map(|acceptor| Life {
+            acceptor,
+            number: 0,
+            appended: 0,
+            held: VecDeque::new(),
+            marks: VecDeque::new(),
+        });
+        Self { lives: lives.collect(), wal, bounds }
+    }
+
+    /// Whether a message is better dropped than handed to its acceptor, whose log has as much to write as it may have:
+    /// whatever it makes of it would have to wait, too. It will be sent again (R29).
+    ///
+    /// So a disk that hangs costs no more memory than that, however long it does. Heartbeats, pre-votes and reports
+    /// are taken in: nothing that they lead to waits.
+    ///
+    /// source: R29
+    #[must_use]
+    pub fn is_too_much(&self, acceptor: AcceptorId, message: &ToAcceptor) -> bool {
+        let has_to_wait = match message {
+            ToAcceptor::Probe(_)
+            | ToAcceptor::Form(_)
+            | ToAcceptor::P1a(_)
+            | ToAcceptor::P2a(_)
+            | ToAcceptor::Replay(_) => true,
+            ToAcceptor::PreVote(_) | ToAcceptor::Heartbeat(_) | ToAcceptor::Executed(_) => false,
+        };
+        let is_full = self.life(acceptor).held.len() >= self.bounds.held_max
+            || self.wal.gathered_bytes() >= self.bounds.gathered_bytes_max;
+        has_to_wait && is_full
     }
 
     /// Takes in what an acceptor wants written down, said after that, and read back; returns what is to be read.
@@ -101,24 +124,21 @@ impl SharedLog {
     /// source: R31, R34
     #[must_use = "an acceptor waits for its votes"]
     pub fn take(&mut self, acceptor: &Acceptor, out: &mut Outbox) -> Vec<ReadRequest> {
-        let (id, formation) = (acceptor.id(), acceptor.formation());
-        assert!(self.is_settled(id), "{id:?} acts before its former life is settled");
+        let (id, formation, wal) = (acceptor.id(), acceptor.formation(), &mut self.wal);
+        let life = self.lives.iter_mut().find(|life| life.acceptor == id);
+        let life = life.expect("an acceptor of another log");
         if !out.records.is_empty() {
-            out.records.drain(..).for_each(|record| self.wal.append(&record));
-            let (appended, recorded) = (self.wal.appended(), acceptor.recorded());
-            self.marks.push_back(Mark { appended, acceptor: id, recorded });
+            out.records.drain(..).for_each(|record| wal.append(&record));
+            life.appended = wal.appended();
+            life.marks.push_back((life.appended, acceptor.recorded()));
         }
-        let appended = self.wal.appended();
-        let held = out.held.drain(..).map(|to| Envelope { formation, to });
-        let held = held.map(|envelope| Held { appended, acceptor: id, envelope });
-        if self.wal.poisoned().is_none() {
-            self.held.extend(held);
-        } else {
-            drop(held);
+        let held = out.held.drain(..).map(|to| (life.appended, Envelope { formation, to }));
+        match wal.poisoned() {
+            None => life.held.extend(held),
+            Some(_) => drop(held),
         }
-        let life = self.life(id).number;
         let recalls = out.recalls.drain(..);
-        recalls.map(|recall| ReadRequest::new(&self.wal, recall, life)).collect()
+        recalls.map(|recall| ReadRequest::new(wal, recall, life.number)).collect()
     }
 
     /// The next message that may be said.
@@ -126,45 +146,48 @@ impl SharedLog {
     /// source: R31
     pub fn release(&mut self) -> Option<Envelope> {
         let durable = self.wal.durable();
-        self.held.pop_front_if(|held| held.appended <= durable).map(|held| held.envelope)
+        let mut lives = self.lives.iter_mut();
+        let held = lives.find_map(|life| life.held.pop_front_if(|held| held.0 <= durable));
+        held.map(|(_, envelope)| envelope)
     }
 
     /// Whether there is one.
     #[must_use]
     pub fn has_released(&self) -> bool {
-        self.held.front().is_some_and(|held| held.appended <= self.wal.durable())
+        let durable = self.wal.durable();
+        self.lives.iter().any(|life| life.held.front().is_some_and(|held| held.0 <= durable))
     }
 
-    /// Whether a message is held back.
+    /// How many messages are held back.
     #[must_use]
-    pub fn is_holding(&self) -> bool {
-        !self.held.is_empty()
+    pub fn held_count(&self) -> usize {
+        self.lives.iter().map(|life| life.held.len()).sum()
     }
 
     /// The next acceptor that is to be told how many of its records are durable: before anything is released, since
     /// what is released may be answered.
     pub fn next_durable(&mut self) -> Option<(AcceptorId, u64)> {
         let durable = self.wal.durable();
-        let mark = self.marks.pop_front_if(|mark| mark.appended <= durable)?;
-        Some((mark.acceptor, mark.recorded))
+        self.lives.iter_mut().find_map(|life| {
+            let (_, recorded) = life.marks.pop_front_if(|mark| mark.0 <= durable)?;
+            Some((life.acceptor, recorded))
+        })
     }
 
     /// Ends the life of `acceptor`: what it was about to say is never said, as if it had crashed before, and what it
     /// has asked for is for nobody. What it has appended stays in the log.
     pub fn end_life(&mut self, acceptor: AcceptorId) {
-        let appended = self.wal.appended();
         let life = self.lives.iter_mut().find(|life| life.acceptor == acceptor);
         let life = life.expect("an acceptor of another log");
         life.number += 1;
-        life.begins_at = appended;
-        self.held.retain(|held| held.acceptor != acceptor);
-        self.marks.retain(|mark| mark.acceptor != acceptor);
+        life.held.clear();
+        life.marks.clear();
     }
 
     /// Whether all that former lives of `acceptor` have appended is durable, so that the next may begin.
     #[must_use]
     pub fn is_settled(&self, acceptor: AcceptorId) -> bool {
-        self.life(acceptor).begins_at <= self.wal.durable()
+        self.life(acceptor).appended <= self.wal.durable()
     }
 
     /// Begins a life of `acceptor`: with what the log says of it, all of which is durable. `None` if it is too early,
@@ -209,6 +232,13 @@ impl SharedLog {
     fn life(&self, acceptor: AcceptorId) -> &Life {
         let life = self.lives.iter().find(|life| life.acceptor == acceptor);
         life.expect("an acceptor of another log")
+    }
+}
+
+impl Default for Bounds {
+    /// 65 536 messages, and 128 MiB: twice what the default window may have under way.
+    fn default() -> Self {
+        Self { held_max: 1 << 16, gathered_bytes_max: 128 << 20 }
     }
 }
 

@@ -275,6 +275,13 @@ impl Wal {
         self.poison
     }
 
+    /// How many bytes of records wait to be written, those that are being written left out.
+    #[must_use]
+    pub fn gathered_bytes(&self) -> usize {
+        let full = self.full.iter().map(|gathering| gathering.bytes.len());
+        full.sum::<usize>() + self.gathering.bytes.len()
+    }
+
     /// How many records were appended in this life.
     #[must_use]
     pub fn appended(&self) -> u64 {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use harness::{ballot, vote};
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Cluster, DirectoryId, Envelope, Form, Outbox, P1a,
-    P1b, P2a, ProposerId, ProxyLeaderId, QuorumSystem, Record, Settings, Slot, Table, Time, To,
-    ToAcceptor, ToProposer, ToProxyLeader,
+    P1b, P2a, PreVote, ProposerId, ProxyLeaderId, QuorumSystem, Record, Settings, Slot, Table,
+    Time, To, ToAcceptor, ToProposer, ToProxyLeader,
 };
 use loggos_storage::sim::FaultyDisk;
 use loggos_storage::{
-    Buffer, Disk, Identity, Options, Poison, ReadRequest, SharedLog, Write, format, recover,
+    Bounds, Buffer, Disk, Identity, Options, Poison, ReadRequest, SharedLog, Write, format, recover,
 };
 
 const A: AcceptorId = AcceptorId(0);
@@ -33,6 +33,10 @@ struct Core {
 impl Core {
     /// Both belong to a cluster, and that is durable.
     fn new() -> Self {
+        Self::with(Bounds::default())
+    }
+
+    fn with(bounds: Bounds) -> Self {
         let quorums = QuorumSystem::grid(2, 2, 1).expect("both sides hold f + 1");
         let cluster = Settings::new(1, quorums).check().expect("settings that make a cluster");
         let options =
@@ -46,8 +50,8 @@ impl Core {
         };
         let mut disk = FaultyDisk::new(1);
         format(&mut disk, &identity, &options).expect("an empty disk");
-        let shared =
-            SharedLog::new(recover(&mut disk, &identity, &options).expect("formatted").wal);
+        let wal = recover(&mut disk, &identity, &options).expect("formatted").wal;
+        let shared = SharedLog::new(wal, bounds);
         let acceptors =
             [A, B].map(|id| shared.restart(cluster.clone(), id, 1).expect("its first life"));
         let mut core = Self {
@@ -265,5 +269,56 @@ fn r34_no_life_begins_on_a_log_that_has_failed() {
     core.shared.wal.poison(Poison::Write(std::io::ErrorKind::Other));
     assert!(!core.start_over(B), "what was settled before does not count");
     core.propose(A, 0, 1);
-    assert!(!core.shared.is_holding(), "it would wait for ever");
+    assert_eq!(core.shared.held_count(), 0, "it would wait for ever");
+}
+
+/// What an acceptor says rests on its own records: those of others may be on their way for ever.
+#[test]
+fn r31_what_rests_on_nothing_new_does_not_wait_for_others() {
+    let mut core = Core::new();
+    core.propose(A, 0, 1);
+    core.flush();
+    core.propose(B, 5, 1);
+    core.begin_write();
+    core.said.clear();
+    core.propose(A, 0, 1);
+    assert_eq!(core.votes_said(), [0], "its vote is durable");
+}
+
+/// Who asks does so again and again. What is dropped is what would have to wait.
+#[test]
+fn r29_a_disk_that_hangs_has_so_much_to_wait_for_it_and_no_more() {
+    let mut core = Core::new();
+    core.propose(A, 0, 1);
+    core.begin_write();
+    let Record::Vote { vote, .. } = vote(A, 0, 1, (100, 7)) else { unreachable!() };
+    let p2a = P2a { ballot: vote.ballot, slot: Slot(0), via: ProxyLeaderId(0), value: vote.value };
+    let p2a = ToAcceptor::P2a(p2a);
+    let mut taken = 0;
+    while !core.shared.is_too_much(A, &p2a) && taken < 1_000_000 {
+        core.tell(A, p2a.clone());
+        taken += 1;
+    }
+    assert_eq!(core.shared.held_count(), Bounds::default().held_max, "{taken} were taken in");
+    let pre_vote = ToAcceptor::PreVote(PreVote { proposer: ProposerId(1), nonce: 1 });
+    assert!(!core.shared.is_too_much(A, &pre_vote), "its answer does not wait");
+    assert!(!core.shared.is_too_much(B, &p2a), "B has said nothing");
+    core.end_write();
+    assert!(!core.shared.is_too_much(A, &p2a), "the disk is back");
+    assert_eq!(core.votes_said().len(), Bounds::default().held_max);
+}
+
+#[test]
+fn r29_records_that_a_disk_that_hangs_has_yet_to_write_are_bounded_in_bytes() {
+    let mut core = Core::with(Bounds { gathered_bytes_max: 4096, ..Bounds::default() });
+    core.propose(A, 0, 1);
+    core.begin_write();
+    let p1a = |round| ToAcceptor::P1a(P1a { ballot: ballot(round), first: Slot(0), page: Slot(0) });
+    let promises = (2..1000).take_while(|round| {
+        let is_taken = !core.shared.is_too_much(A, &p1a(*round));
+        is_taken.then(|| core.tell(A, p1a(*round)));
+        is_taken
+    });
+    assert!((20..200).contains(&promises.count()), "a promise is some 50 bytes");
+    assert!(core.shared.is_too_much(B, &p1a(2)), "they share the log");
 }

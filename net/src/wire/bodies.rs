@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use loggos_protocol::{
     AcceptorId, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Fetched, FetchedPart, Form,
-    Formed, Heartbeat, P1b, P2a, Payload, ProbeAck, ProposerId, ProxyLeaderId, Rememberer,
+    Formed, Heartbeat, P1b, P2a, Payload, ProbeAck, Propose, ProposerId, ProxyLeaderId, Rememberer,
     Replayed, ReplicaId, Results, Slot, Stage, Table, Time, Value, Vote, Watermark,
 };
 
@@ -127,21 +127,22 @@ impl Body for Formed {
     }
 }
 
-impl Body for Arc<Batch> {
+impl Body for Propose {
     #[inline]
     fn put(&self, out: &mut Outgoing) {
-        put(&batch(self), out);
+        let header = headers::Propose { batch: batch(&self.batch), lowest: self.lowest.lay_out() };
+        put(&header, out);
     }
 
     #[inline]
     fn put_payloads(&self, out: &mut Outgoing) {
-        out.put_payload(&self.block);
+        out.put_payload(&self.batch.block);
     }
 
     #[inline]
     fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
-        let header = from.header()?;
-        from.batch(header)
+        let header: &headers::Propose = from.header()?;
+        Ok(Self { batch: from.batch(&header.batch)?, lowest: u64::read(&header.lowest)? })
     }
 }
 

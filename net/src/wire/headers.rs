@@ -113,6 +113,7 @@ layouts! {
         to: Maybe<u64_ule>,
         votes_count: u32_ule,
     }
+    layout Propose { batch: Batch, lowest: u64_ule, }
     layout P2a { ballot: Ballot, slot: u64_ule, via: u8, value: Value, }
     message P2b { acceptor: u8, directory: u64_ule, ballot: Ballot, slot: u64_ule, }
     message Nack { slot: Maybe<u64_ule>, refused: Ballot, promised: Ballot, }

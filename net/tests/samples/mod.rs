@@ -12,10 +12,10 @@ use loggos_protocol::{
     AcceptorId, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope, Executed,
     Failure, Fetch, FetchPart, Fetched, FetchedPart, Form, FormationId, Formed, GatewayId,
     Heartbeat, HeartbeatAck, Identify, Incarnation, Listener, Nack, Need, NotExecuted, NotLeader,
-    P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId,
-    ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results, SessionId, Slot, SnapshotId,
-    SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
-    ToReplica, Truncated, Value, Vote, Watcher, Watermark,
+    P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck, Probe, ProbeAck, Propose,
+    ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results, SessionId, Slot,
+    SnapshotId, SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway, ToProposer,
+    ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher, Watermark,
 };
 
 /// As much as nodes take from each other, and more than any sample.
@@ -100,6 +100,10 @@ pub(crate) fn batch(bytes: usize) -> Arc<Batch> {
         checksum: block.checksum(),
         block,
     })
+}
+
+pub(crate) fn propose(bytes: usize) -> Propose {
+    Propose { batch: batch(bytes), lowest: 0xD0D1_D2D3_D4D5_D6D7 }
 }
 
 pub(crate) fn value(bytes: usize) -> Value {
@@ -261,9 +265,9 @@ fn proposer_messages() -> Vec<ToProposer> {
         ToProposer::HeartbeatAck(ack(Listener::Acceptor(AcceptorId(5)))),
         ToProposer::HeartbeatAck(ack(Listener::ProxyLeader(ProxyLeaderId(1)))),
         ToProposer::HeartbeatAck(ack(Listener::Gateway(GatewayId(3)))),
-        ToProposer::Propose(batch(0)),
-        ToProposer::Propose(batch(SHORT)),
-        ToProposer::Propose(batch(LONG)),
+        ToProposer::Propose(propose(0)),
+        ToProposer::Propose(propose(SHORT)),
+        ToProposer::Propose(propose(LONG)),
         ToProposer::Truncated(truncated(None)),
         ToProposer::Executed(executed(Some(0))),
         ToProposer::Need(Need {

@@ -54,8 +54,10 @@ struct Journal {
     executed: Watermark,
     /// Recalls that have no answer yet.
     recalls: u32,
-    /// Who waits for a page.
+    /// Who waits for a page that is being read.
     askers: BTreeSet<Asker>,
+    /// The last page that each of them was given, and with how many records durable it leaves.
+    given: BTreeMap<Asker, (Cause, u64)>,
 }
 
 /// Who asks for pages, one at a time.
@@ -193,6 +195,21 @@ impl Ledger {
             let (from, to) = range;
             assert!(to.covers(from), "a recall of nothing");
             out.recalls.push(Recall { acceptor: self.acceptor, from, to, cause });
+        }
+    }
+
+    /// Whether the answer to `cause` waits for a sync already: another would have to wait as long, and a disk that
+    /// hangs would fill memory with pages.
+    pub(super) fn is_given(&self, cause: &Cause) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        let given = Asker::of(cause).and_then(|asker| journal.given.get(&asker));
+        given.is_some_and(|(given, recorded)| given == cause && *recorded > journal.durable)
+    }
+
+    /// Takes in that `cause` has been answered.
+    pub(super) fn on_given(&mut self, cause: Cause) {
+        if let (Some(journal), Some(asker)) = (&mut self.journal, Asker::of(&cause)) {
+            journal.given.insert(asker, (cause, journal.recorded));
         }
     }
 

@@ -13,13 +13,13 @@
 //! Acceptors with a disk may hold more votes than a reign has room for. Then it is one over a part: nothing is
 //! free, and once all is closed the next campaign starts where it ends.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    AcceptorId, Ballot, Batch, BatchId, Cluster, Incarnation, Latency, Outbox, P2a, ProxyLeaderId,
-    ReplicaId, Roster, Slot, Time, ToProxyLeader, Value, Watermark, Window,
+    AcceptorId, Ballot, Batch, BatchId, Cluster, Incarnation, Latency, Outbox, P2a, Propose,
+    ProxyLeaderId, ReplicaId, Roster, Slot, Time, ToProxyLeader, Value, Watermark, Window,
 };
 
 use super::phase1::Recovered;
@@ -43,13 +43,16 @@ pub(super) struct Phase2 {
     open: Window<Open>,
     /// Batches that wait for credit.
     queue: VecDeque<Arc<Batch>>,
-    recent: Recent,
+    /// When one of them last got a slot, or the first of them came.
+    queue_moved_at: Time,
+    /// Of each gateway, which batch is next.
+    sequences: Box<[Sequence]>,
+    /// Below are the slots that phase 1 has found.
+    recovered: Watermark,
     /// When each acceptor last acknowledged a heartbeat.
     pub(super) acceptors_heard_at: Box<[Time]>,
-    /// When a gateway last acknowledged one, or sent a batch.
-    pub(super) gateway_heard_at: Time,
     /// What each proxy leader is under suspicion for, by its number.
-    suspicions: Box<[Suspicion]>,
+    pub(super) suspicions: Suspicions,
     pub(super) rerun: Option<Rerun>,
     /// When the floor last rose, or the first open slot was asked for.
     progress_at: Time,
@@ -67,7 +70,21 @@ pub(super) struct Phase2 {
 struct Open {
     value: Value,
     via: ProxyLeaderId,
-    asked_at: Time,
+    /// When it got its place, and when it was last asked for.
+    asked_at: (Time, Time),
+}
+
+/// A slot that f+1 replicas have executed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed {
+    pub(super) since_first_ask: Duration,
+    pub(super) since_last_ask: Duration,
+}
+
+impl Open {
+    fn new(value: Value, now: Time) -> Self {
+        Self { value, via: ProxyLeaderId(0), asked_at: (now, now) }
+    }
 }
 
 /// What a proxy leader is under suspicion for: a slot that was in its hands held all others up.
@@ -77,12 +94,15 @@ struct Open {
 ///
 /// source: R12
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-struct Suspicion {
+pub(super) struct Suspicion {
     /// Until when it gets no slot, heard or not; `None` while it is not suspected.
     until: Option<Time>,
     /// Suspicions since a slot in its hands was last chosen without delay.
     trials: u32,
 }
+
+/// The suspicions of each proxy leader, by its number.
+pub(super) type Suspicions = Box<[Suspicion]>;
 
 /// A second look at slots that f+1 replicas have executed, for one that can get them from nobody.
 ///
@@ -100,19 +120,40 @@ pub(super) struct Rerun {
 /// What a reign has to say about one batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Admission {
-    /// It has a slot, or will get one.
+    /// It has a slot, or will get one; and so may others that have waited for it.
     Accepted,
-    /// The same attempt is open already (R24).
+    /// It waits for one of a lower number.
+    Early,
+    /// It has a slot, or is answered (R24).
     Duplicate,
     /// There is no room for it (R29).
     Dropped,
 }
 
-/// Which attempts of which batches were given slots of late: for each gateway a ring by batch number.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-struct Recent {
-    places: Box<[Option<(BatchId, u32, Slot)>]>,
-    per_gateway: usize,
+/// The batches of one gateway, in the order in which they get slots: that of their numbers.
+///
+/// Replicas execute a session's commands in the order of their numbers, and refuse a batch that comes before another
+/// (R23). Its slot is wasted then, and so are those of all batches behind it, which have to be sent again: where
+/// messages overtake each other all the time, that multiplies. So a reign gives slots in the order of numbers only,
+/// and each batch one slot. It begins with the lowest batch that has no answer: all before that were executed, so it
+/// will be, wherever it is put; and so will those behind it, each in a later slot than the one before.
+///
+/// Does a batch that is sent again never need another slot? Not while the one it has is open: it will be chosen, and
+/// the batch executed there at the latest. If its answer is lost, its gateway asks a replica (R25). A session that was
+/// opened and closed again before its gateway knew is the exception: no replica can tell. So once all that a gateway was
+/// given is closed, its lowest batch gets another slot if it is sent again. If the reign ends, the next one begins anew.
+///
+/// source: R23, R24
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+struct Sequence {
+    /// The gateway's life.
+    incarnation: Option<Incarnation>,
+    /// The number of the next batch to get a slot. Only goes up, within a life.
+    next: u64,
+    /// Batches above that, by number.
+    early: BTreeMap<u64, Arc<Batch>>,
+    /// All slots that were given are below.
+    given: Watermark,
 }
 
 impl Phase2 {
@@ -129,14 +170,10 @@ impl Phase2 {
     ) -> Self {
         let Recovered { base, values, rerun_for, is_part, .. } = recovered;
         let mut open = Window::new(Self::open_slots_max(cluster));
-        let mut recent = Recent::new(cluster);
         let mut next = base;
         for value in values {
             let value = value.unwrap_or_else(|| Value::noop(noop_stamp));
-            if let Some(batch) = value.batch() {
-                recent.note(batch, next);
-            }
-            open.insert(next, Open { value, via: ProxyLeaderId(0), asked_at: now });
+            open.insert(next, Open::new(value, now));
             next = next.next();
         }
         assert!(next.0 - base.0 <= open.capacity(), "recovered more slots than a ring holds");
@@ -155,9 +192,10 @@ impl Phase2 {
             is_part,
             open,
             queue: VecDeque::new(),
-            recent,
+            queue_moved_at: now,
+            recovered: Watermark(next.0),
+            sequences: vec![Sequence::default(); cluster.gateways.into()].into(),
             acceptors_heard_at: vec![now; cluster.quorums.acceptors_count().into()].into(),
-            gateway_heard_at: now,
             suspicions: vec![Suspicion::default(); cluster.proxy_leaders_running().into()].into(),
             rerun,
             progress_at: now,
@@ -174,29 +212,69 @@ impl Phase2 {
         2 * cluster.ring_slots()
     }
 
-    /// Takes a batch in: it gets the next free slot, now or when there is credit.
+    /// Takes a batch in: it gets the next free slot, now or when there is credit, if it is the next of its gateway.
     ///
-    /// A newer attempt of one that waits takes its place: its gateway acts on the newer one only. So a gateway
-    /// that sends again what is out of order does not push out others, nor itself.
-    ///
-    /// source: R24, R29
-    pub(super) fn admit(&mut self, batch: Arc<Batch>) -> Admission {
-        if self.recent.is_open(&batch, self.floor) {
+    /// source: R23, R24, R29
+    pub(super) fn admit(&mut self, propose: Propose, now: Time) -> Admission {
+        if self.queue.is_empty() {
+            self.queue_moved_at = now;
+        }
+        let Propose { batch, lowest } = propose;
+        let BatchId { gateway, incarnation, number } = batch.id;
+        let in_flight_max = u64::from(self.cluster.batches_in_flight_max);
+        let most = usize::from(self.cluster.gateways) * self.cluster.batches_in_flight_max as usize;
+        let has_room = self.queue.len() < most;
+        if self.is_recovered(&batch) {
             return Admission::Duplicate;
         }
-        if let Some(queued) = self.queue.iter_mut().find(|queued| queued.id == batch.id) {
-            if batch.attempt <= queued.attempt {
+        let sequence = &mut self.sequences[usize::from(gateway.0)];
+        if sequence.incarnation != Some(incarnation) {
+            // A late message of a former life must not hold up the current one, which begins with its lowest.
+            if sequence.incarnation.is_some() && number != lowest {
+                return Admission::Dropped;
+            }
+            let incarnation = Some(incarnation);
+            *sequence = Sequence { incarnation, next: lowest, ..Sequence::default() };
+        }
+        sequence.skip_to(lowest);
+        if number < sequence.next {
+            let is_closed = sequence.given <= self.floor
+                && !self.queue.iter().any(|batch| batch.id.gateway == gateway);
+            if number != lowest || !is_closed {
                 return Admission::Duplicate;
             }
-            *queued = batch;
-            return Admission::Accepted;
+            sequence.next = number;
         }
-        let most = usize::from(self.cluster.gateways) * self.cluster.batches_in_flight_max as usize;
-        if self.queue.len() >= most {
+        if number - sequence.next >= in_flight_max || !has_room {
             return Admission::Dropped;
         }
-        self.queue.push_back(batch);
+        if number > sequence.next && !sequence.early.contains_key(&sequence.next) {
+            sequence.early.insert(number, batch);
+            return Admission::Early;
+        }
+        if number == sequence.next {
+            self.queue.push_back(batch);
+            sequence.next += 1;
+        } else {
+            sequence.early.insert(number, batch);
+        }
+        while self.queue.len() < most
+            && let Some(batch) = sequence.early.remove(&sequence.next)
+        {
+            self.queue.push_back(batch);
+            sequence.next += 1;
+        }
         Admission::Accepted
+    }
+
+    /// Whether this very attempt is open in a slot that phase 1 has found. A later one is not the same: its gateway may
+    /// have been told that this one was out of order.
+    fn is_recovered(&self, batch: &Batch) -> bool {
+        let mut open = (self.floor.0..self.recovered.0).filter_map(|slot| self.open.at(Slot(slot)));
+        open.any(|open| {
+            let found = open.value.batch();
+            found.is_some_and(|it| (it.id, it.attempt) == (batch.id, batch.attempt))
+        })
     }
 
     /// Asks for every slot that there is credit for: recovered ones first, then new ones for what waits
@@ -225,10 +303,11 @@ impl Phase2 {
         let before = self.next;
         while !self.is_part && self.sent.first_open() == self.next && self.sent < limit {
             let Some(batch) = self.queue.pop_front() else { break };
+            self.queue_moved_at = now;
             let slot = self.next;
-            self.recent.note(&batch, slot);
+            self.sequences[usize::from(batch.id.gateway.0)].given = slot.watermark_after();
             let value = Value { stamp, content: crate::Content::Batch(batch) };
-            self.open.insert(slot, Open { value, via: ProxyLeaderId(0), asked_at: now });
+            self.open.insert(slot, Open::new(value, now));
             self.next = slot.next();
             self.ask(slot, now, out);
             self.sent = Watermark(self.next.0);
@@ -236,11 +315,11 @@ impl Phase2 {
         self.next.0 - before.0
     }
 
-    /// Closes what f+1 replicas have executed; in a rerun, what the asker has. Returns how long the last
-    /// slot closed took, if one did.
+    /// Closes what f+1 replicas have executed; in a rerun, what the asker has. Returns how long the last of them
+    /// took, if any was closed.
     ///
     /// source: R8, R9
-    pub(super) fn close(&mut self, roster: &Roster, now: Time) -> Option<Duration> {
+    pub(super) fn close(&mut self, roster: &Roster, now: Time) -> Option<Closed> {
         let mut executed = roster.executed_by_f_plus_1(self.cluster.f);
         if let Some(rerun) = &mut self.rerun {
             let asker = roster.executed(rerun.replica);
@@ -262,10 +341,12 @@ impl Phase2 {
         if to <= self.floor {
             return None;
         }
-        let last = Slot(to.0 - 1);
-        let took = self.open.at(last).map(|open| now.since(open.asked_at));
+        let closed = self.open.at(Slot(to.0 - 1)).map(|open| Closed {
+            since_first_ask: now.since(open.asked_at.0),
+            since_last_ask: now.since(open.asked_at.1),
+        });
         self.raise_floor(to, now);
-        took
+        closed
     }
 
     /// Asks again for what makes no progress. Where there is another proxy leader to try, the one whose slot holds
@@ -340,11 +421,6 @@ impl Phase2 {
         }
     }
 
-    /// Hears a gateway.
-    pub(super) fn on_gateway(&mut self, now: Time) {
-        self.gateway_heard_at = now;
-    }
-
     /// Suspects a proxy leader, if there is another to try; returns whether that is new. Where all others are
     /// suspected already they are cleared: the one that fails now is no better.
     fn suspect(&mut self, proxy_leader: ProxyLeaderId, now: Time) -> bool {
@@ -383,15 +459,21 @@ impl Phase2 {
         self.floor < self.sent
     }
 
+    /// Whether batches wait for a slot.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// When the next resend is due, by `latency`.
     pub(super) fn resend_at(&self, latency: &Latency) -> Option<Time> {
         let (least, most) = (2 * self.cluster.resend_min, self.cluster.resend_max);
         self.has_open().then(|| self.waiting_since + latency.timeout(self.attempt, least, most))
     }
 
-    /// Since when nothing was executed although something is open.
+    /// Since when nothing was executed although something is open, or nothing was given a slot although it waits.
     pub(super) fn stalled_since(&self) -> Option<Time> {
-        self.has_open().then_some(self.progress_at)
+        let open = self.has_open().then_some(self.progress_at);
+        open.or_else(|| self.has_waiting().then_some(self.queue_moved_at))
     }
 
     /// The bound below which everything is closed.
@@ -449,7 +531,7 @@ impl Phase2 {
     fn ask(&mut self, slot: Slot, now: Time, out: &mut Outbox) {
         let via = self.proxy_leader_for(slot);
         let Some(open) = self.open.at_mut(slot) else { return };
-        (open.via, open.asked_at) = (via, now);
+        (open.via, open.asked_at.1) = (via, now);
         let p2a = P2a { ballot: self.ballot, slot, via, value: open.value.clone() };
         out.tell_proxy_leader(via, ToProxyLeader::P2a(p2a));
     }
@@ -471,32 +553,12 @@ impl Phase2 {
     }
 }
 
-impl Recent {
-    fn new(cluster: &Cluster) -> Self {
-        let per_gateway = (2 * cluster.batches_in_flight_max).next_power_of_two() as usize;
-        let places = vec![None; per_gateway * usize::from(cluster.gateways)].into();
-        Self { places, per_gateway }
-    }
-
-    /// Whether this very attempt, or a later one, was given a slot that is still open: the gateway has
-    /// given an earlier one up.
-    fn is_open(&self, batch: &Batch, floor: Watermark) -> bool {
-        let place = self.place(batch.id).and_then(|place| self.places[place]);
-        place.is_some_and(|(id, attempt, slot)| {
-            id == batch.id && attempt >= batch.attempt && !floor.covers(slot)
-        })
-    }
-
-    fn note(&mut self, batch: &Batch, slot: Slot) {
-        if let Some(place) = self.place(batch.id) {
-            self.places[place] = Some((batch.id, batch.attempt, slot));
+impl Sequence {
+    /// Goes on at `lowest` at the least: all below is answered.
+    fn skip_to(&mut self, lowest: u64) {
+        if lowest > self.next {
+            self.next = lowest;
+            self.early = self.early.split_off(&lowest);
         }
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "masked to below the ring's size")]
-    fn place(&self, id: BatchId) -> Option<usize> {
-        let gateway = usize::from(id.gateway.0) * self.per_gateway;
-        let place = gateway + (id.number & (self.per_gateway as u64 - 1)) as usize;
-        (place < self.places.len()).then_some(place) // else of a gateway that is none of ours
     }
 }

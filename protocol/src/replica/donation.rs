@@ -241,7 +241,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     fn abandon_donation(&mut self) {
-        let Some(mut donation) = self.donation.take() else { return };
+        let Some(mut donation) = self.donation.take_if(|it| !it.is_abandoned()) else { return };
         let Progress::Writing { frozen, .. } = donation.progress else { return };
         // Only what is still frozen remains of it.
         donation.progress = Progress::Abandoned(frozen);

@@ -11,9 +11,9 @@ use std::time::Duration;
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Batch, BatchId, Cluster, Content, DirectoryId,
     Executed, Form, Formed, GatewayId, Heartbeat, Incarnation, Outbox, P1a, P1b, P2a, P2b, Payload,
-    PreVoteAck, Proposer, ProposerId, ProxyLeader, ProxyLeaderId, QuorumSystem, Replica, ReplicaId,
-    Settings, Slot, Stage, Table, Time, Timer, To, ToAcceptor, ToReplica, Truncated, Value, Vote,
-    Watermark,
+    PreVoteAck, Propose, Proposer, ProposerId, ProxyLeader, ProxyLeaderId, QuorumSystem, Replica,
+    ReplicaId, Settings, Slot, Stage, Table, Time, Timer, To, ToAcceptor, ToReplica, Truncated,
+    Value, Vote, Watermark,
 };
 
 pub(crate) use net::{Echo, Net, read_back};
@@ -42,6 +42,11 @@ macro_rules! pick {
     };
 }
 pub(crate) use pick;
+
+/// What its gateway sends if all batches of lower numbers are answered.
+pub(crate) fn propose(batch: Batch) -> Propose {
+    Propose { lowest: batch.id.number, batch: Arc::new(batch) }
+}
 
 /// What a role wants done when told this.
 pub(crate) fn out_of(what: impl FnOnce(&mut Outbox)) -> Outbox {

@@ -91,6 +91,10 @@ pub(crate) struct Net {
     lives: u64,
     /// What acceptors have written down, each synced at once; `None` if they have no disks.
     disks: Option<BTreeMap<AcceptorId, Vec<Record>>>,
+    /// How long what an acceptor says waits for its sync.
+    sync_takes: Box<dyn Fn(AcceptorId) -> Duration>,
+    /// What waits, by when it may be said.
+    held: BTreeMap<Time, Vec<(RoleId, Envelope)>>,
 }
 
 /// What a disk with these records answers to a recall.
@@ -136,6 +140,8 @@ impl Net {
             under_way: VecDeque::new(),
             lives: 0,
             disks,
+            sync_takes: Box::new(|_| Duration::ZERO),
+            held: BTreeMap::new(),
             cluster: cluster.clone(),
         };
         let acceptors = cluster.quorums.acceptors().iter().map(RoleId::Acceptor);
@@ -185,6 +191,11 @@ impl Net {
         self.deliver(move |from, to| usize::from(!is_lost(from, to)));
     }
 
+    /// Decides from now on how long the syncs of each acceptor take.
+    pub(crate) fn sync_takes(&mut self, takes: impl Fn(AcceptorId) -> Duration + 'static) {
+        self.sync_takes = Box::new(takes);
+    }
+
     /// Cuts a role off from now on, both ways.
     pub(crate) fn cut_off(&mut self, role: RoleId) {
         self.lose(move |from, to| from == role || to.role() == role);
@@ -218,8 +229,13 @@ impl Net {
                 self.step(envelope.to.role(), |role, out| role.on_envelope(envelope, now, out));
             }
             let next = self.roles.values_mut().filter_map(Role::next_timeout).min();
+            let synced_at = self.held.keys().next().copied();
+            let next = next.into_iter().chain(synced_at).min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
             self.now = self.now.max(next);
+            while let Some(held) = self.held.first_entry().filter(|held| *held.key() <= self.now) {
+                held.remove().into_iter().for_each(|(from, envelope)| self.send(from, envelope));
+            }
             let (now, ids) = (self.now, self.roles.keys().copied().collect::<Vec<_>>());
             ids.into_iter().for_each(|id| self.step(id, |role, out| role.on_time(now, out)));
         }
@@ -247,14 +263,36 @@ impl Net {
         let replies = out.replies.iter();
         self.replies
             .extend(replies.map(|(caller, r)| (caller, r.map(|(at, reply)| (at, reply.to_vec())))));
-        for to in out.sends.into_iter().chain(out.held) {
-            for _ in 0..(self.copies)(id, &to) {
-                self.under_way.push_back(Envelope { formation, to: to.clone() });
-            }
-            if self.keeps_sent {
-                self.sent.push((id, to));
+        out.sends.into_iter().for_each(|to| self.send(id, Envelope { formation, to }));
+        let takes = match id {
+            RoleId::Acceptor(acceptor) => (self.sync_takes)(acceptor),
+            RoleId::Gateway(_)
+            | RoleId::Proposer(_)
+            | RoleId::ProxyLeader(_)
+            | RoleId::Replica(_) => Duration::ZERO,
+        };
+        for envelope in out.held.into_iter().map(|to| Envelope { formation, to }) {
+            match takes.is_zero() {
+                true => self.send(id, envelope),
+                false => self.held.entry(self.now + takes).or_default().push((id, envelope)),
             }
         }
+    }
+
+    fn send(&mut self, from: RoleId, envelope: Envelope) {
+        for _ in 0..(self.copies)(from, &envelope.to) {
+            self.under_way.push_back(envelope.clone());
+        }
+        if self.keeps_sent {
+            self.sent.push((from, envelope.to));
+        }
+    }
+
+    /// How many promises each acceptor has written down.
+    pub(crate) fn promises_written(&self) -> Vec<usize> {
+        let is_promise = |record: &&Record| matches!(record, Record::Promise { .. });
+        let disks = self.disks.iter().flat_map(BTreeMap::values);
+        disks.map(|log| log.iter().filter(is_promise).count()).collect()
     }
 
     /// The formation of this cluster.

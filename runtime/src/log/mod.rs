@@ -25,17 +25,23 @@ use std::time::Duration;
 
 use loggos_net::wire::LogPosition;
 use loggos_net::{Ring, RingFile};
-use loggos_protocol::{Acceptor, AcceptorId, Cluster, Envelope, Outbox, Recalled, Time};
-use loggos_storage::{FileId, Folder, Poison, ReadRequest, SharedLog, VotePlace, Wal, Write};
+use loggos_protocol::{Acceptor, AcceptorId, Cluster, Envelope, Outbox, Recalled, Time, To};
+use loggos_storage::{
+    Bounds, FileId, Folder, Poison, ReadRequest, SharedLog, VotePlace, Wal, Write,
+};
 use tracing::warn;
 
 pub(crate) use self::librarian::condemned;
 use self::librarian::{Answer, Librarian};
 use crate::executor::Alarm;
 use crate::sockets::Written;
+use crate::status::LogState;
 
 /// How long a log must be idle before it writes a mark (R33).
 const IDLE: Duration = Duration::from_millis(200);
+
+/// How long a write takes that is called hanging.
+const HANG: Duration = Duration::from_secs(1);
 
 /// How long until a file is tried for again that there was no room for.
 const ROOM: Duration = Duration::from_secs(1);
@@ -64,7 +70,8 @@ pub(crate) struct Log {
     fresh: Vec<(FileId, File)>,
     /// By number.
     files: Vec<Option<RingFile>>,
-    in_flight: Option<(RingFile, Write)>,
+    /// What is being written, and since when.
+    in_flight: Option<(RingFile, Write, Time)>,
     librarian: Librarian,
     /// When it has been idle for so long that it writes a mark.
     idle_at: Option<Time>,
@@ -95,6 +102,10 @@ pub(crate) struct LogStatus {
     pub(crate) segments: usize,
     /// Records that wait to be durable.
     pub(crate) waiting: u64,
+    /// Messages that wait for them.
+    pub(crate) held: usize,
+    /// How long the write under way has taken so far.
+    pub(crate) writing_for: Duration,
     pub(crate) is_low: bool,
     pub(crate) stopped: Option<Stop>,
 }
@@ -113,7 +124,7 @@ impl Log {
             is_low: wal.is_low(),
             recovered: wal.found(),
             outdated: None,
-            shared: SharedLog::new(wal),
+            shared: SharedLog::new(wal, Bounds::default()),
             fresh: files,
             files: Vec::new(),
             in_flight: None,
@@ -148,6 +159,14 @@ impl Log {
         }
     }
 
+    /// Whether a message is better dropped, see [`SharedLog::is_too_much`].
+    pub(crate) fn is_too_much(&self, to: &To) -> bool {
+        match to {
+            To::Acceptor(id, message) => self.shared.is_too_much(*id, message),
+            To::Gateway(..) | To::Proposer(..) | To::ProxyLeader(..) | To::Replica(..) => false,
+        }
+    }
+
     /// The next message that may leave.
     ///
     /// source: R31
@@ -174,7 +193,7 @@ impl Log {
         }
         if let Some(write) = self.shared.wal.gather() {
             self.idle_at = Some(now + IDLE);
-            self.begin(write, ring);
+            self.begin(write, ring, now);
         }
         if self.is_refused && self.room_at.is_none() {
             self.room_at = Some(now + ROOM);
@@ -195,7 +214,7 @@ impl Log {
             if self.outdated.is_none()
                 && let Some(write) = self.shared.wal.gather_mark()
             {
-                self.begin(write, ring);
+                self.begin(write, ring, now);
             }
         }
     }
@@ -210,7 +229,7 @@ impl Log {
     ///
     /// source: R31, R34
     pub(crate) fn on_written(&mut self, (file, done): Written, ring: &mut Ring) {
-        let (to, mut write) = self.in_flight.take().expect("a write was under way");
+        let (to, mut write, _) = self.in_flight.take().expect("a write was under way");
         assert_eq!(to, file, "a write to another file");
         match done {
             Ok(()) => {
@@ -292,11 +311,14 @@ impl Log {
         (std::mem::replace(&mut self.is_low, is_low) != is_low).then_some(is_low)
     }
 
-    pub(crate) fn status(&self) -> LogStatus {
+    pub(crate) fn status(&self, now: Time) -> LogStatus {
+        let begun_at = self.in_flight.as_ref().map(|(_, _, at)| *at);
         LogStatus {
             synced: self.shared.wal.synced(),
             segments: self.shared.wal.segments_count(),
             waiting: self.shared.wal.appended() - self.shared.wal.durable(),
+            held: self.shared.held_count(),
+            writing_for: begun_at.map_or(Duration::ZERO, |at| now.since(at)),
             is_low: self.is_low,
             stopped: self.stopped(),
         }
@@ -315,11 +337,11 @@ impl Log {
         }
     }
 
-    fn begin(&mut self, mut write: Write, ring: &mut Ring) {
+    fn begin(&mut self, mut write: Write, ring: &mut Ring, now: Time) {
         let file = self.files.get(write.file.0 as usize).copied().flatten();
         let file = file.expect("every file of the log was opened");
         ring.write(file, write.offset, std::mem::take(&mut write.bytes));
-        self.in_flight = Some((file, write));
+        self.in_flight = Some((file, write, now));
     }
 
     fn add_files(&mut self, ring: &mut Ring) {
@@ -327,6 +349,18 @@ impl Log {
             let place = number as usize;
             self.files.resize(self.files.len().max(place + 1), None);
             self.files[place] = Some(ring.add_file(file.into()));
+        }
+    }
+}
+
+impl LogStatus {
+    pub(crate) fn state(&self) -> LogState {
+        if self.writing_for >= HANG {
+            LogState::Hangs
+        } else if self.is_low {
+            LogState::Low
+        } else {
+            LogState::Fine
         }
     }
 }
