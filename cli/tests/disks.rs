@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use kept::{Cluster, Plan, wait_for};
 use loggos::kv::Command as KvCommand;
@@ -23,6 +24,10 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
 
 const DISK_BYTES: u64 = 32 << 20;
+
+/// What may wait for a disk that hangs, in messages and in memory: these, their records, and what is around them.
+const HELD_MAX: u64 = 1 << 16;
+const MEMORY_MAX: u64 = 256 << 20;
 
 /// A disk with a file system, seen by the thread that made it and by what that starts.
 struct Disk {
@@ -94,6 +99,23 @@ impl Disk {
     }
 }
 
+/// A disk that hangs until this is dropped: before its cluster is, since who waits for such a disk cannot be killed.
+struct Hung(PathBuf);
+
+impl Disk {
+    /// From now on every write hangs.
+    fn freeze(&self) -> Hung {
+        run("fsfreeze", &["--freeze", self.path().to_str().unwrap()]).unwrap();
+        Hung(self.path())
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        run("fsfreeze", &["--unfreeze", self.0.to_str().unwrap()]).unwrap();
+    }
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         let path = self.path();
@@ -117,7 +139,7 @@ fn cluster(disk: &Disk) -> Cluster {
     let plan = |id: u8| Plan::new(format!("node-{id}"), &kinds.map(|kind| format!("{kind} {id}")));
     let config = "[cluster]\nname = \"disks\"\ndurability = \"sync\"\nquorums = \"majority\"\ngateways = 3\n\
                   proposers = 3\nproxy_leaders = 3\n[limits]\nlog_segment_bytes = \"1MiB\"\n\
-                  log_bytes_max = \"64MiB\"\n[timing]\ndeadline = \"60s\"";
+                  log_bytes_max = \"4GiB\"\n[timing]\ndeadline = \"60s\"";
     let data = disk.path().join("data");
     let on_disk = |name: &str| (name == "node-0").then(|| data.clone());
     let mut cluster = Cluster::new(config, (0..3).map(plan).collect(), on_disk);
@@ -190,7 +212,7 @@ fn r34_an_acceptor_whose_disk_is_full_votes_for_nothing_new_until_there_is_room(
     let before = segments();
     for _ in 0..400 {
         writer.write();
-        std::thread::sleep(std::time::Duration::from_millis(10)); // it tries for room each second
+        std::thread::sleep(Duration::from_millis(10)); // it tries for room each second
     }
     assert_eq!((state(&cluster, 0), segments()), ("log low".to_owned(), before));
     assert_eq!((state(&cluster, 1), state(&cluster, 2)), ("up".to_owned(), "up".to_owned()));
@@ -231,6 +253,59 @@ fn r34_an_acceptor_whose_disk_fails_stops_for_good_and_comes_back_when_that_is_m
     cluster.kill(&[0, 2]);
     cluster.start(&[0, 1, 2]);
     writer.check();
+    cluster.wait_until_equal(3);
+}
+
+/// For so long, in seconds (`LOGGOS_HANG`).
+fn hang() -> Duration {
+    let set = std::env::var("LOGGOS_HANG").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(set.unwrap_or(5))
+}
+
+/// The others serve meanwhile, and it asks for no more memory than may wait for the disk.
+#[test]
+fn r34_a_disk_that_hangs_is_waited_for() {
+    let Some(disk) = Disk::new() else { return };
+    let mut cluster = cluster(&disk);
+    let mut writer = Writer::new(&cluster);
+    (0..10).for_each(|_| writer.write());
+    let before = cluster.memory_bytes(0);
+    let hung_disk = disk.freeze();
+    let (hung, mut increment) = (Instant::now(), Vec::new());
+    KvCommand::Increment { key: b"count", by: 1 }.encode(&mut increment).unwrap();
+    let counted = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..8)
+            .map(|_| {
+                let (client, increment) = (writer.remote.client(), &increment);
+                scope.spawn(move || {
+                    let mut counted = 0;
+                    while hung.elapsed() < hang() {
+                        client.execute_blocking(increment).unwrap();
+                        counted += 1;
+                    }
+                    counted
+                })
+            })
+            .collect();
+        wait_for("a disk that hangs", || state(&cluster, 0) == "disk hangs");
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum::<i64>()
+    });
+    assert_eq!((state(&cluster, 1), state(&cluster, 2)), ("up".to_owned(), "up".to_owned()));
+    let log = cluster.status()["cores"][0]["log"].clone();
+    let more = cluster.memory_bytes(0).saturating_sub(before);
+    println!("{counted} commands in {:?}; {} MiB more; {log}", hang(), more >> 20);
+    assert!(log["held"].as_u64().unwrap() <= HELD_MAX, "{log}");
+    assert!(more < MEMORY_MAX, "{} MiB more", more >> 20);
+    drop(hung_disk);
+    wait_for("its disk", || state(&cluster, 0) == "up");
+    cluster.kill(&[1]); // without its votes there would be no quorum now
+    writer.write();
+    cluster.kill(&[0, 2]);
+    cluster.start(&[0, 1, 2]);
+    writer.check();
+    let executed = writer.remote.client().execute_blocking(&increment).unwrap();
+    let answer = loggos::kv::Answer::decode(executed.reply.as_slice()).unwrap();
+    assert_eq!(answer, loggos::kv::Answer::Number(counted + 1));
     cluster.wait_until_equal(3);
 }
 

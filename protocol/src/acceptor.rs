@@ -38,9 +38,9 @@ use self::ledger::{Ledger, Place};
 use crate::{
     AcceptorId, AcceptorState, Ballot, Cause, Cluster, DirectoryId, Event, Executed, Form,
     FormationId, Formed, Heartbeat, HeartbeatAck, Identify, Listener, Membership, Nack, Outbox,
-    P1a, P1b, P2a, P2b, PreVote, PreVoteAck, Probe, ProbeAck, Recalled, Record, Rememberer, Replay,
-    Replayed, Roster, Slot, Stage, Table, Time, ToAcceptor, ToProposer, ToProxyLeader, ToReplica,
-    Truncated, Vote, Watcher, Watermark,
+    P1a, P1b, P2a, P2b, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, Recalled, Record,
+    Rememberer, Replay, Replayed, RoleId, Roster, Slot, Stage, Table, Time, ToAcceptor, ToProposer,
+    ToProxyLeader, ToReplica, Truncated, Vote, Watcher, Watermark,
 };
 
 /// One acceptor: the only truth about what may have been chosen.
@@ -58,8 +58,9 @@ pub struct Acceptor {
     ledger: Ledger,
     /// Whether its log has no room for new slots.
     is_low: bool,
-    /// When somebody who leads, or means to, was last heard.
-    heard_at: Option<Time>,
+    /// When a proposer that leads, or means to, was last heard, and which; `None` for the one that it may have heard
+    /// before it started.
+    heard: Option<(Time, Option<ProposerId>)>,
     roster: Roster,
     counters: AcceptorCounters,
 }
@@ -99,7 +100,7 @@ impl Acceptor {
             promised: Ballot::default(),
             ledger: Ledger::new(&cluster, id),
             is_low: false,
-            heard_at: None,
+            heard: None,
             roster: Roster::new(cluster.replicas, seed),
             counters: AcceptorCounters::default(),
             cluster,
@@ -203,7 +204,7 @@ impl Acceptor {
             acceptor: self.id,
             directory: self.directory,
             nonce: pre_vote.nonce,
-            is_quiet: self.heard_at.is_none_or(|at| now.since(at) >= timeout),
+            is_quiet: self.heard.is_none_or(|(at, _)| now.since(at) >= timeout),
             promised: self.promised,
             votes_end: self.ledger.votes_end(),
         };
@@ -225,7 +226,7 @@ impl Acceptor {
             return self.refuse(p1a.ballot, None, out);
         }
         if self.adopt(p1a.ballot, out) {
-            self.heard_at = Some(now); // a repeated P1a is not hearing somebody (R28)
+            self.hear(p1a.ballot.proposer, now); // a repeated P1a is not hearing somebody (R28)
         }
         self.promise(p1a, None, out);
     }
@@ -334,7 +335,7 @@ impl Acceptor {
                 let is_newer = earlier.is_none_or(|vote| vote.ballot < ballot);
                 assert!(is_newer, "{slot}: a vote went back to {ballot}");
                 self.ledger.insert(slot, Vote { ballot, value: p2a.value }, out);
-                self.heard_at = Some(now);
+                self.hear(ballot.proposer, now);
             }
         }
         self.counters.votes += 1;
@@ -356,11 +357,11 @@ impl Acceptor {
         if heartbeat.ballot < self.promised {
             return self.refuse(heartbeat.ballot, None, out);
         }
-        self.heard_at = match heartbeat.stage {
-            Stage::Campaigning | Stage::Leading => Some(now),
-            Stage::Waiting => self.heard_at, // a proposer that waits leaves the field to others
-            Stage::Leaving => None,
-        };
+        match heartbeat.stage {
+            Stage::Campaigning | Stage::Leading => self.hear(heartbeat.ballot.proposer, now),
+            Stage::Waiting => {} // a proposer that waits leaves the field to others
+            Stage::Leaving => self.heard = None,
+        }
         let ack = HeartbeatAck { from: Listener::Acceptor(self.id), ballot: heartbeat.ballot };
         out.tell_proposer(heartbeat.ballot.proposer, ToProposer::HeartbeatAck(ack));
     }
@@ -407,7 +408,7 @@ impl Acceptor {
     /// source: R28
     pub fn on_start(&mut self, now: Time) {
         if self.membership.table().is_some() {
-            self.heard_at = Some(now);
+            self.heard = Some((now, None));
         }
     }
 
@@ -425,6 +426,17 @@ impl Acceptor {
     /// source: R34
     pub fn set_low(&mut self, is_low: bool) {
         self.is_low = is_low;
+    }
+
+    /// Takes in that the life of a role has ended: a leader that is gone counts as not heard.
+    ///
+    /// source: R28
+    pub fn on_gone(&mut self, gone: RoleId) {
+        if let (RoleId::Proposer(gone), Some((_, Some(heard)))) = (gone, self.heard)
+            && gone == heard
+        {
+            self.heard = None;
+        }
     }
 
     /// How many records it has had written down in this life.
@@ -481,6 +493,10 @@ impl Acceptor {
     /// Takes out what it did since this was last asked.
     pub fn take_counters(&mut self) -> AcceptorCounters {
         std::mem::take(&mut self.counters)
+    }
+
+    fn hear(&mut self, proposer: ProposerId, now: Time) {
+        self.heard = Some((now, Some(proposer)));
     }
 
     /// Whether it may promise and vote.

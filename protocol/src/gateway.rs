@@ -31,8 +31,8 @@ use crate::outbox::Caller;
 use crate::{
     Ask, Ballot, Batch, BatchId, Cluster, Event, Failure, FormationId, GatewayId, Heartbeat,
     HeartbeatAck, Incarnation, Latency, Listener, Membership, NotExecuted, NotLeader, Outbox,
-    Payload, Position, Propose, ProposerId, ReplicaId, Results, Rng, SessionId, Stage, Time, Timer,
-    Timers, ToGateway, ToProposer, ToReplica,
+    Payload, Position, Propose, ProposerId, ReplicaId, Results, Rng, RoleId, SessionId, Stage,
+    Time, Timer, Timers, ToGateway, ToProposer, ToReplica,
 };
 
 /// One gateway.
@@ -329,6 +329,21 @@ impl Gateway {
         let Some(place) = self.current(not_executed.batch, not_executed.attempt) else { return };
         if self.in_flight[place].stage == InFlightStage::Doubted {
             self.resend_from(place, now, out);
+        }
+    }
+
+    /// Takes in that the life of a replica has ended: what it was to answer, another is asked.
+    ///
+    /// source: R25
+    pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
+        let RoleId::Replica(replica) = gone else { return };
+        if !self.suspects.contains(&replica) {
+            self.suspects.push(replica);
+        }
+        for place in 0..self.in_flight.len() {
+            if self.in_flight[place].batch.answerer == replica {
+                self.doubt(place, now, out);
+            }
         }
     }
 

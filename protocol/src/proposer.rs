@@ -40,13 +40,18 @@ use crate::{
     AcceptorId, AcceptorSet, Ballot, Batch, Cluster, Event, Executed, Form, FormationId, Formed,
     Former, Heartbeat, HeartbeatAck, Identify, Incarnation, Latency, Listener, Membership, Nack,
     Need, NotLeader, Outbox, P1b, PreVote, PreVoteAck, Probe, ProbeAck, Propose, ProposerId,
-    ReplicaId, Rng, Roster, Slot, Stage, Table, Time, Timer, Timers, ToAcceptor, ToGateway,
+    ReplicaId, Rng, RoleId, Roster, Slot, Stage, Table, Time, Timer, Timers, ToAcceptor, ToGateway,
     ToProposer, ToProxyLeader, ToReplica, Truncated, Watcher, Watermark,
 };
 
 /// How many election timeouts f+1 replicas that replay may stay where they are, before a campaign proposes anew
 /// what they do not get on with.
 const REPLAY_PATIENCE: u32 = 2;
+
+/// How much later each proposer asks for pre-votes than the one before it, when the leader's life has ended, and how
+/// often: acceptors come to know of it at other moments.
+const EVIDENCE_STAGGER: Duration = Duration::from_millis(10);
+const EVIDENCE_RETRY: Duration = Duration::from_millis(5);
 
 /// One of the proposers; at most one at a time gets anything chosen.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -60,8 +65,10 @@ pub struct Proposer {
     seen: Ballot,
     /// Who leads, as far as we know.
     leader: Option<ProposerId>,
-    /// When another leader or candidate was last heard.
-    heard_at: Option<Time>,
+    /// When another leader or candidate was last heard, and which.
+    heard: Option<(Time, ProposerId)>,
+    /// Until when it asks for pre-votes often: the life of the leader that it heard has ended.
+    urgent_until: Option<Time>,
     phase: Phase,
     roster: Roster,
     /// From asking for a slot, the last time, to its execution by f+1 replicas: how long to wait before it is asked for
@@ -163,7 +170,8 @@ impl Proposer {
             membership: Membership::new(cluster.digest()),
             seen: Ballot::default(),
             leader: None,
-            heard_at: None,
+            heard: None,
+            urgent_until: None,
             phase: Phase::Following,
             roster: Roster::new(cluster.replicas, rng.next_u64()),
             latency: Latency::default(),
@@ -365,9 +373,10 @@ impl Proposer {
         }
         match heartbeat.stage {
             Stage::Waiting => {} // told to replicas only
-            Stage::Campaigning => self.heard_at = Some(now),
+            Stage::Campaigning => self.heard = Some((now, ballot.proposer)),
             Stage::Leading => {
-                self.heard_at = Some(now);
+                self.heard = Some((now, ballot.proposer));
+                self.urgent_until = None;
                 self.leader = Some(ballot.proposer);
                 if self.ballot().is_some() {
                     self.counters.preemptions += 1;
@@ -377,7 +386,7 @@ impl Proposer {
                 }
             }
             Stage::Leaving => {
-                (self.heard_at, self.leader) = (None, None);
+                (self.heard, self.leader) = (None, None);
                 let turn = self.cluster.heartbeat_interval * u32::from(self.id.0);
                 if !self.has_left {
                     self.timers.set(Timer::Election, now + turn);
@@ -454,6 +463,39 @@ impl Proposer {
         }
         self.counters.reruns += 1;
         self.campaign(need.slot, Some((need.replica, need.incarnation)), now, out);
+    }
+
+    /// Takes in that the life of a role has ended, as its driver has seen: that it need not wait for its silence. The
+    /// next proposer asks for pre-votes almost at once, the others a little later each.
+    ///
+    /// Nothing but time rests on it. If it is false, or of a former life, acceptors that still hear the leader refuse
+    /// the pre-votes; and if they are misled as well, the leader is deposed as it would be after a silence: by a larger
+    /// ballot, whose phase 1 finds what it has had chosen.
+    ///
+    /// source: R28, R29
+    pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
+        match gone {
+            RoleId::Proposer(gone) if self.heard.is_some_and(|(_, heard)| heard == gone) => {
+                (self.heard, self.leader) = (None, None);
+                if self.ballot().is_none() && !self.has_left && self.membership.table().is_some() {
+                    let count = self.cluster.proposers;
+                    let turn = (self.id.0 + count - gone.0 - 1) % count;
+                    self.urgent_until = Some(now + self.cluster.election_timeout);
+                    self.timers.set(Timer::Election, now + EVIDENCE_STAGGER * u32::from(turn));
+                }
+            }
+            RoleId::Replica(gone) => self.roster.on_gone(gone),
+            RoleId::ProxyLeader(gone) => match &mut self.phase {
+                Phase::Phase2(phase2) => phase2.on_gone(gone, now, out),
+                Phase::Following | Phase::PreVote { .. } | Phase::Phase1(_) => {
+                    // It may have ended with the leader: who follows that does without it.
+                    let suspicion = self.suspicions.get_mut(usize::from(gone.0));
+                    let until = now + self.cluster.election_timeout;
+                    suspicion.into_iter().for_each(|suspicion| suspicion.until = Some(until));
+                }
+            },
+            RoleId::Proposer(_) | RoleId::Gateway(_) | RoleId::Acceptor(_) => {}
+        }
     }
 
     /// Closes what was chosen, executed and forgotten long ago.
@@ -629,8 +671,17 @@ impl Proposer {
             return;
         }
         let patience = cluster.election_timeout + cluster.election_stagger * u32::from(self.id.0);
-        if let Some(heard_at) = self.heard_at.filter(|at| now.since(*at) < patience) {
-            return self.timers.set(Timer::Election, heard_at + patience);
+        if let Some((at, _)) = self.heard.filter(|(at, _)| now.since(*at) < patience) {
+            return self.timers.set(Timer::Election, at + patience);
+        }
+        self.urgent_until.take_if(|until| *until <= now);
+        if self.urgent_until.is_some() {
+            // Acceptors may come to know of it a little later: they are asked again, and what the others have said
+            // meanwhile still counts.
+            self.timers.set(Timer::Election, now + EVIDENCE_RETRY);
+            if let Phase::PreVote { nonce, .. } = self.phase {
+                return self.say_pre_vote(nonce, out);
+            }
         }
         self.leader = None;
         self.counters.pre_votes += 1;
@@ -927,7 +978,7 @@ impl Proposer {
         }
         self.leader = Some(promised.proposer).filter(|winner| *winner != self.id);
         self.give_up(out);
-        self.heard_at = Some(now);
+        self.heard = Some((now, promised.proposer));
         self.back_off(now);
     }
 

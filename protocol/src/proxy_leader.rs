@@ -26,8 +26,8 @@ use std::collections::VecDeque;
 
 use crate::{
     AcceptorSet, Ballot, Chosen, Cluster, Event, FormationId, Heartbeat, HeartbeatAck, Latency,
-    Listener, Membership, Nack, Outbox, P2a, P2b, ProxyLeaderId, Slot, Stage, Time, Timer, Timers,
-    ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Window,
+    Listener, Membership, Nack, Outbox, P2a, P2b, ProxyLeaderId, RoleId, Slot, Stage, Time, Timer,
+    Timers, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Window,
 };
 
 /// Broadcasts for the leader, which is thereby left to sequence. \[CP §3.1\]
@@ -226,6 +226,29 @@ impl ProxyLeader {
         if self.entries.at(slot).is_some_and(|e| e.ballot == ballot && !e.is_chosen) {
             self.entries.remove(slot);
             out.tell_proposer(ballot.proposer, ToProposer::Truncated(truncated));
+        }
+    }
+
+    /// Takes in that the life of an acceptor has ended: it is suspected without waiting for its silence, and what it was
+    /// asked for is asked of another write quorum.
+    ///
+    /// source: R12
+    pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
+        let RoleId::Acceptor(acceptor) = gone else { return };
+        if !self.suspects.contains(acceptor) {
+            self.suspects.insert(acceptor);
+            self.counters.suspicions += 1;
+            self.say_suspected(acceptor, true, out);
+            self.timers.set_if_unset(Timer::Probe, now + self.cluster.probe_interval);
+            let waits = |(slot, ballot, asked_at): &(Slot, Ballot, Time)| {
+                let entry = self.entries.at(*slot)?;
+                let is_current = entry.ballot == *ballot && entry.asked_at == *asked_at;
+                let waits = entry.asked.contains(acceptor) && !entry.votes.contains(acceptor);
+                (is_current && waits && !entry.is_chosen).then_some(*slot)
+            };
+            for slot in self.waiting.iter().filter_map(waits).collect::<Vec<_>>() {
+                self.ask_again(slot, true, now, out);
+            }
         }
     }
 

@@ -190,6 +190,20 @@ impl<M: StateMachine> Role<M> {
         }
     }
 
+    /// Takes in that the life of another role has ended, as far as the driver can tell: its process has closed its
+    /// connections, and there is nobody at its address.
+    ///
+    /// source: R28, R29
+    pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
+        match self {
+            Self::Acceptor(role) => role.on_gone(gone),
+            Self::Proposer(role) => role.on_gone(gone, now, out),
+            Self::ProxyLeader(role) => role.on_gone(gone, now, out),
+            Self::Gateway(role) => role.on_gone(gone, now, out),
+            Self::Replica(_) => {}
+        }
+    }
+
     /// Fires every timer that is due.
     pub fn on_time(&mut self, now: Time, out: &mut Outbox) {
         while let Some(timer) = self.timers().and_then(|timers| timers.take_due(now)) {

@@ -111,6 +111,15 @@ impl Roster {
         self.entry(replica).map_or(Time(0), |entry| entry.heard_at)
     }
 
+    /// Takes in that the life of a replica has ended: it is not heard any more.
+    ///
+    /// source: R29
+    pub fn on_gone(&mut self, replica: ReplicaId) {
+        if let Some(entry) = self.replicas.get_mut(usize::from(replica.0)) {
+            entry.heard_at = Time(0);
+        }
+    }
+
     /// Since when `replica` has executed nothing although f+1 replicas are further, as of the last
     /// [`note_progress`](Self::note_progress).
     #[must_use]

@@ -218,3 +218,88 @@ fn r28_a_leader_that_hears_no_replica_is_replaced_though_nothing_is_open() {
         (200..300).for_each(|tag| assert_served(&mut net, tag, "no replica is heard"));
     }
 }
+
+/// Its process has closed its connections, and nobody is at its address: its silence need not be waited for.
+fn is_gone(net: &mut Net, gone: RoleId) {
+    let now = net.now;
+    net.stop(gone);
+    let others: Vec<_> = net.roles.keys().copied().collect();
+    others.into_iter().for_each(|id| net.step(id, |role, out| role.on_gone(gone, now, out)));
+}
+
+#[test]
+fn r28_a_leader_whose_process_has_ended_is_replaced_at_once() {
+    for (mode, start) in MODES {
+        let mut net = start(grid(2, 2));
+        net.write(0);
+        let ended_at = net.now;
+        is_gone(&mut net, PROPOSER(0));
+        assert_served(&mut net, 1, mode);
+        let took = net.now.since(ended_at);
+        assert!(took <= millis(20), "{mode}: {took:?}");
+    }
+}
+
+/// Acceptors that still hear it refuse the pre-votes of whoever is misled.
+#[test]
+fn r28_a_leader_that_some_take_for_ended_goes_on() {
+    for misled in [vec![PROPOSER(1)], vec![PROPOSER(1), ACCEPTOR(0)]] {
+        let mut net = Net::new(grid(2, 2));
+        net.write(0);
+        let now = net.now;
+        for id in misled {
+            net.step(id, |role, out| role.on_gone(PROPOSER(0), now, out));
+        }
+        net.run_for(millis(2000));
+        assert!(net.proposer(0).is_leading());
+        assert_eq!(net.proposer(1).counters().campaigns, 0);
+    }
+}
+
+/// If all are misled it is deposed, as after a silence, and nothing is lost.
+#[test]
+fn r28_a_leader_that_all_take_for_ended_is_deposed_and_harms_nobody() {
+    let mut net = Net::new(grid(2, 2));
+    (0..10).for_each(|tag| net.write(tag));
+    let (now, others) = (net.now, net.roles.keys().copied().collect::<Vec<_>>());
+    let misled = others.into_iter().filter(|id| *id != PROPOSER(0));
+    misled.for_each(|id| net.step(id, |role, out| role.on_gone(PROPOSER(0), now, out)));
+    net.run_for(millis(20));
+    assert!(net.proposer(1).is_leading() && !net.proposer(0).is_leading());
+    (10..20).for_each(|tag| assert_served(&mut net, tag, "a leader deposed for nothing"));
+    assert_eq!(net.replica(0).machine().executed.len(), 20);
+}
+
+#[test]
+fn r12_what_is_in_the_hands_of_a_role_that_has_ended_goes_elsewhere_at_once() {
+    for gone in [PROXY_LEADER(0), PROXY_LEADER(1), ACCEPTOR(0), ACCEPTOR(3), REPLICA(0), REPLICA(1)]
+    {
+        let mut net = Net::new(grid(2, 2));
+        (0..10).for_each(|tag| net.write(tag));
+        // What it is sent is lost from now on, and it ends with that in its hands.
+        net.lose(move |_, to| to.role() == gone);
+        (10..20).for_each(|tag| {
+            net.submit(tag, "in its hands");
+            net.tick();
+        });
+        let ended_at = net.now;
+        is_gone(&mut net, gone);
+        while (10..20).any(|tag| !net.replies().iter().any(|(answered, _)| *answered == tag)) {
+            net.run_for(millis(1));
+            assert!(net.now.since(ended_at) <= millis(5), "{gone}");
+        }
+    }
+}
+
+/// It has ended with the leader, as where they share a process: the next leader does without it.
+#[test]
+fn r12_a_proxy_leader_that_ended_with_the_leader_gets_no_slot_of_the_next() {
+    let mut net = Net::new(grid(2, 2));
+    (0..10).for_each(|tag| net.write(tag));
+    let ended_at = net.now;
+    is_gone(&mut net, PROXY_LEADER(0));
+    is_gone(&mut net, PROPOSER(0));
+    (10..14).for_each(|tag| assert_served(&mut net, tag, "the next leader"));
+    let took = net.now.since(ended_at);
+    assert!(took <= millis(20), "{took:?}");
+}

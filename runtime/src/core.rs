@@ -30,8 +30,8 @@ use std::time::Duration;
 use crossbeam::queue::SegQueue;
 use loggos_net::{ConnectionId, MailboxReceiver, MailboxSender, RingRecord};
 use loggos_protocol::{
-    AcceptorId, Cluster, Envelope, Event, Incarnation, Outbox, ReplicaId, Role, RoleId,
-    StateMachine, Time, To,
+    AcceptorId, Cluster, Envelope, Event, GatewayId, Incarnation, Outbox, ProposerId,
+    ProxyLeaderId, ReplicaId, Role, RoleId, StateMachine, Time, To,
 };
 
 use crate::callers::{Callers, RemoteCall};
@@ -196,7 +196,7 @@ struct Seat<M> {
 
 impl Routes {
     pub(crate) fn new(cluster: &Cluster, place_of: impl Fn(RoleId) -> Place) -> Self {
-        let gateways = (0..cluster.gateways).map(loggos_protocol::GatewayId);
+        let gateways = (0..cluster.gateways).map(GatewayId);
         let replicas = (0..cluster.replicas).map(ReplicaId);
         Self {
             gateways: gateways.map(|id| place_of(RoleId::Gateway(id))).collect(),
@@ -225,6 +225,23 @@ impl Routes {
             To::Replica(id, _) => self.replicas.get(usize::from(id.0)),
         }
         .copied()
+    }
+
+    /// The roles that a link leads to.
+    fn behind(&self, link: usize) -> impl Iterator<Item = RoleId> + '_ {
+        let of = move |places: &'_ [Place], id: fn(u8) -> RoleId| {
+            let places = (0..).zip(places.iter().copied());
+            let behind = places.filter(move |(_, place)| *place == Place::There { link });
+            behind.map(move |(index, _)| id(index)).collect::<Vec<_>>()
+        };
+        let all = [
+            of(&self.gateways, |id| RoleId::Gateway(GatewayId(id))),
+            of(&self.proposers, |id| RoleId::Proposer(ProposerId(id))),
+            of(&self.proxy_leaders, |id| RoleId::ProxyLeader(ProxyLeaderId(id))),
+            of(&self.acceptors, |id| RoleId::Acceptor(AcceptorId(id))),
+            of(&self.replicas, |id| RoleId::Replica(ReplicaId(id))),
+        ];
+        all.into_iter().flatten()
     }
 
     pub(crate) fn role(&self, id: RoleId) -> Option<Place> {
@@ -412,6 +429,7 @@ impl<M: StateMachine> Core<M> {
                         sibling.order(Order::Adopt(visitor));
                     }
                 }
+                Incoming::Gone { link } => self.on_gone(link, now),
                 Incoming::Outdated { why } => {
                     self.log.iter_mut().for_each(|log| log.on_outdated(why.clone()));
                     self.watch_log(); // before anybody here takes in what has come with it
@@ -420,6 +438,20 @@ impl<M: StateMachine> Core<M> {
         }
         self.incoming = incoming;
         has_worked
+    }
+
+    /// Tells the roles of this core that those behind a link have ended.
+    ///
+    /// source: R28, R29
+    fn on_gone(&mut self, link: usize, now: Time) {
+        let gone: Vec<RoleId> = self.plan.routes.behind(link).collect();
+        for index in 0..self.seats.len() {
+            let Seat { role: Some(role), paused_until: None, .. } = &mut self.seats[index] else {
+                continue;
+            };
+            gone.iter().for_each(|gone| role.on_gone(*gone, now, &mut self.out));
+            self.post(index);
+        }
     }
 
     /// Takes in what the log has done, and what was read back from it.

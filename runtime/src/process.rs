@@ -14,7 +14,7 @@ use loggos_protocol::{Digest, Envelope, GatewayId, ReplicaId, RoleId, StateMachi
 use crate::client::{Client, Port};
 use crate::clock::Clock;
 use crate::cluster::StartError;
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, NodeConfig};
 use crate::core::{Core, CorePlan, NetworkPlan, Order, Place, Routes, Sibling};
 use crate::data::{self, Data};
 use crate::executor::{Alarm, Executor};
@@ -247,12 +247,18 @@ impl<'a> Layout<'a> {
                         roles[*core].push(*role);
                     }
                 }
+                let has_proposer = |node: &NodeConfig, core| {
+                    let is_there = |role: &&RoleId| config.placement.get(role) == Some(&core);
+                    let mut roles = node.roles.iter().filter(is_there);
+                    roles.any(|role| matches!(role, RoleId::Proposer(_)))
+                };
                 for (index, other) in config.nodes.iter().enumerate().filter(|(i, _)| *i != ours) {
                     remotes.extend((0..other.cpus.len()).map(|core| Remote {
                         node: small(index),
                         core: small(core),
                         name: other.name.clone(),
                         address: other.address,
+                        is_watched: has_proposer(other, core),
                     }));
                 }
             }

@@ -43,6 +43,8 @@ const GREETING_MAX: Duration = Duration::from_secs(5);
 const STALL_MAX: Duration = Duration::from_secs(5);
 /// The least that a link waits before it calls again, and the most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// The least that it waits where it was up until then: that nobody answers is worth knowing soon (R28).
+const DOUBT_BACK_OFF: Duration = Duration::from_millis(1);
 /// Bytes that wait to be sent over a link; what exceeds them is dropped. As many again are reserved for
 /// what elections need.
 const LINK_BYTES_MAX: usize = 8 << 20;
@@ -87,6 +89,9 @@ pub(crate) struct Remote {
     pub(crate) core: u8,
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
+    /// Whether the link is kept up even if there is nothing to say: a leader may live there, and that it ends is to be
+    /// known at once.
+    pub(crate) is_watched: bool,
 }
 
 /// What came in.
@@ -102,6 +107,9 @@ pub(crate) enum Incoming {
     HandOver { core: u8, visitor: Visitor },
     /// Another node has seen more of our log than we came back with, and says so (R33).
     Outdated { why: String },
+    /// The process that this link led to has ended: it has closed the link, and nobody is at its address, or another life
+    /// of it (R28).
+    Gone { link: usize },
 }
 
 /// A connection on its way to another core, with what it has said.
@@ -164,6 +172,10 @@ struct Link {
     remote: Remote,
     state: LinkState,
     back_off: Duration,
+    /// In which life it was last up: the nonce of whom it led to.
+    life: Option<u64>,
+    /// Whether it was up and has ended, and it is not known yet whether its process has.
+    is_in_doubt: bool,
     /// When something was last sent, or there was nothing to send.
     moved_at: Time,
     /// The last batch of our log that it was told of.
@@ -258,6 +270,8 @@ impl Sockets {
             remote: remote.clone(),
             state: LinkState::Down { until: Time(0) },
             back_off: BACK_OFF.0,
+            life: None,
+            is_in_doubt: false,
             moved_at: Time(0),
             told: 0,
             is_reported: false,
@@ -419,6 +433,12 @@ impl Sockets {
 
     /// Ends what has taken too long, if it is time to look.
     pub(crate) fn on_time(&mut self, now: Time) {
+        for link in 0..self.links.len() {
+            let Link { is_in_doubt, state, .. } = self.links[link];
+            if is_in_doubt && matches!(state, LinkState::Down { until } if until <= now) {
+                self.call(link, now);
+            }
+        }
         if now < self.sweep_at {
             return;
         }
@@ -445,6 +465,12 @@ impl Sockets {
             if let Some(connection) = late {
                 self.close(connection);
                 self.link_down(link, now, "it does not answer");
+            }
+        }
+        for link in 0..self.links.len() {
+            let Link { state, remote: Remote { is_watched, .. }, .. } = self.links[link];
+            if is_watched && matches!(state, LinkState::Down { until } if until <= now) {
+                self.call(link, now);
             }
         }
         let is_late = |connection: &Connection| match connection.stage {
@@ -481,7 +507,12 @@ impl Sockets {
 
     /// When [`Sockets::on_time`] is to be called next.
     pub(crate) fn next_timeout(&self) -> Time {
-        self.sweep_at
+        let in_doubt = self.links.iter().filter(|link| link.is_in_doubt);
+        let call_at = in_doubt.filter_map(|link| match link.state {
+            LinkState::Down { until } => Some(until),
+            LinkState::Calling { .. } | LinkState::Up { .. } => None,
+        });
+        call_at.fold(self.sweep_at, Time::min)
     }
 
     /// Sleeps until something has arrived, the alarm rings or `most` has passed.
@@ -548,7 +579,12 @@ impl Sockets {
             RingEvent::Closed(id, reason) => {
                 let connection = self.connections.remove(&id);
                 if let Some(ConnectionStage::Link(link)) = connection.map(|c| c.stage) {
+                    let nobody_is_there =
+                        reason == CloseReason::ConnectFailed(io::ErrorKind::ConnectionRefused);
                     self.link_down(link, now, &describe(&reason));
+                    if nobody_is_there && std::mem::take(&mut self.links[link].is_in_doubt) {
+                        self.on_gone(link, incoming);
+                    }
                 }
             }
             RingEvent::Written(file, done) => {
@@ -612,7 +648,7 @@ impl Sockets {
                 }
                 (ConnectionStage::Link(link), Ok(Message::Welcome(welcome))) => {
                     let link = *link;
-                    self.on_welcome(link, id, &welcome, now);
+                    self.on_welcome((link, id), &welcome, now, incoming);
                 }
                 (
                     ConnectionStage::Link(_) | ConnectionStage::Peer { .. },
@@ -638,6 +674,18 @@ impl Sockets {
         }
     }
 
+    /// The life that a link led to has ended: what it has said and is not read yet counts no more, or its last heartbeat
+    /// would be heard after its end.
+    fn on_gone(&mut self, link: usize, incoming: &mut Vec<Incoming>) {
+        let Some(gone) = self.links[link].life.take() else { return };
+        let is_of_it = |connection: &Connection| matches!(connection.stage, ConnectionStage::Peer { life, .. } if life == gone);
+        let of_it = self.connections.iter().filter(|(_, connection)| is_of_it(connection));
+        for id in of_it.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.close(id);
+        }
+        incoming.push(Incoming::Gone { link });
+    }
+
     /// Takes in how far the log of a node is by now that has connected.
     fn on_log(&mut self, id: ConnectionId, log: LogPosition, now: Time) {
         let stage = self.connections.get(&id).map(|connection| connection.stage);
@@ -649,14 +697,23 @@ impl Sockets {
     }
 
     /// A link is up, unless whom it leads to has a log that is an older copy: then that one is told.
-    fn on_welcome(&mut self, link: usize, id: ConnectionId, welcome: &Welcome, now: Time) {
+    fn on_welcome(
+        &mut self,
+        (link, id): (usize, ConnectionId),
+        welcome: &Welcome,
+        now: Time,
+        incoming: &mut Vec<Incoming>,
+    ) {
+        if self.links[link].life.is_some_and(|life| life != welcome.nonce) {
+            self.on_gone(link, incoming);
+        }
         match welcome.log.and_then(|log| self.see(welcome.nonce, log)) {
             Some(refusal) => {
                 self.tell_refused_node(self.links[link].remote.node, &refusal);
                 self.refuse(id, refusal, now);
                 self.link_down(link, now, "its log is an older copy");
             }
-            None => self.link_up(link, id, now),
+            None => self.link_up(link, id, welcome.nonce, now),
         }
     }
 
@@ -866,8 +923,9 @@ impl Sockets {
         }
     }
 
-    fn link_up(&mut self, link: usize, connection: ConnectionId, now: Time) {
+    fn link_up(&mut self, link: usize, connection: ConnectionId, life: u64, now: Time) {
         let link = &mut self.links[link];
+        (link.life, link.is_in_doubt) = (Some(life), false);
         link.state = LinkState::Up { connection };
         (link.back_off, link.moved_at) = (BACK_OFF.0, now);
         if std::mem::take(&mut link.is_reported) {
@@ -879,8 +937,12 @@ impl Sockets {
     fn link_down(&mut self, link: usize, now: Time, why: &str) {
         let link = &mut self.links[link];
         let was_up = matches!(link.state, LinkState::Up { .. });
+        if was_up {
+            (link.is_in_doubt, link.back_off) = (true, DOUBT_BACK_OFF);
+        }
         link.state = LinkState::Down { until: now + link.back_off };
         link.back_off = (2 * link.back_off).min(BACK_OFF.1);
+        link.is_in_doubt &= link.back_off < BACK_OFF.1;
         let is_news = was_up || link.back_off == BACK_OFF.1;
         if is_news && !std::mem::replace(&mut link.is_reported, true) {
             warn!(node = link.remote.name, address = %link.remote.address, why, "cannot be reached");

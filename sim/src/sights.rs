@@ -88,6 +88,7 @@ sights! {
     AcceptorCrashed = "an acceptor crashed",
     ReplicaCrashed = "a replica crashed",
     CrashedUnsynced = "an acceptor crashed with votes unsynced",
+    FalselyGone = "a process taken for ended that lives",
     TooMuch = "a message dropped, for the disk has too much to do",
     DiskHung = "a disk that hangs for a while",
     SlowElection = "a leader elected though syncs take longer than an election timeout",

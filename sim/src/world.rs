@@ -9,6 +9,7 @@
 //!  Submit     lets the clients of a gateway submit, and the gateway flush
 //!  Fault      crashes or pauses a process or a quorum, sets a clock ahead, or moves the network's partition
 //!  Restart    starts a crashed process over: with a blank memory, or with what is on its disk
+//!  Gone       tells a role that another's life has ended, which may be false
 //!  Heal       ends all faults
 //! ```
 
@@ -49,6 +50,8 @@ const LIVENESS_BOUND_ON_DISK: Duration = Duration::from_secs(240);
 const SAFETY_TIME: Duration = Duration::from_secs(5);
 /// More events than any run needs: whoever gets here answers messages with more messages for ever.
 const EVENTS_MAX: u64 = 5_000_000;
+/// How long it takes at the most to see that a process has ended.
+const EVIDENCE_MAX: Duration = Duration::from_millis(5);
 /// Between two turns of a gateway's clients.
 const TURN: Duration = Duration::from_micros(500);
 /// When it all begins, in true time and on a clock that is right: late enough that one set wrong is not before
@@ -168,6 +171,7 @@ enum Happening {
     Resume(RoleId),
     Submit(GatewayId),
     Fault,
+    Gone(RoleId, RoleId),
     Restart(RoleId),
     Heal,
 }
@@ -366,6 +370,7 @@ impl World {
                 self.schedule(self.now + TURN, Happening::Submit(gateway));
             }
             Happening::Fault => self.fault(),
+            Happening::Gone(id, gone) => self.step(id, Happening::Gone(id, gone)),
             Happening::Restart(id) if self.stays_down(id) => self.witness.see(Sight::GoneForGood),
             Happening::Restart(id) if self.is_running(id) => {} // healed meanwhile
             Happening::Restart(id) => self.start(id),
@@ -400,6 +405,7 @@ impl World {
                 }
             }
             Happening::Wake(_) => role.on_time(shown, &mut self.out),
+            Happening::Gone(_, gone) => role.on_gone(gone, shown, &mut self.out),
             Happening::Submit(gateway) => {
                 if let Role::Gateway(role) = role {
                     let submissions = self.load.submissions(gateway, self.now, &mut self.rng);
@@ -830,6 +836,13 @@ impl World {
             let any = usize::try_from(self.rng.below(ids.len() as u64)).unwrap_or(0);
             self.set_clock_ahead(ids[any]);
         }
+        if self.rng.below(8) == 0 {
+            let alive = self.draw_victim(&ids);
+            if self.is_up(alive) {
+                self.witness.see(Sight::FalselyGone);
+                self.tell_gone(alive);
+            }
+        }
         let next = self.now + self.rng.up_to(2 * self.plan.faults.every);
         self.schedule(next.max(self.now + Duration::from_millis(1)), Happening::Fault);
     }
@@ -946,6 +959,19 @@ impl World {
             process.paused_until = None;
             self.crash_disk(id);
             self.schedule(self.now + down, Happening::Restart(id));
+            self.tell_gone(id);
+        }
+    }
+
+    /// Has some of the other roles told that the life of `gone` has ended, each at its own time.
+    fn tell_gone(&mut self, gone: RoleId) {
+        let ids: Vec<RoleId> = self.processes.keys().copied().filter(|id| *id != gone).collect();
+        let percent = self.rng.below(4) * 33;
+        for id in ids {
+            if self.rng.below(100) < percent {
+                let at = self.now + self.rng.up_to(EVIDENCE_MAX);
+                self.schedule(at, Happening::Gone(id, gone));
+            }
         }
     }
 

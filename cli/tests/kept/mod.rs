@@ -176,6 +176,14 @@ impl Cluster {
         }
     }
 
+    /// How much memory a node has, in bytes.
+    pub(crate) fn memory_bytes(&self, node: usize) -> u64 {
+        let child = self.running[node].as_ref().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
     /// What `loggos status --json` says of the whole cluster; null if that is nothing.
     pub(crate) fn status(&self) -> Value {
         let output: Output =

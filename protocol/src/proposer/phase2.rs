@@ -96,7 +96,7 @@ impl Open {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub(super) struct Suspicion {
     /// Until when it gets no slot, heard or not; `None` while it is not suspected.
-    until: Option<Time>,
+    pub(super) until: Option<Time>,
     /// Suspicions since a slot in its hands was last chosen without delay.
     trials: u32,
 }
@@ -418,6 +418,18 @@ impl Phase2 {
     pub(super) fn on_proxy_leader(&mut self, proxy_leader: ProxyLeaderId, now: Time) {
         if let Some(suspicion) = self.suspicions.get_mut(usize::from(proxy_leader.0)) {
             suspicion.until.take_if(|until| *until <= now);
+        }
+    }
+
+    /// Takes in that the life of a proxy leader has ended: what is in its hands goes elsewhere at once.
+    pub(super) fn on_gone(&mut self, gone: ProxyLeaderId, now: Time, out: &mut Outbox) {
+        if usize::from(gone.0) >= self.suspicions.len() || !self.suspect(gone, now) {
+            return;
+        }
+        for slot in (self.floor.0..self.sent.0).map(Slot) {
+            if self.open.at(slot).is_some_and(|open| open.via == gone) {
+                self.ask(slot, now, out);
+            }
         }
     }
 
