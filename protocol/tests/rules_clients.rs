@@ -111,6 +111,27 @@ fn r22_a_closed_sessions_name_is_not_used_again() {
     assert_eq!(log.open(1), "opened session s3.0");
 }
 
+/// By use, not by age: a session that is used is never closed while there is one that is not.
+#[test]
+fn r22_the_session_closed_is_the_one_unused_for_longest() {
+    let mut log = Log::new(Settings { sessions_max: 3, ..small() });
+    let named = |slot| SessionId { slot: Slot(slot), index: 0 };
+    for life in 0..3 {
+        assert_eq!(log.open(life), format!("opened session s{life}.0"));
+    }
+    for used in [0, 2] {
+        assert_eq!(log.run_in(named(used), 0, "a", 0).split(':').next(), Some("done from 0"));
+    }
+    assert_eq!(log.open(3), "opened session s5.0");
+    assert_eq!(log.run_in(named(1), 0, "a", 0), "unknown session s1.0", "never used");
+    assert_eq!(log.open(4), "opened session s7.0");
+    assert_eq!(log.run_in(named(0), 1, "b", 0), "unknown session s0.0", "used before the other");
+    for used in [2, 5, 7] {
+        let said = log.run_in(named(used), u64::from(used == 2), "c", 0);
+        assert!(said.starts_with("done"), "s{used}.0: {said}");
+    }
+}
+
 #[test]
 fn r23_commands_are_executed_strictly_in_number_order() {
     let mut log = Log::with_session();
