@@ -196,6 +196,15 @@ fn state(cluster: &Cluster, acceptor: u8) -> String {
     cluster.role(&format!("acceptor {acceptor}"))["state"].as_str().unwrap_or_default().to_owned()
 }
 
+/// The acceptor whose disk was in trouble is needed for a quorum, and its log is read back with the others.
+fn assert_votes_again(cluster: &mut Cluster, writer: &mut Writer) {
+    cluster.kill(&[1]);
+    writer.write();
+    cluster.kill(&[0, 2]);
+    cluster.start(&[0, 1, 2]);
+    writer.check();
+}
+
 #[test]
 fn r34_an_acceptor_whose_disk_is_full_votes_for_nothing_new_until_there_is_room() {
     let Some(disk) = Disk::new() else { return };
@@ -218,11 +227,7 @@ fn r34_an_acceptor_whose_disk_is_full_votes_for_nothing_new_until_there_is_room(
     assert_eq!((state(&cluster, 1), state(&cluster, 2)), ("up".to_owned(), "up".to_owned()));
     disk.empty();
     wait_for("room", || state(&cluster, 0) == "up");
-    cluster.kill(&[1]); // without its votes there would be no quorum now
-    writer.write();
-    cluster.kill(&[0, 2]);
-    cluster.start(&[0, 1, 2]);
-    writer.check();
+    assert_votes_again(&mut cluster, &mut writer);
     cluster.wait_until_equal(3);
 }
 
@@ -248,11 +253,7 @@ fn r34_an_acceptor_whose_disk_fails_stops_for_good_and_comes_back_when_that_is_m
     disk.unmount().unwrap();
     disk.mount().unwrap();
     cluster.start(&[0]);
-    cluster.kill(&[1]); // without its votes there would be no quorum now
-    writer.write();
-    cluster.kill(&[0, 2]);
-    cluster.start(&[0, 1, 2]);
-    writer.check();
+    assert_votes_again(&mut cluster, &mut writer);
     cluster.wait_until_equal(3);
 }
 
@@ -298,11 +299,7 @@ fn r34_a_disk_that_hangs_is_waited_for() {
     assert!(more < MEMORY_MAX, "{} MiB more", more >> 20);
     drop(hung_disk);
     wait_for("its disk", || state(&cluster, 0) == "up");
-    cluster.kill(&[1]); // without its votes there would be no quorum now
-    writer.write();
-    cluster.kill(&[0, 2]);
-    cluster.start(&[0, 1, 2]);
-    writer.check();
+    assert_votes_again(&mut cluster, &mut writer);
     let executed = writer.remote.client().execute_blocking(&increment).unwrap();
     let answer = loggos::kv::Answer::decode(executed.reply.as_slice()).unwrap();
     assert_eq!(answer, loggos::kv::Answer::Number(counted + 1));

@@ -15,11 +15,12 @@
 //!             voted otherwise in ballot    counts it                   nothing, loudly
 //!             a new slot, the log is low   counts it                   nothing
 //!  Heartbeat  no table, names our memory   table ← heartbeat.table
-//!             ballot ≥ promised            heard ← now                 HeartbeatAck
+//!             ballot ≥ promised            heard ← its proposer, now   HeartbeatAck
 //!             ballot < promised                                        Nack, to the proposer
 //!  Replay     always                                                   Replayed, after sync
 //!  Executed   f+1 replicas are further     in memory: truncated ↑      nothing
 //!                                          durable: lets go of votes
+//!  gone       the proposer heard last      heard ← nobody              nothing
 //! ```
 //!
 //! An acceptor without a table, or whose memory is not in its place of the table, neither promises nor

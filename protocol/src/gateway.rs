@@ -16,6 +16,7 @@
 //!  Resend       no answer for too long         doubts it; suspects who was     Ask, of another replica
 //!                                              to answer
 //!               doubted for too long           a new attempt                   Propose, to the next
+//!  gone         a replica has ended            doubts what it was to answer    Ask each, of another replica
 //!  NotExecuted  of the current attempt         a new attempt of all doubted    Propose each, in order
 //! ```
 //!

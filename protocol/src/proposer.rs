@@ -10,7 +10,8 @@
 //!      └────────── Nack of our ballot, a higher leader ────────────────────┘
 //!
 //!  input         when                       does                             says
-//!  Propose       leading                    next slot ← batch                P2a, to a proxy leader
+//!  Propose       leading, next in number    next slot ← batch                P2a, to a proxy leader
+//!                leading, overtook others   keeps it for later               nothing
 //!                not leading                                                 NotLeader
 //!  P1b           ballot is ours, a new page merges it                        P1a, for the next page
 //!                … and a read quorum whole  every recovered slot is open     P2a each, Heartbeat
@@ -21,6 +22,8 @@
 //!  Need          slot is open                                                P2a, once more
 //!                slot is closed             Phase1 in a new ballot from it   P1a
 //!  Truncated     leading                    closes slots                     Truncated, to who needed it
+//!  gone          the leader has ended       waits for it no more             PreVote, soon
+//!                a proxy leader has ended   suspects it                      P2a of its slots, by another
 //! ```
 //!
 //! Could two proposers both believe that they lead? Yes, and it does no harm: a value is chosen only by a

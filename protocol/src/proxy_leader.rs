@@ -15,6 +15,8 @@
 //!  Truncated  slot and ballot are the entry's   entry → gone               Truncated, to the proposer
 //!  Retry      undecided since the timeout       suspects those who did     P2a, to another write quorum
 //!                                               not vote
+//!  gone       an acceptor has ended             suspects it                P2a of what it was asked for, to
+//!                                                                          another write quorum
 //! ```
 //!
 //! Could two proxy leaders make two values of a slot chosen? Only acceptors choose: a value is chosen once

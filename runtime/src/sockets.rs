@@ -678,8 +678,15 @@ impl Sockets {
     /// would be heard after its end.
     fn on_gone(&mut self, link: usize, incoming: &mut Vec<Incoming>) {
         let Some(gone) = self.links[link].life.take() else { return };
-        let is_of_it = |connection: &Connection| matches!(connection.stage, ConnectionStage::Peer { life, .. } if life == gone);
-        let of_it = self.connections.iter().filter(|(_, connection)| is_of_it(connection));
+        let is_of_it = |stage| match stage {
+            ConnectionStage::Peer { life, .. } => life == gone,
+            ConnectionStage::Link(_)
+            | ConnectionStage::Stranger { .. }
+            | ConnectionStage::Client { .. }
+            | ConnectionStage::Status
+            | ConnectionStage::Refused { .. } => false,
+        };
+        let of_it = self.connections.iter().filter(|(_, connection)| is_of_it(connection.stage));
         for id in of_it.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.close(id);
         }

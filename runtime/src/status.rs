@@ -97,7 +97,7 @@ pub enum LogState {
     Fine,
     /// So little room is left that the acceptor votes for nothing new.
     Low,
-    /// The disk has not answered for a second: the acceptor counts for nothing until it does.
+    /// The disk has not answered for a second: the acceptor promises and votes for nothing until it does.
     Hangs,
 }
 

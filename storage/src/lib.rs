@@ -14,6 +14,8 @@
 //!   start: recover(disk) ──▶ Wal          first: format(disk)             tools: scan(disk)
 //! ```
 //!
+//! [`SharedLog`] is the left half of this: it appends what acceptors want written, and keeps what they say until then.
+//!
 //! # Layout
 //!
 //! A log is a directory of files of one length, written with zeros before they are used. They are never
