@@ -588,3 +588,42 @@ fn r15_what_a_reign_leaves_behind_is_not_waited_for() {
         assert_eq!(proposer.counters().waits, u64::from(!campaigns));
     }
 }
+
+/// Else every reign would begin by giving slots to a proxy leader that achieves nothing, and wait for each of them.
+#[test]
+fn r12_a_suspected_proxy_leader_is_suspected_in_the_next_reign_as_well() {
+    let mut leader = leader(&square());
+    leader.on_gone(RoleId::ProxyLeader(ProxyLeaderId(0)), START, &mut Outbox::default());
+    let nack = Nack { slot: None, refused: B1, promised: B2 };
+    leader.on_nack(nack, START, &mut Outbox::default());
+    let later = START + millis(5000);
+    campaign(&square(), &mut leader, B2, later);
+    let mut out = Outbox::default();
+    for acceptor in 0..4 {
+        let votes = (0..4).map(|slot| vote(slot, B1, slot)).collect();
+        leader.on_p1b(p1b(acceptor, B3, votes), later, &mut out);
+    }
+    let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
+    assert_eq!(asked.len(), 4, "all that was recovered: {:?}", leader.ballot());
+    assert!(asked.iter().all(|(via, _)| *via == ProxyLeaderId(1)), "{asked:?}");
+}
+
+/// A replica gives its credit up with time, not with a message: with nothing open, nothing else would come.
+#[test]
+fn r29_what_waits_for_credit_gets_it_when_a_replica_has_lost_its_own() {
+    let mut leader = leader(&checked(small()));
+    assert_eq!(offer(&mut leader, 9, START), 8, "a window");
+    for replica in [0, 1] {
+        leader.on_executed(&executed(replica, 1, 8), START, &mut Outbox::default());
+    }
+    let end = START + 2 * small().replica_grace;
+    let mut asked_at = None;
+    while let Some(now) = leader.timers().next_at().filter(|at| *at <= end) {
+        let timer = leader.timers().take_due(now).expect("it is due");
+        let out = out_of(|out| leader.on_timeout(timer, now, out));
+        leader.validate();
+        asked_at = asked_at.or_else(|| (asked(&out) > 0).then_some(now));
+    }
+    let grace = small().replica_grace;
+    assert!(asked_at.is_some_and(|at| at.since(START) >= grace), "{asked_at:?}");
+}
