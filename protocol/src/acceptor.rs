@@ -20,6 +20,7 @@
 //!  Replay     always                                                   Replayed, after sync
 //!  Executed   f+1 replicas are further     in memory: truncated ↑      nothing
 //!                                          durable: lets go of votes
+//!  Unserved   a proposer was heard                                     Unserved, to the one heard last
 //!  gone       the proposer heard last      heard ← nobody              nothing
 //! ```
 //!
@@ -41,7 +42,7 @@ use crate::{
     FormationId, Formed, Heartbeat, HeartbeatAck, Identify, Listener, Membership, Nack, Outbox,
     P1a, P1b, P2a, P2b, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, Recalled, Record,
     Rememberer, Replay, Replayed, RoleId, Roster, Slot, Stage, Table, Time, ToAcceptor, ToProposer,
-    ToProxyLeader, ToReplica, Truncated, Vote, Watcher, Watermark,
+    ToProxyLeader, ToReplica, Truncated, Unserved, Vote, Watcher, Watermark,
 };
 
 /// One acceptor: the only truth about what may have been chosen.
@@ -152,6 +153,7 @@ impl Acceptor {
             ToAcceptor::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now, out),
             ToAcceptor::Executed(executed) => self.on_executed(&executed, now, out),
             ToAcceptor::Replay(replay) => self.on_replay(replay, out),
+            ToAcceptor::Unserved(unserved) => self.on_unserved(unserved, out),
         }
     }
 
@@ -360,11 +362,23 @@ impl Acceptor {
         }
         match heartbeat.stage {
             Stage::Campaigning | Stage::Leading => self.hear(heartbeat.ballot.proposer, now),
-            Stage::Waiting => {} // a proposer that waits leaves the field to others
+            Stage::Waiting | Stage::Following => {} // told to replicas only
             Stage::Leaving => self.heard = None,
         }
         let ack = HeartbeatAck { from: Listener::Acceptor(self.id), ballot: heartbeat.ballot };
         out.tell_proposer(heartbeat.ballot.proposer, ToProposer::HeartbeatAck(ack));
+    }
+
+    /// Passes a gateway's complaint on to the leader, which the gateway may not reach.
+    ///
+    /// source: R28
+    pub fn on_unserved(&mut self, unserved: Unserved, out: &mut Outbox) {
+        if unserved.gateway.0 >= self.cluster.gateways {
+            return self.refuse_foreign("acceptor: complaint of no gateway", out);
+        }
+        if let Some((_, Some(leader))) = self.heard {
+            out.tell_proposer(leader, ToProposer::Unserved(unserved));
+        }
     }
 
     /// In memory: forgets what f+1 replicas have executed, each in its current life. Durable: lets go of it in

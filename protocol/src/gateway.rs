@@ -16,6 +16,8 @@
 //!  Resend       no answer for too long         doubts it; suspects who was     Ask, of another replica
 //!                                              to answer
 //!               doubted for too long           a new attempt                   Propose, to the next
+//!  Unserved     nothing answered for an election                               Unserved, to all acceptors
+//!               timeout, and something waits
 //!  gone         a replica has ended            doubts what it was to answer    Ask each, of another replica
 //!  NotExecuted  of the current attempt         a new attempt of all doubted    Propose each, in order
 //! ```
@@ -33,7 +35,7 @@ use crate::{
     Ask, Ballot, Batch, BatchId, Cluster, Event, Failure, FormationId, GatewayId, Heartbeat,
     HeartbeatAck, Incarnation, Latency, Listener, Membership, NotExecuted, NotLeader, Outbox,
     Payload, Position, Propose, ProposerId, ReplicaId, Results, Rng, RoleId, SessionId, Stage,
-    Time, Timer, Timers, ToGateway, ToProposer, ToReplica,
+    Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Unserved,
 };
 
 /// One gateway.
@@ -48,6 +50,8 @@ pub struct Gateway {
     leader: ProposerId,
     /// The ballot of the last leader heard.
     ballot: Ballot,
+    /// Since when it has had no answer, while it waits for one.
+    unserved_since: Time,
     writer: BatchWriter,
     /// When the oldest command that waits for a batch came.
     waiting_since: Option<Time>,
@@ -142,18 +146,29 @@ pub struct GatewayCounters {
     pub stale_results: u64,
     /// Sessions lost.
     pub sessions_lost: u64,
+    /// Times it told acceptors that it gets no answers.
+    pub complaints: u64,
     /// Messages of another cluster.
     pub foreign: u64,
 }
 
 impl Gateway {
-    /// Returns a gateway that has no session yet; it asks for one once it hears of a leader.
+    /// Returns a gateway that has no session yet; it asks for one once it hears of a leader, and complains to acceptors
+    /// if it hears of none.
     ///
     /// `incarnation` must never have been used by this gateway before (R24); should its session get
     /// lost, further ones follow from `seed`.
     #[must_use]
-    pub fn new(cluster: Cluster, id: GatewayId, incarnation: Incarnation, seed: u64) -> Self {
+    pub fn new(
+        cluster: Cluster,
+        id: GatewayId,
+        incarnation: Incarnation,
+        seed: u64,
+        now: Time,
+    ) -> Self {
         assert!(id.0 < cluster.gateways, "{id:?} is not in the cluster");
+        let mut timers = Timers::default();
+        timers.set(Timer::Unserved, now + cluster.election_timeout);
         Self {
             id,
             incarnation,
@@ -161,6 +176,7 @@ impl Gateway {
             session: None,
             leader: ProposerId(0),
             ballot: Ballot::default(),
+            unserved_since: now,
             writer: BatchWriter::default(),
             waiting_since: None,
             in_flight: VecDeque::new(),
@@ -170,7 +186,7 @@ impl Gateway {
             suspects: Vec::new(),
             latency: Latency::default(),
             incarnations: Rng::new(seed),
-            timers: Timers::default(),
+            timers,
             counters: GatewayCounters::default(),
             cluster,
         }
@@ -296,6 +312,7 @@ impl Gateway {
                     let is_ours = self.session == Some(session) && batch.first == first;
                     if is_ours && batch.count() == count {
                         self.sample_latency(place, results, now);
+                        self.unserved_since = now;
                         self.done(place, at, replies, out);
                     }
                 }
@@ -353,6 +370,7 @@ impl Gateway {
         match timer {
             Timer::Resend => self.resend(now, out),
             Timer::Batch => self.close_batch(now, out),
+            Timer::Unserved => self.complain(now, out),
             Timer::Formation
             | Timer::Heartbeat
             | Timer::Election
@@ -382,6 +400,8 @@ impl Gateway {
         }
         let is_watched = self.timers.is_set(Timer::Resend) || self.in_flight.is_empty();
         assert!(is_watched, "batches in flight and no timer");
+        let may_complain = self.timers.is_set(Timer::Unserved) || !self.awaits_answer();
+        assert!(may_complain, "an answer is awaited and no timer");
     }
 
     /// Its timers.
@@ -465,6 +485,10 @@ impl Gateway {
             checksum: block.checksum(),
             block,
         });
+        if self.in_flight.is_empty() {
+            self.unserved_since = now;
+            self.timers.set_if_unset(Timer::Unserved, now + self.cluster.election_timeout);
+        }
         self.propose(&batch, out);
         let stage = InFlightStage::Sent;
         let sent = Sending::new(&batch, now);
@@ -664,6 +688,33 @@ impl Gateway {
         if !self.in_flight.is_empty() {
             self.timers.set(Timer::Resend, now + self.cluster.resend_min);
         }
+    }
+
+    /// Whether an answer is awaited: to a batch, or to the first word of a leader.
+    fn awaits_answer(&self) -> bool {
+        self.session.is_none() || !self.in_flight.is_empty()
+    }
+
+    /// Tells acceptors, and through them the leader, that nothing has been answered for an election timeout.
+    ///
+    /// The leader may be in good health and serve other gateways: it has no other way to know of one that does not
+    /// reach it, or that has just started and does not hear it. One that does reach it is none of its concern.
+    ///
+    /// source: R28
+    fn complain(&mut self, now: Time, out: &mut Outbox) {
+        if !self.awaits_answer() {
+            return;
+        }
+        let due = self.unserved_since + self.cluster.election_timeout;
+        if now < due {
+            return self.timers.set(Timer::Unserved, due);
+        }
+        let unserved = Unserved { gateway: self.id };
+        for acceptor in self.cluster.quorums.acceptors().iter() {
+            out.tell_acceptor(acceptor, ToAcceptor::Unserved(unserved));
+        }
+        self.counters.complaints += 1;
+        self.timers.set(Timer::Unserved, now + self.cluster.election_timeout);
     }
 
     /// The replicated state has closed our session: what is in flight was executed or will never be,

@@ -65,7 +65,7 @@ pub use message::{
     Formed, Heartbeat, HeartbeatAck, Identify, Listener, Nack, Need, NotExecuted, NotLeader, P1a,
     P1b, P2a, P2b, PreVote, PreVoteAck, Probe, ProbeAck, Propose, Rememberer, Replay, Replayed,
     Results, Stage, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated,
-    Value, Vote, Watcher,
+    Unserved, Value, Vote, Watcher,
 };
 pub use outbox::{Caller, Event, Failure, Halt, Outbox, Replies};
 pub use payload::{INLINE_BYTES_MAX, Payload};

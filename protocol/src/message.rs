@@ -81,6 +81,8 @@ pub enum ToProposer {
     Executed(Executed),
     /// A replica misses a slot that none of its peers can give it.
     Need(Need),
+    /// A gateway gets no answers, as an acceptor has heard.
+    Unserved(Unserved),
 }
 
 /// What a proxy leader is told.
@@ -117,6 +119,8 @@ pub enum ToAcceptor {
     Executed(Executed),
     /// A replica asks for votes.
     Replay(Replay),
+    /// A gateway gets no answers.
+    Unserved(Unserved),
 }
 
 /// What a replica is told.
@@ -435,6 +439,8 @@ pub enum Stage {
     Leaving,
     /// Would campaign, and waits for replicas to replay what acceptors have: told to replicas only.
     Waiting,
+    /// Follows, or asks whether it may campaign: told to replicas only, which may not hear the leader.
+    Following,
 }
 
 /// Who acknowledges a heartbeat.
@@ -519,6 +525,18 @@ pub struct NotExecuted {
     pub batch: BatchId,
     /// Which sending of it.
     pub attempt: u32,
+}
+
+/// Gateway → acceptors → the leader that they hear: "I get no answers".
+///
+/// What a gateway says to a leader that it cannot reach gets there through acceptors: each leader is heard by a read
+/// quorum of them, and a gateway that nothing is wrong with reaches one of these at the least.
+///
+/// source: R28
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Unserved {
+    /// Which gateway.
+    pub gateway: GatewayId,
 }
 
 /// Who keeps an eye on the replicas' progress.
@@ -715,7 +733,10 @@ impl To {
             Self::Acceptor(_, message) => {
                 matches!(
                     message,
-                    ToAcceptor::Probe(_) | ToAcceptor::Form(_) | ToAcceptor::Heartbeat(_)
+                    ToAcceptor::Probe(_)
+                        | ToAcceptor::Form(_)
+                        | ToAcceptor::Heartbeat(_)
+                        | ToAcceptor::Unserved(_)
                 )
             }
             Self::Replica(_, message) => {

@@ -107,11 +107,18 @@ pub enum Event {
         /// Its ballot.
         ballot: Ballot,
     },
-    /// A leader cannot reach its acceptors, chooses nothing, or is reached by no gateway, and falls silent towards
-    /// acceptors and proposers, so that another may lead.
+    /// A leader cannot reach its acceptors, or chooses nothing, and falls silent towards acceptors and proposers, so
+    /// that another may lead.
     Silenced {
         /// Its ballot.
         ballot: Ballot,
+    },
+    /// A leader hands over, because a gateway does not reach it.
+    HandedOver {
+        /// Its ballot.
+        ballot: Ballot,
+        /// The gateway that gets no answers.
+        unserved: GatewayId,
     },
     /// A proxy leader has an acceptor under suspicion, or no longer.
     Suspected {

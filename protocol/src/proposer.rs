@@ -22,6 +22,8 @@
 //!  Need          slot is open                                                P2a, once more
 //!                slot is closed             Phase1 in a new ballot from it   P1a
 //!  Truncated     leading                    closes slots                     Truncated, to who needed it
+//!  Unserved      of a gateway that is not   hands over                        Heartbeat, of stage Leaving
+//!                heard, for too long
 //!  gone          the leader has ended       waits for it no more             PreVote, soon
 //!                a proxy leader has ended   suspects it                      P2a of its slots, by another
 //! ```
@@ -44,12 +46,15 @@ use crate::{
     Former, Heartbeat, HeartbeatAck, Identify, Incarnation, Latency, Listener, Membership, Nack,
     Need, NotLeader, Outbox, P1b, PreVote, PreVoteAck, Probe, ProbeAck, Propose, ProposerId,
     ReplicaId, Rng, RoleId, Roster, Slot, Stage, Table, Time, Timer, Timers, ToAcceptor, ToGateway,
-    ToProposer, ToProxyLeader, ToReplica, Truncated, Watcher, Watermark,
+    ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Watcher, Watermark,
 };
 
 /// How many election timeouts f+1 replicas that replay may stay where they are, before a campaign proposes anew
 /// what they do not get on with.
 const REPLAY_PATIENCE: u32 = 2;
+
+/// How often a leader's patience with a gateway that it does not hear doubles at the most.
+const HAND_OVERS_MAX: u32 = 16;
 
 /// How much later each proposer asks for pre-votes than the one before it, when the leader's life has ended, and how
 /// often: acceptors come to know of it at other moments.
@@ -84,8 +89,8 @@ pub struct Proposer {
     fruitless_campaigns: u32,
     /// What proxy leaders were under suspicion for when it last led.
     suspicions: Suspicions,
-    /// While it leads: when a gateway last acknowledged a heartbeat or sent a batch, or the first reign in a row began.
-    gateway_heard_at: Option<Time>,
+    /// Of each gateway, what it says by way of acceptors.
+    complaints: Box<[Complaint]>,
     /// Since when f+1 replicas have been where they are, while a campaign waits for them to replay.
     replay_awaited: Option<(Slot, Time)>,
     /// The last stamp given (R26). Never goes down.
@@ -115,6 +120,15 @@ enum Phase {
     Phase2(Box<Phase2>),
 }
 
+/// That a gateway gets no answers from the leader we are, as acceptors have heard.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+struct Complaint {
+    /// When it was first made, unless the gateway was heard since.
+    since: Option<Time>,
+    /// How often we have handed over for it since the gateway was last heard.
+    hand_overs: u32,
+}
+
 /// What a proposer did.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct ProposerCounters {
@@ -136,6 +150,8 @@ pub struct ProposerCounters {
     pub preemptions: u64,
     /// Campaigns for a slot that a replica could get from nobody (R8).
     pub reruns: u64,
+    /// Reigns ended for a gateway that was not heard.
+    pub hand_overs: u64,
     /// Batches refused because it does not lead.
     pub not_leader: u64,
     /// Batches that came before one of a lower number.
@@ -181,7 +197,7 @@ impl Proposer {
             pace: Latency::default(),
             fruitless_campaigns: 0,
             suspicions: vec![Suspicion::default(); cluster.proxy_leaders_running().into()].into(),
-            gateway_heard_at: None,
+            complaints: vec![Complaint::default(); cluster.gateways.into()].into(),
             replay_awaited: None,
             stamp: Time(0),
             has_left: false,
@@ -206,6 +222,7 @@ impl Proposer {
             ToProposer::Truncated(truncated) => self.on_truncated(truncated, now, out),
             ToProposer::Executed(executed) => self.on_executed(&executed, now, out),
             ToProposer::Need(need) => self.on_need(need, now, out),
+            ToProposer::Unserved(unserved) => self.on_unserved(unserved, now, out),
         }
     }
 
@@ -288,13 +305,7 @@ impl Proposer {
 
     /// Has replicas replay, and asks again soon whether to campaign.
     fn await_replay(&mut self, now: Time, out: &mut Outbox) {
-        let Some(table) = self.membership.table() else { return };
-        let chosen = self.chosen_watermark();
-        for replica in self.roster.replicas() {
-            let (ballot, stage, table) = (self.seen, Stage::Waiting, Arc::clone(table));
-            let heartbeat = Heartbeat { ballot, stage, chosen, table };
-            out.tell_replica(replica, ToReplica::Heartbeat(heartbeat));
-        }
+        self.say_heartbeat_to_replicas(self.seen, Stage::Waiting, out);
         self.counters.waits += 1;
         self.phase = Phase::Following;
         self.timers.set(Timer::Election, now + self.cluster.heartbeat_interval);
@@ -336,7 +347,7 @@ impl Proposer {
             self.counters.foreign += 1;
             return;
         }
-        self.gateway_heard_at = Some(now);
+        self.complaints[usize::from(id.gateway.0)] = Complaint::default();
         match phase2.admit(propose, now) {
             Admission::Accepted => self.pump(now, out),
             Admission::Early => self.counters.early += 1,
@@ -375,7 +386,7 @@ impl Proposer {
             return;
         }
         match heartbeat.stage {
-            Stage::Waiting => {} // told to replicas only
+            Stage::Waiting | Stage::Following => {} // told to replicas only
             Stage::Campaigning => self.heard = Some((now, ballot.proposer)),
             Stage::Leading => {
                 self.heard = Some((now, ballot.proposer));
@@ -411,7 +422,11 @@ impl Proposer {
         match ack.from {
             Listener::Acceptor(acceptor) => phase2.on_acceptor(acceptor, now),
             Listener::ProxyLeader(proxy_leader) => phase2.on_proxy_leader(proxy_leader, now),
-            Listener::Gateway(_) => self.gateway_heard_at = Some(now),
+            Listener::Gateway(gateway) => {
+                if let Some(complaint) = self.complaints.get_mut(usize::from(gateway.0)) {
+                    *complaint = Complaint::default();
+                }
+            }
         }
     }
 
@@ -427,7 +442,7 @@ impl Proposer {
         let Phase::Phase2(phase2) = &mut self.phase else {
             return;
         };
-        if let Some(closed) = phase2.close(&self.roster, now) {
+        if let Some(closed) = phase2.close(&self.roster, now, out) {
             self.latency.sample(closed.since_last_ask);
             self.pace.sample(closed.since_first_ask);
             self.fruitless_campaigns = 0;
@@ -466,6 +481,34 @@ impl Proposer {
         }
         self.counters.reruns += 1;
         self.campaign(need.slot, Some((need.replica, need.incarnation)), now, out);
+    }
+
+    /// Hands over to a proposer that may reach a gateway which does not reach us, after the time that a leader that is
+    /// stalled has.
+    ///
+    /// The next one may do no better, and another gateway may need us: so each hand-over for a gateway that is not
+    /// heard afterwards doubles the time until the next, and one that is half connected hardly disturbs the others.
+    /// Only time rests on it: it is an election like any other.
+    ///
+    /// source: R28
+    pub fn on_unserved(&mut self, unserved: Unserved, now: Time, out: &mut Outbox) {
+        let Phase::Phase2(phase2) = &self.phase else {
+            return;
+        };
+        let (ballot, patience) = (phase2.ballot, self.patience());
+        let Some(complaint) = self.complaints.get_mut(usize::from(unserved.gateway.0)) else {
+            self.counters.foreign += 1;
+            return;
+        };
+        let since = *complaint.since.get_or_insert(now);
+        if now.since(since) < patience * (1 << complaint.hand_overs.min(HAND_OVERS_MAX)) {
+            return;
+        }
+        complaint.hand_overs += 1;
+        self.counters.hand_overs += 1;
+        out.event(Event::HandedOver { ballot, unserved: unserved.gateway });
+        self.hand_over(out);
+        self.back_off(now);
     }
 
     /// Takes in that the life of a role has ended, as its driver has seen: that it need not wait for its silence. The
@@ -534,6 +577,7 @@ impl Proposer {
             | Timer::Donation
             | Timer::Transfer
             | Timer::Batch
+            | Timer::Unserved
             | Timer::Deadline => unreachable!("a proposer never sets {timer:?}"),
         }
     }
@@ -542,10 +586,7 @@ impl Proposer {
     ///
     /// source: R28, "a leader told to stop announces a hand-over first"
     pub fn leave(&mut self, out: &mut Outbox) {
-        if let (Some(ballot), Some(table)) = (self.ballot(), self.membership.table().cloned()) {
-            self.say_heartbeat(ballot, Stage::Leaving, &table, out);
-        }
-        self.give_up(out);
+        self.hand_over(out);
         self.timers.clear();
         self.has_left = true;
     }
@@ -675,7 +716,8 @@ impl Proposer {
         }
         let patience = cluster.election_timeout + cluster.election_stagger * u32::from(self.id.0);
         if let Some((at, _)) = self.heard.filter(|(at, _)| now.since(*at) < patience) {
-            return self.timers.set(Timer::Election, at + patience);
+            self.timers.set(Timer::Election, at + patience);
+            return self.say_heartbeat_to_replicas(self.seen, Stage::Following, out);
         }
         self.urgent_until.take_if(|until| *until <= now);
         if self.urgent_until.is_some() {
@@ -686,6 +728,7 @@ impl Proposer {
                 return self.say_pre_vote(nonce, out);
             }
         }
+        self.say_heartbeat_to_replicas(self.seen, Stage::Following, out);
         self.leader = None;
         self.counters.pre_votes += 1;
         let nonce = self.rng.next_u64();
@@ -718,11 +761,11 @@ impl Proposer {
         out: &mut Outbox,
     ) {
         let Some(table) = self.membership.table().cloned() else { return };
-        let before = (self.gateway_heard_at, self.fruitless_campaigns);
+        let before = (self.complaints.clone(), self.fruitless_campaigns);
         let goes_on = self.is_leading();
         self.give_up(out);
         if goes_on {
-            (self.gateway_heard_at, self.fruitless_campaigns) = before;
+            (self.complaints, self.fruitless_campaigns) = before;
         }
         let round = self.seen.round + 1;
         let ballot = Ballot { round, proposer: self.id, incarnation: self.incarnation };
@@ -784,7 +827,6 @@ impl Proposer {
         self.counters.elections += 1;
         self.counters.noops += noops;
         self.leader = Some(self.id);
-        self.gateway_heard_at.get_or_insert(now);
         out.event(Event::Elected { ballot, first, next: phase2.next(), noops });
         self.phase = Phase::Phase2(Box::new(phase2));
         self.timers.stop(Timer::Phase1);
@@ -878,22 +920,24 @@ impl Proposer {
         }
     }
 
-    /// Whether another might do better: no read quorum hears us, nothing gets chosen although something is open,
-    /// or no gateway reaches us.
-    ///
-    /// Where every gateway is down, the proposers follow each other, each more patient than before.
+    /// Whether another might do better: no read quorum hears us, or nothing gets chosen although something is open.
     ///
     /// source: R28
     fn is_useless(&self, now: Time) -> bool {
         let Phase::Phase2(phase2) = &self.phase else {
             return false;
         };
-        let measured = (8 * self.pace.estimate()).min(8 * self.cluster.resend_max);
-        let patience = (2 * self.cluster.election_timeout).max(measured);
-        let patience = self.grown(patience);
+        let patience = self.patience();
         let is_stalled = phase2.stalled_since().is_some_and(|since| now.since(since) >= patience);
-        let is_unasked = self.gateway_heard_at.is_none_or(|at| now.since(at) >= patience);
-        is_stalled || is_unasked || !self.is_heard(now)
+        is_stalled || !self.is_heard(now)
+    }
+
+    /// How long a leader goes on that achieves nothing, before it makes way.
+    ///
+    /// source: R28
+    fn patience(&self) -> Duration {
+        let measured = (8 * self.pace.estimate()).min(8 * self.cluster.resend_max);
+        self.grown((2 * self.cluster.election_timeout).max(measured))
     }
 
     /// Patience, as it has grown by campaigns that were in vain.
@@ -966,12 +1010,32 @@ impl Proposer {
         for proxy_leader in self.cluster.all_proxy_leaders() {
             out.tell_proxy_leader(proxy_leader, ToProxyLeader::Heartbeat(heartbeat()));
         }
-        for replica in self.roster.replicas() {
-            out.tell_replica(replica, ToReplica::Heartbeat(heartbeat()));
-        }
+        self.say_heartbeat_to_replicas(ballot, stage, out);
         for gateway in (0..self.cluster.gateways).map(crate::GatewayId) {
             out.tell_gateway(gateway, ToGateway::Heartbeat(heartbeat()));
         }
+    }
+
+    /// Tells replicas the table, and how far the others are. Proposers that follow do so, too, once in an election timeout: a
+    /// replica that does not hear the leader would know of neither, and not that it misses anything.
+    ///
+    /// source: R4, R15
+    fn say_heartbeat_to_replicas(&self, ballot: Ballot, stage: Stage, out: &mut Outbox) {
+        let Some(table) = self.membership.table() else { return };
+        let chosen = self.chosen_watermark();
+        for replica in self.roster.replicas() {
+            let heartbeat = Heartbeat { ballot, stage, chosen, table: Arc::clone(table) };
+            out.tell_replica(replica, ToReplica::Heartbeat(heartbeat));
+        }
+    }
+
+    /// Ends a campaign or reign, and has the others not wait for an election timeout.
+    fn hand_over(&mut self, out: &mut Outbox) {
+        if let (Some(ballot), Some(table)) = (self.ballot(), self.membership.table().cloned()) {
+            self.say_heartbeat(ballot, Stage::Leaving, &table, out);
+        }
+        self.leader = None;
+        self.give_up(out);
     }
 
     /// Ends a campaign or reign that a larger ballot has overtaken.
@@ -991,7 +1055,7 @@ impl Proposer {
     /// source: R9
     fn give_up(&mut self, out: &mut Outbox) {
         let phase = std::mem::replace(&mut self.phase, Phase::Following);
-        self.gateway_heard_at = None;
+        self.complaints.iter_mut().for_each(|complaint| complaint.since = None);
         for timer in [Timer::Heartbeat, Timer::Phase1, Timer::Resend] {
             self.timers.stop(timer);
         }

@@ -270,6 +270,7 @@ impl ProxyLeader {
             | Timer::Donation
             | Timer::Transfer
             | Timer::Batch
+            | Timer::Unserved
             | Timer::Deadline => unreachable!("a proxy leader never sets {timer:?}"),
         }
     }

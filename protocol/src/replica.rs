@@ -219,7 +219,11 @@ impl<M: StateMachine> Replica<M> {
             Stage::Waiting if self.restoring.is_none() => self.start_replay(now, out),
             // All that is chosen from here on we are told: acceptors need not tell it besides.
             Stage::Leading if self.executed >= self.chosen => self.stop_replay(),
-            Stage::Waiting | Stage::Leading | Stage::Campaigning | Stage::Leaving => {}
+            Stage::Waiting
+            | Stage::Leading
+            | Stage::Campaigning
+            | Stage::Leaving
+            | Stage::Following => {}
         }
         // To all, whether it has changed or not: an acceptor that missed the last report could not
         // truncate, and would refuse what is beyond its ring, for as long as nothing else is executed.
@@ -405,6 +409,7 @@ impl<M: StateMachine> Replica<M> {
             | Timer::Retry
             | Timer::Probe
             | Timer::Batch
+            | Timer::Unserved
             | Timer::Deadline => unreachable!("a replica never sets {timer:?}"),
         }
     }

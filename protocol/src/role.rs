@@ -116,7 +116,7 @@ impl<M: StateMachine> Role<M> {
     ) -> Self {
         match id {
             RoleId::Gateway(id) => {
-                Self::Gateway(Box::new(Gateway::new(cluster, id, incarnation, seed)))
+                Self::Gateway(Box::new(Gateway::new(cluster, id, incarnation, seed, now)))
             }
             RoleId::Proposer(id) => {
                 Self::Proposer(Box::new(Proposer::new(cluster, id, incarnation, seed, now)))

@@ -33,6 +33,8 @@ pub enum Timer {
     Transfer,
     /// Gateway: close a batch that waited for company.
     Batch,
+    /// Gateway: nothing has been answered for an election timeout.
+    Unserved,
     /// Client: a command's deadline.
     Deadline,
 }
@@ -42,7 +44,7 @@ pub enum Timer {
 pub struct Timers([Option<Time>; Timer::ALL.len()]);
 
 impl Timer {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Formation,
         Self::Heartbeat,
         Self::Election,
@@ -56,6 +58,7 @@ impl Timer {
         Self::Donation,
         Self::Transfer,
         Self::Batch,
+        Self::Unserved,
         Self::Deadline,
     ];
 }
@@ -121,6 +124,12 @@ impl Latency {
         }
         self.deviation = (self.deviation * 3 + self.mean.abs_diff(took)) / 4;
         self.mean = (self.mean * 7 + took) / 8;
+    }
+
+    /// How long it takes on average. Before the first measurement: zero.
+    #[must_use]
+    pub fn mean(&self) -> Duration {
+        self.mean
     }
 
     /// The longest that something takes, as far as measured. Before the first measurement: zero.

@@ -12,7 +12,7 @@ use loggos_protocol::{
     ClientId, Content, DirectoryId, Fetched, Form, Gateway, GatewayCounters, GatewayId, Heartbeat,
     Incarnation, Nack, Need, Outbox, P2a, P2b, Payload, PreVoteAck, ProposerCounters, ProposerId,
     ProxyLeaderCounters, ReplicaCounters, ReplicaId, ResultWriter, Results, Role, SessionId,
-    Settings, Slot, Stage, Timer, Value, Watermark,
+    Settings, Slot, Stage, Time, Timer, Value, Watermark,
 };
 
 const SESSION: SessionId = SessionId { slot: Slot(0), index: 0 };
@@ -263,7 +263,7 @@ fn a_replica_counts_what_it_executes_and_what_it_was_told_in_vain() {
 fn a_gateway_counts_what_it_sends_again_asks_and_refuses() {
     let settings = Settings { batch_commands_max: 1, batches_in_flight_max: 1, ..grid(2, 2) };
     let cluster = checked(settings);
-    let mut gateway = Gateway::new(cluster.clone(), GatewayId(0), Incarnation(1), 5);
+    let mut gateway = Gateway::new(cluster.clone(), GatewayId(0), Incarnation(1), 5, Time(0));
     let mut out = Outbox::default();
     gateway.on_heartbeat(&stranger(), START, &mut out);
     gateway.on_heartbeat(&heartbeat(&cluster, B1, Stage::Leading), START, &mut out);

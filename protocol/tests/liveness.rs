@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use harness::{Net, grid, millis, small};
 use loggos_protocol::{
-    AcceptorId, GatewayId, ProposerId, ProxyLeaderId, QuorumSystem, ReplicaId, RoleId, Settings,
-    To, ToProposer, ToReplica,
+    AcceptorId, Event, GatewayId, ProposerId, ProxyLeaderId, QuorumSystem, ReplicaId, RoleId,
+    Settings, To, ToProposer, ToReplica,
 };
 
 const GATEWAY: RoleId = RoleId::Gateway(GatewayId(0));
@@ -130,6 +130,80 @@ fn r28_a_leader_that_no_gateway_reaches_is_replaced() {
     }
 }
 
+/// The other gateway acknowledges heartbeats: the leader seems to be in good health.
+#[test]
+fn r28_a_leader_that_one_of_two_gateways_does_not_reach_is_replaced() {
+    for (mode, start) in MODES {
+        let mut net = start(Settings { gateways: 2, ..grid(2, 2) });
+        net.lose(|from, to| from == GATEWAY && to.role() == PROPOSER(0));
+        net.run_for(millis(2000));
+        (0..10).for_each(|tag| assert_served(&mut net, tag, mode));
+        assert!(net.proposer(1).is_leading(), "{mode}");
+        assert_eq!(hand_overs(&net), 1, "{mode}");
+    }
+}
+
+/// It has no session, and knows neither of the cluster nor of who leads it.
+#[test]
+fn r28_a_gateway_that_starts_and_does_not_hear_the_leader_is_served() {
+    for (mode, start) in MODES {
+        let mut net = start(Settings { gateways: 2, ..grid(2, 2) });
+        net.stop(GATEWAY);
+        net.start(GATEWAY);
+        net.lose(|from, to| from == PROPOSER(0) && to.role() == GATEWAY);
+        assert_served(&mut net, 0, mode);
+    }
+}
+
+/// It complains of each leader in turn, and each hands over for it: ever more seldom.
+#[test]
+fn r28_a_gateway_that_reaches_no_leader_hardly_disturbs_the_others() {
+    for (mode, start) in MODES {
+        let mut net = start(Settings { gateways: 2, ..grid(2, 2) });
+        net.keeps_sent = false;
+        let other = RoleId::Gateway(GatewayId(1));
+        net.stop(other);
+        net.start(other);
+        net.lose(move |from, to| from == other && matches!(to, To::Proposer(..)));
+        let end = net.now + Duration::from_secs(300);
+        let mut tag = 0;
+        while net.now < end {
+            assert_served(&mut net, tag, mode);
+            tag += 1;
+            net.run_for(millis(100));
+        }
+        assert!((4..=20).contains(&hand_overs(&net)), "{mode}: {} hand-overs", hand_overs(&net));
+    }
+}
+
+fn hand_overs(net: &Net) -> usize {
+    net.events.iter().filter(|event| matches!(event, Event::HandedOver { .. })).count()
+}
+
+/// Neither heartbeats nor what is chosen come to it: all others go on, and nothing tells it that it misses anything.
+#[test]
+fn r15_a_replica_that_does_not_hear_the_leader_catches_up() {
+    for (mode, start) in MODES {
+        for is_blank in [false, true] {
+            let mut net = start(small());
+            net.keeps_sent = false;
+            (0..100).for_each(|tag| net.write(tag));
+            if is_blank {
+                net.stop(REPLICA(2));
+                net.start(REPLICA(2));
+            }
+            net.lose(|from, to| {
+                let is_leaders = from == PROPOSER(0) || matches!(from, RoleId::ProxyLeader(_));
+                is_leaders && to.role() == REPLICA(2)
+            });
+            (100..200).for_each(|tag| net.write(tag));
+            net.run_for(Duration::from_secs(10));
+            let executed = [2, 1].map(|replica| net.replica(replica).executed());
+            assert_eq!(executed[0], executed[1], "{mode}, blank: {is_blank}");
+        }
+    }
+}
+
 /// Commands that are served one after the other within ten seconds.
 fn served_in_ten_seconds(net: &mut Net) -> u64 {
     let end = net.now + Duration::from_secs(10);
@@ -140,6 +214,43 @@ fn served_in_ten_seconds(net: &mut Net) -> u64 {
         net.run_for(millis(1));
     }
     tag - 1000
+}
+
+/// Commands that are served within three seconds, with eight under way at all times.
+fn served_eight_at_a_time(net: &mut Net) -> usize {
+    let (end, before) = (net.now + Duration::from_secs(3), net.replies.len());
+    let mut tag = 1_000_000;
+    while net.now < end {
+        let under_way = tag - 1_000_000 - (net.replies.len() - before) as u64;
+        for _ in under_way..8 {
+            net.write(tag);
+            tag += 1;
+        }
+        net.run_for(millis(1));
+    }
+    net.replies.len() - before
+}
+
+/// What it got voted for, replicas get from acceptors, before the leader asks for it again: its slots seem to be chosen
+/// without delay, as things are with such disks. Once these are fast, only others' slots show that it is slow.
+#[test]
+fn r12_a_proxy_leader_that_is_slow_beside_others_hardly_slows_them() {
+    let served = |is_lost: IsLost| {
+        let mut net = Net::durable(grid(2, 2));
+        net.keeps_sent = false;
+        net.sync_takes(|_| millis(200));
+        (0..40).for_each(|tag| {
+            net.write(tag);
+            net.run_for(millis(50));
+        });
+        net.run_for(millis(1000));
+        net.sync_takes(|_| Duration::ZERO);
+        net.lose(is_lost);
+        served_eight_at_a_time(&mut net)
+    };
+    let healthy = served(|_, _| false);
+    let slow = served(|from, to| from == PROXY_LEADER(0) && matches!(to, To::Replica(..)));
+    assert!(10 * slow > 8 * healthy, "{slow} of {healthy} were served");
 }
 
 #[test]

@@ -12,8 +12,8 @@ use loggos_protocol::{
     Ask, Ballot, Batch, BatchId, BatchWriter, Caller, Chosen, ClientId, Cluster, Content, Event,
     Failure, Gateway, GatewayId, Incarnation, NotExecuted, NotLeader, Outbox, Outcome, Outcomes,
     Payload, Position, Propose, Proposer, ProposerId, Replica, ReplicaId, ResultWriter, Results,
-    Run, Runs, SessionId, Settings, Slot, Stage, Time, Timer, To, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Value,
+    Run, Runs, SessionId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToGateway,
+    ToProposer, ToProxyLeader, ToReplica, Value,
 };
 
 const LIFE: Incarnation = Incarnation(1);
@@ -207,7 +207,7 @@ impl Desk {
 
     fn with(settings: Settings) -> Self {
         let cluster = harness::checked(settings);
-        let gateway = Gateway::new(cluster.clone(), GatewayId(0), LIFE, 5);
+        let gateway = Gateway::new(cluster.clone(), GatewayId(0), LIFE, 5, START);
         let mut desk = Self { cluster, gateway, now: START };
         let open = desk.lead_by(B1);
         let asked = pick!(open.sends, Proposer(ToProposer::Propose))[0].1.clone();
@@ -486,6 +486,26 @@ fn r25_a_replica_answers_for_each_batch_that_is_not_trimmed() {
     }
     assert_eq!(answer(3, 2), None, "no batch was that");
     assert_eq!(answer(7, 1), None, "not executed yet");
+}
+
+#[test]
+fn r28_a_gateway_complains_once_an_election_timeout_while_nothing_is_answered() {
+    let mut desk = Desk::new();
+    let complaints = |desk: &mut Desk, after: u64| {
+        let now = START + millis(after);
+        let out = out_of(|out| desk.gateway.on_timeout(Timer::Unserved, now, out));
+        pick!(out.sends, Acceptor(ToAcceptor::Unserved)).len()
+    };
+    assert_eq!(complaints(&mut desk, 300), 0, "it waits for nothing");
+    desk.now = START + millis(400);
+    let batches = desk.batches(2);
+    assert_eq!(complaints(&mut desk, 699), 0);
+    assert_eq!(complaints(&mut desk, 700), 4);
+    desk.now = START + millis(800);
+    desk.answer(&batches[0], 0);
+    assert_eq!(complaints(&mut desk, 1000), 0, "one was answered since");
+    assert!(desk.gateway.timers().is_set(Timer::Unserved), "it looks again");
+    assert_eq!(complaints(&mut desk, 1100), 4);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Event, Form, GatewayId, HeartbeatAck, Incarnation, Listener,
     Nack, Need, Outbox, P1b, PreVote, PreVoteAck, Proposer, ProposerId, ProxyLeaderId, ReplicaId,
     Rng, RoleId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader,
-    ToReplica, Watermark,
+    ToReplica, Unserved, Watermark,
 };
 
 const P0: RoleId = RoleId::Proposer(ProposerId(0));
@@ -264,6 +264,58 @@ fn r28_a_leader_that_gets_nothing_chosen_falls_silent_and_resumes_with_progress(
     let due = std::iter::from_fn(|| leader.timers().take_due(START + millis(5010)));
     assert!(due.collect::<Vec<_>>().contains(&Timer::Heartbeat), "at once");
     assert_eq!(heard(&mut leader, 5010).len(), 4);
+}
+
+/// Has acceptors pass on that gateway 0 gets no answers; returns the stages of what the leader says then.
+fn complain(leader: &mut Proposer, after: u64) -> (Vec<Stage>, Vec<Event>) {
+    let unserved = Unserved { gateway: GatewayId(0) };
+    let out = out_of(|out| leader.on_unserved(unserved, START + millis(after), out));
+    (stages(&out), out.events)
+}
+
+#[test]
+fn r28_a_leader_hands_over_for_a_gateway_that_it_does_not_hear() {
+    let mut leader = leader(&square());
+    let nothing = (vec![], vec![]);
+    assert_eq!(complain(&mut leader, 0), nothing);
+    assert_eq!(complain(&mut leader, 599), nothing, "patience is two election timeouts");
+    let handed_over = Event::HandedOver { ballot: B1, unserved: GatewayId(0) };
+    assert_eq!(complain(&mut leader, 600), (vec![Stage::Leaving; 4], vec![handed_over]));
+    assert!(!leader.is_leading() && leader.timers().is_set(Timer::Election));
+    assert_eq!(complain(&mut leader, 2000), nothing, "it does not lead");
+}
+
+#[test]
+fn r28_a_gateway_that_is_heard_has_nothing_to_complain_of() {
+    let ack = HeartbeatAck { from: Listener::Gateway(GatewayId(0)), ballot: B1 };
+    for is_batch in [false, true] {
+        let mut leader = leader(&square());
+        complain(&mut leader, 0);
+        if is_batch {
+            leader.on_propose(harness::propose(batch(0)), START, &mut Outbox::default());
+        } else {
+            leader.on_heartbeat_ack(ack, START);
+        }
+        complain(&mut leader, 600);
+        assert!(leader.is_leading(), "heard by a batch: {is_batch}");
+        complain(&mut leader, 1200);
+        assert!(!leader.is_leading(), "it was not heard since, by a batch: {is_batch}");
+    }
+}
+
+#[test]
+fn r28_acceptors_pass_a_complaint_on_to_the_leader_that_they_hear() {
+    let mut acceptor = acceptor(&square(), 0);
+    let pass_on = |acceptor: &mut Acceptor, gateway| {
+        let unserved = Unserved { gateway: GatewayId(gateway) };
+        out_of(|out| acceptor.on_unserved(unserved, out)).sends
+    };
+    assert_eq!(pass_on(&mut acceptor, 0), [], "no leader was heard");
+    let heartbeat = heartbeat(&square(), B1, Stage::Leading);
+    acceptor.on_heartbeat(&heartbeat, START, &mut Outbox::default());
+    let unserved = ToProposer::Unserved(Unserved { gateway: GatewayId(0) });
+    assert_eq!(pass_on(&mut acceptor, 0), [To::Proposer(B1.proposer, unserved)]);
+    assert_eq!(pass_on(&mut acceptor, 200), [], "no such gateway");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use harness::{
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, DirectoryId, Envelope, Event, Form, FormationId, Formed, Gateway,
     GatewayId, Incarnation, Outbox, P1b, P2b, PreVoteAck, Probe, Proposer, ProposerId, Role,
-    RoleId, Slot, Stage, Table, Timer, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica,
+    RoleId, Slot, Stage, Table, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica,
     Watermark,
 };
 
@@ -72,7 +72,7 @@ fn r03_a_node_that_was_configured_apart_is_refused_loudly() {
     let other = checked(grid(2, 3));
     assert_ne!(other.digest(), square().digest());
     let stranger = heartbeat(&other, B2, Stage::Leading);
-    let mut gateway = Gateway::new(square(), GatewayId(0), Incarnation(1), 1);
+    let mut gateway = Gateway::new(square(), GatewayId(0), Incarnation(1), 1, Time(0));
     let probe = Probe { proposer: ProposerId(0), nonce: 1, cluster_digest: other.digest() };
     let refusals = [
         out_of(|out| acceptor(&square(), 0).on_heartbeat(&stranger, START, out)),

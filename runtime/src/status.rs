@@ -169,6 +169,7 @@ pub(crate) fn tell(event: &Event) {
         Event::SteppedDown { .. }
         | Event::CampaignFailed { .. }
         | Event::Silenced { .. }
+        | Event::HandedOver { .. }
         | Event::SessionLost { .. } => warn!(?event),
         Event::Suspected { .. } => debug!(?event),
         Event::Forgotten { .. } | Event::Foreign { .. } | Event::NoSnapshots { .. } => {
@@ -249,11 +250,13 @@ impl RoleStatus {
                 "batches": counters.batches,
                 "resends": counters.resends,
                 "sessions_lost": counters.sessions_lost,
+                "complaints": counters.complaints,
             }),
             Standing::Proposer { is_leading, ballot, counters } => json!({
                 "state": if *is_leading { "leads" } else { "follows" },
                 "ballot": ballot.map(|ballot| ballot.to_string()),
                 "elections": counters.elections,
+                "hand_overs": counters.hand_overs,
                 "dropped": counters.dropped,
             }),
             Standing::ProxyLeader(counters) => json!({

@@ -41,6 +41,16 @@ struct Told {
     votes: BTreeMap<Slot, Ballot>,
 }
 
+/// That a proposer leads or led, as it saw it when it last acted.
+#[derive(Debug)]
+struct Reign {
+    life: Incarnation,
+    ballot: Ballot,
+    /// How often it had handed over before.
+    hand_overs: u64,
+    is_over: bool,
+}
+
 /// What a run has shown so far.
 #[derive(Debug)]
 pub(crate) struct Checker {
@@ -55,8 +65,8 @@ pub(crate) struct Checker {
     campaigns: BTreeSet<Ballot>,
     /// Who has told each proposer, in answer to which pre-vote, that it would disturb nobody.
     quiet: BTreeMap<(ProposerId, u64), AcceptorSet>,
-    /// Proposers that led when they last acted, as they saw it: in which life, and ballot.
-    leaders: BTreeMap<ProposerId, (Incarnation, Ballot)>,
+    /// The last reign of each proposer, in its current life.
+    reigns: BTreeMap<ProposerId, Reign>,
     /// The state's hash after each slot, as the first replica to get there had it.
     hashes: BTreeMap<Watermark, u64>,
     /// What each role's numbers were, by its life.
@@ -74,7 +84,7 @@ impl Checker {
             ballot: Ballot::default(),
             campaigns: BTreeSet::new(),
             quiet: BTreeMap::new(),
-            leaders: BTreeMap::new(),
+            reigns: BTreeMap::new(),
             hashes: BTreeMap::new(),
             acceptors: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -123,13 +133,15 @@ impl Checker {
             | ToProposer::Propose(_)
             | ToProposer::Truncated(_)
             | ToProposer::Executed(_)
-            | ToProposer::Need(_) => {}
+            | ToProposer::Need(_)
+            | ToProposer::Unserved(_) => {}
         }
     }
 
     /// Checks that a campaign would disturb nobody, as its proposer was told, or is a leader's rerun (R8).
     fn on_campaign(&mut self, ballot: Ballot) {
-        if !self.campaigns.insert(ballot) || self.leaders.contains_key(&ballot.proposer) {
+        let leads = self.reigns.get(&ballot.proposer).is_some_and(|reign| !reign.is_over);
+        if !self.campaigns.insert(ballot) || leads {
             return;
         }
         let quorums = self.cluster.quorums;
@@ -261,7 +273,8 @@ impl Checker {
         }
     }
 
-    /// Checks that a proposer campaigns in ballots of its own life, and that a reign ends only by a larger one.
+    /// Checks that a proposer campaigns in ballots of its own life, that a reign ends only by a larger one or handed
+    /// over, and that none comes back.
     fn on_proposer(&mut self, proposer: &Proposer, incarnation: Incarnation) {
         let id = proposer.id();
         if let Some(ballot) = proposer.ballot() {
@@ -270,14 +283,27 @@ impl Checker {
             self.ballot = self.ballot.max(ballot);
         }
         let leads = proposer.ballot().filter(|_| proposer.is_leading());
-        let led = self.leaders.get(&id).filter(|(life, _)| *life == incarnation);
-        if let Some((_, led)) = led.filter(|(_, led)| leads != Some(*led)) {
-            assert!(self.ballot > *led, "the reign of {led} ends, and there is no larger ballot");
+        let hand_overs = proposer.counters().hand_overs;
+        if self.reigns.get(&id).is_some_and(|reign| reign.life != incarnation) {
+            self.reigns.remove(&id);
         }
-        match leads {
-            Some(ballot) => self.leaders.insert(id, (incarnation, ballot)),
-            None => self.leaders.remove(&id),
-        };
+        if let Some(reign) = self.reigns.get_mut(&id) {
+            let is_over = leads != Some(reign.ballot);
+            if is_over && !reign.is_over && reign.hand_overs == hand_overs {
+                let led = reign.ballot;
+                assert!(
+                    self.ballot > led,
+                    "the reign of {led} ends, and there is no larger ballot"
+                );
+            }
+            let is_back = reign.is_over && leads.is_some_and(|ballot| ballot <= reign.ballot);
+            assert!(!is_back, "{} leads again", reign.ballot);
+            reign.is_over = is_over;
+        }
+        if let Some(ballot) = leads {
+            let reign = Reign { life: incarnation, ballot, hand_overs, is_over: false };
+            self.reigns.insert(id, reign);
+        }
     }
 
     /// Checks that f + 1 replicas have executed all below `mark`, in whichever of their lives: `who` relies on it.

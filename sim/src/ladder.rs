@@ -159,7 +159,8 @@ fn slots(to: &To) -> Slots {
             | ToProposer::Heartbeat(_)
             | ToProposer::HeartbeatAck(_)
             | ToProposer::Propose(_)
-            | ToProposer::Executed(_) => Slots::None,
+            | ToProposer::Executed(_)
+            | ToProposer::Unserved(_) => Slots::None,
         },
         To::ProxyLeader(_, message) => match message {
             ToProxyLeader::P2a(p2a) => Slots::One(p2a.slot),
@@ -176,7 +177,8 @@ fn slots(to: &To) -> Slots {
             | ToAcceptor::Form(_)
             | ToAcceptor::PreVote(_)
             | ToAcceptor::Heartbeat(_)
-            | ToAcceptor::Executed(_) => Slots::None,
+            | ToAcceptor::Executed(_)
+            | ToAcceptor::Unserved(_) => Slots::None,
         },
         To::Replica(_, message) => match message {
             ToReplica::Chosen(chosen) => Slots::One(chosen.slot),

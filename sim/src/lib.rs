@@ -18,9 +18,9 @@
 //! costs nothing until then.
 //!
 //! A run has two parts. In the first, faults strike, within what the cluster claims to survive; only
-//! safety is checked. Then everything heals, and every client must finish within a bound of virtual time. With
-//! [`Plan::has_outsiders`], f of each role stay dead, cut off or half connected for good, and the rest must serve all
-//! of its clients all the same.
+//! safety is checked. Then everything heals, and every client must finish within a bound of virtual time. In three of
+//! four runs up to f of each role stay dead, cut off or half connected for good, and the rest must serve all of its
+//! clients all the same.
 
 mod checker;
 mod clock;

@@ -29,10 +29,6 @@ struct Options {
     /// Run just this seed, and tell its plan.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// When all else heals, leave f of each role dead, cut off or half connected for good: the rest must serve its
-    /// clients.
-    #[arg(long)]
-    outsiders: bool,
     /// Tell everything that happens, on standard error.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -50,9 +46,9 @@ fn main() -> ExitCode {
     }));
     let Some(seed) = options.seed else {
         let seeds = options.first..options.first + options.seeds.unwrap_or(0);
-        return run(seeds, options.outsiders);
+        return run(seeds);
     };
-    let plan = draw(seed, options.outsiders);
+    let plan = Plan::draw(seed);
     println!("{plan:#?}");
     let keep = if options.trace { Keep::TellAll } else { Keep::Last };
     match attempt(plan, keep) {
@@ -67,12 +63,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn draw(seed: u64, has_outsiders: bool) -> Plan {
-    let mut plan = Plan::draw(seed);
-    plan.has_outsiders = has_outsiders;
-    plan
 }
 
 /// Runs a plan; returns what broke, and how it came to that, if `keep` has it kept.
@@ -191,7 +181,7 @@ fn tell_spread(what: &str, measured: &[(f64, u64)]) {
 }
 
 /// Runs `seeds` on all cores; stops at the first that fails, and explains it.
-fn run(seeds: std::ops::Range<u64>, has_outsiders: bool) -> ExitCode {
+fn run(seeds: std::ops::Range<u64>) -> ExitCode {
     let (next, failed) = (AtomicU64::new(seeds.start), AtomicU64::new(u64::MAX));
     let totals = Mutex::new(Totals::new());
     let started = Instant::now();
@@ -204,7 +194,7 @@ fn run(seeds: std::ops::Range<u64>, has_outsiders: bool) -> ExitCode {
                     if seed >= seeds.end || failed.load(Ordering::Relaxed) < seed {
                         return;
                     }
-                    let Ok(outcome) = attempt(draw(seed, has_outsiders), Keep::Nothing) else {
+                    let Ok(outcome) = attempt(Plan::draw(seed), Keep::Nothing) else {
                         failed.fetch_min(seed, Ordering::Relaxed);
                         return;
                     };
@@ -215,17 +205,13 @@ fn run(seeds: std::ops::Range<u64>, has_outsiders: bool) -> ExitCode {
     });
     let failed = failed.into_inner();
     if failed != u64::MAX {
-        let why = attempt(draw(failed, has_outsiders), Keep::Last).err();
+        let why = attempt(Plan::draw(failed), Keep::Last).err();
         let why =
             why.unwrap_or_else(|| "not a second time: a run is not its seed's alone".to_owned());
-        let outsiders = if has_outsiders { " --outsiders" } else { "" };
-        println!(
-            "seed {failed} failed: {why}\n\nagain with: loggos-sim --seed {failed}{outsiders} --trace"
-        );
+        println!("seed {failed} failed: {why}\n\nagain with: loggos-sim --seed {failed} --trace");
         return ExitCode::FAILURE;
     }
-    let mut missing = totals.into_inner().expect("nobody panics with it").tell(started.elapsed());
-    missing.retain(|sight| has_outsiders || !sight.is_of_outsiders());
+    let missing = totals.into_inner().expect("nobody panics with it").tell(started.elapsed());
     if seeds.end - seeds.start >= COVERING_SEEDS && !missing.is_empty() {
         missing.iter().for_each(|sight| println!("never came up: {sight}"));
         return ExitCode::FAILURE;

@@ -70,6 +70,7 @@ sights! {
     Rerun = "phase 1 for a slot that nobody else can give",
     Suspected = "an acceptor under suspicion",
     Silenced = "a leader that falls silent",
+    HandedOver = "a leader that hands over for a gateway that does not reach it",
     Lost = "a message lost",
     Copied = "a message copied",
     Late = "a message late",
@@ -135,14 +136,6 @@ impl Sights {
 
 fn bit(sight: Sight) -> u128 {
     1 << sight as u32
-}
-
-impl Sight {
-    /// Whether it comes up only where f of each role stay outside for good.
-    #[must_use]
-    pub fn is_of_outsiders(self) -> bool {
-        (Self::GatewayGone..=Self::AcceptorHung).contains(&self)
-    }
 }
 
 impl fmt::Display for Sight {
@@ -280,6 +273,7 @@ impl Witness {
             }),
             Event::Suspected { .. } => self.see(Sight::Suspected),
             Event::Silenced { .. } => self.see(Sight::Silenced),
+            Event::HandedOver { .. } => self.see(Sight::HandedOver),
             Event::Forgotten { .. } => self.see(Sight::Refused),
             Event::SessionLost { .. } => self.see(Sight::SessionLost),
             Event::Formed { .. }

@@ -18,8 +18,8 @@ pub struct Plan {
     pub(crate) network: NetworkPlan,
     pub(crate) faults: FaultPlan,
     pub(crate) load: LoadPlan,
-    /// Whether f of each role stay outside when all else heals. Off unless it is set after the draw.
-    pub has_outsiders: bool,
+    /// Whether up to f of each role stay outside when all else heals.
+    pub(crate) has_outsiders: bool,
 }
 
 /// What befalls the processes.
@@ -136,7 +136,9 @@ impl Plan {
             command_bytes_max: 1 + rng.below(200),
             keys: 3 + rng.below(40),
         };
-        Self { seed, cluster, network, faults, load, has_outsiders: false }
+        // In the others all come back, and have to catch up.
+        let has_outsiders = Rng::new(seed ^ 0x0007_51DE).below(4) != 0;
+        Self { seed, cluster, network, faults, load, has_outsiders }
     }
 }
 

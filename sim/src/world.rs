@@ -684,6 +684,7 @@ impl World {
                 Event::SteppedDown { .. }
                 | Event::CampaignFailed { .. }
                 | Event::Silenced { .. }
+                | Event::HandedOver { .. }
                 | Event::Suspected { .. }
                 | Event::Forgotten { .. }
                 | Event::Foreign { .. }

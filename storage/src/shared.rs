@@ -99,7 +99,7 @@ impl SharedLog {
     /// whatever it makes of it would have to wait, too. It will be sent again (R29).
     ///
     /// So a disk that hangs costs no more memory than that, however long it does. Heartbeats, pre-votes and reports
-    /// are taken in: nothing that they lead to waits.
+    /// are taken in, and complaints: nothing that they lead to waits.
     ///
     /// source: R29
     #[must_use]
@@ -110,7 +110,10 @@ impl SharedLog {
             | ToAcceptor::P1a(_)
             | ToAcceptor::P2a(_)
             | ToAcceptor::Replay(_) => true,
-            ToAcceptor::PreVote(_) | ToAcceptor::Heartbeat(_) | ToAcceptor::Executed(_) => false,
+            ToAcceptor::PreVote(_)
+            | ToAcceptor::Heartbeat(_)
+            | ToAcceptor::Executed(_)
+            | ToAcceptor::Unserved(_) => false,
         };
         let is_full = self.life(acceptor).held.len() >= self.bounds.held_max
             || self.wal.gathered_bytes() >= self.bounds.gathered_bytes_max;

@@ -74,6 +74,7 @@ layouts! {
     layout Route { formation: Maybe<u64_ule>, to: u8, }
     layout Heartbeat { ballot: Ballot, stage: u8, chosen: u64_ule, table: Table, }
     message HeartbeatAck { from: Who, ballot: Ballot, }
+    message Unserved { gateway: u8, }
     message NotLeader { proposer: u8, batch: BatchId, attempt: u32_ule, hint: Maybe<u8>, }
     layout Results {
         replica: u8,

@@ -116,6 +116,7 @@ kinds! {
         ProposerTruncated = 0x28: Truncated,
         ProposerExecuted = 0x29: Executed,
         ProposerNeed = 0x2A: Need,
+        ProposerUnserved = 0x2B: Unserved,
     }
     ProxyLeader: ProxyLeaderId, ToProxyLeader {
         ProxyLeaderHeartbeat = 0x30: Heartbeat,
@@ -133,6 +134,7 @@ kinds! {
         AcceptorHeartbeat = 0x45: Heartbeat,
         AcceptorExecuted = 0x46: Executed,
         AcceptorReplay = 0x47: Replay,
+        AcceptorUnserved = 0x48: Unserved,
     }
     Replica: ReplicaId, ToReplica {
         ReplicaProbe = 0x50: Probe,

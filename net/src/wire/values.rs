@@ -78,6 +78,7 @@ impl Laid for Stage {
             Self::Leading => 2,
             Self::Leaving => 3,
             Self::Waiting => 4,
+            Self::Following => 5,
         }
     }
 
@@ -87,6 +88,7 @@ impl Laid for Stage {
             2 => Ok(Self::Leading),
             3 => Ok(Self::Leaving),
             4 => Ok(Self::Waiting),
+            5 => Ok(Self::Following),
             _ => Err(WireError::Discriminant { of: "stage", value: *layout }),
         }
     }

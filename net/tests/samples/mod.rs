@@ -15,7 +15,7 @@ use loggos_protocol::{
     P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck, Probe, ProbeAck, Propose,
     ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results, SessionId, Slot,
     SnapshotId, SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Truncated, Value, Vote, Watcher, Watermark,
+    ToProxyLeader, ToReplica, Truncated, Unserved, Value, Vote, Watcher, Watermark,
 };
 
 /// As much as nodes take from each other, and more than any sample.
@@ -43,6 +43,7 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToProposer::Nack(_) => Kind::ProposerNack,
             ToProposer::Heartbeat(_) => Kind::ProposerHeartbeat,
             ToProposer::HeartbeatAck(_) => Kind::ProposerHeartbeatAck,
+            ToProposer::Unserved(_) => Kind::ProposerUnserved,
             ToProposer::Propose(_) => Kind::ProposerPropose,
             ToProposer::Truncated(_) => Kind::ProposerTruncated,
             ToProposer::Executed(_) => Kind::ProposerExecuted,
@@ -59,6 +60,7 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToAcceptor::Probe(_) => Kind::AcceptorProbe,
             ToAcceptor::Form(_) => Kind::AcceptorForm,
             ToAcceptor::PreVote(_) => Kind::AcceptorPreVote,
+            ToAcceptor::Unserved(_) => Kind::AcceptorUnserved,
             ToAcceptor::P1a(_) => Kind::AcceptorP1a,
             ToAcceptor::P2a(_) => Kind::AcceptorP2a,
             ToAcceptor::Heartbeat(_) => Kind::AcceptorHeartbeat,
@@ -265,6 +267,7 @@ fn proposer_messages() -> Vec<ToProposer> {
         ToProposer::HeartbeatAck(ack(Listener::Acceptor(AcceptorId(5)))),
         ToProposer::HeartbeatAck(ack(Listener::ProxyLeader(ProxyLeaderId(1)))),
         ToProposer::HeartbeatAck(ack(Listener::Gateway(GatewayId(3)))),
+        ToProposer::Unserved(Unserved { gateway: GatewayId(2) }),
         ToProposer::Propose(propose(0)),
         ToProposer::Propose(propose(SHORT)),
         ToProposer::Propose(propose(LONG)),
@@ -294,6 +297,7 @@ fn acceptor_messages() -> Vec<ToAcceptor> {
         ToAcceptor::Probe(probe()),
         ToAcceptor::Form(Form { proposer: ProposerId(1), table: table() }),
         ToAcceptor::PreVote(PreVote { proposer: ProposerId(0), nonce: 1 }),
+        ToAcceptor::Unserved(Unserved { gateway: GatewayId(2) }),
         ToAcceptor::P1a(P1a { ballot: ballot(1), first: Slot(2), page: Slot(3) }),
         ToAcceptor::P2a(p2a(SHORT)),
         ToAcceptor::P2a(p2a(LONG)),
@@ -313,6 +317,7 @@ fn replica_messages() -> Vec<ToReplica> {
         ToReplica::Probe(probe()),
         ToReplica::Heartbeat(heartbeat(Stage::Leading)),
         ToReplica::Heartbeat(heartbeat(Stage::Waiting)),
+        ToReplica::Heartbeat(heartbeat(Stage::Following)),
         ToReplica::Chosen(chosen(SHORT)),
         ToReplica::Chosen(chosen(LONG)),
         ToReplica::Chosen(Chosen { value: noop(), ..chosen(0) }),

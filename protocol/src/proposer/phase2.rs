@@ -24,6 +24,9 @@ use crate::{
 
 use super::phase1::Recovered;
 
+/// The least that a proxy leader is said to have held others up for: zero means not measured.
+const HOLD_MIN: Duration = Duration::from_micros(1);
+
 /// How many open slots are asked for again at once where no proxy leader can be blamed.
 const RESEND_SLOTS_MAX: u64 = 64;
 
@@ -87,18 +90,27 @@ impl Open {
     }
 }
 
-/// What a proxy leader is under suspicion for: a slot that was in its hands held all others up.
+/// What a proxy leader is under suspicion for: a slot that was in its hands held all others up, until it was given to
+/// another, or much longer than slots in the hands of others do.
+///
+/// The latter is not visible from one slot. A proxy leader that reaches acceptors and no replica gets slots voted for;
+/// replicas get them from acceptors in the end, and the time from asking to execution is what it is for half of all
+/// slots.
 ///
 /// That it answers heartbeats clears it of having ended, but not of reaching no acceptor, or no replica. So it is
 /// tried again, once it is heard, after a time that doubles with each trial that failed.
 ///
 /// source: R12
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub(super) struct Suspicion {
     /// Until when it gets no slot, heard or not; `None` while it is not suspected.
     pub(super) until: Option<Time>,
     /// Suspicions since a slot in its hands was last chosen without delay.
     trials: u32,
+    /// How long slots in its hands are the first open one.
+    holds: Latency,
+    /// The bound of the slots that this was measured with last.
+    measured: Watermark,
 }
 
 /// The suspicions of each proxy leader, by its number.
@@ -319,7 +331,7 @@ impl Phase2 {
     /// took, if any was closed.
     ///
     /// source: R8, R9
-    pub(super) fn close(&mut self, roster: &Roster, now: Time) -> Option<Closed> {
+    pub(super) fn close(&mut self, roster: &Roster, now: Time, out: &mut Outbox) -> Option<Closed> {
         let mut executed = roster.executed_by_f_plus_1(self.cluster.f);
         if let Some(rerun) = &mut self.rerun {
             let asker = roster.executed(rerun.replica);
@@ -345,8 +357,48 @@ impl Phase2 {
             since_first_ask: now.since(open.asked_at.0),
             since_last_ask: now.since(open.asked_at.1),
         });
+        let held_by = self.measure_holds(to, now);
         self.raise_floor(to, now);
+        if let Some(slow) = held_by.filter(|held_by| self.is_slow(*held_by)) {
+            self.give_to_others(slow, now, out);
+        }
         closed
+    }
+
+    /// Measures, for the slots below `to` that are about to be closed, how long each proxy leader has held all others up:
+    /// the one of the first slot since there was progress last, the others not at all. Returns the former.
+    ///
+    /// A slot that was asked for again tells nothing: it may have been chosen by either.
+    fn measure_holds(&mut self, to: Watermark, now: Time) -> Option<ProxyLeaderId> {
+        if self.attempt > 0 || self.cluster.proxy_leaders_of(self.ballot.proposer).len() == 1 {
+            return None;
+        }
+        let first = self.open.at(self.floor.first_open())?;
+        let (held_by, since) = (first.via, self.progress_at.max(first.asked_at.1));
+        for slot in (self.floor.0..to.0).map(Slot) {
+            let Some(open) = self.open.at(slot) else { continue };
+            let suspicion = &mut self.suspicions[usize::from(open.via.0)];
+            if suspicion.measured < to {
+                let held_for = if open.via == held_by { now.since(since) } else { Duration::ZERO };
+                if suspicion.holds.mean().is_zero() {
+                    suspicion.holds.sample(HOLD_MIN);
+                }
+                // One slot may be late for many reasons: it takes two in a row to be slow.
+                suspicion.holds.sample(held_for.clamp(HOLD_MIN, 8 * self.cluster.resend_min));
+                suspicion.measured = to;
+            }
+        }
+        Some(held_by)
+    }
+
+    /// Whether slots in the hands of a proxy leader hold others up much longer than those of some other that is not
+    /// suspected.
+    fn is_slow(&self, proxy_leader: ProxyLeaderId) -> bool {
+        let hold = |p: ProxyLeaderId| self.suspicions[usize::from(p.0)].holds.mean();
+        let ours = self.cluster.proxy_leaders_of(self.ballot.proposer).map(ProxyLeaderId);
+        let others = ours.filter(|p| *p != proxy_leader && !self.is_suspected(*p));
+        let least = others.map(hold).filter(|hold| !hold.is_zero()).min();
+        least.is_some_and(|least| hold(proxy_leader) > 2 * least + self.cluster.resend_min)
     }
 
     /// Asks again for what makes no progress. Where there is another proxy leader to try, the one whose slot holds
@@ -402,9 +454,10 @@ impl Phase2 {
     /// Closes everything below `to`: that is progress.
     fn raise_floor(&mut self, to: Watermark, now: Time) {
         if self.attempt == 0
-            && let Some(open) = self.open.at(Slot(to.0 - 1))
+            && let Some(via) = self.open.at(Slot(to.0 - 1)).map(|open| open.via)
+            && !self.is_slow(via)
         {
-            self.suspicions[usize::from(open.via.0)].trials = 0;
+            self.suspicions[usize::from(via.0)].trials = 0;
         }
         self.open.remove_range(self.floor, to);
         self.floor = to;
@@ -423,11 +476,18 @@ impl Phase2 {
 
     /// Takes in that the life of a proxy leader has ended: what is in its hands goes elsewhere at once.
     pub(super) fn on_gone(&mut self, gone: ProxyLeaderId, now: Time, out: &mut Outbox) {
-        if usize::from(gone.0) >= self.suspicions.len() || !self.suspect(gone, now) {
+        if usize::from(gone.0) < self.suspicions.len() {
+            self.give_to_others(gone, now, out);
+        }
+    }
+
+    /// Suspects a proxy leader, and gives what is in its hands to others.
+    fn give_to_others(&mut self, blamed: ProxyLeaderId, now: Time, out: &mut Outbox) {
+        if !self.suspect(blamed, now) {
             return;
         }
         for slot in (self.floor.0..self.sent.0).map(Slot) {
-            if self.open.at(slot).is_some_and(|open| open.via == gone) {
+            if self.open.at(slot).is_some_and(|open| open.via == blamed) {
                 self.ask(slot, now, out);
             }
         }
