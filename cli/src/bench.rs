@@ -345,7 +345,10 @@ impl Options {
 fn was_never_sent(error: CallError) -> bool {
     match error {
         CallError::Busy | CallError::TooLarge => true,
-        CallError::OutcomeUnknown | CallError::DeadlineExceeded | CallError::Stopped => false,
+        CallError::ReplyTooLarge
+        | CallError::OutcomeUnknown
+        | CallError::DeadlineExceeded
+        | CallError::Stopped => false,
     }
 }
 

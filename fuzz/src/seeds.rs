@@ -3,7 +3,7 @@
 use loggos::Config;
 use loggos::kv::{Answer, Command, Version};
 use loggos::{GatewayId, Position, Slot};
-use loggos_protocol::{BatchWriter, Incarnation, ResultWriter, RunAnswers, SessionId};
+use loggos_protocol::{BatchWriter, Incarnation, ReplyItems, ResultWriter, RunAnswers, SessionId};
 
 use crate::{samples, wire};
 
@@ -47,7 +47,7 @@ pub fn contents() -> Vec<Vec<u8>> {
 
     let mut results = ResultWriter::default();
     let at = Position { slot: Slot(5), index: 6 };
-    results.done(SESSION, 3, RunAnswers { at, count: 7, replies: loggos::Items::new(&items) });
+    results.done(SESSION, 3, RunAnswers { at, count: 7, replies: ReplyItems::new(&items) });
     results.opened(SESSION);
     results.out_of_order(SESSION, 8);
     results.unknown_session(SESSION);

@@ -8,6 +8,7 @@
 //!  result block   outcome*, one a run
 //!                          done     0 │ session │ first u64 │ slot u64, index u32
 //!                                     │ count u32 │ bytes u32 │ (length u32, reply)*
+//!                                     a length of 2^32 - 1: there is no reply, it was too large
 //!                          opened   1 │ session
 //!                          out of order, unknown, trimmed   2, 3, 4 │ session │ next u64
 //! ```
@@ -34,6 +35,12 @@ pub(crate) const RUN_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4;
 /// Bytes of a command beside the command itself.
 pub(crate) const COMMAND_HEADER_BYTES: usize = 4;
 const SESSION_BYTES: usize = 8 + 4;
+/// Bytes of a `Done` before its first reply.
+const DONE_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4 + 4;
+/// Bytes of a reply beside the reply itself.
+pub(crate) const REPLY_HEADER_BYTES: usize = 4;
+/// The length of a reply that was too large.
+const TOO_LARGE: u32 = u32::MAX;
 
 /// A block that is not what the module's chart says. Blocks are checksummed on the wire, so this is a
 /// bug of whoever encoded it, or memory gone bad.
@@ -77,7 +84,7 @@ pub struct RunAnswers<'a> {
     /// How many there are.
     pub count: u32,
     /// The replies.
-    pub replies: Items<'a>,
+    pub replies: ReplyItems<'a>,
 }
 
 /// What became of one run of a batch.
@@ -94,7 +101,7 @@ pub enum Outcome<'a> {
         /// How many there are.
         count: u32,
         /// The replies.
-        replies: Items<'a>,
+        replies: ReplyItems<'a>,
     },
     /// The session that an `Open` asked for.
     Opened(SessionId),
@@ -148,6 +155,92 @@ impl<'a> Iterator for Items<'a> {
         let (item, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
         self.0 = rest;
         Some(item)
+    }
+}
+
+/// The reply to a command is not to be had: it was longer than `reply_bytes_max`, or replicas have let go of it because
+/// they kept more than `answers_bytes_max`. The command was executed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReplyTooLarge;
+
+/// Encoded replies, one after the other, of which some may have been too large.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ReplyItems<'a>(&'a [u8]);
+
+impl<'a> ReplyItems<'a> {
+    /// Reads `encoded`.
+    #[must_use]
+    pub fn new(encoded: &'a [u8]) -> Self {
+        Self(encoded)
+    }
+
+    /// All after the first `count`.
+    #[must_use]
+    pub fn skipping(mut self, count: u64) -> Self {
+        let _ = (0..count).try_for_each(|_| self.next().map(|_| ()));
+        self
+    }
+
+    /// The first `count`.
+    #[must_use]
+    pub fn first(self, count: u64) -> Self {
+        Self(&self.0[..self.0.len() - self.skipping(count).0.len()])
+    }
+}
+
+impl<'a> Iterator for ReplyItems<'a> {
+    type Item = Result<&'a [u8], ReplyTooLarge>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (len, rest) = self.0.split_first_chunk::<REPLY_HEADER_BYTES>()?;
+        let len = u32::from_le_bytes(*len);
+        if len == TOO_LARGE {
+            self.0 = rest;
+            return Some(Err(ReplyTooLarge));
+        }
+        let (item, rest) = rest.split_at_checked(len as usize)?;
+        self.0 = rest;
+        Some(Ok(item))
+    }
+}
+
+/// Encodes `count` replies of which none is to be had.
+pub(crate) fn no_replies(count: u32) -> Payload {
+    Payload::from(Bytes::from(vec![0xFF; count as usize * REPLY_HEADER_BYTES]))
+}
+
+/// The beginning of a result block, up to the first reply or outcome that ends at `bytes_max` bytes or beyond. The rest
+/// is for its gateway to ask for.
+pub(crate) fn head(block: Payload, bytes_max: usize) -> Payload {
+    if block.len() <= bytes_max {
+        return block;
+    }
+    let mut writer = ResultWriter::default();
+    let mut reader = Reader(block.as_slice());
+    while !reader.0.is_empty() && writer.len() < bytes_max {
+        let before = reader.0;
+        match reader.outcome() {
+            Some(Outcome::Done { session, first, at, count, replies }) => {
+                let room = bytes_max.saturating_sub(writer.len() + DONE_HEADER_BYTES);
+                writer.done(session, first, RunAnswers { at, count, replies }.within(room));
+            }
+            Some(_) => writer.block.put(&before[..before.len() - reader.0.len()]),
+            None => break,
+        }
+    }
+    writer.take()
+}
+
+impl RunAnswers<'_> {
+    /// As many of them as end within `bytes_max` bytes, and one more if there is.
+    pub(crate) fn within(self, bytes_max: usize) -> Self {
+        let (mut rest, mut count) = (self.replies, 0);
+        let bytes = |rest: ReplyItems<'_>| self.replies.0.len() - rest.0.len();
+        while count < self.count && bytes(rest) < bytes_max.max(1) && rest.next().is_some() {
+            count += 1;
+        }
+        let replies = ReplyItems(&self.replies.0[..bytes(rest)]);
+        Self { at: self.at, count, replies }
     }
 }
 
@@ -226,7 +319,7 @@ impl<'a> Reader<'a> {
                 let first = self.u64()?;
                 let at = Position { slot: Slot(self.u64()?), index: self.u32()? };
                 let (count, bytes) = (self.u32()?, self.u32()?);
-                let replies = Items(self.bytes(bytes)?);
+                let replies = ReplyItems(self.bytes(bytes)?);
                 Some(Outcome::Done { session, first, at, count, replies })
             }
             TAG_OPENED => Some(Outcome::Opened(session)),
@@ -268,8 +361,11 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The most that a buffer sets aside for the next block.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
 /// A block in the making. A short one is copied out and the buffer used again; a long one takes the buffer
-/// with it, and leaves one of its size.
+/// with it, and leaves one of its size, up to [`BUFFER_BYTES_MAX`].
 #[derive(Clone, Debug, Default)]
 struct Buffer(Vec<u8>);
 
@@ -279,7 +375,7 @@ impl Buffer {
             self.0.clear();
             return payload;
         }
-        let next = Vec::with_capacity(self.0.len());
+        let next = Vec::with_capacity(self.0.len().min(BUFFER_BYTES_MAX));
         Payload::from(Bytes::from(std::mem::replace(&mut self.0, next)))
     }
 
@@ -385,10 +481,36 @@ impl BatchWriter {
     }
 }
 
+/// How long replies may be. Part of what replicas agree on: whether one is too large follows from the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplyLimits {
+    /// The longest reply.
+    pub(crate) reply_bytes_max: usize,
+    /// The most that the replies of a run have together.
+    pub(crate) run_bytes_max: usize,
+}
+
+impl Default for ReplyLimits {
+    fn default() -> Self {
+        Self {
+            reply_bytes_max: REPLY_BYTES_LIMIT as usize,
+            run_bytes_max: ANSWERS_BYTES_LIMIT as usize,
+        }
+    }
+}
+
+/// The most that `reply_bytes_max` may be: each frame holds one, wherever it goes.
+pub(crate) const REPLY_BYTES_LIMIT: u32 = 16 << 20;
+/// The most that `answers_bytes_max` may be: the lengths in a block have four bytes.
+pub(crate) const ANSWERS_BYTES_LIMIT: u32 = 1 << 30;
+
 /// Encodes what became of a batch, and the replies of single runs.
 #[derive(Clone, Debug, Default)]
 pub struct ResultWriter {
     block: Buffer,
+    limits: ReplyLimits,
+    /// Whether the reply under way has become too large: then it takes no more room.
+    is_too_large: bool,
     /// Where the `Done` under way keeps its count.
     done_at: usize,
     done_count: u32,
@@ -397,6 +519,11 @@ pub struct ResultWriter {
 }
 
 impl ResultWriter {
+    /// Returns a writer of replies within `limits`.
+    pub(crate) fn new(limits: ReplyLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// Starts the outcome of a run executed at `at`; one reply for each of its commands follows.
     pub fn start_done(&mut self, session: SessionId, first: u64, at: Position) {
         self.block.u8(TAG_DONE);
@@ -415,16 +542,32 @@ impl ResultWriter {
         self.block.u32(0);
     }
 
-    /// Adds to the reply under way.
+    /// Adds to the reply under way. One that gets too long is dropped, and takes no more in.
     pub fn put(&mut self, bytes: &[u8]) {
-        self.block.put(bytes);
+        let end = self.block.0.len() + bytes.len();
+        self.is_too_large |= end - self.reply_at - REPLY_HEADER_BYTES > self.limits.reply_bytes_max
+            || end - self.done_at > self.limits.run_bytes_max;
+        if self.is_too_large {
+            self.block.0.truncate(self.reply_at + REPLY_HEADER_BYTES);
+        } else {
+            self.block.put(bytes);
+        }
     }
 
     /// Ends the reply under way.
     pub fn end_reply(&mut self) {
-        let bytes = length(self.block.0.len() - self.reply_at - COMMAND_HEADER_BYTES);
-        self.block.patch_u32(self.reply_at, bytes);
+        let bytes = length(self.block.0.len() - self.reply_at - REPLY_HEADER_BYTES);
+        let is_too_large = std::mem::take(&mut self.is_too_large);
+        self.block.patch_u32(self.reply_at, if is_too_large { TOO_LARGE } else { bytes });
         self.done_count += 1;
+    }
+
+    /// Adds a reply that is at hand, or says that it was too large.
+    pub(crate) fn reply(&mut self, reply: Result<&[u8], ReplyTooLarge>) {
+        self.start_reply();
+        self.put(reply.unwrap_or_default());
+        self.is_too_large |= reply.is_err();
+        self.end_reply();
     }
 
     /// Ends the run's outcome; returns where in the block its encoded replies are, for the session's
@@ -459,7 +602,7 @@ impl ResultWriter {
     /// Adds the outcome of a run whose replies are at hand.
     pub fn done(&mut self, session: SessionId, first: u64, answers: RunAnswers<'_>) {
         self.start_done(session, first, answers.at);
-        self.put(answers.replies.as_slice());
+        self.block.put(answers.replies.0);
         self.done_count = answers.count;
         self.end_done();
     }
@@ -553,10 +696,78 @@ mod tests {
             panic!("{outcomes:?}")
         };
         assert_eq!((session, done_at), (SESSION, at));
-        assert!(replies.eq([&b"yes"[..], b"", b"no"]));
+        assert!(replies.eq([&b"yes"[..], b"", b"no"].map(Ok)));
         assert_eq!(outcomes[0], Outcome::Opened(SESSION));
         assert_eq!(outcomes[2], Outcome::OutOfOrder { session: SESSION, next: 11 });
         assert_eq!(outcomes[3..], [Outcome::UnknownSession(SESSION), Outcome::Trimmed(SESSION)]);
+    }
+
+    /// A writer of a `Done` of these replies, within limits.
+    fn done_of(replies: &[&[u8]], limits: ReplyLimits) -> ResultWriter {
+        let mut writer = ResultWriter::new(limits);
+        writer.start_done(SESSION, 5, Position { slot: Slot(9), index: 2 });
+        for reply in replies {
+            writer.start_reply();
+            reply.chunks(3).for_each(|chunk| writer.put(chunk));
+            writer.end_reply();
+        }
+        writer.end_done();
+        writer
+    }
+
+    /// A reply, unless it was too large.
+    type Told = Option<Vec<u8>>;
+
+    /// The first number, the first index and the replies of each `Done` of a block that has nothing else.
+    fn replies_of(block: &Payload) -> Vec<(u64, u32, Vec<Told>)> {
+        let outcomes = Outcomes::new(block.as_slice()).map(Result::unwrap);
+        let done = outcomes.map(|outcome| {
+            let Outcome::Done { first, at, count, replies, .. } = outcome else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!(replies.count(), count as usize);
+            (first, at.index, replies.map(|reply| reply.ok().map(<[u8]>::to_vec)).collect())
+        });
+        done.collect()
+    }
+
+    #[test]
+    fn a_reply_that_is_too_large_takes_no_room() {
+        let limits = ReplyLimits { reply_bytes_max: 7, run_bytes_max: 1000 };
+        let mut writer = done_of(&[b"one", b"12345678", b"1234567", &[0; 500], b""], limits);
+        assert!(writer.len() < DONE_HEADER_BYTES + 5 * REPLY_HEADER_BYTES + 3 + 7 + 1);
+        let some = |reply: &[u8]| Some(reply.to_vec());
+        let replies = vec![some(b"one"), None, some(b"1234567"), None, some(b"")];
+        assert_eq!(replies_of(&writer.take()), [(5, 2, replies)]);
+    }
+
+    #[test]
+    fn replies_that_are_too_large_together_are_cut_at_the_same_one_everywhere() {
+        let limits =
+            ReplyLimits { reply_bytes_max: 100, run_bytes_max: 8 + 4 + 50 + 4 + 30 + 4 + 9 };
+        let mut writer = done_of(&[&[1; 50], &[2; 30], &[3; 10], &[4; 9], b""], limits);
+        let replies = vec![Some(vec![1; 50]), Some(vec![2; 30]), None, None, Some(vec![])];
+        assert_eq!(replies_of(&writer.take()), [(5, 2, replies)]);
+    }
+
+    #[test]
+    fn the_head_of_a_block_ends_after_a_reply_and_has_one_at_least() {
+        let replies: Vec<Vec<u8>> = (0..20).map(|n| vec![n; usize::from(n) * 3]).collect();
+        let replies: Vec<&[u8]> = replies.iter().map(Vec::as_slice).collect();
+        let block = done_of(&replies, ReplyLimits::default()).take();
+        assert_eq!(head(block.clone(), block.len()), block);
+        let mut least = 0;
+        for bytes_max in 1..block.len() {
+            let part = head(block.clone(), bytes_max);
+            let [(5, 2, told)] = &replies_of(&part)[..] else { panic!("{part:?}") };
+            assert!(
+                told.iter().flatten().map(Vec::as_slice).eq(replies[..told.len()].iter().copied())
+            );
+            assert!(told.len() >= least && !told.is_empty(), "{bytes_max}: {}", told.len());
+            assert!(part.len() < bytes_max.max(DONE_HEADER_BYTES) + REPLY_HEADER_BYTES + 57 + 1);
+            least = told.len();
+        }
+        assert_eq!(least, 20);
     }
 
     #[test]

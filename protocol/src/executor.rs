@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(crate) use self::snapshot::Frozen;
-use crate::block::{CommandRun, ResultWriter, Run, Runs};
+use crate::block::{CommandRun, ReplyLimits, ResultWriter, Run, Runs};
 use crate::machine::RunReplies;
 use crate::session::Sessions;
 use crate::{
@@ -32,6 +32,8 @@ pub(crate) struct Executor<M> {
     pub(crate) machine: M,
     sessions: Sessions,
     session_window: u32,
+    /// The bytes at which an answer to somebody who asks ends.
+    results_bytes_max: usize,
     /// The log's time. Never goes down.
     time: Time,
     writer: ResultWriter,
@@ -64,12 +66,17 @@ pub(crate) enum Known {
 
 impl<M: StateMachine> Executor<M> {
     pub(crate) fn new(machine: M, cluster: &Cluster) -> Self {
+        let limits = ReplyLimits {
+            reply_bytes_max: cluster.reply_bytes_max as usize,
+            run_bytes_max: cluster.answers_bytes_max as usize,
+        };
         Self {
             machine,
-            sessions: Sessions::new(cluster.sessions_max),
+            sessions: Sessions::new(cluster.sessions_max, cluster.answers_bytes_max),
             session_window: cluster.session_window,
+            results_bytes_max: cluster.results_bytes_max as usize,
             time: Time(0),
-            writer: ResultWriter::default(),
+            writer: ResultWriter::new(limits),
             commands: 0,
             repeated_runs: 0,
             refused_runs: 0,
@@ -114,7 +121,8 @@ impl<M: StateMachine> Executor<M> {
         Ok(outcomes)
     }
 
-    /// What became of a batch, as far as this replica has executed.
+    /// What became of a batch, as far as this replica has executed: of its first commands, where their replies take more
+    /// room than `results_bytes_max`.
     ///
     /// source: R25
     pub(crate) fn known(&mut self, ask: &Ask, executed_any_after: bool) -> Known {
@@ -137,11 +145,16 @@ impl<M: StateMachine> Executor<M> {
         };
         match session.run_answers(ask.first, ask.count) {
             Some(answers) => {
-                self.writer.done(id, ask.first, answers);
+                self.writer.done(id, ask.first, answers.within(self.results_bytes_max));
                 Known::Executed(self.writer.take())
             }
             None => Known::NotYet,
         }
+    }
+
+    /// Runs whose replies are not kept any more, though their owners may not have them.
+    pub(crate) fn let_go(&self) -> u64 {
+        self.sessions.let_go
     }
 
     pub(crate) fn validate(&self) {
@@ -150,13 +163,12 @@ impl<M: StateMachine> Executor<M> {
 
     /// Executes what of a run is new; returns it where all of it was.
     fn run(&mut self, at: At, run: CommandRun<'_>) -> Result<Option<Fresh>, Halt> {
-        let Some(session) = self.sessions.session_mut(run.session) else {
+        let next = self.sessions.trim(run.session, run.lowest_unanswered, at.slot);
+        let Some(next) = next else {
             self.refused_runs += 1;
             self.writer.unknown_session(run.session);
             return Ok(None);
         };
-        session.trim(run.lowest_unanswered.min(session.next()), at.slot);
-        let next = session.next();
         let window = u64::from(self.session_window);
         let (Some(end), Some(limit)) =
             (run.first.checked_add(run.count.into()), run.lowest_unanswered.checked_add(window))
@@ -194,9 +206,7 @@ impl<M: StateMachine> Executor<M> {
             }
             self.writer.start_done(run.session, run.first, at.position());
             for number in answered {
-                self.writer.start_reply();
-                self.writer.put(session.answer(number).unwrap_or_default());
-                self.writer.end_reply();
+                self.writer.reply(session.answer(number).unwrap_or(Ok(&[])));
             }
         }
         let Some(rest) = end.checked_sub(next).filter(|rest| *rest > 0) else {
@@ -238,8 +248,7 @@ impl<M: StateMachine> Executor<M> {
     }
 
     fn remember(&mut self, fresh: &Fresh, replies: Payload) {
-        let session = self.sessions.session_mut(fresh.session).expect("it was just used");
-        session.executed(fresh.at, fresh.count, replies);
+        self.sessions.executed(fresh.session, fresh.at, fresh.count, replies);
     }
 }
 

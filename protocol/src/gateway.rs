@@ -7,6 +7,7 @@
 //!  flush        commands wait, batches in      in flight ← batch               Propose, to the leader
 //!               flight below the most
 //!  Results      done, of a batch in flight     batch → gone                    replies, to the clients
+//!               … of some of its commands                                      replies, to the clients; Ask
 //!               out of order, of its current   doubts nothing: resends from
 //!               attempt                        the gap, in number order        Propose each
 //!               unknown session                all in flight → outcome unknown failures; Propose an Open
@@ -27,9 +28,11 @@
 //! exactly once, however often they are sent (R22, R23).
 
 use std::collections::VecDeque;
+use std::iter;
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::block::{BatchWriter, Items, Outcome, Outcomes};
+use crate::block::{BatchWriter, Outcome, Outcomes, ReplyItems, ReplyTooLarge};
 use crate::outbox::Caller;
 use crate::{
     Ask, Ballot, Batch, BatchId, Cluster, Event, Failure, FormationId, GatewayId, Heartbeat,
@@ -79,6 +82,10 @@ struct InFlight {
     batch: Arc<Batch>,
     /// The number of its first command.
     first: u64,
+    /// The numbers of its commands that have no answer, if some have one: its results may come in parts.
+    left: Option<Vec<Range<u64>>>,
+    /// The first of these when the replica that answered was last asked for the others.
+    asked_rest_from: Option<u64>,
     /// Its first attempt.
     sent_first: Sending,
     /// Its current one.
@@ -99,6 +106,45 @@ struct Sending {
 impl InFlight {
     fn count(&self) -> u32 {
         self.batch.commands_count
+    }
+
+    /// Whether the command of this number has no answer.
+    fn is_left(&self, number: u64) -> bool {
+        let all = || (self.first..self.end()).contains(&number);
+        self.left.as_ref().map_or_else(all, |left| left.iter().any(|it| it.contains(&number)))
+    }
+
+    /// From the first to the last command that has no answer.
+    fn unanswered(&self) -> Range<u64> {
+        let Some(left) = &self.left else { return self.first..self.end() };
+        let start = left.first().map_or_else(|| self.end(), |first| first.start);
+        start..left.last().map_or(start, |last| last.end)
+    }
+
+    /// Asks what became of those of its commands that have no answer.
+    fn ask(&self, session: Option<SessionId>) -> Ask {
+        let Range { start: first, end } = self.unanswered();
+        let count = u32::try_from(end - first).unwrap_or(u32::MAX);
+        let Batch { id: batch, attempt, .. } = *self.batch;
+        Ask { batch, attempt, session, first, count }
+    }
+
+    /// Takes in that commands have their answers.
+    fn on_answered(&mut self, numbers: Range<u64>) {
+        let mut left = Vec::new();
+        if numbers == (self.first..self.end()) {
+            self.left = Some(left); // as almost always
+            return;
+        }
+        let before = self.left.take();
+        for range in before.unwrap_or_else(|| iter::once(self.first..self.end()).collect()) {
+            for rest in
+                [range.start..range.end.min(numbers.start), range.start.max(numbers.end)..range.end]
+            {
+                left.extend((!rest.is_empty()).then_some(rest));
+            }
+        }
+        self.left = Some(left);
     }
 
     /// The number of the first command after it.
@@ -309,11 +355,13 @@ impl Gateway {
             match outcome {
                 Outcome::Done { session, first, at, count, replies } => {
                     let batch = &self.in_flight[place];
-                    let is_ours = self.session == Some(session) && batch.first == first;
-                    if is_ours && batch.count() == count {
+                    let numbers = first..first.saturating_add(count.into());
+                    let is_part = numbers.start >= batch.first && numbers.end <= batch.end();
+                    if self.session == Some(session) && is_part && count > 0 {
                         self.sample_latency(place, results, now);
                         self.unserved_since = now;
-                        self.done(place, at, replies, out);
+                        self.done(place, (numbers, at), replies, out);
+                        self.ask_for_rest(results, now, out);
                     }
                 }
                 Outcome::Opened(session) => self.opened(session, out),
@@ -396,6 +444,8 @@ impl Gateway {
         assert_eq!(next, self.lowest_unanswered, "the first batch is not the lowest unanswered");
         for sent in &self.in_flight {
             assert_eq!(sent.first, next, "{:?} is out of order", sent.batch.id);
+            let is_answered = sent.unanswered().is_empty() && sent.count() > 0;
+            assert_eq!(is_answered, sent.stage == InFlightStage::Done, "{:?}", sent.batch.id);
             next = sent.end();
         }
         let is_watched = self.timers.is_set(Timer::Resend) || self.in_flight.is_empty();
@@ -490,11 +540,17 @@ impl Gateway {
             self.timers.set_if_unset(Timer::Unserved, now + self.cluster.election_timeout);
         }
         self.propose(&batch, out);
-        let stage = InFlightStage::Sent;
         let sent = Sending::new(&batch, now);
-        let (sent_first, sent_last) = (sent, sent);
-        let in_flight = InFlight { batch, first, sent_first, sent_last, since: now, stage };
-        self.in_flight.push_back(in_flight);
+        self.in_flight.push_back(InFlight {
+            batch,
+            first,
+            left: None,
+            asked_rest_from: None,
+            sent_first: sent,
+            sent_last: sent,
+            since: now,
+            stage: InFlightStage::Sent,
+        });
         let at = now + self.timeout(0);
         self.timers.set_if_unset(Timer::Resend, at);
     }
@@ -541,7 +597,9 @@ impl Gateway {
     /// Measures how long an attempt took, if it was answered by the replica that was to answer it: another was asked
     /// what had become of the batch.
     fn sample_latency(&mut self, place: usize, results: &Results, now: Time) {
-        let InFlight { sent_first, sent_last, .. } = self.in_flight[place];
+        let InFlight { sent_first, sent_last, left: None, .. } = self.in_flight[place] else {
+            return; // a later part of it
+        };
         let is_answered =
             |sent: &Sending| (sent.attempt, sent.answerer) == (results.attempt, results.replica);
         if let Some(sent) = [sent_last, sent_first].into_iter().find(is_answered) {
@@ -549,18 +607,49 @@ impl Gateway {
         }
     }
 
-    fn done(&mut self, place: usize, mut at: Position, replies: Items<'_>, out: &mut Outbox) {
+    /// Hands on the replies to commands of a batch, of which the first was executed at `at`.
+    fn done(
+        &mut self,
+        place: usize,
+        (numbers, mut at): (Range<u64>, Position),
+        replies: ReplyItems<'_>,
+        out: &mut Outbox,
+    ) {
         let batch = &mut self.in_flight[place];
-        batch.stage = InFlightStage::Done;
-        let batch = &self.in_flight[place];
-        let offset = usize::try_from(batch.first - self.lowest_unanswered).unwrap_or(usize::MAX);
-        let callers = self.callers.range(offset..offset + batch.count() as usize);
-        for (caller, reply) in callers.zip(replies) {
-            out.replies.push(*caller, at, reply);
+        let offset = usize::try_from(numbers.start - self.lowest_unanswered).unwrap_or(usize::MAX);
+        let callers = self.callers.range(offset..).zip(numbers.clone());
+        for ((caller, number), reply) in callers.zip(replies) {
+            if batch.is_left(number) {
+                match reply {
+                    Ok(reply) => out.replies.push(*caller, at, reply),
+                    Err(ReplyTooLarge) => out.replies.fail(*caller, Failure::ReplyTooLarge),
+                }
+                self.counters.replies += 1;
+            }
             at.index += 1;
-            self.counters.replies += 1;
+        }
+        batch.on_answered(numbers);
+        if batch.unanswered().is_empty() {
+            batch.stage = InFlightStage::Done;
         }
         self.forget_done();
+    }
+
+    /// Asks a replica whose answer had no room for all of a batch's results for the others, unless it is asked already.
+    ///
+    /// source: R29
+    fn ask_for_rest(&mut self, results: &Results, now: Time, out: &mut Outbox) {
+        let Some(place) = self.place_of(results.batch) else { return };
+        let batch = &mut self.in_flight[place];
+        let unanswered = batch.unanswered();
+        if batch.stage == InFlightStage::Done || batch.asked_rest_from == Some(unanswered.start) {
+            return;
+        }
+        batch.asked_rest_from = Some(unanswered.start);
+        (batch.stage, batch.since) = (InFlightStage::Sent, now);
+        let ask = batch.ask(self.session);
+        self.counters.asks += 1;
+        out.tell_replica(results.replica, ToReplica::Ask(ask));
     }
 
     fn forget_done(&mut self) {
@@ -628,20 +717,13 @@ impl Gateway {
         if in_flight.stage == InFlightStage::Done {
             return;
         }
-        let batch = &in_flight.batch;
+        let (batch, ask) = (&in_flight.batch, in_flight.ask(self.session));
         let mut turn = u64::from(batch.answerer.0) + 1;
         let mut asked = self.next_answerer(turn);
         if asked == batch.answerer && self.cluster.replicas > 1 {
             turn += 1;
             asked = self.next_answerer(turn);
         }
-        let ask = Ask {
-            batch: batch.id,
-            attempt: batch.attempt,
-            session: self.session,
-            first: in_flight.first,
-            count: batch.commands_count,
-        };
         let in_flight = &mut self.in_flight[place];
         (in_flight.stage, in_flight.since) = (InFlightStage::Doubted, now);
         self.counters.asks += 1;
@@ -730,11 +812,9 @@ impl Gateway {
         out.event(Event::SessionLost { gateway: self.id, session });
         let mut callers = self.callers.drain(..);
         for batch in self.in_flight.drain(..) {
-            let of_batch = callers.by_ref().take(batch.count() as usize);
-            if batch.stage == InFlightStage::Done {
-                of_batch.for_each(drop); // they have their replies
-            } else {
-                of_batch.for_each(|caller| out.replies.fail(caller, Failure::OutcomeUnknown));
+            let of_batch = (batch.first..batch.end()).zip(callers.by_ref());
+            for (_, caller) in of_batch.filter(|(number, _)| batch.is_left(*number)) {
+                out.replies.fail(caller, Failure::OutcomeUnknown);
             }
         }
         // What was not sent on yet waits for the next session.

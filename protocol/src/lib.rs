@@ -48,8 +48,8 @@ mod window;
 
 pub use acceptor::{Acceptor, AcceptorCounters};
 pub use block::{
-    BatchWriter, CommandRun, Items, MalformedBlock, Outcome, Outcomes, ResultWriter, Run,
-    RunAnswers, Runs,
+    BatchWriter, CommandRun, Items, MalformedBlock, Outcome, Outcomes, ReplyItems, ReplyTooLarge,
+    ResultWriter, Run, RunAnswers, Runs,
 };
 pub use client::Client;
 pub use digest::Digest;

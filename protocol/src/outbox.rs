@@ -68,6 +68,9 @@ pub enum Failure {
     Busy,
     /// It was never sent on: it is longer than `command_bytes_max`.
     TooLarge,
+    /// It was executed. Its reply is longer than `reply_bytes_max`; or it got lost, and replicas have let go of it, for they
+    /// keep no more than `answers_bytes_max`.
+    ReplyTooLarge,
     /// It may have been executed, now or never: the gateway lost its session.
     OutcomeUnknown,
     /// It may have been executed, or may yet be: no answer came within the client's deadline.

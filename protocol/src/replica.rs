@@ -36,13 +36,14 @@ mod transfer;
 use self::donation::Donation;
 use self::replay::Pages;
 use self::transfer::{Restoring, Transfer};
+use crate::block;
 use crate::executor::{Executor, Known};
 use crate::{
-    AcceptorId, Ask, Ballot, Chosen, Cluster, DirectoryId, Event, Executed, Fetch, Fetched,
-    FormationId, Halt, Heartbeat, Identify, Incarnation, Membership, Need, NotExecuted, Outbox,
-    Probe, ProbeAck, Rememberer, Replay, Replayed, ReplicaId, Results, Slot, Stage, StateMachine,
-    Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher,
-    Watermark, Window,
+    AcceptorId, Ask, Ballot, BatchId, Chosen, Cluster, DirectoryId, Event, Executed, Fetch,
+    Fetched, FormationId, Halt, Heartbeat, Identify, Incarnation, Membership, Need, NotExecuted,
+    Outbox, Payload, Probe, ProbeAck, Rememberer, Replay, Replayed, ReplicaId, Results, Slot,
+    Stage, StateMachine, Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica,
+    Truncated, Value, Watcher, Watermark, Window,
 };
 
 /// How often every peer is asked for a slot before the leader is: it takes an election to answer.
@@ -114,6 +115,10 @@ pub struct ReplicaCounters {
     pub refused_runs: u64,
     /// Batches answered.
     pub answers: u64,
+    /// Answers that had no room for all results of a batch, those to who asked included.
+    pub partial_answers: u64,
+    /// Runs whose replies are not kept any more, for there were more than `answers_bytes_max` of them.
+    pub replies_let_go: u64,
     /// Slots told of again, after they were executed.
     pub repeated_slots: u64,
     /// Slots told of too early to be kept.
@@ -364,21 +369,35 @@ impl<M: StateMachine> Replica<M> {
             return out.tell_gateway(ask.batch.gateway, ToGateway::NotExecuted(not_yet));
         }
         let is_past_open = ask.session.is_some_and(|session| self.executed.covers(session.slot));
-        let answer = match self.executor.known(ask, is_past_open) {
-            Known::Executed(outcomes) => ToGateway::Results(Box::new(Results {
-                replica: self.id,
-                batch: ask.batch,
-                attempt: ask.attempt,
-                slot: Slot(self.executed.0.saturating_sub(1)),
-                outcomes,
-            })),
-            Known::NotYet => ToGateway::NotExecuted(NotExecuted {
-                replica: self.id,
-                batch: ask.batch,
-                attempt: ask.attempt,
-            }),
-        };
-        out.tell_gateway(ask.batch.gateway, answer);
+        let Ask { batch, attempt, .. } = *ask;
+        match self.executor.known(ask, is_past_open) {
+            Known::Executed(outcomes) => {
+                let slot = Slot(self.executed.0.saturating_sub(1));
+                self.answer((batch, attempt), slot, outcomes, out);
+            }
+            Known::NotYet => {
+                let not_yet = NotExecuted { replica: self.id, batch, attempt };
+                out.tell_gateway(batch.gateway, ToGateway::NotExecuted(not_yet));
+            }
+        }
+    }
+
+    /// Tells a gateway what became of a batch, as far as one message has room. For the rest the gateway asks when it has
+    /// this: so however long replies are, no more of them are on their way at once.
+    ///
+    /// source: R29
+    fn answer(
+        &mut self,
+        (batch, attempt): (BatchId, u32),
+        slot: Slot,
+        outcomes: Payload,
+        out: &mut Outbox,
+    ) {
+        let whole = outcomes.len();
+        let outcomes = block::head(outcomes, self.cluster.results_bytes_max as usize);
+        self.counters.partial_answers += u64::from(outcomes.len() < whole);
+        let results = Results { replica: self.id, batch, attempt, slot, outcomes };
+        out.tell_gateway(batch.gateway, ToGateway::Results(Box::new(results)));
     }
 
     /// Learns that acceptors have truncated the slots it misses. What they truncate at least f+1 replicas have
@@ -494,6 +513,7 @@ impl<M: StateMachine> Replica<M> {
             commands: self.executor.commands,
             repeated_runs: self.executor.repeated_runs,
             refused_runs: self.executor.refused_runs,
+            replies_let_go: self.executor.let_go(),
             ..self.counters
         }
     }
@@ -511,10 +531,7 @@ impl<M: StateMachine> Replica<M> {
             match value.batch() {
                 Some(batch) if batch.answerer == self.id => {
                     self.counters.answers += 1;
-                    let (batch_id, attempt) = (batch.id, batch.attempt);
-                    let results =
-                        Results { replica: self.id, batch: batch_id, attempt, slot, outcomes };
-                    out.tell_gateway(batch_id.gateway, ToGateway::Results(Box::new(results)));
+                    self.answer((batch.id, batch.attempt), slot, outcomes, out);
                 }
                 Some(_) => {}
                 None => self.counters.noops += 1,

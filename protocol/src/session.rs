@@ -11,11 +11,14 @@
 //! at the same slot, because all that happens to them follows from the log. So a command that was
 //! executed is known as executed wherever it is sent again, and gets the same answer.
 //!
-//! source: R22, R23
+//! Answers are kept to be given again, should they get lost. There may be `answers_bytes_max` of them: beyond that, all
+//! replicas let go of the same replies, and remember of these only that they were executed.
+//!
+//! source: R22, R23, R29
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::block::{Items, RunAnswers};
+use crate::block::{self, REPLY_HEADER_BYTES, ReplyItems, ReplyTooLarge, RunAnswers};
 use crate::snapshot::Fields;
 use crate::{GatewayId, Incarnation, MalformedSnapshot, Payload, Position, SessionId, Slot};
 
@@ -29,6 +32,11 @@ const ANSWERS_BYTES: usize = 1 + 12 + 8 + 12 + 4 + 4;
 pub(crate) struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
     sessions_max: usize,
+    /// The bytes of all replies that are kept, without their lengths.
+    replies_bytes: usize,
+    replies_bytes_max: usize,
+    /// Runs whose replies were let go.
+    pub(crate) let_go: u64,
 }
 
 /// One session.
@@ -41,6 +49,8 @@ pub(crate) struct Session {
     used_at: Slot,
     /// The answers from the owner's lowest unanswered number up to `next`.
     answers: VecDeque<Answers>,
+    /// The bytes of their replies, without their lengths.
+    replies_bytes: usize,
     /// In the copy that is written to a snapshot: whether all but the answers is written.
     is_written: bool,
 }
@@ -56,8 +66,14 @@ struct Answers {
 }
 
 impl Sessions {
-    pub(crate) fn new(sessions_max: u32) -> Self {
-        Self { sessions: BTreeMap::new(), sessions_max: sessions_max as usize }
+    pub(crate) fn new(sessions_max: u32, answers_bytes_max: u32) -> Self {
+        Self {
+            sessions: BTreeMap::new(),
+            sessions_max: sessions_max as usize,
+            replies_bytes: 0,
+            replies_bytes_max: answers_bytes_max as usize,
+            let_go: 0,
+        }
     }
 
     /// Opens a session named by its place in the log, or returns the one that this very life of the
@@ -78,11 +94,11 @@ impl Sessions {
         if self.sessions.len() >= self.sessions_max {
             let oldest = self.sessions.iter().min_by_key(|(id, s)| (s.used_at, **id));
             if let Some(oldest) = oldest.map(|(id, _)| *id) {
-                self.sessions.remove(&oldest);
+                let closed = self.sessions.remove(&oldest);
+                self.replies_bytes -= closed.map_or(0, |session| session.replies_bytes);
             }
         }
-        let (used_at, answers) = (name.slot, VecDeque::new());
-        let session = Session { opened_by, next: 0, used_at, answers, is_written: false };
+        let session = Session::new(opened_by, 0, name.slot);
         let before = self.sessions.insert(name, session);
         assert!(before.is_none(), "{name} was opened twice");
         name
@@ -102,13 +118,48 @@ impl Sessions {
         self.sessions.get(&id)
     }
 
-    pub(crate) fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.sessions.get_mut(&id)
+    /// Notes a use of a session, and forgets answers that its owner has; returns the number that it executes next.
+    ///
+    /// source: R23, "windows are trimmed only by the client's own lowest unanswered number"
+    pub(crate) fn trim(
+        &mut self,
+        id: SessionId,
+        lowest_unanswered: u64,
+        used_at: Slot,
+    ) -> Option<u64> {
+        let session = self.sessions.get_mut(&id)?;
+        self.replies_bytes -= session.trim(lowest_unanswered.min(session.next), used_at);
+        Some(session.next)
+    }
+
+    /// Takes in that the next `count` commands of a session were executed, the first of them at `at`; lets go of replies
+    /// where too many are kept now.
+    pub(crate) fn executed(&mut self, id: SessionId, at: Position, count: u32, replies: Payload) {
+        let session = self.sessions.get_mut(&id).expect("it was just used");
+        self.replies_bytes += session.executed(at, count, replies);
+        while self.replies_bytes > self.replies_bytes_max {
+            self.let_go();
+        }
+    }
+
+    /// Lets go of the oldest replies of the session that keeps most: an answer that got lost cannot be given again then.
+    /// Which these are follows from the log, so all replicas let go of the same.
+    fn let_go(&mut self) {
+        let most = self.sessions.values_mut().max_by_key(|session| session.replies_bytes);
+        let session = most.expect("replies are kept by sessions");
+        let oldest = session.answers.iter_mut().find(|answers| answers.replies_bytes() > 0);
+        let oldest = oldest.expect("its replies have bytes");
+        let bytes = oldest.replies_bytes();
+        oldest.replies = block::no_replies(oldest.count);
+        session.replies_bytes -= bytes;
+        self.replies_bytes -= bytes;
+        self.let_go += 1;
     }
 
     /// Forgets every session.
     pub(crate) fn clear(&mut self) {
         self.sessions.clear();
+        self.replies_bytes = 0;
     }
 
     /// Moves sessions from here to `part` for as long as it stays within `bytes_max` bytes, but at least one record
@@ -168,8 +219,7 @@ impl Sessions {
             b'S' => {
                 let opened_by = (GatewayId(fields.u8()?), Incarnation(fields.u64()?));
                 let (next, used_at) = (fields.u64()?, Slot(fields.u64()?));
-                let answers = VecDeque::new();
-                let session = Session { opened_by, next, used_at, answers, is_written: false };
+                let session = Session::new(opened_by, next, used_at);
                 let is_new = self.sessions.insert(id, session).is_none();
                 let has_room = self.sessions.len() <= self.sessions_max;
                 if is_new && has_room { Ok(()) } else { Err(MalformedSnapshot) }
@@ -181,7 +231,7 @@ impl Sessions {
                 let (count, bytes) = (fields.u32()?, fields.u32()?);
                 // A copy: a reference would keep the whole part alive for one reply.
                 let replies = Payload::copy(fields.bytes(bytes)?);
-                session.answers.push_back(Answers { first, at, count, replies });
+                self.replies_bytes += session.keep(Answers { first, at, count, replies });
                 Ok(())
             }
             _ => Err(MalformedSnapshot),
@@ -202,6 +252,9 @@ impl Sessions {
 
     pub(crate) fn validate(&self, session_window: u32) {
         assert!(self.sessions.len() <= self.sessions_max, "{} sessions", self.sessions.len());
+        let bytes = self.sessions.values().map(|session| session.replies_bytes).sum::<usize>();
+        assert_eq!(bytes, self.replies_bytes, "replies were not counted");
+        assert!(bytes <= self.replies_bytes_max, "{bytes} bytes of replies are kept");
         for (id, session) in &self.sessions {
             let mut next = session.answers.front().map_or(session.next, |a| a.first);
             assert!(session.next - next <= 2 * u64::from(session_window), "{id} keeps too much");
@@ -210,46 +263,72 @@ impl Sessions {
                 next += u64::from(answers.count);
             }
             assert_eq!(next, session.next, "{id}: answers end early");
+            let bytes = session.answers.iter().map(Answers::replies_bytes).sum::<usize>();
+            assert_eq!(bytes, session.replies_bytes, "{id}: replies were not counted");
         }
     }
 }
 
 impl Session {
-    /// The number that is executed next.
-    pub(crate) fn next(&self) -> u64 {
-        self.next
+    fn new(opened_by: (GatewayId, Incarnation), next: u64, used_at: Slot) -> Self {
+        let (answers, replies_bytes) = (VecDeque::new(), 0);
+        Self { opened_by, next, used_at, answers, replies_bytes, is_written: false }
     }
 
-    /// Notes a use, and forgets answers that the owner has.
-    ///
-    /// source: R23, "windows are trimmed only by the client's own lowest unanswered number"
-    pub(crate) fn trim(&mut self, lowest_unanswered: u64, used_at: Slot) {
+    /// Notes a use, and forgets answers that the owner has; returns the bytes of their replies.
+    fn trim(&mut self, lowest_unanswered: u64, used_at: Slot) -> usize {
         self.used_at = used_at;
         let is_done = |a: &Answers| a.first + u64::from(a.count) <= lowest_unanswered;
+        let mut bytes = 0;
         while self.answers.front().is_some_and(is_done) {
-            self.answers.pop_front();
+            bytes += self.answers.pop_front().map_or(0, |answers| answers.replies_bytes());
         }
+        self.replies_bytes -= bytes;
+        bytes
     }
 
-    /// Takes in that the next `count` commands were executed, the first of them at `at`.
-    pub(crate) fn executed(&mut self, at: Position, count: u32, replies: Payload) {
-        self.answers.push_back(Answers { first: self.next, at, count, replies });
+    /// Takes in that the next `count` commands were executed, the first of them at `at`; returns the bytes of the replies.
+    fn executed(&mut self, at: Position, count: u32, replies: Payload) -> usize {
+        let first = self.next;
         self.next += u64::from(count);
+        self.keep(Answers { first, at, count, replies })
+    }
+
+    fn keep(&mut self, answers: Answers) -> usize {
+        let bytes = answers.replies_bytes();
+        self.replies_bytes += bytes;
+        self.answers.push_back(answers);
+        bytes
+    }
+
+    /// The run that `number` was executed in, unless it was trimmed.
+    fn run_of(&self, number: u64) -> Option<&Answers> {
+        let place = self.answers.partition_point(|a| a.first + u64::from(a.count) <= number);
+        self.answers.get(place).filter(|a| a.first <= number)
     }
 
     /// The answer to an executed command, unless it was trimmed.
-    pub(crate) fn answer(&self, number: u64) -> Option<&[u8]> {
-        let place = self.answers.partition_point(|a| a.first + u64::from(a.count) <= number);
-        let answers = self.answers.get(place).filter(|a| a.first <= number)?;
-        Items::new(answers.replies.as_slice()).skipping(number - answers.first).next()
+    pub(crate) fn answer(&self, number: u64) -> Option<Result<&[u8], ReplyTooLarge>> {
+        let answers = self.run_of(number)?;
+        ReplyItems::new(answers.replies.as_slice()).skipping(number - answers.first).next()
     }
 
-    /// The answers to exactly this run, if it was executed as one and not trimmed.
+    /// The answers to these commands, if they were executed as one run or a part of one, and not trimmed.
     pub(crate) fn run_answers(&self, first: u64, count: u32) -> Option<RunAnswers<'_>> {
-        let place = self.answers.partition_point(|a| a.first < first);
-        let answers = self.answers.get(place)?;
-        let replies = Items::new(answers.replies.as_slice());
-        let is_it = (answers.first, answers.count) == (first, count);
-        is_it.then_some(RunAnswers { at: answers.at, count, replies })
+        let answers = self.run_of(first)?;
+        let skipped = u32::try_from(first - answers.first).ok()?;
+        if count > answers.count - skipped {
+            return None;
+        }
+        let at = Position { index: answers.at.index + skipped, ..answers.at };
+        let replies = ReplyItems::new(answers.replies.as_slice()).skipping(skipped.into());
+        Some(RunAnswers { at, count, replies: replies.first(count.into()) })
+    }
+}
+
+impl Answers {
+    /// The bytes of the replies, without their lengths.
+    fn replies_bytes(&self) -> usize {
+        self.replies.len() - self.count as usize * REPLY_HEADER_BYTES
     }
 }

@@ -5,7 +5,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::{COMMAND_HEADER_BYTES, RUN_HEADER_BYTES};
+use crate::block::{
+    ANSWERS_BYTES_LIMIT, COMMAND_HEADER_BYTES, REPLY_BYTES_LIMIT, RUN_HEADER_BYTES,
+};
 use crate::digest::Digest;
 use crate::{ProposerId, ProxyLeaderId, QuorumSystem};
 
@@ -45,6 +47,13 @@ pub struct Settings {
     pub batch_delay: Duration,
     /// The longest command.
     pub command_bytes_max: u32,
+    /// The longest reply. A command whose reply is longer is executed, and answered with `ReplyTooLarge`.
+    pub reply_bytes_max: u32,
+    /// The most bytes of replies that a replica keeps, to give them again: beyond that it lets go of the oldest. Nor has a
+    /// batch more of them.
+    pub answers_bytes_max: u32,
+    /// The bytes at which a message with the results of a batch ends, and the next one begins.
+    pub results_bytes_max: u32,
     /// The most slots in one page of a P1b, or in one answer of a replica to its peer.
     pub page_slots_max: u32,
     /// The bytes at which such a page ends.
@@ -107,6 +116,9 @@ impl Settings {
             batch_commands_max: 512,
             batch_delay: Duration::ZERO,
             command_bytes_max: 32 * 1024,
+            reply_bytes_max: 1 << 20,
+            answers_bytes_max: 256 << 20,
+            results_bytes_max: 1 << 20,
             page_slots_max: 256,
             page_bytes_max: 256 * 1024,
             snapshot_part_bytes: 60 * 1024,
@@ -179,6 +191,7 @@ impl Settings {
             ("batches_in_flight_max", self.batches_in_flight_max),
             ("batch_commands_max", self.batch_commands_max),
             ("command_bytes_max", self.command_bytes_max),
+            ("results_bytes_max", self.results_bytes_max),
             ("page_slots_max", self.page_slots_max),
             ("page_bytes_max", self.page_bytes_max),
             ("snapshot_part_bytes", self.snapshot_part_bytes),
@@ -198,6 +211,18 @@ impl Settings {
             self.session_window >= self.batch_commands_max,
             "session_window",
             format!("must be at least batch_commands_max = {}", self.batch_commands_max),
+        );
+        for (setting, value, most) in [
+            ("reply_bytes_max", self.reply_bytes_max, REPLY_BYTES_LIMIT),
+            ("results_bytes_max", self.results_bytes_max, REPLY_BYTES_LIMIT),
+            ("answers_bytes_max", self.answers_bytes_max, ANSWERS_BYTES_LIMIT),
+        ] {
+            require(value <= most, setting, format!("must be at most {most}"));
+        }
+        require(
+            self.answers_bytes_max > self.reply_bytes_max,
+            "answers_bytes_max",
+            format!("must be above reply_bytes_max = {}", self.reply_bytes_max),
         );
         let overhead = RUN_HEADER_BYTES + COMMAND_HEADER_BYTES;
         require(
@@ -240,7 +265,14 @@ impl Cluster {
     pub fn digest(&self) -> u64 {
         let counts =
             [self.proposers, self.proxy_leaders, self.replicas, self.gateways].map(u64::from);
-        let state = [self.session_window, self.sessions_max, self.slot_window].map(u64::from);
+        let state = [
+            self.session_window,
+            self.sessions_max,
+            self.slot_window,
+            self.reply_bytes_max,
+            self.answers_bytes_max,
+        ];
+        let state = state.map(u64::from);
         let quorums = Digest::new("loggos cluster").word(self.quorums.digest(self.f));
         counts.into_iter().chain(state).fold(quorums, Digest::word).finish()
     }

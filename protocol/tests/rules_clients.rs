@@ -9,11 +9,11 @@ use harness::{
     p1b, pick, proposer, replica, small, square, vote,
 };
 use loggos_protocol::{
-    Ask, Ballot, Batch, BatchId, BatchWriter, Caller, Chosen, ClientId, Cluster, Content, Event,
-    Failure, Gateway, GatewayId, Incarnation, NotExecuted, NotLeader, Outbox, Outcome, Outcomes,
-    Payload, Position, Propose, Proposer, ProposerId, Replica, ReplicaId, ResultWriter, Results,
-    Run, Runs, SessionId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToGateway,
-    ToProposer, ToProxyLeader, ToReplica, Value,
+    Ask, Ballot, Batch, BatchId, BatchWriter, Caller, ClientId, Cluster, Event, Failure, Gateway,
+    GatewayId, Incarnation, NotExecuted, NotLeader, Outbox, Outcome, Outcomes, Payload, Position,
+    Propose, Proposer, ProposerId, Replica, ReplicaId, ResultWriter, Results, Run, Runs, SessionId,
+    Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
+    ToReplica,
 };
 
 const LIFE: Incarnation = Incarnation(1);
@@ -23,7 +23,8 @@ const SESSION: SessionId = SessionId { slot: Slot(0), index: 0 };
 fn in_words(outcomes: &Payload) -> Vec<String> {
     let words = |outcome: Outcome<'_>| match outcome {
         Outcome::Done { first, replies, .. } => {
-            let replies: Vec<_> = replies.map(String::from_utf8_lossy).collect();
+            let replies: Vec<_> =
+                replies.map(|reply| String::from_utf8_lossy(reply.expect("a short one"))).collect();
             format!("done from {first}: {}", replies.join(" "))
         }
         Outcome::Opened(session) => format!("opened {session}"),
@@ -53,9 +54,7 @@ impl Log {
     }
 
     fn execute(&mut self, block: Payload) -> String {
-        let batch = Batch { checksum: block.checksum(), block, ..batch(self.next.0) };
-        let value = Value { stamp: START, content: Content::Batch(batch.into()) };
-        let chosen = Chosen { slot: self.next, ballot: B1, value };
+        let chosen = harness::chosen(self.next, block);
         self.next = self.next.next();
         let out = out_of(|out| self.replica.on_chosen(chosen, START, out));
         in_words(&pick!(out.sends, Gateway(ToGateway::Results))[0].1.outcomes).join(", ")
@@ -484,7 +483,8 @@ fn r25_a_replica_answers_for_each_batch_that_is_not_trimmed() {
     for ((first, count), replies) in [(0, 2), (2, 1), (3, 3), (6, 1)].into_iter().zip(expected) {
         assert_eq!(answer(first, count), Some(format!("done from {first}: {replies}")));
     }
-    assert_eq!(answer(3, 2), None, "no batch was that");
+    assert_eq!(answer(4, 2), Some("done from 4: e#5 f#6".to_owned()), "the rest of a batch");
+    assert_eq!(answer(2, 2), None, "no batch was that");
     assert_eq!(answer(7, 1), None, "not executed yet");
 }
 

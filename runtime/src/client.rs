@@ -45,6 +45,9 @@ pub enum CallError {
     Busy,
     /// It was never sent on: it is longer than `command_bytes_max`.
     TooLarge,
+    /// It was executed, and its reply is not to be had: it is longer than `reply_bytes_max`; or it got lost, and replicas had
+    /// more than `answers_bytes_max` of them to keep.
+    ReplyTooLarge,
     /// It may have been executed, or may yet be.
     OutcomeUnknown,
     /// No answer came within the deadline. It may have been executed, or may yet be.
@@ -265,6 +268,7 @@ impl From<Failure> for CallError {
         match failure {
             Failure::Busy => Self::Busy,
             Failure::TooLarge => Self::TooLarge,
+            Failure::ReplyTooLarge => Self::ReplyTooLarge,
             Failure::OutcomeUnknown => Self::OutcomeUnknown,
             Failure::DeadlineExceeded => Self::DeadlineExceeded,
         }
@@ -276,6 +280,7 @@ impl fmt::Display for CallError {
         f.write_str(match self {
             Self::Busy => "the cluster was busy until the deadline; the command was not executed",
             Self::TooLarge => "the command is too long; it was not executed",
+            Self::ReplyTooLarge => "the command was executed; its reply is too long to be given",
             Self::OutcomeUnknown => "the gateway lost its session; the command may be executed",
             Self::DeadlineExceeded => "no answer within the deadline; the command may be executed",
             Self::Stopped => "the cluster has stopped; the command may have been executed",

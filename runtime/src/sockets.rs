@@ -58,8 +58,8 @@ const CONNECTIONS_MAX: usize = 4096;
 const CLIENTS_MAX: usize = 3072;
 /// How often it is looked whether something has taken too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest frame that a peer may send: the results of a whole batch are one. Its own checksum has been
-/// checked before room is made for it.
+/// The longest frame that a peer may send: a page of votes is one, and ends after the batch that is one too many. Its own
+/// checksum has been checked before room is made for it.
 const PEER_FRAME_BYTES_MAX: u32 = 256 << 20;
 /// Commands of one connection without an answer; a client that has as many is read no further.
 const CLIENT_COMMANDS_MAX: u32 = 65_536;
@@ -384,6 +384,7 @@ impl Sockets {
         let result = result.map_err(|why| match why {
             CallError::Busy => Failure::Busy,
             CallError::TooLarge => Failure::TooLarge,
+            CallError::ReplyTooLarge => Failure::ReplyTooLarge,
             CallError::DeadlineExceeded => Failure::DeadlineExceeded,
             CallError::OutcomeUnknown | CallError::Stopped => Failure::OutcomeUnknown,
         });

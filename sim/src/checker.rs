@@ -31,7 +31,7 @@ use loggos_protocol::{
 };
 
 use crate::load::Acknowledged;
-use crate::recorder::Recorder;
+use crate::recorder::{CommandId, Recorder};
 
 /// What others were told of an acceptor's promises and votes, each after its sync.
 #[derive(Debug, Default)]
@@ -319,7 +319,17 @@ impl Checker {
     }
 
     /// Checks what clients were told against what a replica executed.
-    pub(crate) fn at_end(&self, recorder: &Recorder, acknowledged: &[Acknowledged]) {
+    pub(crate) fn at_end(
+        &self,
+        recorder: &Recorder,
+        acknowledged: &[Acknowledged],
+        unanswerable: &[CommandId],
+    ) {
+        if !unanswerable.is_empty() {
+            let executed: BTreeSet<_> = recorder.executed.iter().collect();
+            let lost = unanswerable.iter().find(|id| !executed.contains(id));
+            assert_eq!(lost, None, "its reply was too large, and it was not executed");
+        }
         for ack in acknowledged {
             let at = usize::try_from(ack.position).unwrap_or(usize::MAX);
             let executed = recorder.executed.get(at);

@@ -25,6 +25,8 @@ pub(crate) struct Load {
     /// The largest position among them.
     last_position: Option<u64>,
     pub(crate) unknown: u64,
+    /// Commands that were executed, as their clients were told, and whose replies were too large.
+    pub(crate) unanswerable: Vec<CommandId>,
     pub(crate) busy: u64,
     /// When all healed, and the clients that have had no answer since to a command asked after that.
     healed_at: Option<Time>,
@@ -76,6 +78,7 @@ impl Load {
             history: History::default(),
             last_position: None,
             unknown: 0,
+            unanswerable: Vec::new(),
             busy: 0,
             healed_at: None,
             unserved: BTreeSet::new(),
@@ -185,6 +188,12 @@ impl Load {
             }
             Err(Failure::OutcomeUnknown | Failure::DeadlineExceeded) => {
                 self.unknown += 1;
+                self.history.give_up(operation, now);
+                client.done += 1;
+            }
+            Err(Failure::ReplyTooLarge) => {
+                self.unanswerable.push(id);
+                self.unserved.remove(&(gateway, caller.client));
                 self.history.give_up(operation, now);
                 client.done += 1;
             }

@@ -42,6 +42,9 @@ sights! {
     PreemptedInPhase1 = "a campaign ended by a larger ballot",
     PreemptedInPhase2 = "a reign ended by a larger ballot",
     Noop = "a hole filled with a no-op",
+    ReplyInParts = "the results of a batch in parts",
+    ReplyTooLarge = "a reply that is too large",
+    RepliesLetGo = "replies let go, for there were too many to keep",
     GapFilled = "a slot fetched from a peer",
     Replayed = "a slot replayed from acceptors",
     GoneForGood = "a process that never comes back",
@@ -228,6 +231,8 @@ impl Witness {
             }
             Role::Replica(role) => {
                 self.see_if(role.counters().fetched > 0, Sight::GapFilled);
+                self.see_if(role.counters().partial_answers > 0, Sight::ReplyInParts);
+                self.see_if(role.counters().replies_let_go > 0, Sight::RepliesLetGo);
                 self.see_if(role.counters().replayed > 0, Sight::Replayed);
                 self.see_if(role.counters().repeated_runs > 0, Sight::Repeated);
                 self.see_if(role.counters().restored > 0, Sight::Transferred);
@@ -253,6 +258,7 @@ impl Witness {
 
     pub(crate) fn on_failure(&mut self, why: Failure) {
         self.see_if(why == Failure::Busy, Sight::Busy);
+        self.see_if(why == Failure::ReplyTooLarge, Sight::ReplyTooLarge);
     }
 
     /// `leaders` says how many proposers lead now, as they see it.

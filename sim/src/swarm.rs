@@ -213,5 +213,15 @@ fn draw_cluster(rng: &mut Rng, transfers: &mut Rng) -> Cluster {
     settings.snapshot_part_bytes = 1 + small(transfers, 4_000);
     settings.transfer_bytes_per_second_max = 5_000 << transfers.below(8);
     settings.transfer_log_bytes_max = 2_000 << transfers.below(8);
+    settings.reply_bytes_max = match transfers.below(4) {
+        0 => 16 + small(transfers, 100),
+        _ => 512,
+    };
+    settings.answers_bytes_max = settings.reply_bytes_max
+        + match transfers.below(2) {
+            0 => 1 + small(transfers, 1 << 11),
+            _ => 1 << 20,
+        };
+    settings.results_bytes_max = 1 << transfers.below(12);
     settings.check().expect("drawn within the limits")
 }

@@ -304,6 +304,7 @@ impl World {
         let nothing = Recorder::default();
         let recorder = furthest.map_or(&nothing, Replica::machine);
         let mut acknowledged = &self.load.acknowledged[..];
+        let mut unanswerable = &self.load.unanswerable[..];
         let known;
         if self.is_safety_only && !self.stores.is_empty() {
             // Replicas may not have come as far again as they were: what they lack is on disks.
@@ -314,9 +315,10 @@ impl World {
                 .copied()
                 .collect::<Vec<_>>();
             acknowledged = &known;
+            unanswerable = &[];
         }
         if furthest.is_some() || !self.is_safety_only {
-            self.checker.at_end(recorder, acknowledged);
+            self.checker.at_end(recorder, acknowledged, unanswerable);
         }
     }
 

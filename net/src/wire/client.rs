@@ -72,6 +72,7 @@ fn failure_number(failure: Failure) -> u8 {
         Failure::TooLarge => 2,
         Failure::OutcomeUnknown => 3,
         Failure::DeadlineExceeded => 4,
+        Failure::ReplyTooLarge => 5,
     }
 }
 
@@ -81,6 +82,7 @@ fn failure(number: u8) -> Result<Failure, WireError> {
         2 => Ok(Failure::TooLarge),
         3 => Ok(Failure::OutcomeUnknown),
         4 => Ok(Failure::DeadlineExceeded),
+        5 => Ok(Failure::ReplyTooLarge),
         value => Err(WireError::Discriminant { of: "failure", value }),
     }
 }

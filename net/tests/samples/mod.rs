@@ -378,8 +378,13 @@ fn connection_messages() -> Vec<Message> {
         Message::Refusal(Refusal { reason, text: format!("because of {reason:?}") })
     }));
     let reply = |bytes| Ok((Position { slot: Slot(5), index: 6 }, batch(bytes).block.clone()));
-    let failures =
-        [Failure::Busy, Failure::TooLarge, Failure::OutcomeUnknown, Failure::DeadlineExceeded];
+    let failures = [
+        Failure::Busy,
+        Failure::TooLarge,
+        Failure::OutcomeUnknown,
+        Failure::DeadlineExceeded,
+        Failure::ReplyTooLarge,
+    ];
     let results = [0, SHORT, LONG].map(reply).into_iter().chain(failures.map(Err));
     all.extend(results.zip(1..).map(|(result, number)| Message::Result { number, result }));
     all.extend([

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorSet, Ballot, Batch, BatchId, Cluster, Content, DirectoryId,
-    Executed, Form, Formed, GatewayId, Heartbeat, Incarnation, Outbox, P1a, P1b, P2a, P2b, Payload,
-    PreVoteAck, Propose, Proposer, ProposerId, ProxyLeader, ProxyLeaderId, QuorumSystem, Replica,
-    ReplicaId, Settings, Slot, Stage, Table, Time, Timer, To, ToAcceptor, ToReplica, Truncated,
-    Value, Vote, Watermark,
+    Acceptor, AcceptorId, AcceptorSet, Ballot, Batch, BatchId, Chosen, Cluster, Content,
+    DirectoryId, Executed, Form, Formed, GatewayId, Heartbeat, Incarnation, Outbox, P1a, P1b, P2a,
+    P2b, Payload, PreVoteAck, Propose, Proposer, ProposerId, ProxyLeader, ProxyLeaderId,
+    QuorumSystem, Replica, ReplicaId, Settings, Slot, Stage, Table, Time, Timer, To, ToAcceptor,
+    ToReplica, Truncated, Value, Vote, Watermark,
 };
 
 pub(crate) use net::{Echo, Net, read_back};
@@ -123,6 +123,13 @@ pub(crate) fn value(number: u64) -> Value {
 }
 
 /// A P2a of `value(slot)`, through proxy leader 0.
+/// That a batch of this block is chosen in `slot`.
+pub(crate) fn chosen(slot: Slot, block: Payload) -> Chosen {
+    let batch = Batch { checksum: block.checksum(), block, ..batch(slot.0) };
+    let value = Value { stamp: START, content: Content::Batch(batch.into()) };
+    Chosen { slot, ballot: B1, value }
+}
+
 pub(crate) fn p2a(ballot: Ballot, slot: u64) -> P2a {
     P2a { ballot, slot: Slot(slot), via: ProxyLeaderId(0), value: value(slot) }
 }

@@ -155,7 +155,7 @@ pub(super) static NODE_KEYS: [NodeKey; 4] = [
 ];
 
 /// In the order of the example.
-pub(super) static KEYS: [Key; 36] = [
+pub(super) static KEYS: [Key; 39] = [
     cluster(
         "name",
         "What it is called, in at most 64 letters, digits, '-', '_' and '.': two clusters of different \
@@ -231,6 +231,21 @@ pub(super) static KEYS: [Key; 36] = [
         "command_bytes_max",
         "The longest command.",
         Kind::Bytes(|draft| &mut draft.settings.command_bytes_max),
+    ),
+    limits(
+        "reply_bytes_max",
+        "The longest reply, up to 16 MiB. A command whose reply is longer is executed all the same.",
+        Kind::Bytes(|draft| &mut draft.settings.reply_bytes_max),
+    ),
+    limits(
+        "answers_bytes_max",
+        "The most bytes of replies that a replica keeps to give them again, and of those of a batch; up to 1 GiB.",
+        Kind::Bytes(|draft| &mut draft.settings.answers_bytes_max),
+    ),
+    limits(
+        "results_bytes_max",
+        "The bytes at which a message with the results of a batch ends, and the next one begins.",
+        Kind::Bytes(|draft| &mut draft.settings.results_bytes_max),
     ),
     limits(
         "page_slots_max",
