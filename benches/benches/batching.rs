@@ -60,7 +60,7 @@ fn p2as(c: &mut Criterion) {
             let (mut out, mut next, via) = (Outbox::default(), 0, ProxyLeaderId(0));
             b.iter(|| {
                 for slot in (next..next + SLOTS_A_TICK).map(Slot) {
-                    let p2a = P2a { ballot, slot, via, value: value.clone() };
+                    let p2a = P2a { ballot, slot, via, is_recovered: false, value: value.clone() };
                     proxy_leader.on_p2a(p2a, Time(next), &mut out);
                 }
                 next += SLOTS_A_TICK;

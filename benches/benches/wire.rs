@@ -45,7 +45,7 @@ fn p2a(bytes: usize) -> P2a {
     let (id, answerer) = (batch_id(), ReplicaId(0));
     let batch = Batch { id, attempt: 0, answerer, commands_count: 1, block, checksum };
     let value = Value { stamp: Time(5), content: Content::Batch(Arc::new(batch)) };
-    P2a { ballot: ballot(), slot: Slot(6), via: ProxyLeaderId(0), value }
+    P2a { ballot: ballot(), slot: Slot(6), via: ProxyLeaderId(0), is_recovered: false, value }
 }
 
 fn to_proxy_leader(bytes: usize) -> Envelope {

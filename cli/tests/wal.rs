@@ -16,7 +16,7 @@ use loggos_storage::{Disk, Folder, Identity, Options, Wal, format, recover};
 const OPTIONS: Options = Options {
     segment_bytes: 64 << 10,
     segments_max: 6,
-    segments_reserve: 1,
+    segments_reserve: 2,
     write_bytes_max: 12 << 10,
 };
 

@@ -13,7 +13,8 @@
 //!             slot < truncated             promised ← ballot           Truncated
 //!             slot is above the ring       counts it                   nothing
 //!             voted otherwise in ballot    counts it                   nothing, loudly
-//!             a new slot, the log is low   counts it                   nothing
+//!             the log is low, and it is    counts it                   nothing
+//!             proposed for the first time
 //!  Heartbeat  no table, names our memory   table ← heartbeat.table
 //!             ballot ≥ promised            heard ← its proposer, now   HeartbeatAck
 //!             ballot < promised                                        Nack, to the proposer
@@ -329,8 +330,9 @@ impl Acceptor {
                 }
                 self.counters.repeated_votes += 1;
             }
-            None if self.is_low => {
-                // Votes for what somebody may have chosen still get in; there is room kept for those.
+            None if self.is_low && !p2a.is_recovered => {
+                // What may be chosen still gets in: after the loss of an acceptor that has voted for it, the others are
+                // needed, or nothing above would ever be executed. There is room kept for that.
                 self.counters.refused_low += 1;
                 return;
             }

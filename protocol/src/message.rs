@@ -352,6 +352,9 @@ pub struct P2a {
     pub slot: Slot,
     /// The proxy leader that it goes through, and that is answered.
     pub via: ProxyLeaderId,
+    /// Whether phase 1 has found that something may be chosen in the slot, or above it. Otherwise it is proposed for the first
+    /// time, and an acceptor whose log is low refuses it.
+    pub is_recovered: bool,
     /// The value to vote for.
     pub value: Value,
 }

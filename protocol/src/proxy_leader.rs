@@ -57,6 +57,7 @@ pub struct ProxyLeader {
 struct Entry {
     ballot: Ballot,
     value: Value,
+    is_recovered: bool,
     /// Who voted for exactly this, in whichever write quorum it was asked.
     votes: AcceptorSet,
     /// Who was asked.
@@ -67,6 +68,14 @@ struct Entry {
     /// Which write quorum's turn it is, counted from the one with the fewest suspects.
     turn: u32,
     is_chosen: bool,
+}
+
+impl Entry {
+    fn p2a(&self, slot: Slot, via: ProxyLeaderId) -> P2a {
+        let Self { ballot, value, is_recovered, .. } = self;
+        let (ballot, is_recovered) = (*ballot, *is_recovered);
+        P2a { ballot, slot, via, is_recovered, value: value.clone() }
+    }
 }
 
 /// What a proxy leader did.
@@ -146,7 +155,7 @@ impl ProxyLeader {
     ///
     /// source: R9, R11, \[CP §3.1\], "a proxy leader broadcasts it to the acceptors"
     pub fn on_p2a(&mut self, p2a: P2a, now: Time, out: &mut Outbox) {
-        let P2a { ballot, slot, value, .. } = p2a;
+        let P2a { ballot, slot, value, is_recovered, .. } = p2a;
         if let Some((occupant, entry)) = self.entries.occupant(slot) {
             if occupant == slot && entry.ballot == ballot {
                 if entry.value != value {
@@ -165,6 +174,7 @@ impl ProxyLeader {
         let entry = Entry {
             ballot,
             value,
+            is_recovered,
             votes,
             asked,
             asked_at: now,
@@ -350,8 +360,7 @@ impl ProxyLeader {
         entry.asked = entry.asked.union(quorum);
         entry.asked_at = now;
         for acceptor in quorum.without(entry.votes).iter() {
-            let (ballot, value) = (entry.ballot, entry.value.clone());
-            let p2a = P2a { ballot, slot, via: self.id, value };
+            let p2a = entry.p2a(slot, self.id);
             out.tell_acceptor(acceptor, ToAcceptor::P2a(p2a));
         }
         self.waiting.push_back((slot, entry.ballot, now));
@@ -418,8 +427,7 @@ impl ProxyLeader {
         let Some(slot) = self.last_asked else { return };
         let Some(entry) = self.entries.at(slot) else { return };
         for acceptor in self.suspects.iter() {
-            let (ballot, value) = (entry.ballot, entry.value.clone());
-            let p2a = P2a { ballot, slot, via: self.id, value };
+            let p2a = entry.p2a(slot, self.id);
             out.tell_acceptor(acceptor, ToAcceptor::P2a(p2a));
         }
     }

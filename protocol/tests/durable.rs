@@ -297,6 +297,8 @@ fn r34_with_little_room_only_what_may_have_been_chosen_gets_in() {
     node.p2a(p2a(B1, 0));
     node.acceptor.set_low(true);
     assert!(node.p2a(p2a(B1, 1)).held.is_empty(), "a new slot");
+    let recovered = P2a { is_recovered: true, ..p2a(B1, 2) };
+    assert_eq!(node.p2a(recovered).held.len(), 1, "one that others may have voted in");
     assert_eq!(node.p2a(p2a(B2, 0)).held.len(), 1, "one that was voted in");
     assert_eq!(node.take(|a, out| a.on_p1a(p1a(B3), START, out)).held.len(), 1, "a promise");
     node.acceptor.set_low(false);

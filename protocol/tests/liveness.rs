@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harness::{Net, grid, millis, small};
 use loggos_protocol::{
-    AcceptorId, Event, GatewayId, ProposerId, ProxyLeaderId, QuorumSystem, ReplicaId, RoleId,
+    AcceptorId, Event, GatewayId, ProposerId, ProxyLeaderId, QuorumSystem, ReplicaId, Role, RoleId,
     Settings, To, ToProposer, ToReplica,
 };
 
@@ -202,6 +202,33 @@ fn r15_a_replica_that_does_not_hear_the_leader_catches_up() {
             let executed = [2, 1].map(|replica| net.replica(replica).executed());
             assert_eq!(executed[0], executed[1], "{mode}, blank: {is_blank}");
         }
+    }
+}
+
+/// Two of three acceptors have voted, and one of them is lost. With the third, which has little room, what they have
+/// chosen is chosen again: were it not, nothing above would ever be executed by whoever misses it.
+#[test]
+fn r34_with_little_room_what_was_chosen_is_chosen_again() {
+    let majority = QuorumSystem::majority(1).expect("of three");
+    let mut net = Net::durable(Settings { slot_window: 8, ..Settings::new(1, majority) });
+    net.lose(|_, to| {
+        let is_to_third = matches!(to, To::Acceptor(AcceptorId(2), _));
+        is_to_third || matches!(to, To::Replica(ReplicaId(1 | 2), _))
+    });
+    net.submit(1, "1");
+    net.tick();
+    net.stop(ACCEPTOR(0));
+    net.stop(REPLICA(0)); // nobody who has executed it is left
+    net.stop(PROPOSER(0));
+    net.step(ACCEPTOR(2), |role, _| {
+        let Role::Acceptor(acceptor) = role else { unreachable!("roles are kept by id") };
+        acceptor.set_low(true);
+    });
+    net.lose(|_, _| false);
+    net.run_for(millis(5000));
+    for replica in [1, 2] {
+        let executed = net.replica(replica).machine().executed.len();
+        assert_eq!(executed, 1, "replica {replica}: {:?}", net.events);
     }
 }
 

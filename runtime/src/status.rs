@@ -95,8 +95,10 @@ pub enum LogState {
     /// It is written, or there is none.
     #[default]
     Fine,
-    /// So little room is left that the acceptor votes for nothing new.
+    /// So little room is left that the acceptor votes only for what may be chosen already.
     Low,
+    /// No room is left: the acceptor promises and votes for nothing until there is some.
+    Full,
     /// The disk has not answered for a second: the acceptor promises and votes for nothing until it does.
     Hangs,
 }
@@ -268,6 +270,8 @@ impl RoleStatus {
             Standing::Acceptor { promised, truncated, log, counters } => json!({
                 "state": if *log == LogState::Hangs {
                     "disk hangs"
+                } else if *log == LogState::Full {
+                    "log full"
                 } else if *log == LogState::Low {
                     "log low"
                 } else if counters.foreign > 0 && *promised == Ballot::default() {

@@ -535,7 +535,13 @@ fn p2b(ballot: Ballot, slot: Slot) -> P2b {
 }
 
 fn p2a() -> P2a {
-    P2a { ballot: OLD, slot: FAR, via: ProxyLeaderId(NOBODY), value: Value::noop(Time(1)) }
+    P2a {
+        ballot: OLD,
+        slot: FAR,
+        via: ProxyLeaderId(NOBODY),
+        is_recovered: false,
+        value: Value::noop(Time(1)),
+    }
 }
 
 fn table() -> Arc<Table> {

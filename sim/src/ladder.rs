@@ -222,8 +222,10 @@ fn brief(to: &To) -> String {
             text
         }
         To::Acceptor(_, ToAcceptor::P2a(p2a)) | To::ProxyLeader(_, ToProxyLeader::P2a(p2a)) => {
-            let P2a { ballot, slot, via, value } = p2a;
-            format!("P2a {slot} {ballot} {} via {}", told(value), RoleId::ProxyLeader(*via))
+            let P2a { ballot, slot, via, is_recovered, value } = p2a;
+            let recovered = if *is_recovered { " recovered" } else { "" };
+            let via = RoleId::ProxyLeader(*via);
+            format!("P2a {slot} {ballot}{recovered} {} via {via}", told(value))
         }
         To::ProxyLeader(_, ToProxyLeader::P2b(p2b)) => format!("P2b {} {}", p2b.slot, p2b.ballot),
         To::Replica(_, ToReplica::Chosen(chosen)) => {

@@ -211,6 +211,18 @@ impl Store {
         (done, next)
     }
 
+    /// Bounds what the disk holds, in segments, or ends that.
+    pub(crate) fn set_capacity(&mut self, segments: Option<u32>) {
+        let bytes = |segments| u64::from(segments) * u64::from(self.options.segment_bytes);
+        self.disk.capacity_bytes = segments.map_or(u64::MAX, bytes);
+    }
+
+    /// Whether little room is left in the log, and whether none is.
+    pub(crate) fn is_low_or_full(&self) -> (bool, bool) {
+        let wal = self.running.as_ref().map(|running| &running.shared.wal);
+        wal.map_or((false, false), |wal| (wal.is_low(), wal.is_full()))
+    }
+
     /// Whether the log is in use.
     pub(crate) fn is_running(&self) -> bool {
         self.running.is_some()

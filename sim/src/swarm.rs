@@ -72,6 +72,8 @@ pub(crate) struct DiskPlan {
     /// Percent of faults after which an acceptor's disk hangs, for up to `hang_max`.
     pub(crate) hang_percent: u64,
     pub(crate) hang_max: Duration,
+    /// How many segments there is room for until all has healed.
+    pub(crate) capacity_segments: Option<u32>,
     /// How long syncs take when all has healed, until every client is served; and whether on all disks or on f.
     pub(crate) healed_sync: Duration,
     pub(crate) are_all_slow: bool,
@@ -168,6 +170,7 @@ fn draw_disks(rng: &mut Rng, slowness: &mut Rng, election_timeout: Duration) -> 
             _ => Duration::ZERO,
         },
         are_all_slow: slowness.below(2) == 0,
+        capacity_segments: (slowness.below(2) == 0).then(|| 3 + small(slowness, 4)),
     };
     (rng.below(2) == 0).then_some(plan)
 }

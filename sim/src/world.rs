@@ -81,6 +81,8 @@ pub struct World {
     hung_until: BTreeMap<RoleId, Time>,
     /// Whose syncs take long although all has healed.
     slow_disks: BTreeSet<RoleId>,
+    /// Whose logs have had little room.
+    were_low: BTreeSet<RoleId>,
     wire: Wire,
     load: Load,
     checker: Checker,
@@ -194,6 +196,7 @@ impl World {
             outsiders: Outsiders::default(),
             hung_until: BTreeMap::new(),
             slow_disks: BTreeSet::new(),
+            were_low: BTreeSet::new(),
             wire: Wire::new(),
             load: Load::new(plan.load.clone(), cluster.gateways),
             checker: Checker::new(cluster.clone()),
@@ -210,8 +213,9 @@ impl World {
         };
         if let Some(disks) = &world.plan.faults.disks {
             for acceptor in cluster.quorums.acceptors().iter() {
-                let store =
-                    Store::new(&cluster, acceptor, (disks.options, disks.bounds), &mut world.rng);
+                let limits = (disks.options, disks.bounds);
+                let mut store = Store::new(&cluster, acceptor, limits, &mut world.rng);
+                store.set_capacity(disks.capacity_segments);
                 world.stores.insert(RoleId::Acceptor(acceptor), store);
             }
         }
@@ -550,6 +554,7 @@ impl World {
             self.send(id, Envelope { formation, to });
         }
         self.schedule_work(id, incarnation, work);
+        self.watch_room(id);
         self.wake(id, wake_at);
         self.take_events();
         if self.lost.contains(&id) && self.has_all_back(id) {
@@ -558,6 +563,20 @@ impl World {
         }
         if self.is_failed(id) {
             self.stop(id);
+        }
+    }
+
+    /// Notes how much room a log has.
+    fn watch_room(&mut self, id: RoleId) {
+        let Some(store) = self.stores.get(&id) else { return };
+        match store.is_low_or_full() {
+            (_, true) => self.witness.see(Sight::LogFull),
+            (true, false) => self.witness.see(Sight::LogLow),
+            (false, false) if self.were_low.remove(&id) => self.witness.see(Sight::LogRoomy),
+            (false, false) => return,
+        }
+        if store.is_low_or_full().0 {
+            self.were_low.insert(id);
         }
     }
 
@@ -1082,6 +1101,7 @@ impl World {
         }
         self.load.heal(self.now);
         self.hung_until.clear();
+        self.stores.values_mut().for_each(|store| store.set_capacity(None));
         self.slow_disks = self.draw_slow_disks();
         for id in ids {
             if !self.is_running(id) && !self.stays_down(id) {

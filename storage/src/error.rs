@@ -93,8 +93,6 @@ pub enum Poison {
     Sync(io::ErrorKind),
     /// A vote could not be read back, or is not what was written (`InvalidData`).
     Read(io::ErrorKind),
-    /// There was no segment left to go on in.
-    Full,
 }
 
 impl StorageError {
@@ -188,9 +186,6 @@ impl fmt::Display for Poison {
             Self::Write(kind) => write!(f, "a write to the log failed: {kind}"),
             Self::Sync(kind) => write!(f, "a sync of the log failed: {kind}"),
             Self::Read(kind) => write!(f, "a vote could not be read back: {kind}"),
-            Self::Full => {
-                f.write_str("the log is full: no segment is free, and there may be no more")
-            }
         }
     }
 }

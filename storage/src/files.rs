@@ -111,10 +111,15 @@ impl Files {
         }
     }
 
-    /// Whether there is none besides the `used_count` in use, and none being made.
-    pub(crate) fn is_exhausted(&self, used_count: usize) -> bool {
-        let can_grow = self.growth != Growth::Refused && length(used_count) < self.count_max;
-        self.free.is_empty() && !can_grow
+    /// How many are free: made, and not in use.
+    pub(crate) fn free_count(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Whether there may be more besides those and the `used_count` in use, as far as is known.
+    pub(crate) fn can_grow(&self, used_count: usize) -> bool {
+        let count = length(self.free.len()).saturating_add(length(used_count));
+        self.growth != Growth::Refused && count < self.count_max
     }
 
     /// Asserts that no file is both free and one of `used`.

@@ -9,11 +9,11 @@ use crate::{BLOCK_BYTES, Identity};
 pub struct Options {
     /// The length of a segment, a multiple of [`BLOCK_BYTES`]. Fixed when the log is formatted.
     pub segment_bytes: u32,
-    /// How many segments there may be, those included that wait to be used again; at least 3.
+    /// How many segments there may be, those included that wait to be used again; at least 4.
     pub segments_max: u32,
-    /// With fewer than this left, free or still to be made, no new slots are taken; at least 1, and less
-    /// than `segments_max` by 2. Truncations, which free segments, are records too: they need the room. As
-    /// many files are made ahead, if the disk has room for them.
+    /// With fewer than this left, free or still to be made, no new slots are taken; at least 2, and less
+    /// than `segments_max` by 2. The last of them is kept for what frees others: truncations are records,
+    /// too. As many files are made ahead, if the disk has room for them.
     pub segments_reserve: u32,
     /// How long a write may be, unless a single record is longer; what is beyond is the next one.
     pub write_bytes_max: u32,
@@ -46,7 +46,7 @@ impl Options {
             ),
             (self.segment_bytes < segment_bytes_min, "segment_bytes is below 64 KiB"),
             (self.segment_bytes > 1 << 30, "segment_bytes is above 1 GiB"),
-            (self.segments_reserve == 0, "segments_reserve is 0"),
+            (self.segments_reserve < 2, "segments_reserve is below 2"),
             (
                 self.segments_max < self.segments_reserve.saturating_add(2),
                 "segments_max is not 2 above segments_reserve",

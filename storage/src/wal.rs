@@ -7,8 +7,9 @@
 //!   gather            a write is under way                                     None
 //!                     the segment has room        seals what is gathered       write it, sync it
 //!                     it has none, a file is free opens a segment              write it, sync it
-//!                     no file, one is being made                               None
-//!                     no file, nor will be        poisons the log              None
+//!                     no file is free             waits for one                None
+//!                     one file is left, and this  is full, until there is      None
+//!                     frees no other              room
 //!   gather_mark       nothing gathered, the last  seals an empty batch         write it, sync it
 //!                     batch holds records
 //!   on_synced         not poisoned                durable ↑, segments recycled release what waited
@@ -174,9 +175,7 @@ impl Wal {
         if next.records_count == 0 {
             return None;
         }
-        // One block is left for a mark, always.
-        let needed = padded(length(next.bytes.len())) + BLOCK_BYTES;
-        if needed > self.options.segment_bytes - self.tail.offset {
+        if !self.has_room_for(next) {
             return self.open_segment();
         }
         let next = match self.full.pop_front() {
@@ -248,8 +247,8 @@ impl Wal {
     /// Takes in that the file asked for could not be made: the log goes on in those it has. That is no
     /// reason to stop yet, since nothing of the log was touched.
     ///
-    /// While none is free either, the next segment that is needed is one too many: the log is full (R34).
-    /// It has been [low](Self::is_low) since long before.
+    /// While none is free either, what is appended [waits](Self::is_full). The log has been [low](Self::is_low) since
+    /// long before.
     pub fn on_no_room(&mut self) {
         self.files.on_no_room();
     }
@@ -260,13 +259,27 @@ impl Wal {
         self.files.try_again();
     }
 
-    /// Whether fewer segments are left than the reserve: acceptors then refuse slots that they have not
-    /// voted in, and go on with promises and truncations, until enough is truncated.
+    /// Whether fewer segments are left than the reserve: acceptors then refuse what is proposed for the first time, and
+    /// go on with promises, with votes for what may have been chosen, and with truncations, until there is room.
     ///
     /// source: R34
     #[must_use]
     pub fn is_low(&self) -> bool {
         self.files.left(self.segments.len()) < self.options.segments_reserve
+    }
+
+    /// Whether what was appended waits for room: no segment may be opened for it. What rests on it is not said, as
+    /// where a sync takes long; it is written as soon as there is room, and lost if the process ends before.
+    ///
+    /// Room comes from the disk, or from a truncation: the last segment is kept for one that frees others.
+    ///
+    /// source: R34, "a passing shortage never becomes a stop"
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let next = self.full.front().unwrap_or(&self.gathering);
+        let waits = self.in_flight.is_none() && next.records_count > 0;
+        let may_open = self.may_open_segment() || self.files.can_grow(self.segments.len());
+        waits && !self.has_room_for(next) && !may_open
     }
 
     /// Why it has stopped, if it has.
@@ -417,12 +430,7 @@ impl Wal {
     /// source: R32
     fn open_segment(&mut self) -> Option<Write> {
         assert_eq!(self.synced, self.tail.link.number, "opened before all is synced");
-        let Some(file) = self.files.take() else {
-            if self.files.is_exhausted(self.segments.len()) {
-                self.poison(Poison::Full);
-            }
-            return None;
-        };
+        let file = if self.may_open_segment() { self.files.take()? } else { return None };
         let (mut bytes, mut votes) = self.spare.pop().unwrap_or_default();
         votes.clear(); // those of an earlier write are where that has put them
         let number = self.current().number + 1;
@@ -435,6 +443,19 @@ impl Wal {
         self.tail = Tail { link, offset: length(bytes.len()), is_mark: true };
         self.in_flight = Some(link.number);
         Some(Write { file, offset: 0, bytes, number: link.number, appended: self.durable, votes })
+    }
+
+    /// Whether the segment that is written to has room for this. One block is left for a mark, always.
+    fn has_room_for(&self, next: &Gathering) -> bool {
+        let needed = padded(length(next.bytes.len())) + BLOCK_BYTES;
+        needed <= self.options.segment_bytes - self.tail.offset
+    }
+
+    /// Whether another segment may be opened. The last one may only if what is appended frees an older one: a log that
+    /// had used it up for anything else could not be truncated any more, and would be full for good.
+    fn may_open_segment(&self) -> bool {
+        let next_head = self.segments.get(1).map_or(&self.written, |segment| &segment.head);
+        self.files.free_count() > 1 || next_head.are_truncated_by(&self.states)
     }
 
     /// The next batch, to be written at `offset` of the last segment.

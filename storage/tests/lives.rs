@@ -98,8 +98,13 @@ impl Core {
     /// Asks for a vote in `slot`.
     fn propose(&mut self, id: AcceptorId, slot: u64, round: u64) {
         let Record::Vote { vote, .. } = vote(id, slot, round, (100, 7)) else { unreachable!() };
-        let p2a =
-            P2a { ballot: vote.ballot, slot: Slot(slot), via: ProxyLeaderId(0), value: vote.value };
+        let p2a = P2a {
+            ballot: vote.ballot,
+            slot: Slot(slot),
+            via: ProxyLeaderId(0),
+            is_recovered: false,
+            value: vote.value,
+        };
         self.tell(id, ToAcceptor::P2a(p2a));
     }
 
@@ -292,7 +297,13 @@ fn r29_a_disk_that_hangs_has_so_much_to_wait_for_it_and_no_more() {
     core.propose(A, 0, 1);
     core.begin_write();
     let Record::Vote { vote, .. } = vote(A, 0, 1, (100, 7)) else { unreachable!() };
-    let p2a = P2a { ballot: vote.ballot, slot: Slot(0), via: ProxyLeaderId(0), value: vote.value };
+    let p2a = P2a {
+        ballot: vote.ballot,
+        slot: Slot(0),
+        via: ProxyLeaderId(0),
+        is_recovered: false,
+        value: vote.value,
+    };
     let p2a = ToAcceptor::P2a(p2a);
     let mut taken = 0;
     while !core.shared.is_too_much(A, &p2a) && taken < 1_000_000 {

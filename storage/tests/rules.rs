@@ -21,6 +21,7 @@ const A: AcceptorId = ACCEPTORS[0];
 const B: AcceptorId = ACCEPTORS[1];
 
 fn gather(node: &mut Node) -> Write {
+    node.make_file();
     node.wal.gather().expect("something to write")
 }
 
@@ -58,7 +59,10 @@ fn r31_more_than_a_write_holds_is_durable_piece_by_piece_and_in_order() {
     let mut node = Node::new(1);
     (0..10).for_each(|slot| node.append(vote(A, slot, 1, (4000, 1))));
     let mut durable = Vec::new();
-    while let Some(write) = node.wal.gather() {
+    while let Some(write) = {
+        node.make_file();
+        node.wal.gather()
+    } {
         assert!(
             write.bytes.len() <= OPTIONS.write_bytes_max as usize,
             "{} bytes",
@@ -529,12 +533,12 @@ fn r34_after_a_failed_sync_nothing_is_durable_any_more_though_the_next_one_succe
         let write = gather(&mut node);
         let again = node.disk.write_at(write.file, write.offset, &write.bytes);
         let result = again.and_then(|()| node.disk.sync(write.file));
-        node.wal.poison(if result.is_err() { reason } else { Poison::Full });
+        node.wal.poison(if result.is_err() { reason } else { Poison::Sync(ErrorKind::Other) });
         node.disk.sync(write.file).unwrap();
         node.wal.on_synced(write);
         node.append(promise(A, 2));
         assert!(node.wal.gather().is_none() && node.wal.gather_mark().is_none());
-        node.wal.poison(Poison::Full);
+        node.wal.poison(Poison::Read(ErrorKind::InvalidData));
         assert_eq!((node.wal.durable(), node.wal.poisoned()), (1, Some(reason)));
     }
 }
@@ -575,13 +579,66 @@ fn r34_a_log_is_low_before_it_is_full_and_truncation_mends_it() {
     assert_eq!(node.wal.poisoned(), None);
     node.append_all([promise(A, 2), truncated(A, slot)]);
     assert!(!node.wal.is_low(), "segments were freed");
-    while node.wal.poisoned().is_none() {
+    while !node.wal.is_full() {
         node.append(vote(A, slot, 2, (3000, 1)));
         node.flush();
         slot += 1;
     }
-    assert_eq!(node.wal.poisoned(), Some(Poison::Full));
     assert!(node.wal.is_low());
+    node.restart(false);
+    node.make_file();
+    assert_eq!((node.wal.is_low(), node.wal.poisoned()), (true, None), "what waited is lost");
+}
+
+/// Elections may use up what a low log keeps back. Then it waits, however often that is tried and the node is started.
+#[test]
+fn r34_a_full_log_waits_for_room_and_goes_on_with_what_was_appended() {
+    let mut node = Node::with(3, Options { segments_max: 16, ..OPTIONS });
+    node.disk.capacity_bytes = 5 * u64::from(OPTIONS.segment_bytes);
+    let (mut slot, mut round) = (0, 1);
+    while !node.wal.is_low() {
+        slot = node.fill_segment(slot);
+    }
+    let mut elect = |node: &mut Node| {
+        round += 1;
+        node.append(promise(A, round));
+        for open in slot - 8..slot {
+            node.append(vote(A, open, round, (3000, 1)));
+        }
+        node.flush();
+    };
+    while !node.wal.is_full() {
+        elect(&mut node);
+    }
+    for _ in 0..3 {
+        node.restart(false);
+        (0..3).for_each(|_| elect(&mut node));
+        assert!(node.wal.is_full() && node.wal.is_low());
+        assert_eq!(node.wal.poisoned(), None);
+    }
+    let (durable, appended) = (node.wal.durable(), node.wal.appended());
+    assert!(durable < appended, "what waits is not said");
+    node.disk.capacity_bytes = u64::MAX;
+    node.wal.try_again();
+    node.flush();
+    assert_eq!((node.wal.durable(), node.wal.is_full()), (appended, false));
+}
+
+/// The last segment is kept for it, or nothing could ever free one.
+#[test]
+fn r34_a_full_log_is_truncated() {
+    let mut node = Node::new(4);
+    node.disk.capacity_bytes = 5 * u64::from(OPTIONS.segment_bytes);
+    let mut slot = 0;
+    while !node.wal.is_full() {
+        node.append(vote(A, slot, 1, (3000, 1)));
+        node.flush();
+        slot += 1;
+    }
+    let appended = node.wal.appended();
+    node.append(truncated(A, slot));
+    node.flush();
+    assert_eq!((node.wal.durable(), node.wal.is_low()), (appended + 1, false));
     node.restart(false);
 }
 

@@ -153,6 +153,7 @@ impl Body for P2a {
             ballot: self.ballot.lay_out(),
             slot: self.slot.lay_out(),
             via: self.via.lay_out(),
+            is_recovered: self.is_recovered.lay_out(),
             value: value(&self.value),
         };
         put(&header, out);
@@ -170,6 +171,7 @@ impl Body for P2a {
             ballot: Ballot::read(&header.ballot)?,
             slot: Slot::read(&header.slot)?,
             via: ProxyLeaderId::read(&header.via)?,
+            is_recovered: bool::read(&header.is_recovered)?,
             value: from.value(&header.value)?,
         })
     }

@@ -115,7 +115,7 @@ layouts! {
         votes_count: u32_ule,
     }
     layout Propose { batch: Batch, lowest: u64_ule, }
-    layout P2a { ballot: Ballot, slot: u64_ule, via: u8, value: Value, }
+    layout P2a { ballot: Ballot, slot: u64_ule, via: u8, is_recovered: u8, value: Value, }
     message P2b { acceptor: u8, directory: u64_ule, ballot: Ballot, slot: u64_ule, }
     message Nack { slot: Maybe<u64_ule>, refused: Ballot, promised: Ballot, }
     message Truncated {

@@ -117,7 +117,8 @@ fn noop() -> Value {
 }
 
 pub(crate) fn p2a(bytes: usize) -> P2a {
-    P2a { ballot: ballot(9), slot: Slot(1 << 40), via: ProxyLeaderId(1), value: value(bytes) }
+    let (slot, via, is_recovered) = (Slot(1 << 40), ProxyLeaderId(1), bytes.is_multiple_of(2));
+    P2a { ballot: ballot(9), slot, via, is_recovered, value: value(bytes) }
 }
 
 pub(crate) fn chosen(bytes: usize) -> Chosen {

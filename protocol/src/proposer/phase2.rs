@@ -604,7 +604,9 @@ impl Phase2 {
         let via = self.proxy_leader_for(slot);
         let Some(open) = self.open.at_mut(slot) else { return };
         (open.via, open.asked_at.1) = (via, now);
-        let p2a = P2a { ballot: self.ballot, slot, via, value: open.value.clone() };
+        let is_recovered = self.recovered.covers(slot);
+        let value = open.value.clone();
+        let p2a = P2a { ballot: self.ballot, slot, via, is_recovered, value };
         out.tell_proxy_leader(via, ToProxyLeader::P2a(p2a));
     }
 

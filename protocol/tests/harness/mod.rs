@@ -131,7 +131,8 @@ pub(crate) fn chosen(slot: Slot, block: Payload) -> Chosen {
 }
 
 pub(crate) fn p2a(ballot: Ballot, slot: u64) -> P2a {
-    P2a { ballot, slot: Slot(slot), via: ProxyLeaderId(0), value: value(slot) }
+    let via = ProxyLeaderId(0);
+    P2a { ballot, slot: Slot(slot), via, is_recovered: false, value: value(slot) }
 }
 
 pub(crate) fn p2b(acceptor: u8, ballot: Ballot, slot: u64) -> P2b {

@@ -107,6 +107,8 @@ pub(crate) struct LogStatus {
     /// How long the write under way has taken so far.
     pub(crate) writing_for: Duration,
     pub(crate) is_low: bool,
+    /// Whether records wait for room.
+    pub(crate) is_full: bool,
     pub(crate) stopped: Option<Stop>,
 }
 
@@ -320,6 +322,7 @@ impl Log {
             held: self.shared.held_count(),
             writing_for: begun_at.map_or(Duration::ZERO, |at| now.since(at)),
             is_low: self.is_low,
+            is_full: self.shared.wal.is_full(),
             stopped: self.stopped(),
         }
     }
@@ -357,6 +360,8 @@ impl LogStatus {
     pub(crate) fn state(&self) -> LogState {
         if self.writing_for >= HANG {
             LogState::Hangs
+        } else if self.is_full {
+            LogState::Full
         } else if self.is_low {
             LogState::Low
         } else {

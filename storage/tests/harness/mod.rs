@@ -190,10 +190,11 @@ impl Node {
     }
 
     pub fn make_file(&mut self) {
-        let Some(file) = self.wal.wants_file() else { return };
-        match self.disk.create(file, u64::from(self.options.segment_bytes)) {
-            Ok(()) => self.wal.on_file_created(),
-            Err(_) => self.wal.on_no_room(),
+        while let Some(file) = self.wal.wants_file() {
+            match self.disk.create(file, u64::from(self.options.segment_bytes)) {
+                Ok(()) => self.wal.on_file_created(),
+                Err(_) => self.wal.on_no_room(),
+            }
         }
     }
 
