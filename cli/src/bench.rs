@@ -344,7 +344,7 @@ impl Options {
 /// Whether a call that failed was certainly not executed.
 fn was_never_sent(error: CallError) -> bool {
     match error {
-        CallError::Busy | CallError::TooLarge => true,
+        CallError::Busy | CallError::TooLarge | CallError::NoRoom(_) => true,
         CallError::ReplyTooLarge
         | CallError::OutcomeUnknown
         | CallError::DeadlineExceeded

@@ -195,6 +195,7 @@ impl Actor {
                     directory: directory(acceptor),
                     nonce: pre_vote.nonce,
                     is_quiet: true,
+                    is_low: false,
                     promised: Ballot::default(),
                     votes_end: loggos_protocol::Watermark(0),
                 };

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use loggos_protocol::{
-    Acceptor, Ballot, Cluster, Form, Heartbeat, Incarnation, Outbox, Proposer, ProposerId,
-    ProxyLeader, QuorumSystem, Settings, SettingsError, Stage, Table, To, ToAcceptor,
+    Acceptor, AcceptorSet, Ballot, Cluster, Form, Heartbeat, Incarnation, Outbox, Proposer,
+    ProposerId, ProxyLeader, QuorumSystem, Settings, SettingsError, Stage, Table, To, ToAcceptor,
     ToProxyLeader, Watermark,
 };
 
@@ -95,7 +95,8 @@ impl World {
             let mut proxy_leader = ProxyLeader::new(cluster.clone(), id);
             let (ballot, chosen) = (Ballot::default(), Watermark(0));
             let stage = Stage::Campaigning;
-            let heartbeat = Heartbeat { ballot, stage, chosen, table: Arc::clone(&table) };
+            let (no_room, table) = (AcceptorSet::default(), Arc::clone(&table));
+            let heartbeat = Heartbeat { ballot, stage, chosen, no_room, table };
             let heartbeat = ToProxyLeader::Heartbeat(heartbeat);
             proxy_leader.on_message(heartbeat, START, &mut Outbox::default());
             Role::ProxyLeader(Box::new(proxy_leader))

@@ -209,6 +209,7 @@ impl Acceptor {
             directory: self.directory,
             nonce: pre_vote.nonce,
             is_quiet: self.heard.is_none_or(|(at, _)| now.since(at) >= timeout),
+            is_low: self.is_low,
             promised: self.promised,
             votes_end: self.ledger.votes_end(),
         };
@@ -367,7 +368,8 @@ impl Acceptor {
             Stage::Waiting | Stage::Following => {} // told to replicas only
             Stage::Leaving => self.heard = None,
         }
-        let ack = HeartbeatAck { from: Listener::Acceptor(self.id), ballot: heartbeat.ballot };
+        let (from, is_low) = (Listener::Acceptor(self.id), self.is_low);
+        let ack = HeartbeatAck { from, ballot: heartbeat.ballot, is_low };
         out.tell_proposer(heartbeat.ballot.proposer, ToProposer::HeartbeatAck(ack));
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!  input        when                           does                            says
 //!  submit       there is room                  number, batch ← command         nothing yet
+//!               the leader proposes nothing                                    NoRoom, to the client
 //!               else                                                           Busy, to the client
 //!  flush        commands wait, batches in      in flight ← batch               Propose, to the leader
 //!               flight below the most
@@ -35,10 +36,10 @@ use std::sync::Arc;
 use crate::block::{BatchWriter, Outcome, Outcomes, ReplyItems, ReplyTooLarge};
 use crate::outbox::Caller;
 use crate::{
-    Ask, Ballot, Batch, BatchId, Cluster, Event, Failure, FormationId, GatewayId, Heartbeat,
-    HeartbeatAck, Incarnation, Latency, Listener, Membership, NotExecuted, NotLeader, Outbox,
-    Payload, Position, Propose, ProposerId, ReplicaId, Results, Rng, RoleId, SessionId, Stage,
-    Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Unserved,
+    AcceptorSet, Ask, Ballot, Batch, BatchId, Cluster, Event, Failure, FormationId, GatewayId,
+    Heartbeat, HeartbeatAck, Incarnation, Latency, Listener, Membership, NotExecuted, NotLeader,
+    Outbox, Payload, Position, Propose, ProposerId, ReplicaId, Results, Rng, RoleId, SessionId,
+    Stage, Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Unserved,
 };
 
 /// One gateway.
@@ -53,6 +54,8 @@ pub struct Gateway {
     leader: ProposerId,
     /// The ballot of the last leader heard.
     ballot: Ballot,
+    /// The acceptors for want of whose room nothing new is proposed, as the leader says; none if something is.
+    no_room: AcceptorSet,
     /// Since when it has had no answer, while it waits for one.
     unserved_since: Time,
     writer: BatchWriter,
@@ -222,6 +225,7 @@ impl Gateway {
             session: None,
             leader: ProposerId(0),
             ballot: Ballot::default(),
+            no_room: AcceptorSet::default(),
             unserved_since: now,
             writer: BatchWriter::default(),
             waiting_since: None,
@@ -240,7 +244,7 @@ impl Gateway {
 
     /// Takes a command in, to be sent with the next batch, or refuses it.
     ///
-    /// A command that is refused here was never sent on, and never will be: `Busy` and `TooLarge` are
+    /// A command that is refused here was never sent on, and never will be: `Busy`, `TooLarge` and `NoRoom` are
     /// safe to answer with another try. Whoever asks [`Gateway::has_room`] first is not refused as busy,
     /// and so keeps its commands in order.
     ///
@@ -248,6 +252,9 @@ impl Gateway {
     pub fn submit(&mut self, caller: Caller, command: &[u8], now: Time, out: &mut Outbox) {
         if command.len() > self.cluster.command_bytes_max as usize {
             return out.replies.fail(caller, Failure::TooLarge);
+        }
+        if !self.no_room.is_empty() {
+            return out.replies.fail(caller, Failure::NoRoom(self.no_room));
         }
         if !self.has_room(command.len()) {
             self.counters.busy += 1;
@@ -262,9 +269,12 @@ impl Gateway {
         self.waiting_since.get_or_insert(now);
     }
 
-    /// Whether a command of so many bytes can be taken in now.
+    /// Whether a command of so many bytes can be taken in now, or is refused for another reason than being too many.
     #[must_use]
     pub fn has_room(&self, command_bytes: usize) -> bool {
+        if !self.no_room.is_empty() {
+            return true;
+        }
         self.callers.len() < self.cluster.session_window as usize
             && (self.fits(command_bytes) || self.may_send())
     }
@@ -305,8 +315,9 @@ impl Gateway {
         if heartbeat.stage == Stage::Leading && heartbeat.ballot >= self.ballot {
             self.ballot = heartbeat.ballot;
             self.leader = heartbeat.ballot.proposer; // also where we had tried others meanwhile
+            self.no_room = heartbeat.no_room;
             let from = Listener::Gateway(self.id);
-            let ack = HeartbeatAck { from, ballot: heartbeat.ballot };
+            let ack = HeartbeatAck { from, ballot: heartbeat.ballot, is_low: false };
             out.tell_proposer(self.leader, ToProposer::HeartbeatAck(ack));
         }
         if heartbeat.stage == Stage::Leading && is_new {

@@ -14,9 +14,9 @@
 use std::sync::Arc;
 
 use crate::{
-    AcceptorId, Ballot, BatchId, DirectoryId, FormationId, GatewayId, Incarnation, Payload,
-    ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, SnapshotId, SnapshotInfo, Table, Time,
-    Watermark,
+    AcceptorId, AcceptorSet, Ballot, BatchId, DirectoryId, FormationId, GatewayId, Incarnation,
+    Payload, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, SnapshotId, SnapshotInfo,
+    Table, Time, Watermark,
 };
 
 /// A message on its way: to whom, and of which cluster.
@@ -301,6 +301,8 @@ pub struct PreVoteAck {
     pub nonce: u64,
     /// Whether it has heard of no leader for an election timeout.
     pub is_quiet: bool,
+    /// Whether its log has so little room that it votes for nothing that is proposed for the first time.
+    pub is_low: bool,
     /// Its promise: the campaign must outbid it.
     pub promised: Ballot,
     /// Above every slot it has ever voted in: what a campaign has to recover ends there.
@@ -427,6 +429,8 @@ pub struct Heartbeat {
     pub stage: Stage,
     /// Everything below is chosen: who has not executed as much has missed something.
     pub chosen: Watermark,
+    /// The acceptors for want of whose room nothing is proposed for the first time; none if something is.
+    pub no_room: AcceptorSet,
     /// The cluster's table, for whoever has just started.
     pub table: Arc<Table>,
 }
@@ -466,6 +470,8 @@ pub struct HeartbeatAck {
     pub from: Listener,
     /// The heartbeat's ballot.
     pub ballot: Ballot,
+    /// Of an acceptor: whether its log has so little room that it votes for nothing that is proposed for the first time.
+    pub is_low: bool,
 }
 
 /// Proposer → gateway: "I do not lead; ask another".

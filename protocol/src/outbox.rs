@@ -18,9 +18,9 @@
 use std::ops::Range;
 
 use crate::{
-    AcceptorId, Ballot, ClientId, FormationId, GatewayId, Position, ProposerId, ProxyLeaderId,
-    Recall, Record, ReplicaId, SessionId, Slot, To, ToAcceptor, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Watermark,
+    AcceptorId, AcceptorSet, Ballot, ClientId, FormationId, GatewayId, Position, ProposerId,
+    ProxyLeaderId, Recall, Record, ReplicaId, SessionId, Slot, To, ToAcceptor, ToGateway,
+    ToProposer, ToProxyLeader, ToReplica, Watermark,
 };
 
 /// Collects what roles want done.
@@ -68,6 +68,8 @@ pub enum Failure {
     Busy,
     /// It was never sent on: it is longer than `command_bytes_max`.
     TooLarge,
+    /// It was never sent on: so little room is left in the logs of these acceptors that nothing new is proposed.
+    NoRoom(AcceptorSet),
     /// It was executed. Its reply is longer than `reply_bytes_max`; or it got lost, and replicas have let go of it, for they
     /// keep no more than `answers_bytes_max`.
     ReplyTooLarge,

@@ -89,6 +89,12 @@ pub struct Proposer {
     fruitless_campaigns: u32,
     /// What proxy leaders were under suspicion for when it last led.
     suspicions: Suspicions,
+    /// Acceptors whose logs had little room when they were last heard.
+    low: AcceptorSet,
+    /// Those of them for want of whose room nothing new was proposed, when that was last looked at.
+    no_room: AcceptorSet,
+    /// When each acceptor was last heard to say how much room it has.
+    room_heard_at: Box<[Time]>,
     /// Of each gateway, what it says by way of acceptors.
     complaints: Box<[Complaint]>,
     /// Since when f+1 replicas have been where they are, while a campaign waits for them to replay.
@@ -197,6 +203,9 @@ impl Proposer {
             pace: Latency::default(),
             fruitless_campaigns: 0,
             suspicions: vec![Suspicion::default(); cluster.proxy_leaders_running().into()].into(),
+            low: AcceptorSet::default(),
+            no_room: AcceptorSet::default(),
+            room_heard_at: vec![Time(0); cluster.quorums.acceptors_count().into()].into(),
             complaints: vec![Complaint::default(); cluster.gateways.into()].into(),
             replay_awaited: None,
             stamp: Time(0),
@@ -255,6 +264,7 @@ impl Proposer {
             return;
         }
         self.seen = self.seen.max(ack.promised);
+        self.hear_room(ack.acceptor, ack.is_low, now);
         let (nonce, quiet, votes_end) = match &mut self.phase {
             Phase::PreVote { nonce, quiet, votes_end } => (nonce, quiet, votes_end),
             Phase::Phase2(phase2) => {
@@ -420,7 +430,10 @@ impl Proposer {
             return;
         }
         match ack.from {
-            Listener::Acceptor(acceptor) => phase2.on_acceptor(acceptor, now),
+            Listener::Acceptor(acceptor) => {
+                phase2.on_acceptor(acceptor, now);
+                self.hear_room(acceptor, ack.is_low, now);
+            }
             Listener::ProxyLeader(proxy_leader) => phase2.on_proxy_leader(proxy_leader, now),
             Listener::Gateway(gateway) => {
                 if let Some(complaint) = self.complaints.get_mut(usize::from(gateway.0)) {
@@ -834,6 +847,39 @@ impl Proposer {
         self.pump(now, out);
     }
 
+    /// Notes how much room an acceptor has.
+    fn hear_room(&mut self, acceptor: AcceptorId, is_low: bool, now: Time) {
+        let Some(heard_at) = self.room_heard_at.get_mut(usize::from(acceptor.0)) else { return };
+        *heard_at = now;
+        if is_low {
+            self.low.insert(acceptor);
+        } else {
+            self.low.remove(acceptor);
+        }
+    }
+
+    /// The acceptors for want of whose room nothing can be proposed for the first time: those that are low, if no write
+    /// quorum of others was heard within an election timeout. None if something can be.
+    ///
+    /// What they refuse would hold up all that comes behind it until the next leader, which would do no better; and each
+    /// election takes some of the room that is left. So a cluster whose logs are low has a leader, and stands still,
+    /// until there is room.
+    ///
+    /// source: R34
+    fn wanting_room(&self, now: Time) -> AcceptorSet {
+        if self.low.is_empty() {
+            return self.low;
+        }
+        let is_heard = |acceptor: &AcceptorId| {
+            now.since(self.room_heard_at[usize::from(acceptor.0)]) < self.cluster.election_timeout
+        };
+        let others = self.cluster.quorums.acceptors().without(self.low);
+        match self.cluster.quorums.is_write_quorum(others.iter().filter(is_heard).collect()) {
+            true => AcceptorSet::default(),
+            false => self.low,
+        }
+    }
+
     /// Goes on after slots were closed. If that was the last of a part of the log, phase 1 has to find what
     /// comes above: in a new ballot, for this one's has found what it was asked for.
     ///
@@ -849,10 +895,12 @@ impl Proposer {
 
     /// Asks for all slots there is credit for.
     fn pump(&mut self, now: Time, out: &mut Outbox) {
+        self.no_room = self.wanting_room(now);
         let Phase::Phase2(phase2) = &mut self.phase else {
             return;
         };
         self.stamp = self.stamp.max(now);
+        phase2.has_room = self.no_room.is_empty();
         self.counters.proposed += phase2.pump(&self.roster, self.stamp, now, out);
         match phase2.resend_at(&self.latency) {
             // Only ever later than what is set: the timer looks again when it fires.
@@ -903,6 +951,7 @@ impl Proposer {
             Phase::Phase2(phase2) => phase2.ballot,
         };
         self.timers.set(Timer::Heartbeat, now + self.cluster.heartbeat_interval);
+        self.pump(now, out); // there may be room, or none, by now
         let is_useless = self.is_useless(now);
         let Phase::Phase2(phase2) = &mut self.phase else {
             return;
@@ -988,7 +1037,8 @@ impl Proposer {
         out: &mut Outbox,
     ) {
         let chosen = self.chosen_watermark();
-        let heartbeat = || Heartbeat { ballot, stage, chosen, table: Arc::clone(table) };
+        let no_room = AcceptorSet::default();
+        let heartbeat = || Heartbeat { ballot, stage, chosen, no_room, table: Arc::clone(table) };
         for acceptor in self.cluster.quorums.acceptors().iter() {
             out.tell_acceptor(acceptor, ToAcceptor::Heartbeat(heartbeat()));
         }
@@ -1006,7 +1056,8 @@ impl Proposer {
         out: &mut Outbox,
     ) {
         let chosen = self.chosen_watermark();
-        let heartbeat = || Heartbeat { ballot, stage, chosen, table: Arc::clone(table) };
+        let no_room = self.no_room;
+        let heartbeat = || Heartbeat { ballot, stage, chosen, no_room, table: Arc::clone(table) };
         for proxy_leader in self.cluster.all_proxy_leaders() {
             out.tell_proxy_leader(proxy_leader, ToProxyLeader::Heartbeat(heartbeat()));
         }
@@ -1024,7 +1075,8 @@ impl Proposer {
         let Some(table) = self.membership.table() else { return };
         let chosen = self.chosen_watermark();
         for replica in self.roster.replicas() {
-            let heartbeat = Heartbeat { ballot, stage, chosen, table: Arc::clone(table) };
+            let (no_room, table) = (AcceptorSet::default(), Arc::clone(table));
+            let heartbeat = Heartbeat { ballot, stage, chosen, no_room, table };
             out.tell_replica(replica, ToReplica::Heartbeat(heartbeat));
         }
     }

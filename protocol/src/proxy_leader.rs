@@ -141,7 +141,7 @@ impl ProxyLeader {
         }
         if heartbeat.stage == Stage::Leading {
             let from = Listener::ProxyLeader(self.id);
-            let ack = HeartbeatAck { from, ballot: heartbeat.ballot };
+            let ack = HeartbeatAck { from, ballot: heartbeat.ballot, is_low: false };
             out.tell_proposer(heartbeat.ballot.proposer, ToProposer::HeartbeatAck(ack));
         }
     }

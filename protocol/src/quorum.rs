@@ -341,6 +341,18 @@ impl AcceptorSet {
         self.0 == 0
     }
 
+    /// A bit for each acceptor, that of acceptor 0 the lowest.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The set of which these are the [`bits`](Self::bits).
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The acceptors, smallest first.
     pub fn iter(self) -> impl Iterator<Item = AcceptorId> {
         let mut rest = self.0;

@@ -6,10 +6,10 @@ use harness::{
     B1, B2, B3, Net, START, directory, out_of, p1a, p2a, pick, read_back, small, table, value,
 };
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorState, Cause, Cluster, Event, Executed, Form, Heartbeat,
-    Incarnation, Outbox, P1a, P2a, PreVote, ProposerId, Recall, Recalled, Record, Replay,
-    ReplicaId, RoleId, Slot, Stage, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Vote,
-    Watermark,
+    Acceptor, AcceptorId, AcceptorSet, AcceptorState, Cause, Cluster, Event, Executed, Form,
+    Heartbeat, Incarnation, Outbox, P1a, P2a, PreVote, ProposerId, Recall, Recalled, Record,
+    Replay, ReplicaId, RoleId, Slot, Stage, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica,
+    Vote, Watermark,
 };
 
 /// The smallest ring, and pages of three slots.
@@ -147,7 +147,8 @@ fn r31_a_table_that_came_with_a_heartbeat_is_written_down() {
     let acceptor = restore(&AcceptorState::default());
     let mut node = Node { acceptor, log: Vec::new() };
     let (stage, table) = (Stage::Leading, table(&cluster()));
-    let heartbeat = Heartbeat { ballot: B1, stage, chosen: Watermark(0), table };
+    let (chosen, no_room) = (Watermark(0), AcceptorSet::default());
+    let heartbeat = Heartbeat { ballot: B1, stage, chosen, no_room, table };
     node.take(|acceptor, out| acceptor.on_heartbeat(&heartbeat, START, out));
     assert!(matches!(node.log[..], [Record::Table { .. }]));
 }

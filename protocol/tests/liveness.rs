@@ -232,6 +232,36 @@ fn r34_with_little_room_what_was_chosen_is_chosen_again() {
     }
 }
 
+/// For half an hour, with a client that asks all the while. A cluster that elected leaders in vain would fill what room is
+/// left.
+#[test]
+fn r34_a_cluster_whose_logs_are_low_stands_still_and_goes_on_when_there_is_room() {
+    let set_low = |net: &mut Net, is_low| {
+        for id in 0..4 {
+            net.step(ACCEPTOR(id), |role, _| {
+                let Role::Acceptor(acceptor) = role else { unreachable!("roles are kept by id") };
+                acceptor.set_low(is_low);
+            });
+        }
+    };
+    let mut net = Net::durable(grid(2, 2));
+    net.keeps_sent = false;
+    (0..10).for_each(|tag| net.write(tag));
+    set_low(&mut net, true);
+    let before = net.records_written();
+    for minute in 1..=30 {
+        (0..10).for_each(|tag| net.submit(minute * 1000 + tag, "x"));
+        net.tick();
+        net.run_for(Duration::from_secs(60));
+    }
+    let written = net.records_written() - before;
+    assert!(written < 100, "{written} records: {:?}", net.events);
+    let refused = net.replies().iter().filter(|(_, reply)| reply.starts_with("NoRoom")).count();
+    assert!(refused >= 290, "{refused} commands were refused");
+    set_low(&mut net, false);
+    assert_served(&mut net, 1_000_000, "there is room");
+}
+
 /// Commands that are served one after the other within ten seconds.
 fn served_in_ten_seconds(net: &mut Net) -> u64 {
     let end = net.now + Duration::from_secs(10);

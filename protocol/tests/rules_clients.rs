@@ -9,11 +9,11 @@ use harness::{
     p1b, pick, proposer, replica, small, square, vote,
 };
 use loggos_protocol::{
-    Ask, Ballot, Batch, BatchId, BatchWriter, Caller, ClientId, Cluster, Event, Failure, Gateway,
-    GatewayId, Incarnation, NotExecuted, NotLeader, Outbox, Outcome, Outcomes, Payload, Position,
-    Propose, Proposer, ProposerId, Replica, ReplicaId, ResultWriter, Results, Run, Runs, SessionId,
-    Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
-    ToReplica,
+    AcceptorSet, Ask, Ballot, Batch, BatchId, BatchWriter, Caller, ClientId, Cluster, Event,
+    Failure, Gateway, GatewayId, Heartbeat, Incarnation, NotExecuted, NotLeader, Outbox, Outcome,
+    Outcomes, Payload, Position, Propose, Proposer, ProposerId, Replica, ReplicaId, ResultWriter,
+    Results, Run, Runs, SessionId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToGateway,
+    ToProposer, ToProxyLeader, ToReplica,
 };
 
 const LIFE: Incarnation = Incarnation(1);
@@ -506,6 +506,22 @@ fn r28_a_gateway_complains_once_an_election_timeout_while_nothing_is_answered() 
     assert_eq!(complaints(&mut desk, 1000), 0, "one was answered since");
     assert!(desk.gateway.timers().is_set(Timer::Unserved), "it looks again");
     assert_eq!(complaints(&mut desk, 1100), 4);
+}
+
+#[test]
+fn r34_a_gateway_tells_clients_that_there_is_no_room() {
+    let mut desk = Desk::new();
+    let hear = |desk: &mut Desk, acceptors: u64| {
+        let no_room = AcceptorSet::from_bits(acceptors);
+        let heartbeat = Heartbeat { no_room, ..heartbeat(&desk.cluster, B1, Stage::Leading) };
+        out_of(|out| desk.gateway.on_heartbeat(&heartbeat, START, out));
+    };
+    hear(&mut desk, 0b110);
+    let out = desk.submit(0);
+    let no_room = Failure::NoRoom(AcceptorSet::from_bits(0b110));
+    assert_eq!((tags_told(&out), out.sends.len()), (vec![(0, Some(no_room))], 0), "not sent on");
+    hear(&mut desk, 0);
+    assert_eq!(proposed(&desk.submit(1)).len(), 1);
 }
 
 #[test]

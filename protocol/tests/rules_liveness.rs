@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use harness::{
     B1, B2, B3, Net, START, acceptor, ask_pre_votes, batch, campaign, checked, directory, executed,
-    grid, heartbeat, introduce, leader, millis, out_of, p1a, p1b, p2a, pick, proposer, quiet,
+    grid, heartbeat, introduce, leader, millis, out_of, p1a, p1b, p2a, pick, proposer, quiet, set,
     small, square, table, truncated, vote,
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Event, Form, GatewayId, HeartbeatAck, Incarnation, Listener,
     Nack, Need, Outbox, P1b, PreVote, PreVoteAck, Proposer, ProposerId, ProxyLeaderId, ReplicaId,
-    Rng, RoleId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader,
-    ToReplica, Unserved, Watermark,
+    Rng, RoleId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToGateway, ToProposer,
+    ToProxyLeader, ToReplica, Unserved, Watermark,
 };
 
 const P0: RoleId = RoleId::Proposer(ProposerId(0));
@@ -231,7 +231,7 @@ fn beat(leader: &mut Proposer, now: Time) -> Vec<Stage> {
 
 fn acknowledge(leader: &mut Proposer, acceptor: u8, now: Time) {
     let from = Listener::Acceptor(AcceptorId(acceptor));
-    leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1 }, now);
+    leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low: false }, now);
 }
 
 #[test]
@@ -266,6 +266,53 @@ fn r28_a_leader_that_gets_nothing_chosen_falls_silent_and_resumes_with_progress(
     assert_eq!(heard(&mut leader, 5010).len(), 4);
 }
 
+/// Has acceptors say how much room they have; returns for want of whose the leader says that it proposes nothing.
+fn tell_room(leader: &mut Proposer, low: &[u8], after: u64) -> Outbox {
+    let now = START + millis(after);
+    for acceptor in 0..4 {
+        let is_low = low.contains(&acceptor);
+        let from = Listener::Acceptor(AcceptorId(acceptor));
+        leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low }, now);
+    }
+    out_of(|out| leader.on_timeout(Timer::Heartbeat, now, out))
+}
+
+#[test]
+fn r34_a_leader_proposes_nothing_new_without_a_write_quorum_that_has_room() {
+    let mut leader = leader(&square());
+    let no_room = |out: &Outbox| pick!(out.sends, Gateway(ToGateway::Heartbeat))[0].1.no_room;
+    assert_eq!(no_room(&tell_room(&mut leader, &[0, 1], 0)), set([]), "row 1 has room");
+    assert_eq!(offer(&mut leader, 1, START), 1);
+    report(&mut leader, 0, 1, START);
+    report(&mut leader, 1, 1, START);
+    assert_eq!(no_room(&tell_room(&mut leader, &[0, 3], 0)), set([0, 3]), "one in each row");
+    leader.on_propose(harness::propose(batch(1)), START, &mut Outbox::default());
+    for after in [1000, 10_000, 100_000] {
+        let out = tell_room(&mut leader, &[0, 3], after);
+        assert_eq!(
+            (asked(&out), stages(&out)),
+            (0, vec![Stage::Leading; 4]),
+            "nobody would do better"
+        );
+    }
+    let out = tell_room(&mut leader, &[0], 100_010);
+    assert_eq!((asked(&out), no_room(&out)), (1, set([])), "what has waited is proposed");
+}
+
+#[test]
+fn r34_a_write_quorum_that_has_room_and_is_not_heard_is_none() {
+    let mut leader = leader(&square());
+    tell_room(&mut leader, &[0], 0);
+    let from = Listener::Acceptor(AcceptorId(0));
+    let after = START + millis(400);
+    leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low: true }, after);
+    let out = out_of(|out| {
+        leader.on_timeout(Timer::Heartbeat, after, out);
+        leader.on_propose(harness::propose(batch(0)), after, out);
+    });
+    assert_eq!(asked(&out), 0, "a2 and a3 may be lost");
+}
+
 /// Has acceptors pass on that gateway 0 gets no answers; returns the stages of what the leader says then.
 fn complain(leader: &mut Proposer, after: u64) -> (Vec<Stage>, Vec<Event>) {
     let unserved = Unserved { gateway: GatewayId(0) };
@@ -287,7 +334,7 @@ fn r28_a_leader_hands_over_for_a_gateway_that_it_does_not_hear() {
 
 #[test]
 fn r28_a_gateway_that_is_heard_has_nothing_to_complain_of() {
-    let ack = HeartbeatAck { from: Listener::Gateway(GatewayId(0)), ballot: B1 };
+    let ack = HeartbeatAck { from: Listener::Gateway(GatewayId(0)), ballot: B1, is_low: false };
     for is_batch in [false, true] {
         let mut leader = leader(&square());
         complain(&mut leader, 0);
@@ -499,10 +546,13 @@ fn r28_closing_slots_by_truncation_is_progress() {
     }
     let at = START + millis(590);
     for acceptor in (0..4).map(AcceptorId) {
-        let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot: B1 };
+        let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot: B1, is_low: false };
         leader.on_heartbeat_ack(ack, at);
     }
-    leader.on_heartbeat_ack(HeartbeatAck { from: Listener::Gateway(GatewayId(0)), ballot: B1 }, at);
+    leader.on_heartbeat_ack(
+        HeartbeatAck { from: Listener::Gateway(GatewayId(0)), ballot: B1, is_low: false },
+        at,
+    );
     leader.on_truncated(truncated(0, B1, 1), at, &mut Outbox::default());
     let out = out_of(|out| leader.on_timeout(Timer::Heartbeat, START + millis(600), out));
     assert!(out.events.is_empty(), "it fell silent: {:?}", out.events);
@@ -541,7 +591,7 @@ fn r28_a_replica_that_is_stuck_does_not_silence_the_leader_that_serves_it() {
     for number in 10..38 {
         now = now + millis(50);
         for acceptor in (0..4).map(AcceptorId) {
-            let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot };
+            let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot, is_low: false };
             leader.on_heartbeat_ack(ack, now);
         }
         let out = out_of(|out| {

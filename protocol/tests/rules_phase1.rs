@@ -288,7 +288,10 @@ fn r08_a_run_ends_when_its_asker_is_silent() {
     let later = START + square().replica_grace + millis(1);
     for acceptor in square().quorums.acceptors().iter() {
         let from = Listener::Acceptor(acceptor);
-        leader.on_heartbeat_ack(HeartbeatAck { from, ballot: leader.ballot().unwrap() }, later);
+        leader.on_heartbeat_ack(
+            HeartbeatAck { from, ballot: leader.ballot().unwrap(), is_low: false },
+            later,
+        );
     }
     hear(&mut leader, executed(0, 1, 6), later);
     introduce(&mut leader, 1, 2, 0, later);

@@ -280,7 +280,8 @@ fn r12_a_proposer_resends_a_silent_proxy_leaders_slots_through_another() {
     let out =
         out_of(|out| leader.on_propose(harness::propose(batch(6)), START + millis(2000), out));
     assert_eq!(pick!(out.sends, ProxyLeader(ToProxyLeader::P2a))[0].0, ProxyLeaderId(1));
-    let ack = HeartbeatAck { from: Listener::ProxyLeader(ProxyLeaderId(0)), ballot: B1 };
+    let ack =
+        HeartbeatAck { from: Listener::ProxyLeader(ProxyLeaderId(0)), ballot: B1, is_low: false };
     for (numbers, heard_at, is_tried) in [(7..9, 2299, false), (9..11, 2300, true)] {
         leader.on_heartbeat_ack(ack, START + millis(heard_at));
         let out = out_of(|out| {
@@ -300,7 +301,11 @@ fn r12_a_proxy_leader_that_answers_and_achieves_nothing_is_tried_ever_more_seldo
     let (mut now, mut trials) = (START, Vec::new());
     for number in 0..2000 {
         now = now + millis(10);
-        let ack = HeartbeatAck { from: Listener::ProxyLeader(ProxyLeaderId(0)), ballot: B1 };
+        let ack = HeartbeatAck {
+            from: Listener::ProxyLeader(ProxyLeaderId(0)),
+            ballot: B1,
+            is_low: false,
+        };
         leader.on_heartbeat_ack(ack, now);
         let mut out = out_of(|out| leader.on_propose(harness::propose(batch(number)), now, out));
         let mut is_tried = false;

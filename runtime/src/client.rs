@@ -19,7 +19,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
 use crossbeam::queue::ArrayQueue;
-use loggos_protocol::{Failure, Payload, Position};
+use loggos_protocol::{AcceptorSet, Failure, Payload, Position};
 
 use crate::executor::Alarm;
 
@@ -45,6 +45,8 @@ pub enum CallError {
     Busy,
     /// It was never sent on: it is longer than `command_bytes_max`.
     TooLarge,
+    /// It was never sent on: so little room is left in the logs of these acceptors that nothing new is proposed.
+    NoRoom(AcceptorSet),
     /// It was executed, and its reply is not to be had: it is longer than `reply_bytes_max`; or it got lost, and replicas had
     /// more than `answers_bytes_max` of them to keep.
     ReplyTooLarge,
@@ -269,6 +271,7 @@ impl From<Failure> for CallError {
             Failure::Busy => Self::Busy,
             Failure::TooLarge => Self::TooLarge,
             Failure::ReplyTooLarge => Self::ReplyTooLarge,
+            Failure::NoRoom(acceptors) => Self::NoRoom(acceptors),
             Failure::OutcomeUnknown => Self::OutcomeUnknown,
             Failure::DeadlineExceeded => Self::DeadlineExceeded,
         }
@@ -277,7 +280,13 @@ impl From<Failure> for CallError {
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::NoRoom(acceptors) = self {
+            let numbers: Vec<_> = acceptors.iter().map(|acceptor| acceptor.0.to_string()).collect();
+            let numbers = numbers.join(", ");
+            return write!(f, "no room on acceptors {numbers}; the command was not executed");
+        }
         f.write_str(match self {
+            Self::NoRoom(_) => unreachable!("told above"),
             Self::Busy => "the cluster was busy until the deadline; the command was not executed",
             Self::TooLarge => "the command is too long; it was not executed",
             Self::ReplyTooLarge => "the command was executed; its reply is too long to be given",

@@ -385,6 +385,7 @@ impl Sockets {
             CallError::Busy => Failure::Busy,
             CallError::TooLarge => Failure::TooLarge,
             CallError::ReplyTooLarge => Failure::ReplyTooLarge,
+            CallError::NoRoom(acceptors) => Failure::NoRoom(acceptors),
             CallError::DeadlineExceeded => Failure::DeadlineExceeded,
             CallError::OutcomeUnknown | CallError::Stopped => Failure::OutcomeUnknown,
         });

@@ -554,7 +554,7 @@ fn acks(ballot: Ballot) -> [ToProposer; 3] {
         Listener::ProxyLeader(ProxyLeaderId(NOBODY)),
         Listener::Gateway(GatewayId(NOBODY)),
     ]
-    .map(|from| ToProposer::HeartbeatAck(HeartbeatAck { from, ballot }))
+    .map(|from| ToProposer::HeartbeatAck(HeartbeatAck { from, ballot, is_low: false }))
 }
 
 /// To a proposer, of roles that no cluster has. As all that follow, they are well-formed, and move no ballot
@@ -570,6 +570,7 @@ fn to_proposer() -> Vec<ToProposer> {
         directory,
         nonce: 1,
         is_quiet: true,
+        is_low: false,
         promised: OLD,
         votes_end: Watermark(0),
     };

@@ -182,7 +182,7 @@ impl Load {
                 self.history.answer(operation, answer, now);
                 client.done += 1;
             }
-            Err(Failure::Busy) => {
+            Err(Failure::Busy | Failure::NoRoom(_)) => {
                 self.busy += 1; // never sent on: another will be drawn
                 self.history.refuse(operation, now);
             }

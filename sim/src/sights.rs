@@ -58,6 +58,7 @@ sights! {
     LogLow = "a log with little room",
     LogFull = "a log with no room at all",
     LogRoomy = "a log with room again",
+    NoRoom = "a client told that there is no room",
     DiskRefused = "a damaged log refused",
     DamageDropped = "damage that nothing was lost by",
     RecoveryCut = "a recovery cut short",
@@ -262,6 +263,7 @@ impl Witness {
     pub(crate) fn on_failure(&mut self, why: Failure) {
         self.see_if(why == Failure::Busy, Sight::Busy);
         self.see_if(why == Failure::ReplyTooLarge, Sight::ReplyTooLarge);
+        self.see_if(matches!(why, Failure::NoRoom(_)), Sight::NoRoom);
     }
 
     /// `leaders` says how many proposers lead now, as they see it.

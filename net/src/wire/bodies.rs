@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use loggos_protocol::{
-    AcceptorId, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Fetched, FetchedPart, Form,
-    Formed, Heartbeat, P1b, P2a, Payload, ProbeAck, Propose, ProposerId, ProxyLeaderId, Rememberer,
-    Replayed, ReplicaId, Results, Slot, Stage, Table, Time, Value, Vote, Watermark,
+    AcceptorId, AcceptorSet, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Fetched,
+    FetchedPart, Form, Formed, Heartbeat, P1b, P2a, Payload, ProbeAck, Propose, ProposerId,
+    ProxyLeaderId, Rememberer, Replayed, ReplicaId, Results, Slot, Stage, Table, Time, Value, Vote,
+    Watermark,
 };
 
 use super::decode::Incoming;
@@ -48,6 +49,7 @@ impl Body for Heartbeat {
             ballot: self.ballot.lay_out(),
             stage: self.stage.lay_out(),
             chosen: self.chosen.lay_out(),
+            no_room: self.no_room.lay_out(),
             table: table(&self.table),
         };
         put(&header, out);
@@ -60,6 +62,7 @@ impl Body for Heartbeat {
             ballot: Ballot::read(&header.ballot)?,
             stage: Stage::read(&header.stage)?,
             chosen: Watermark::read(&header.chosen)?,
+            no_room: AcceptorSet::read(&header.no_room)?,
             table: from.table(&header.table)?,
         })
     }

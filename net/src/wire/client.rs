@@ -1,6 +1,6 @@
 //! A client and its node: commands and what became of them, and the node's status.
 
-use loggos_protocol::{Failure, Position};
+use loggos_protocol::{AcceptorSet, Failure, Position};
 
 use super::decode::Incoming;
 use super::encode::{checked, frame};
@@ -21,7 +21,12 @@ pub fn encode_result(number: u64, result: Result<(Position, &[u8]), Failure>, ou
         Ok((position, reply)) => (0, position.lay_out(), reply),
         Err(failure) => (failure_number(failure), Layout::ZERO, &[][..]),
     };
-    let header = CommandResult { number: number.into(), failure, position, reply: checked(reply) };
+    let acceptors = match result {
+        Err(Failure::NoRoom(acceptors)) => acceptors.lay_out(),
+        _ => Layout::ZERO,
+    };
+    let (number, reply_checked) = (number.into(), checked(reply));
+    let header = CommandResult { number, failure, acceptors, position, reply: reply_checked };
     frame(Kind::Result, out, |out| put(&header, out), |out| out.put(reply));
 }
 
@@ -46,11 +51,17 @@ pub(super) fn take_result(from: &mut Incoming<'_>) -> Result<Message, WireError>
     let header: &CommandResult = from.header()?;
     let number = header.number.into();
     if header.failure != 0 {
-        let absent = CommandResult { reply: Layout::ZERO, position: Layout::ZERO, ..*header };
-        if absent != *header {
+        let failure = failure(header.failure, AcceptorSet::read(&header.acceptors)?)?;
+        let has_acceptors = matches!(failure, Failure::NoRoom(_));
+        let acceptors = if has_acceptors { header.acceptors } else { Layout::ZERO };
+        let (position, reply) = (Layout::ZERO, Layout::ZERO);
+        if (CommandResult { acceptors, position, reply, ..*header }) != *header {
             return Err(WireError::Absent);
         }
-        return Ok(Message::Result { number, result: Err(failure(header.failure)?) });
+        return Ok(Message::Result { number, result: Err(failure) });
+    }
+    if header.acceptors != 0 {
+        return Err(WireError::Absent);
     }
     let reply = from.checked(&header.reply)?;
     Ok(Message::Result { number, result: Ok((Position::read(&header.position)?, reply)) })
@@ -73,16 +84,18 @@ fn failure_number(failure: Failure) -> u8 {
         Failure::OutcomeUnknown => 3,
         Failure::DeadlineExceeded => 4,
         Failure::ReplyTooLarge => 5,
+        Failure::NoRoom(_) => 6,
     }
 }
 
-fn failure(number: u8) -> Result<Failure, WireError> {
+fn failure(number: u8, acceptors: AcceptorSet) -> Result<Failure, WireError> {
     match number {
         1 => Ok(Failure::Busy),
         2 => Ok(Failure::TooLarge),
         3 => Ok(Failure::OutcomeUnknown),
         4 => Ok(Failure::DeadlineExceeded),
         5 => Ok(Failure::ReplyTooLarge),
+        6 => Ok(Failure::NoRoom(acceptors)),
         value => Err(WireError::Discriminant { of: "failure", value }),
     }
 }

@@ -72,8 +72,14 @@ layouts! {
 
     /// What all of them begin with: the sender's formation, and which gateway, proposer … it is for.
     layout Route { formation: Maybe<u64_ule>, to: u8, }
-    layout Heartbeat { ballot: Ballot, stage: u8, chosen: u64_ule, table: Table, }
-    message HeartbeatAck { from: Who, ballot: Ballot, }
+    layout Heartbeat {
+        ballot: Ballot,
+        stage: u8,
+        chosen: u64_ule,
+        no_room: u64_ule,
+        table: Table,
+    }
+    message HeartbeatAck { from: Who, ballot: Ballot, is_low: u8, }
     message Unserved { gateway: u8, }
     message NotLeader { proposer: u8, batch: BatchId, attempt: u32_ule, hint: Maybe<u8>, }
     layout Results {
@@ -100,6 +106,7 @@ layouts! {
         directory: u64_ule,
         nonce: u64_ule,
         is_quiet: u8,
+        is_low: u8,
         promised: Ballot,
         votes_end: u64_ule,
     }
@@ -202,8 +209,14 @@ layouts! {
     /// A payload, with a checksum made when it was encoded.
     layout Checked { bytes: u32_ule, checksum: u32_ule, }
     layout Command { number: u64_ule, command: Checked, }
-    /// `failure` is 0 if there is a result; else the rest is zero.
-    layout CommandResult { number: u64_ule, failure: u8, position: Position, reply: Checked, }
+    /// `failure` is 0 if there is a result; else the rest is zero, but for `acceptors` where it is for want of room.
+    layout CommandResult {
+        number: u64_ule,
+        failure: u8,
+        acceptors: u64_ule,
+        position: Position,
+        reply: Checked,
+    }
     layout Status { status: Checked, }
 }
 

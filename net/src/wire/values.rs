@@ -1,8 +1,8 @@
 //! Values of the protocol that lie in a header as numbers: ids, flags, and one of several.
 
 use loggos_protocol::{
-    AcceptorId, DirectoryId, FormationId, GatewayId, Incarnation, Listener, ProposerId,
-    ProxyLeaderId, Rememberer, ReplicaId, Slot, Stage, Time, Watcher, Watermark,
+    AcceptorId, AcceptorSet, DirectoryId, FormationId, GatewayId, Incarnation, Listener,
+    ProposerId, ProxyLeaderId, Rememberer, ReplicaId, Slot, Stage, Time, Watcher, Watermark,
 };
 use rkyv::rend::unaligned::{u32_ule, u64_ule};
 
@@ -50,6 +50,18 @@ macro_rules! numbers {
 }
 
 numbers!(u32 as u32_ule, u64 as u64_ule);
+
+impl Laid for AcceptorSet {
+    type Layout = u64_ule;
+
+    fn lay_out(&self) -> u64_ule {
+        self.bits().into()
+    }
+
+    fn read(layout: &u64_ule) -> Result<Self, WireError> {
+        Ok(Self::from_bits((*layout).into()))
+    }
+}
 
 impl Laid for bool {
     type Layout = u8;

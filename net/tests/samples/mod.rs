@@ -9,13 +9,13 @@ use loggos_net::wire::{
     Refusal, Welcome,
 };
 use loggos_protocol::{
-    AcceptorId, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope, Executed,
-    Failure, Fetch, FetchPart, Fetched, FetchedPart, Form, FormationId, Formed, GatewayId,
-    Heartbeat, HeartbeatAck, Identify, Incarnation, Listener, Nack, Need, NotExecuted, NotLeader,
-    P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck, Probe, ProbeAck, Propose,
-    ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results, SessionId, Slot,
-    SnapshotId, SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Truncated, Unserved, Value, Vote, Watcher, Watermark,
+    AcceptorId, AcceptorSet, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope,
+    Executed, Failure, Fetch, FetchPart, Fetched, FetchedPart, Form, FormationId, Formed,
+    GatewayId, Heartbeat, HeartbeatAck, Identify, Incarnation, Listener, Nack, Need, NotExecuted,
+    NotLeader, P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck, Probe, ProbeAck,
+    Propose, ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results,
+    SessionId, Slot, SnapshotId, SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway,
+    ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Value, Vote, Watcher, Watermark,
 };
 
 /// As much as nodes take from each other, and more than any sample.
@@ -145,7 +145,8 @@ fn table() -> Arc<Table> {
 }
 
 pub(crate) fn heartbeat(stage: Stage) -> Heartbeat {
-    Heartbeat { ballot: ballot(3), stage, chosen: Watermark(500), table: table() }
+    let no_room = AcceptorSet::from_bits(0b1010);
+    Heartbeat { ballot: ballot(3), stage, chosen: Watermark(500), no_room, table: table() }
 }
 
 fn nack(slot: Option<Slot>) -> Nack {
@@ -245,10 +246,11 @@ fn proposer_messages() -> Vec<ToProposer> {
         directory: DirectoryId(1),
         nonce: 2,
         is_quiet: true,
+        is_low: true,
         promised: ballot(0),
         votes_end: Watermark(0),
     };
-    let ack = |from| HeartbeatAck { from, ballot: ballot(7) };
+    let ack = |from| HeartbeatAck { from, ballot: ballot(7), is_low: true };
     vec![
         ToProposer::ProbeAck(probe_ack(acceptor, None)),
         ToProposer::ProbeAck(probe_ack(acceptor, Some(table()))),
@@ -385,6 +387,7 @@ fn connection_messages() -> Vec<Message> {
         Failure::OutcomeUnknown,
         Failure::DeadlineExceeded,
         Failure::ReplyTooLarge,
+        Failure::NoRoom(AcceptorSet::from_bits(1 << 63 | 5)),
     ];
     let results = [0, SHORT, LONG].map(reply).into_iter().chain(failures.map(Err));
     all.extend(results.zip(1..).map(|(result, number)| Message::Result { number, result }));

@@ -64,6 +64,8 @@ pub(super) struct Phase2 {
     /// Resends since progress.
     attempt: u32,
     pub(super) has_chosen: bool,
+    /// Whether a write quorum of acceptors has room for what is proposed for the first time (R34).
+    pub(super) has_room: bool,
     /// Whether it has stopped its heartbeats, so that another may try (R28).
     pub(super) is_silent: bool,
 }
@@ -214,6 +216,7 @@ impl Phase2 {
             waiting_since: now,
             attempt: 0,
             has_chosen: false,
+            has_room: true,
             is_silent: false,
             cluster: cluster.clone(),
         }
@@ -313,7 +316,11 @@ impl Phase2 {
             self.sent.0 += 1;
         }
         let before = self.next;
-        while !self.is_part && self.sent.first_open() == self.next && self.sent < limit {
+        while self.has_room
+            && !self.is_part
+            && self.sent.first_open() == self.next
+            && self.sent < limit
+        {
             let Some(batch) = self.queue.pop_front() else { break };
             self.queue_moved_at = now;
             let slot = self.next;
@@ -545,7 +552,9 @@ impl Phase2 {
     /// Since when nothing was executed although something is open, or nothing was given a slot although it waits.
     pub(super) fn stalled_since(&self) -> Option<Time> {
         let open = self.has_open().then_some(self.progress_at);
-        open.or_else(|| self.has_waiting().then_some(self.queue_moved_at))
+        // For want of room nobody would do better.
+        let waits = self.has_waiting() && self.has_room;
+        open.or_else(|| waits.then_some(self.queue_moved_at))
     }
 
     /// The bound below which everything is closed.

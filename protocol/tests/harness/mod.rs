@@ -169,7 +169,8 @@ pub(crate) fn truncated(slot: u64, ballot: Ballot, bound: u64) -> Truncated {
 }
 
 pub(crate) fn heartbeat(cluster: &Cluster, ballot: Ballot, stage: Stage) -> Heartbeat {
-    Heartbeat { ballot, stage, chosen: Watermark(0), table: table(cluster) }
+    let (chosen, no_room) = (Watermark(0), AcceptorSet::default());
+    Heartbeat { ballot, stage, chosen, no_room, table: table(cluster) }
 }
 
 pub(crate) fn executed(replica: u8, life: u64, executed: u64) -> Executed {
@@ -229,7 +230,8 @@ pub(crate) fn ask_pre_votes(proposer: &mut Proposer, now: Time) -> u64 {
 
 pub(crate) fn quiet(acceptor: u8, nonce: u64, promised: Ballot) -> PreVoteAck {
     let (directory, acceptor) = (directory(acceptor), AcceptorId(acceptor));
-    PreVoteAck { acceptor, directory, nonce, is_quiet: true, promised, votes_end: Watermark(0) }
+    let (is_quiet, is_low, votes_end) = (true, false, Watermark(0));
+    PreVoteAck { acceptor, directory, nonce, is_quiet, is_low, promised, votes_end }
 }
 
 /// Brings it into phase 1, in a ballot above `promised`; returns what it says then.

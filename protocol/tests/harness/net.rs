@@ -288,6 +288,11 @@ impl Net {
         }
     }
 
+    /// How many records acceptors have written down, together.
+    pub(crate) fn records_written(&self) -> usize {
+        self.disks.iter().flat_map(BTreeMap::values).map(Vec::len).sum()
+    }
+
     /// How many promises each acceptor has written down.
     pub(crate) fn promises_written(&self) -> Vec<usize> {
         let is_promise = |record: &&Record| matches!(record, Record::Promise { .. });
