@@ -54,8 +54,9 @@ pub struct Gateway {
     leader: ProposerId,
     /// The ballot of the last leader heard.
     ballot: Ballot,
-    /// The acceptors for want of whose room nothing new is proposed, as the leader says; none if something is.
-    no_room: AcceptorSet,
+    /// The acceptors for want of whose room nothing new is proposed, and when the leader said so. One that is not heard
+    /// any more says nothing: the next may have room.
+    no_room: Option<(Time, AcceptorSet)>,
     /// Since when it has had no answer, while it waits for one.
     unserved_since: Time,
     writer: BatchWriter,
@@ -225,7 +226,7 @@ impl Gateway {
             session: None,
             leader: ProposerId(0),
             ballot: Ballot::default(),
-            no_room: AcceptorSet::default(),
+            no_room: None,
             unserved_since: now,
             writer: BatchWriter::default(),
             waiting_since: None,
@@ -253,8 +254,9 @@ impl Gateway {
         if command.len() > self.cluster.command_bytes_max as usize {
             return out.replies.fail(caller, Failure::TooLarge);
         }
-        if !self.no_room.is_empty() {
-            return out.replies.fail(caller, Failure::NoRoom(self.no_room));
+        self.no_room.take_if(|(at, _)| now.since(*at) >= self.cluster.election_timeout);
+        if let Some((_, acceptors)) = self.no_room {
+            return out.replies.fail(caller, Failure::NoRoom(acceptors));
         }
         if !self.has_room(command.len()) {
             self.counters.busy += 1;
@@ -272,7 +274,7 @@ impl Gateway {
     /// Whether a command of so many bytes can be taken in now, or is refused for another reason than being too many.
     #[must_use]
     pub fn has_room(&self, command_bytes: usize) -> bool {
-        if !self.no_room.is_empty() {
+        if self.no_room.is_some() {
             return true;
         }
         self.callers.len() < self.cluster.session_window as usize
@@ -315,7 +317,8 @@ impl Gateway {
         if heartbeat.stage == Stage::Leading && heartbeat.ballot >= self.ballot {
             self.ballot = heartbeat.ballot;
             self.leader = heartbeat.ballot.proposer; // also where we had tried others meanwhile
-            self.no_room = heartbeat.no_room;
+            let no_room = heartbeat.no_room;
+            self.no_room = (!no_room.is_empty()).then_some((now, no_room));
             let from = Listener::Gateway(self.id);
             let ack = HeartbeatAck { from, ballot: heartbeat.ballot, is_low: false };
             out.tell_proposer(self.leader, ToProposer::HeartbeatAck(ack));

@@ -858,26 +858,27 @@ impl Proposer {
         }
     }
 
-    /// The acceptors for want of whose room nothing can be proposed for the first time: those that are low, if no write
-    /// quorum of others was heard within an election timeout. None if something can be.
+    /// The acceptors for want of whose room nothing can be proposed for the first time: those that are low, if a write
+    /// quorum was heard within an election timeout, and none without them. None if something can be.
     ///
     /// What they refuse would hold up all that comes behind it until the next leader, which would do no better; and each
     /// election takes some of the room that is left. So a cluster whose logs are low has a leader, and stands still,
-    /// until there is room.
+    /// until there is room. A leader that does not hear a write quorum cannot tell: it proposes, and if it stalls, another
+    /// may do better.
     ///
     /// source: R34
     fn wanting_room(&self, now: Time) -> AcceptorSet {
         if self.low.is_empty() {
             return self.low;
         }
+        let quorums = self.cluster.quorums;
         let is_heard = |acceptor: &AcceptorId| {
             now.since(self.room_heard_at[usize::from(acceptor.0)]) < self.cluster.election_timeout
         };
-        let others = self.cluster.quorums.acceptors().without(self.low);
-        match self.cluster.quorums.is_write_quorum(others.iter().filter(is_heard).collect()) {
-            true => AcceptorSet::default(),
-            false => self.low,
-        }
+        let heard: AcceptorSet = quorums.acceptors().iter().filter(is_heard).collect();
+        let is_wanted =
+            quorums.is_write_quorum(heard) && !quorums.is_write_quorum(heard.without(self.low));
+        if is_wanted { self.low } else { AcceptorSet::default() }
     }
 
     /// Goes on after slots were closed. If that was the last of a part of the log, phase 1 has to find what

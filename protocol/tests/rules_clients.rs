@@ -522,6 +522,9 @@ fn r34_a_gateway_tells_clients_that_there_is_no_room() {
     assert_eq!((tags_told(&out), out.sends.len()), (vec![(0, Some(no_room))], 0), "not sent on");
     hear(&mut desk, 0);
     assert_eq!(proposed(&desk.submit(1)).len(), 1);
+    hear(&mut desk, 0b110);
+    desk.now = START + millis(300);
+    assert_eq!(proposed(&desk.submit(2)).len(), 1, "that leader is not heard any more");
 }
 
 #[test]

@@ -301,16 +301,23 @@ fn r34_a_leader_proposes_nothing_new_without_a_write_quorum_that_has_room() {
 
 #[test]
 fn r34_a_write_quorum_that_has_room_and_is_not_heard_is_none() {
-    let mut leader = leader(&square());
-    tell_room(&mut leader, &[0], 0);
-    let from = Listener::Acceptor(AcceptorId(0));
-    let after = START + millis(400);
-    leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low: true }, after);
-    let out = out_of(|out| {
-        leader.on_timeout(Timer::Heartbeat, after, out);
-        leader.on_propose(harness::propose(batch(0)), after, out);
-    });
-    assert_eq!(asked(&out), 0, "a2 and a3 may be lost");
+    let asked_beside = |heard: &[u8]| {
+        let mut leader = leader(&square());
+        tell_room(&mut leader, &[0], 0);
+        let after = START + millis(400);
+        for acceptor in heard {
+            let (from, is_low) = (Listener::Acceptor(AcceptorId(*acceptor)), *acceptor == 0);
+            leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low }, after);
+        }
+        let out = out_of(|out| {
+            leader.on_timeout(Timer::Heartbeat, after, out);
+            leader.on_propose(harness::propose(batch(0)), after, out);
+        });
+        asked(&out)
+    };
+    assert_eq!(asked_beside(&[0, 1, 2]), 0, "a3 may be lost, and a0 is low");
+    assert_eq!(asked_beside(&[0, 1, 2, 3]), 1);
+    assert_eq!(asked_beside(&[0, 2]), 1, "a leader that hears no write quorum cannot tell");
 }
 
 /// Has acceptors pass on that gateway 0 gets no answers; returns the stages of what the leader says then.
