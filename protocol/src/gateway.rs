@@ -54,8 +54,7 @@ pub struct Gateway {
     leader: ProposerId,
     /// The ballot of the last leader heard.
     ballot: Ballot,
-    /// The acceptors for want of whose room nothing new is proposed, and when the leader said so. One that is not heard
-    /// any more says nothing: the next may have room.
+    /// The acceptors for want of whose room nothing new is proposed, and when the leader said so.
     no_room: Option<(Time, AcceptorSet)>,
     /// Since when it has had no answer, while it waits for one.
     unserved_since: Time,
@@ -254,11 +253,10 @@ impl Gateway {
         if command.len() > self.cluster.command_bytes_max as usize {
             return out.replies.fail(caller, Failure::TooLarge);
         }
-        self.no_room.take_if(|(at, _)| now.since(*at) >= self.cluster.election_timeout);
-        if let Some((_, acceptors)) = self.no_room {
+        if let Some(acceptors) = self.wanting_room(now) {
             return out.replies.fail(caller, Failure::NoRoom(acceptors));
         }
-        if !self.has_room(command.len()) {
+        if !self.has_room(command.len(), now) {
             self.counters.busy += 1;
             return out.replies.fail(caller, Failure::Busy);
         }
@@ -273,8 +271,8 @@ impl Gateway {
 
     /// Whether a command of so many bytes can be taken in now, or is refused for another reason than being too many.
     #[must_use]
-    pub fn has_room(&self, command_bytes: usize) -> bool {
-        if self.no_room.is_some() {
+    pub fn has_room(&self, command_bytes: usize, now: Time) -> bool {
+        if self.wanting_room(now).is_some() {
             return true;
         }
         self.callers.len() < self.cluster.session_window as usize
@@ -503,6 +501,13 @@ impl Gateway {
         self.counters
     }
 
+    /// The acceptors for want of whose room nothing new is proposed, as the leader says. One that was not heard for an
+    /// election timeout says nothing: the next may have room.
+    fn wanting_room(&self, now: Time) -> Option<AcceptorSet> {
+        let (said_at, acceptors) = self.no_room?;
+        (now.since(said_at) < self.cluster.election_timeout).then_some(acceptors)
+    }
+
     fn fits(&self, command_bytes: usize) -> bool {
         let bytes = self.writer.len() + crate::block::COMMAND_HEADER_BYTES + command_bytes;
         self.writer.is_empty()
@@ -632,7 +637,9 @@ impl Gateway {
         let batch = &mut self.in_flight[place];
         let offset = usize::try_from(numbers.start - self.lowest_unanswered).unwrap_or(usize::MAX);
         let callers = self.callers.range(offset..).zip(numbers.clone());
+        let mut end = numbers.start;
         for ((caller, number), reply) in callers.zip(replies) {
+            end = number + 1;
             if batch.is_left(number) {
                 match reply {
                     Ok(reply) => out.replies.push(*caller, at, reply),
@@ -642,7 +649,7 @@ impl Gateway {
             }
             at.index += 1;
         }
-        batch.on_answered(numbers);
+        batch.on_answered(numbers.start..end);
         if batch.unanswered().is_empty() {
             batch.stage = InFlightStage::Done;
         }

@@ -581,7 +581,8 @@ impl<M: StateMachine> Core<M> {
             return;
         }
         let started = self.plan.clock.cycles();
-        while let Some((caller, command)) = self.callers.next(|bytes| gateway.has_room(bytes)) {
+        while let Some((caller, command)) = self.callers.next(|bytes| gateway.has_room(bytes, now))
+        {
             gateway.submit(caller, command.as_slice(), now, &mut self.out);
         }
         gateway.flush(now, &mut self.out);

@@ -98,7 +98,9 @@ impl SharedLog {
     /// Whether a message is better dropped than handed to its acceptor, whose log has as much to write as it may have:
     /// whatever it makes of it would have to wait, too. It will be sent again (R29).
     ///
-    /// So a disk that hangs costs no more memory than that, however long it does. Heartbeats, pre-votes and reports
+    /// So a disk that hangs costs no more memory than that, however long it does. And a log without room takes in nothing
+    /// more that it would have to write before the truncation that makes room: what waits has to fit in the one segment
+    /// that is kept for it. Heartbeats, pre-votes and reports
     /// are taken in, and complaints: nothing that they lead to waits.
     ///
     /// source: R29
@@ -116,7 +118,8 @@ impl SharedLog {
             | ToAcceptor::Unserved(_) => false,
         };
         let is_full = self.life(acceptor).held.len() >= self.bounds.held_max
-            || self.wal.gathered_bytes() >= self.bounds.gathered_bytes_max;
+            || self.wal.gathered_bytes() >= self.bounds.gathered_bytes_max
+            || self.wal.is_full();
         has_to_wait && is_full
     }
 

@@ -319,6 +319,31 @@ fn r29_a_disk_that_hangs_has_so_much_to_wait_for_it_and_no_more() {
     assert_eq!(core.votes_said().len(), Bounds::default().held_max);
 }
 
+/// What waits is written before a truncation that comes later, in the one segment that is kept for that.
+#[test]
+fn r34_a_full_log_takes_nothing_more_in_that_it_would_have_to_write() {
+    let mut core = Core::new();
+    let file = core.shared.wal.wants_file();
+    assert!(file.is_some(), "one more is wanted");
+    core.shared.wal.on_no_room();
+    let mut slots = 0..1000;
+    while !core.shared.wal.is_full() {
+        core.propose(A, slots.next().expect("a full log"), 1);
+        core.flush();
+    }
+    let p1a = ToAcceptor::P1a(P1a { ballot: ballot(2), first: Slot(0), page: Slot(0) });
+    let pre_vote = ToAcceptor::PreVote(PreVote { proposer: ProposerId(1), nonce: 1 });
+    assert!(core.shared.is_too_much(A, &p1a) && core.shared.is_too_much(B, &p1a));
+    assert!(!core.shared.is_too_much(A, &pre_vote), "its answer does not wait");
+    core.shared.wal.try_again();
+    while let Some(file) = core.shared.wal.wants_file() {
+        core.disk.create(file, 1 << 20).expect("there is room by now");
+        core.shared.wal.on_file_created();
+    }
+    core.flush();
+    assert!(!core.shared.is_too_much(A, &p1a), "there is room");
+}
+
 #[test]
 fn r29_records_that_a_disk_that_hangs_has_yet_to_write_are_bounded_in_bytes() {
     let mut core = Core::with(Bounds { gathered_bytes_max: 4096, ..Bounds::default() });

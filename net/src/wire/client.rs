@@ -17,16 +17,20 @@ pub fn encode_command(number: u64, command: &[u8], out: &mut Outgoing) {
 
 /// Appends what became of the command that its client calls `number`.
 pub fn encode_result(number: u64, result: Result<(Position, &[u8]), Failure>, out: &mut Outgoing) {
-    let (failure, position, reply) = match result {
-        Ok((position, reply)) => (0, position.lay_out(), reply),
-        Err(failure) => (failure_number(failure), Layout::ZERO, &[][..]),
+    let mut header = CommandResult { number: number.into(), ..Layout::ZERO };
+    let reply = match result {
+        Ok((position, reply)) => {
+            (header.position, header.reply) = (position.lay_out(), checked(reply));
+            reply
+        }
+        Err(failure) => {
+            header.failure = failure_number(failure);
+            if let Failure::NoRoom(acceptors) = failure {
+                header.acceptors = acceptors.lay_out();
+            }
+            &[]
+        }
     };
-    let acceptors = match result {
-        Err(Failure::NoRoom(acceptors)) => acceptors.lay_out(),
-        _ => Layout::ZERO,
-    };
-    let (number, reply_checked) = (number.into(), checked(reply));
-    let header = CommandResult { number, failure, acceptors, position, reply: reply_checked };
     frame(Kind::Result, out, |out| put(&header, out), |out| out.put(reply));
 }
 

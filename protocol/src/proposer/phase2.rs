@@ -377,15 +377,20 @@ impl Phase2 {
     ///
     /// A slot that was asked for again tells nothing: it may have been chosen by either.
     fn measure_holds(&mut self, to: Watermark, now: Time) -> Option<ProxyLeaderId> {
-        if self.attempt > 0 || self.cluster.proxy_leaders_of(self.ballot.proposer).len() == 1 {
+        let mut unmeasured = self.cluster.proxy_leaders_of(self.ballot.proposer).len();
+        if self.attempt > 0 || unmeasured == 1 {
             return None;
         }
         let first = self.open.at(self.floor.first_open())?;
         let (held_by, since) = (first.via, self.progress_at.max(first.asked_at.1));
         for slot in (self.floor.0..to.0).map(Slot) {
+            if unmeasured == 0 {
+                break;
+            }
             let Some(open) = self.open.at(slot) else { continue };
             let suspicion = &mut self.suspicions[usize::from(open.via.0)];
             if suspicion.measured < to {
+                unmeasured -= 1;
                 let held_for = if open.via == held_by { now.since(since) } else { Duration::ZERO };
                 if suspicion.holds.mean().is_zero() {
                     suspicion.holds.sample(HOLD_MIN);
