@@ -309,7 +309,9 @@ impl DumpOptions {
         let is_any_slot = self.from_slot.is_none() && self.to_slot.is_none();
         let slots = self.from_slot.unwrap_or(0)..self.to_slot.unwrap_or(u64::MAX);
         let is_wanted = match entry {
-            Entry::Vote { slot, .. } => is_any_slot || slots.contains(&slot.0),
+            Entry::Vote { slot, .. } | Entry::Revote { slot, .. } => {
+                is_any_slot || slots.contains(&slot.0)
+            }
             Entry::Promise(_) | Entry::Truncated(_) | Entry::Table(_) | Entry::State(_) => {
                 is_any_slot
             }
@@ -333,6 +335,9 @@ fn line(place: EntryPlace, entry: &Entry<'_>, out: &mut impl Write) -> io::Resul
                 }
                 None => writeln!(out, "a block that is not what its gateway has summed"),
             }
+        }
+        Entry::Revote { slot, ballot } => {
+            writeln!(out, "vote slot {} {ballot} again, for the same value", slot.0)
         }
         Entry::Truncated(truncated) => writeln!(out, "truncated below {}", truncated.0),
         Entry::Table(table) => writeln!(out, "table of {} acceptors", table.acceptors().len()),
@@ -362,6 +367,9 @@ fn record_json(place: EntryPlace, entry: &Entry<'_>) -> Json {
         Entry::Promise(ballot) => json!({"kind": "promise", "ballot": ballot_json(*ballot)}),
         Entry::Vote { slot, ballot, value } => {
             json!({"kind": "vote", "slot": slot.0, "ballot": ballot_json(*ballot), "value": value_json(value.decode())})
+        }
+        Entry::Revote { slot, ballot } => {
+            json!({"kind": "revote", "slot": slot.0, "ballot": ballot_json(*ballot)})
         }
         Entry::Truncated(truncated) => json!({"kind": "truncated", "truncated": truncated.0}),
         Entry::Table(table) => {

@@ -74,6 +74,7 @@ fn some_records() -> Vec<Record> {
     records.push(Record::Truncated { acceptor: AcceptorId(1), truncated: Watermark(2) });
     let noop = Vote { ballot: ballot(7), value: Value::noop(Time(5)) };
     records.push(Record::Vote { acceptor: AcceptorId(3), slot: Slot(4), vote: noop });
+    records.push(Record::Revote { acceptor: AcceptorId(3), slot: Slot(4), ballot: ballot(8) });
     records
 }
 
@@ -108,7 +109,7 @@ fn a_sound_log_is_told_with_all_that_is_known_of_its_acceptors() {
     assert_eq!((code, errors.as_str()), (0, ""), "{said}");
     let expected = "\
 acceptor 1: promised b1.1.9, truncated below 2, vote watermark 4, votes in 3 slots, table of 4 acceptors
-acceptor 3: promised b7.1.9, truncated below 0, vote watermark 4, votes in 1 slots, no table
+acceptor 3: promised b8.1.9, truncated below 0, vote watermark 4, votes in 1 slots, no table
 sound
 ";
     assert!(said.ends_with(expected), "{said}");
@@ -119,7 +120,7 @@ sound
     assert_eq!((code, &said["verdict"], &said["in_use"]), (0, &"sound".into(), &false.into()));
     assert_eq!(said["identity"]["directory"], "0000000000000016");
     assert_eq!(said["acceptors"][0]["votes"], 3);
-    assert_eq!(said["acceptors"][1]["promised"]["round"], 7);
+    assert_eq!(said["acceptors"][1]["promised"]["round"], 8);
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn a_torn_end_is_sound_and_damage_before_it_is_told_by_file_and_offset() {
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, &said["verdict"], &said["offset"]), (1, &"damaged".into(), &damaged.into()));
     let (code, said, errors) = wal(&["dump"], path);
-    assert!(code == 1 && said.lines().count() == 2 + 6, "what comes before: {said}{errors}");
+    assert!(code == 1 && said.lines().count() == 2 + 7, "what comes before: {said}{errors}");
 }
 
 #[test]
@@ -152,9 +153,10 @@ fn records_are_dumped_one_a_line_and_filtered() {
     let path = directory.path();
     Node::start(path).append(&some_records());
     let (code, said, _) = wal(&["dump"], path);
-    assert_eq!((code, said.lines().count()), (0, 2 + 9), "two states, and the records: {said}");
+    assert_eq!((code, said.lines().count()), (0, 2 + 10), "two states, and the records: {said}");
     assert!(said.contains(" vote slot 3 b1.1.9 3 commands, 100 bytes, "), "{said}");
     assert!(said.contains(" acceptor 3 vote slot 4 b7.1.9 no-op"), "{said}");
+    assert!(said.contains(" acceptor 3 vote slot 4 b8.1.9 again, for the same value"), "{said}");
     assert!(said.contains(" acceptor 1 truncated below 2"), "{said}");
     let (_, said, _) = wal(&["dump", "--from-slot", "1", "--to-slot", "4"], path);
     assert_eq!(said.lines().count(), 3, "{said}");
@@ -163,7 +165,7 @@ fn records_are_dumped_one_a_line_and_filtered() {
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["kind"].clone())
         .collect();
-    assert_eq!(kinds, ["state", "promise", "vote"]);
+    assert_eq!(kinds, ["state", "promise", "vote", "revote"]);
 }
 
 #[test]

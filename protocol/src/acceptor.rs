@@ -340,7 +340,8 @@ impl Acceptor {
             earlier => {
                 let is_newer = earlier.is_none_or(|vote| vote.ballot < ballot);
                 assert!(is_newer, "{slot}: a vote went back to {ballot}");
-                self.ledger.insert(slot, Vote { ballot, value: p2a.value }, out);
+                let has_value = earlier.is_some_and(|vote| vote.value == p2a.value);
+                self.ledger.insert(slot, Vote { ballot, value: p2a.value }, has_value, out);
                 self.hear(ballot.proposer, now);
             }
         }

@@ -23,6 +23,18 @@ pub enum Record {
         /// In which ballot, and for what.
         vote: Vote,
     },
+    /// It has voted again for the value of its last vote in the slot, in a larger ballot; a promise too.
+    ///
+    /// The value is written down already, in an older record that goes when this one may, too: both are of one
+    /// slot. So an election costs a log some bytes for each open slot, however long its value is.
+    Revote {
+        /// Who has voted.
+        acceptor: AcceptorId,
+        /// In which slot.
+        slot: Slot,
+        /// In which ballot.
+        ballot: Ballot,
+    },
     /// Every slot below is durable elsewhere (R16): its votes may go.
     Truncated {
         /// Whose votes.
@@ -110,6 +122,7 @@ impl Record {
         match self {
             Self::Promise { acceptor, .. }
             | Self::Vote { acceptor, .. }
+            | Self::Revote { acceptor, .. }
             | Self::Truncated { acceptor, .. }
             | Self::Table { acceptor, .. } => *acceptor,
         }
@@ -124,6 +137,7 @@ impl AcceptorState {
         match record {
             Record::Promise { ballot, .. } => self.promise(*ballot),
             Record::Vote { slot, vote, .. } => self.vote(*slot, vote.ballot),
+            Record::Revote { slot, ballot, .. } => self.vote(*slot, *ballot),
             Record::Truncated { truncated, .. } => self.truncate(*truncated),
             Record::Table { table, .. } => self.join(table),
         }

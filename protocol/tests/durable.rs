@@ -51,6 +51,15 @@ impl Node {
         self.take(|acceptor, out| acceptor.on_p2a(p2a, START, out))
     }
 
+    /// The same, with what it has to look up first.
+    fn p2a_recalled(&mut self, p2a: P2a) -> Outbox {
+        let mut out = self.p2a(p2a);
+        match out.recalls.pop() {
+            Some(recall) => self.recalled(&self.answer(&recall)),
+            None => out,
+        }
+    }
+
     /// f+1 replicas have executed everything below.
     fn executed(&mut self, below: u64) {
         for replica in 0..2 {
@@ -130,6 +139,26 @@ fn r31_whatever_is_said_was_written_down_before() {
     assert_eq!((out.held.len(), out.sends.len()), (1, 0), "nor what it tells replicas");
 }
 
+/// The value is in the log, once: in memory or on disk makes no difference. Another value is written down.
+#[test]
+fn r31_a_vote_that_is_cast_again_is_written_down_without_its_value() {
+    for executed in [0, 10] {
+        let mut node = Node::new();
+        (0..10).for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+        node.sync();
+        node.executed(executed);
+        node.promise(B2);
+        let out = node.p2a_recalled(p2a(B2, 3));
+        let [Record::Revote { slot: Slot(3), ballot: B2, .. }] = out.records[..] else {
+            panic!("{:?}", out.records)
+        };
+        let again = Vote { ballot: B2, value: p2a(B1, 3).value };
+        assert!(node.promise(B3).contains(&(Slot(3), again)), "reported with its value");
+        let out = node.p2a_recalled(P2a { value: value(5), ..p2a(B3, 4) });
+        assert!(matches!(out.records[..], [Record::Vote { .. }]), "{:?}", out.records);
+    }
+}
+
 /// A P2a may overtake the P1a: the promise must be written down all the same, or the P1a, which finds it made,
 /// would be answered without.
 #[test]
@@ -206,8 +235,12 @@ fn r10_a_p2a_below_memory_is_checked_against_the_disk() {
     node.executed(3);
     let ask = |node: &mut Node, p2a| {
         let out = node.p2a(p2a);
-        let has_voted = out.records.iter().any(|record| matches!(record, Record::Vote { .. }));
-        assert!(out.held.is_empty() && !has_voted, "not before the disk was asked");
+        let is_vote =
+            |record: &Record| matches!(record, Record::Vote { .. } | Record::Revote { .. });
+        assert!(
+            out.held.is_empty() && !out.records.iter().any(is_vote),
+            "not before the disk was asked"
+        );
         let recall = out.recalls.into_iter().next().expect("the disk is asked");
         node.recalled(&node.answer(&recall))
     };
@@ -219,7 +252,7 @@ fn r10_a_p2a_below_memory_is_checked_against_the_disk() {
     assert_eq!(node.acceptor.counters().equivocations, 1);
     let newer = ask(&mut node, p2a(B2, 1));
     assert_eq!(newer.held.len(), 1);
-    assert!(matches!(newer.records[..], [Record::Vote { slot: Slot(1), .. }]), "written down anew");
+    assert!(matches!(newer.records[..], [Record::Revote { slot: Slot(1), .. }]), "cast again");
 }
 
 /// Two P2as of one slot are at the disk at once; what the second finds there is older than the vote for the

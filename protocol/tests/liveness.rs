@@ -262,6 +262,65 @@ fn r34_a_cluster_whose_logs_are_low_stands_still_and_goes_on_when_there_is_room(
     assert_served(&mut net, 1_000_000, "there is room");
 }
 
+/// Leaders follow each other, for any of them might do better, and each proposes all open slots anew: less and less
+/// often, and without writing their values again.
+#[test]
+fn r34_a_log_hardly_grows_while_f_plus_1_replicas_are_down() {
+    for settings in [small(), grid(2, 2)] {
+        let mut net = Net::durable(settings);
+        net.write(0);
+        net.keeps_sent = false;
+        for replica in [1, 2] {
+            net.stop(REPLICA(replica));
+        }
+        for tag in 1..=64 {
+            net.submit(tag, &"x".repeat(1000));
+            net.tick();
+        }
+        let (bytes, records) = (net.value_bytes_written(), net.records_written());
+        net.run_for(Duration::from_secs(20 * 60));
+        let more = net.value_bytes_written() - bytes;
+        assert!(more <= 64 << 10, "{more} bytes of values, in what slots the window had kept back");
+        let elected = |event: &&Event| matches!(event, Event::Elected { .. });
+        let elections = net.events.iter().filter(elected).count();
+        let records = net.records_written() - records;
+        assert!((1..60).contains(&elections), "{elections} elections");
+        let open = usize::from(net.cluster.quorums.acceptors_count()) * 66;
+        assert!(records <= (elections + 3) * open, "{records} records in {elections} elections");
+        for replica in [1, 2] {
+            net.start(REPLICA(replica));
+        }
+        net.run_for(Duration::from_secs(60));
+        assert_served(&mut net, 1000, "replicas are back");
+    }
+}
+
+/// Nobody but the leader can give a replica what one acceptor has voted for and another has not seen: it is proposed
+/// anew, part by part.
+#[test]
+fn r34_values_are_not_written_again_for_replicas_that_start_over_without_one_acceptor() {
+    for starts_all_over in [false, true] {
+        let mut net = Net::durable(small());
+        (0..400).for_each(|tag| net.write(tag));
+        net.keeps_sent = false;
+        net.stop(ACCEPTOR(1));
+        net.run_for(Duration::from_secs(1));
+        let bytes = net.value_bytes_written();
+        let roles: Vec<RoleId> = match starts_all_over {
+            true => net.roles.keys().copied().collect(),
+            false => vec![REPLICA(2)],
+        };
+        roles.iter().for_each(|role| net.stop(*role));
+        roles.iter().for_each(|role| net.start(*role));
+        net.run_for(Duration::from_secs(120));
+        let executed = net.replica(2).machine().executed.len();
+        assert_eq!(executed, 400, "all over: {starts_all_over}");
+        // Half of the slots have had their votes in the other column, where all values are new.
+        let more = net.value_bytes_written() - bytes;
+        assert!(more <= bytes / 2 + 100, "{more} bytes of values, after {bytes}");
+    }
+}
+
 /// Commands that are served one after the other within ten seconds.
 fn served_in_ten_seconds(net: &mut Net) -> u64 {
     let end = net.now + Duration::from_secs(10);

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use loggos_protocol::{
-    Ballot, Envelope, Event, Failure, Outcome, Outcomes, ProposerId, ProxyLeaderId, ReplicaId,
-    Role, RoleId, Slot, SnapshotId, Time, To, ToAcceptor, ToGateway, ToProxyLeader, ToReplica,
+    Ballot, Envelope, Event, Failure, Outcome, Outcomes, ProposerId, ProxyLeaderId, Record,
+    ReplicaId, Role, RoleId, Slot, SnapshotId, Time, To, ToAcceptor, ToGateway, ToProxyLeader,
+    ToReplica,
 };
 
 use crate::recorder::Recorder;
@@ -51,6 +52,7 @@ sights! {
     Waited = "a campaign that waits for replicas to replay",
     CameBack = "an acceptor come back from its disk",
     Recalled = "votes read back from disk",
+    Revoted = "a vote cast again, for a value that is on disk",
     PowerLost = "a machine that lost power",
     TornWrite = "power lost in the middle of a write",
     Blackout = "everybody stopped at once",
@@ -174,6 +176,11 @@ impl Witness {
         if is_seen {
             self.see(sight);
         }
+    }
+
+    pub(crate) fn on_records(&mut self, records: &[Record]) {
+        let is_again = |record: &Record| matches!(record, Record::Revote { .. });
+        self.see_if(records.iter().any(is_again), Sight::Revoted);
     }
 
     pub(crate) fn on_send(&mut self, now: Time, to: &To) {

@@ -530,7 +530,10 @@ impl World {
         let wake_at = role.next_timeout().map(|at| process.clock.when(at));
         self.checker.on_held(role, &self.out.held);
         let (work, at_once) = match (&mut *role, self.stores.get_mut(&id)) {
-            (Role::Acceptor(acceptor), Some(store)) => store.take(acceptor, &mut self.out),
+            (Role::Acceptor(acceptor), Some(store)) => {
+                self.witness.on_records(&self.out.records);
+                store.take(acceptor, &mut self.out)
+            }
             _ => (Vec::new(), Vec::new()),
         };
         let at_once: Vec<To> = at_once.into_iter().map(|envelope| envelope.to).collect();

@@ -3,7 +3,7 @@
 //! ```text
 //!   0         8         12         16         20     24         32        40       48        56
 //!   │ magic   │ version │ checksum │ checksum │ file │ segment  │ segment │ synced │ cluster │ …
-//!   │ LOGGOSWL│    1    │ of 0..12 │ of 20..80│      │ bytes    │ number  │        │         │
+//!   │ LOGGOSWL│    2    │ of 0..12 │ of 20..80│      │ bytes    │ number  │        │         │
 //!   └──── the same in every version ──────────┘
 //!
 //!   56          64        72          80
@@ -20,8 +20,11 @@ use loggos_protocol::{AcceptorId, AcceptorSet, DirectoryId};
 use crate::fields::{Fields, Malformed, Put, checksum};
 use crate::{BLOCK_BYTES, Buffer, FileId};
 
-/// The version of everything in the log that this code reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of everything in the log that this code writes. It reads all from the first on.
+///
+/// 2 has votes that are cast again (kind 6). What this code adds to a segment of version 1, code of version 1 takes for
+/// damage, and refuses.
+pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"LOGGOSWL";
 const END: usize = 80;
@@ -99,7 +102,7 @@ impl Header {
         if magic != MAGIC || checksum(&block[..12]) != said {
             return Err(Malformed);
         }
-        if version != FORMAT_VERSION {
+        if !(1..=FORMAT_VERSION).contains(&version) {
             return Ok(Found::Newer(version));
         }
         if fields.u32()? != checksum(block.get(20..END).ok_or(Malformed)?) {
@@ -141,6 +144,20 @@ mod tests {
         block
     }
 
+    fn set_version(block: &mut Buffer, version: u32) {
+        block[8..12].copy_from_slice(&version.to_le_bytes());
+        let checksum = checksum(&block[..12]);
+        block[12..16].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    #[test]
+    fn r4_a_header_of_the_first_version_is_read() {
+        let mut block = block();
+        let of_this_version = Header::find(FileId(3), &block);
+        set_version(&mut block, 1);
+        assert_eq!(Header::find(FileId(3), &block), of_this_version);
+    }
+
     #[test]
     fn r33_a_header_in_another_file_is_none() {
         assert_eq!(Header::find(FileId(2), &block()), Found::Nothing);
@@ -159,10 +176,8 @@ mod tests {
     #[test]
     fn r4_a_newer_version_is_known_as_that_whatever_follows() {
         let mut block = block();
-        block[8] = 2;
-        let checksum = checksum(&block[..12]);
-        block[12..16].copy_from_slice(&checksum.to_le_bytes());
+        set_version(&mut block, FORMAT_VERSION + 1);
         block[16..].fill(0xAB);
-        assert_eq!(Header::find(FileId(3), &block), Found::Newer(2));
+        assert_eq!(Header::find(FileId(3), &block), Found::Newer(FORMAT_VERSION + 1));
     }
 }

@@ -44,7 +44,7 @@
 //! ```text
 //!   offset  size  what
 //!        0     8  magic: LOGGOSWL
-//!        8     4  version: 1
+//!        8     4  version: 2; 1 is read, too
 //!       12     4  CRC32C of 0..12; up to here the same in every version
 //!       16     4  CRC32C of 20..80
 //!       20     4  file: a header in another one was written there by mistake
@@ -82,10 +82,13 @@
 //!        0     4  CRC32C of the rest, block left out
 //!        4     4  length, block included
 //!        8     4  block bytes: what the record ends with, for which it holds its gateway's CRC32C
-//!       12     1  kind: 1 promise, 2 vote, 3 truncated, 4 table, 5 state
+//!       12     1  kind: 1 promise, 2 vote, 3 truncated, 4 table, 5 state, 6 revote
 //!       13     1  acceptor
 //!       14        fields
 //! ```
+//!
+//! A vote that is cast again in a larger ballot, for the value that is in the log already, takes no block once more: a
+//! revote is slot and ballot, and the value is that of the slot's last record of kind 2.
 //!
 //! All numbers are little-endian, nothing is aligned but to blocks. There is no record for the vote watermark
 //! of R18: votes and truncations raise it, and heads carry it on.
@@ -117,7 +120,8 @@
 //! *What is written over is not needed.* A segment is written over when all its votes are below what is
 //! durably truncated; the rest of it is in the next segment's durable head (R32). Recovery asks the same
 //! question of whatever is missing before a head, so a segment that is half written over is one that it does
-//! without, and damage to one is no reason to refuse.
+//! without, and damage to one is no reason to refuse. Nor is a revote ever left without its value: that is in the same or an
+//! older segment, which goes only if all its votes are truncated, the revote's slot among them.
 //!
 //! *What the chain cannot see*: an older copy of the directory in its place, and a disk that says it has
 //! synced what it has not, where nothing later was written; a last write that has gone bad before its mark;
@@ -129,7 +133,7 @@
 //! A record is copied once, to where the disk takes it from. A batch takes whole blocks: a lone vote of 100
 //! bytes costs 4 KiB of log, which under load is shared by all of a tick. Where the votes are is kept in
 //! memory, 24 bytes for each that is not recycled, so that P1as and late P2as are answered from disk when the
-//! acceptor has let go of the values.
+//! acceptor has let go of the values. Votes that were cast again add a range of slots for each ballot.
 //!
 //! source: R4, R18, R31, R32, R33, R34
 
@@ -147,6 +151,7 @@ mod options;
 mod reader;
 mod record;
 mod recovery;
+mod revotes;
 mod scan;
 mod segment;
 mod shared;

@@ -13,6 +13,7 @@
 //!   3 truncated  watermark
 //!   4 table      cluster digest, count, a directory id for each acceptor
 //!   5 state      ballot, watermark, 0 or 1, slot, 0 or 1, table                    in heads only
+//!   6 revote     slot, ballot                                                      since version 2
 //! ```
 //!
 //! The length is the record's, block included. A record has a checksum of its own, besides its batch's, so
@@ -47,6 +48,13 @@ pub enum Entry<'a> {
         /// The value, not yet looked at.
         value: EncodedValue<'a>,
     },
+    /// See [`loggos_protocol::Record::Revote`].
+    Revote {
+        /// The slot.
+        slot: Slot,
+        /// The ballot.
+        ballot: Ballot,
+    },
     /// See [`loggos_protocol::Record::Truncated`].
     Truncated(Watermark),
     /// See [`loggos_protocol::Record::Table`].
@@ -76,7 +84,10 @@ pub(crate) struct Decoded<'a> {
 pub(crate) fn bytes_max(record: &Record) -> u32 {
     let block_bytes = match record {
         Record::Vote { vote, .. } => vote.value.batch().map_or(0, |batch| batch.block.len()),
-        Record::Promise { .. } | Record::Truncated { .. } | Record::Table { .. } => 0,
+        Record::Promise { .. }
+        | Record::Revote { .. }
+        | Record::Truncated { .. }
+        | Record::Table { .. } => 0,
     };
     RECORD_BYTES_MAX + length(block_bytes)
 }
@@ -95,6 +106,10 @@ pub(crate) fn put(record: &Record, out: &mut Buffer) -> u32 {
                 put_value(&vote.value, out);
             })
         }
+        Record::Revote { acceptor, slot, ballot } => put_entry(out, 6, *acceptor, &[], |out| {
+            out.put_u64(slot.0);
+            out.put_ballot(*ballot);
+        }),
         Record::Truncated { acceptor, truncated } => {
             put_entry(out, 3, *acceptor, &[], |out| out.put_u64(truncated.0))
         }
@@ -222,6 +237,7 @@ fn take_entry<'a>(
             let table = if fields.flag()? { Some(Arc::new(fields.table()?)) } else { None };
             Entry::State(AcceptorState { promised, truncated, vote_watermark, table })
         }
+        6 => Entry::Revote { slot: Slot(fields.u64()?), ballot: fields.ballot()? },
         _ => return Err(Malformed),
     };
     fields.end()?;

@@ -86,7 +86,7 @@ pub fn recover(
     for segment in &found.segments {
         disk.sync(segment.file).map_err(StorageError::on(segment.file))?;
     }
-    let Scan { segments, tail, states, others, dropped, .. } = found;
+    let Scan { segments, tail, states, revotes, others, dropped, .. } = found;
     let found = tail.link.number;
     let last = segments.back().expect("a log has a segment");
     let is_full = tail.offset == options.segment_bytes;
@@ -110,7 +110,7 @@ pub fn recover(
         }
     }
     let files = FilesFound { free, unfinished, next };
-    let resumed = Resumed { segments, files, tail, found, states };
+    let resumed = Resumed { segments, files, tail, found, states, revotes };
     Ok(Recovered { wal: Wal::resume(*identity, *options, resumed), dropped })
 }
 

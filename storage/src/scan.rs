@@ -34,6 +34,7 @@ use crate::fields::length;
 use crate::header::{Found, Header};
 use crate::reader::Reader;
 use crate::record::{self, Entry};
+use crate::revotes::Revotes;
 use crate::segment::{Indexed, Segment};
 use crate::state::States;
 use crate::wal::Tail;
@@ -56,6 +57,7 @@ pub struct Scan {
     pub(crate) segments: VecDeque<Segment>,
     pub(crate) tail: Tail,
     pub(crate) states: States,
+    pub(crate) revotes: Revotes,
     /// Files that are not among the segments, or are short.
     pub(crate) others: Vec<File>,
 }
@@ -113,6 +115,7 @@ pub fn scan(
         reader,
         visit,
         states: States::new(acceptors),
+        revotes: Revotes::default(),
         segments: VecDeque::new(),
         tail: None,
         synced: headers.iter().map(|(header, _)| header.synced).max().unwrap_or(0),
@@ -128,7 +131,7 @@ pub fn scan(
         walk.search(*file, 0)?;
     }
     let (tail, dropped) = walk.judge()?;
-    let Walk { states, segments, .. } = walk;
+    let Walk { states, revotes, segments, .. } = walk;
     let file = segments.back().expect("a tail is in a segment").file;
     Ok(Scan {
         identity: first.identity,
@@ -139,6 +142,7 @@ pub fn scan(
         segments,
         tail,
         states,
+        revotes,
         others,
     })
 }
@@ -230,6 +234,7 @@ struct Walk<'a, D> {
     visit: Visit<'a>,
     directory: u64,
     states: States,
+    revotes: Revotes,
     segments: VecDeque<Segment>,
     tail: Option<Tail>,
     /// The last batch that one that can be read names as synced.
@@ -300,10 +305,14 @@ impl<D: Disk> Walk<'_, D> {
             let place =
                 EntryPlace { segment: segment.number, file, offset, batch: number, acceptor };
             (self.visit)(place, &decoded.entry);
-            if let Entry::Vote { slot, .. } = decoded.entry {
-                let offset = batch.offset + length(at);
-                let (bytes, checksum) = (decoded.bytes, decoded.checksum);
-                segment.add(&[Indexed { slot, offset, bytes, checksum, acceptor }]);
+            match decoded.entry {
+                Entry::Vote { slot, .. } => {
+                    let offset = batch.offset + length(at);
+                    let (bytes, checksum) = (decoded.bytes, decoded.checksum);
+                    segment.add(&[Indexed { slot, offset, bytes, checksum, acceptor }]);
+                }
+                Entry::Revote { slot, ballot } => self.revotes.add(acceptor, slot, ballot),
+                Entry::Promise(_) | Entry::Truncated(_) | Entry::Table(_) | Entry::State(_) => {}
             }
             at += decoded.bytes as usize;
         }

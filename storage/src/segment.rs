@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use loggos_protocol::{AcceptorId, Slot, Vote};
+use loggos_protocol::{AcceptorId, Ballot, Slot, Vote};
 
 use crate::batch::{Batch, HEAD_BYTES, Link, padded};
 use crate::fields::length;
@@ -40,7 +40,7 @@ pub(crate) struct Indexed {
     pub(crate) acceptor: AcceptorId,
 }
 
-/// Where a vote is on disk.
+/// Where a vote is on disk: its value, and in which ballot it was cast again, if it was.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct VotePlace {
     /// Whose vote it is.
@@ -55,6 +55,8 @@ pub struct VotePlace {
     bytes: u32,
     /// What it was summed to be when it was appended.
     checksum: u32,
+    /// The last ballot in which it was cast again. A later vote for another value is in a larger one.
+    pub(crate) revoted: Option<Ballot>,
 }
 
 impl Segment {
@@ -103,7 +105,7 @@ impl Segment {
     /// Where `vote` is on disk.
     fn place(&self, vote: &Indexed) -> VotePlace {
         let Indexed { slot, offset, bytes, checksum, acceptor } = *vote;
-        VotePlace { acceptor, slot, file: self.file, offset, bytes, checksum }
+        VotePlace { acceptor, slot, file: self.file, offset, bytes, checksum, revoted: None }
     }
 }
 
@@ -122,6 +124,11 @@ impl VotePlace {
         (u64::from(start), (end - start) as usize)
     }
 
+    /// Whether both are of one record.
+    pub(crate) fn is_of_same_record(&self, other: &Self) -> bool {
+        (self.file, self.offset, self.checksum) == (other.file, other.offset, other.checksum)
+    }
+
     /// Reads the vote from those blocks; `None` if they are not what was written there: then the log is to be
     /// [poisoned](crate::Poison::Read), if it still [names](crate::Wal::votes) this place. If not, the vote has
     /// been truncated since, and may have been written over.
@@ -134,9 +141,11 @@ impl VotePlace {
         }
         match decoded.entry {
             Entry::Vote { slot, ballot, value } if slot == self.slot => {
+                let ballot = self.revoted.map_or(ballot, |revoted| revoted.max(ballot));
                 Some(Vote { ballot, value: value.decode()? })
             }
             Entry::Vote { .. }
+            | Entry::Revote { .. }
             | Entry::Promise(_)
             | Entry::Truncated(_)
             | Entry::Table(_)

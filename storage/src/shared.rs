@@ -231,7 +231,8 @@ impl SharedLog {
     pub fn look_again(&self, request: ReadRequest, place: VotePlace) -> Option<ReadRequest> {
         let ReadRequest { recall, life, .. } = request;
         let next = place.slot.watermark_after();
-        let is_lost = self.wal.votes(recall.acceptor, place.slot, next).contains(&place);
+        let places = self.wal.votes(recall.acceptor, place.slot, next);
+        let is_lost = places.iter().any(|now| now.is_of_same_record(&place));
         (!is_lost).then(|| ReadRequest::new(&self.wal, recall, life))
     }
 

@@ -17,7 +17,7 @@ impl States {
     /// Asserts that `record` takes nothing back: the pair of the acceptor's own assertions.
     pub(crate) fn check(&self, record: &Record) {
         let state = self.at(record.acceptor());
-        let Some(AcceptorState { promised, truncated, .. }) = state else { return };
+        let Some(AcceptorState { promised, truncated, vote_watermark, .. }) = state else { return };
         match record {
             Record::Promise { ballot, .. } => {
                 assert!(ballot >= promised, "{ballot} is below the promise {promised}");
@@ -25,6 +25,11 @@ impl States {
             Record::Vote { slot, vote, .. } => {
                 assert!(vote.ballot >= *promised, "{slot}: {} is below {promised}", vote.ballot);
                 assert!(!truncated.covers(*slot), "{slot}: a vote below {truncated}");
+            }
+            Record::Revote { slot, ballot, .. } => {
+                assert!(ballot >= promised, "{slot}: {ballot} is below {promised}");
+                assert!(!truncated.covers(*slot), "{slot}: a vote below {truncated}");
+                assert!(Some(*slot) <= *vote_watermark, "{slot}: a vote again, before the first");
             }
             Record::Truncated { truncated: to, .. } => {
                 assert!(to >= truncated, "{to} is below {truncated}");
@@ -89,7 +94,9 @@ impl States {
 fn on_entry(state: &mut AcceptorState, entry: &Entry<'_>) {
     match entry {
         Entry::Promise(ballot) => state.promise(*ballot),
-        Entry::Vote { slot, ballot, .. } => state.vote(*slot, *ballot),
+        Entry::Vote { slot, ballot, .. } | Entry::Revote { slot, ballot } => {
+            state.vote(*slot, *ballot);
+        }
         Entry::Truncated(truncated) => state.truncate(*truncated),
         Entry::Table(table) => state.join(table),
         // All of an earlier state is in a later one, unless it was dropped for good reason: a state only

@@ -24,12 +24,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use loggos_protocol::{AcceptorId, AcceptorState, Record, Slot, Watermark};
+use loggos_protocol::{AcceptorId, AcceptorState, Ballot, Record, Slot, Watermark};
 
 use crate::batch::{Batch, Link, padded};
 use crate::fields::length;
 use crate::files::{Files, FilesFound};
 use crate::gathering::Gathering;
+use crate::revotes::Revotes;
 use crate::segment::{Indexed, Segment, put_opening};
 use crate::state::States;
 use crate::{BLOCK_BYTES, Buffer, FileId, Identity, Options, Poison, VotePlace, record};
@@ -52,6 +53,10 @@ pub struct Wal {
     gathering: Gathering,
     /// What was gathered before that and is as large as a write may be, oldest first.
     full: VecDeque<Gathering>,
+    /// Votes that were cast again, and are durable.
+    revotes: Revotes,
+    /// Those that are not durable yet, each with the records appended up to it; oldest first.
+    revotes_appended: VecDeque<(u64, AcceptorId, Slot, Ballot)>,
     /// Buffers that are not in use.
     spare: Vec<(Buffer, Vec<Indexed>)>,
     /// After all that was appended.
@@ -105,12 +110,13 @@ pub(crate) struct Resumed {
     /// The number of the last batch that was found, before recovery added its own.
     pub(crate) found: u64,
     pub(crate) states: States,
+    pub(crate) revotes: Revotes,
 }
 
 impl Wal {
     /// Goes on where recovery has found, and made durable, the log's end.
     pub(crate) fn resume(identity: Identity, options: Options, resumed: Resumed) -> Self {
-        let Resumed { segments, files, tail, found, states } = resumed;
+        let Resumed { segments, files, tail, found, states, revotes } = resumed;
         let mut wal = Self {
             identity,
             segments,
@@ -121,6 +127,8 @@ impl Wal {
             in_flight: None,
             gathering: Gathering::new(Buffer::new(), Vec::new()),
             full: VecDeque::new(),
+            revotes,
+            revotes_appended: VecDeque::new(),
             spare: Vec::new(),
             written: states.clone(),
             durable_states: states.clone(),
@@ -159,6 +167,9 @@ impl Wal {
         }
         self.states.on_record(record);
         self.gathering.append(record);
+        if let Record::Revote { acceptor, slot, ballot } = record {
+            self.revotes_appended.push_back((self.appended, *acceptor, *slot, *ballot));
+        }
     }
 
     /// Hands out what is to be written and synced next, if there is anything and nothing is under way.
@@ -218,6 +229,11 @@ impl Wal {
         self.durable_states.copy_from(&self.written);
         let segment = self.segments.back_mut().expect("a log has a segment");
         segment.add(&write.votes);
+        while let Some((_, acceptor, slot, ballot)) =
+            self.revotes_appended.pop_front_if(|(appended, ..)| *appended <= self.durable)
+        {
+            self.revotes.add(acceptor, slot, ballot);
+        }
         self.spare.push((write.bytes, write.votes));
         self.recycle();
     }
@@ -366,6 +382,9 @@ impl Wal {
             let votes = segment.votes(acceptor, wanted.clone());
             places.extend(votes.map(|place| (place.slot, place)));
         }
+        for place in places.values_mut() {
+            place.revoted = self.revotes.at(acceptor, place.slot);
+        }
         places.into_values().collect()
     }
 
@@ -495,6 +514,7 @@ impl Wal {
         {
             let oldest = self.segments.pop_front().expect("there are two");
             self.files.release(oldest.file);
+            self.revotes.truncate(&self.durable_states);
         }
     }
 

@@ -6,7 +6,8 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use harness::{
-    ACCEPTORS, Node, OPTIONS, ballot, identity, noop, promise, table, truncated, view_in, vote,
+    ACCEPTORS, Node, OPTIONS, ballot, identity, noop, promise, revote, table, truncated, view_in,
+    vote,
 };
 use loggos_protocol::{
     AcceptorId, AcceptorSet, DirectoryId, Payload, Record, Slot, Table, Watermark,
@@ -760,6 +761,53 @@ fn r10_a_vote_that_memory_has_let_go_is_answered_from_disk_or_known_to_be_bad() 
         assert_eq!(place.vote(&blocks), None, "bit {bit} flipped");
         blocks[bit / 8] ^= 1 << (bit % 8);
     }
+}
+
+/// In the log there is one value, and the ballots after it; what is looked up is the last vote.
+#[test]
+fn r32_a_vote_that_was_cast_again_comes_back_with_its_value_and_the_last_ballot() {
+    let mut node = Node::new(1);
+    node.append_all([vote(A, 0, 1, (100, 1)), vote(A, 1, 1, (100, 2)), vote(B, 0, 1, (100, 3))]);
+    node.append_all((2..40).map(|slot| vote(A, slot, 1, (3000, 4)))); // further segments
+    assert!(node.wal.segments_count() > 2, "the values are in older segments");
+    node.append_all([revote(A, 0, 2), revote(A, 1, 2), revote(A, 1, 5), revote(A, 2, 5)]);
+    node.append_all([vote(A, 0, 6, (100, 9)), revote(B, 0, 3), revote(A, 3, 6)]);
+    let ballots = |node: &mut Node, acceptor| {
+        let (_, votes) = &view_in(&node.wal, &mut node.disk)[&acceptor];
+        votes.values().map(|vote| vote.ballot.round).take(5).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        node.check_live();
+        assert_eq!(ballots(&mut node, A), [6, 5, 5, 6, 1]);
+        assert_eq!(ballots(&mut node, B), [3]);
+        node.disk.lose_power();
+        node.recover().unwrap();
+        node.check();
+    }
+    node.append_all([truncated(A, 2), truncated(B, 1), revote(A, 2, 7)]);
+    assert_eq!(ballots(&mut node, A), [7, 6, 1, 1, 1]);
+    node.append_all([truncated(A, 40)]);
+    assert_eq!(node.wal.segments_count(), 1, "no value is kept for a vote that is truncated");
+}
+
+#[test]
+fn r31_a_vote_that_is_cast_again_is_looked_up_in_the_last_durable_ballot() {
+    let mut node = Node::new(1);
+    node.append_all([vote(A, 0, 1, (100, 1))]);
+    let before = view_in(&node.wal, &mut node.disk);
+    node.append(revote(A, 0, 2));
+    let write = node.wal.gather().unwrap();
+    assert_eq!(view_in(&node.wal, &mut node.disk)[&A].1, before[&A].1, "not synced");
+    node.disk.write_at(write.file, write.offset, &write.bytes).unwrap();
+    node.disk.sync(write.file).unwrap();
+    node.on_synced(write);
+    node.check_live();
+}
+
+#[test]
+#[should_panic(expected = "before the first")]
+fn r32_a_vote_is_not_cast_again_where_there_was_none() {
+    Node::new(1).append(revote(A, 0, 1));
 }
 
 #[test]

@@ -169,10 +169,19 @@ impl Ledger {
         }
     }
 
-    /// Puts a vote in, in place of an earlier one.
-    pub(super) fn insert(&mut self, slot: Slot, vote: Vote, out: &mut Outbox) {
-        let acceptor = self.acceptor;
-        self.record(|| Record::Vote { acceptor, slot, vote: vote.clone() }, out);
+    /// Puts a vote in, in place of an earlier one. If the earlier one `has_value`, the same as this, only the ballot is
+    /// written down.
+    ///
+    /// Could the value be missing, when the vote is read back? Its record is before this one in the log, and so durable
+    /// first; and it is of the same slot, so whatever lets it go lets this vote go as well.
+    ///
+    /// source: R31, R32
+    pub(super) fn insert(&mut self, slot: Slot, vote: Vote, has_value: bool, out: &mut Outbox) {
+        let (acceptor, ballot) = (self.acceptor, vote.ballot);
+        match has_value {
+            true => self.record(|| Record::Revote { acceptor, slot, ballot }, out),
+            false => self.record(|| Record::Vote { acceptor, slot, vote: vote.clone() }, out),
+        }
         let entry = Entry { vote, recorded: self.recorded() };
         if self.held_from.covers(slot) {
             self.pending.insert(slot, entry);

@@ -8,7 +8,7 @@ use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorState, At, Caller, ClientId, Cluster, Envelope, Event, Failure,
     FormationId, Gateway, GatewayId, Incarnation, MalformedSnapshot, Outbox, Position, Proposer,
     ProposerId, ProxyLeader, Recall, Recalled, Record, Replica, ReplicaId, Reply, Role, RoleId,
-    Settings, StateMachine, Time, To,
+    Settings, Slot, StateMachine, Time, To, Vote,
 };
 
 use super::START;
@@ -99,14 +99,18 @@ pub(crate) struct Net {
 
 /// What a disk with these records answers to a recall.
 pub(crate) fn read_back(log: &[Record], recall: Recall) -> Recalled {
-    let mut votes = BTreeMap::new();
+    let mut votes: BTreeMap<Slot, Vote> = BTreeMap::new();
     for record in log {
-        if let Record::Vote { slot, vote, .. } = record
-            && (recall.from..recall.to.first_open()).contains(slot)
-        {
-            votes.insert(*slot, vote.clone());
+        match record {
+            Record::Vote { slot, vote, .. } => drop(votes.insert(*slot, vote.clone())),
+            Record::Revote { slot, ballot, .. } => {
+                let vote = votes.get_mut(slot).expect("a vote is cast before it is cast again");
+                vote.ballot = *ballot;
+            }
+            Record::Promise { .. } | Record::Truncated { .. } | Record::Table { .. } => {}
         }
     }
+    votes.retain(|slot, _| (recall.from..recall.to.first_open()).contains(slot));
     Recalled { covered: recall.to, votes: votes.into_iter().collect(), recall }
 }
 
@@ -291,6 +295,19 @@ impl Net {
     /// How many records acceptors have written down, together.
     pub(crate) fn records_written(&self) -> usize {
         self.disks.iter().flat_map(BTreeMap::values).map(Vec::len).sum()
+    }
+
+    /// How many bytes of values acceptors have written down, together.
+    pub(crate) fn value_bytes_written(&self) -> usize {
+        let records = self.disks.iter().flat_map(BTreeMap::values).flatten();
+        let block_bytes = |record: &Record| match record {
+            Record::Vote { vote, .. } => vote.value.batch().map_or(0, |batch| batch.block.len()),
+            Record::Promise { .. }
+            | Record::Revote { .. }
+            | Record::Truncated { .. }
+            | Record::Table { .. } => 0,
+        };
+        records.map(block_bytes).sum()
     }
 
     /// How many promises each acceptor has written down.

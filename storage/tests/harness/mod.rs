@@ -6,7 +6,7 @@
     reason = "each test file is a crate of its own and uses what it needs"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use loggos_protocol::{
@@ -66,6 +66,24 @@ pub fn vote(
     Record::Vote { acceptor, slot: Slot(slot), vote: Vote { ballot: ballot(round), value } }
 }
 
+/// A vote for what was voted for in the slot before.
+pub fn revote(acceptor: AcceptorId, slot: u64, round: u64) -> Record {
+    Record::Revote { acceptor, slot: Slot(slot), ballot: ballot(round) }
+}
+
+/// The ballot of a record that is a vote in `slot`.
+fn ballot_in(record: &Record, slot: Slot) -> Option<Ballot> {
+    match record {
+        Record::Vote { slot: at, vote, .. } if *at == slot => Some(vote.ballot),
+        Record::Revote { slot: at, ballot, .. } if *at == slot => Some(*ballot),
+        Record::Vote { .. }
+        | Record::Revote { .. }
+        | Record::Promise { .. }
+        | Record::Truncated { .. }
+        | Record::Table { .. } => None,
+    }
+}
+
 pub fn noop(acceptor: AcceptorId, slot: u64, round: u64) -> Record {
     let vote = Vote { ballot: ballot(round), value: Value::noop(Time(slot)) };
     Record::Vote { acceptor, slot: Slot(slot), vote }
@@ -86,6 +104,10 @@ fn view_of(records: &[Record]) -> View {
                 state.promised = vote.ballot;
                 state.vote_watermark = state.vote_watermark.max(Some(*slot));
                 votes.insert(*slot, vote.clone());
+            }
+            Record::Revote { slot, ballot, .. } => {
+                state.promised = *ballot;
+                votes.get_mut(slot).expect("voted before").ballot = *ballot;
             }
             Record::Truncated { truncated, .. } => {
                 state.truncated = *truncated;
@@ -254,8 +276,18 @@ impl Node {
         for (acceptor, (state, votes)) in view_in(&self.wal, &mut self.disk) {
             let own = || appended.iter().filter(|record| record.acceptor() == acceptor);
             for (slot, vote) in votes {
-                let record = Record::Vote { acceptor, slot, vote };
-                assert!(own().any(|other| *other == record), "made up: {record:?}");
+                let has_value = |record: &Record| match record {
+                    Record::Vote { slot: at, vote: own, .. } => {
+                        *at == slot && own.value == vote.value
+                    }
+                    Record::Revote { .. }
+                    | Record::Promise { .. }
+                    | Record::Truncated { .. }
+                    | Record::Table { .. } => false,
+                };
+                assert!(own().any(has_value), "made up: {slot} {:?}", vote.value);
+                let is_cast = own().any(|record| ballot_in(record, slot) == Some(vote.ballot));
+                assert!(is_cast, "made up: {slot} {}", vote.ballot);
             }
             let mut most = AcceptorState::default();
             own().for_each(|record| most.on_record(record));
@@ -275,6 +307,8 @@ impl Node {
 pub struct Records {
     rng: Rng,
     round: u64,
+    /// In which slots there is a vote, the truncated ones among them.
+    voted: BTreeMap<AcceptorId, BTreeSet<u64>>,
     next: BTreeMap<AcceptorId, (u64, u64, u64)>, // slot, truncated, the round of its promise
     /// For a while the only one that has anything to log: what the other has said, heads carry on.
     alone: Option<AcceptorId>,
@@ -283,7 +317,8 @@ pub struct Records {
 impl Records {
     pub fn new(seed: u64) -> Self {
         let next = ACCEPTORS.into_iter().map(|acceptor| (acceptor, (0, 0, 0))).collect();
-        Self { rng: Rng::new(seed), round: 1, next, alone: None }
+        let voted = ACCEPTORS.into_iter().map(|acceptor| (acceptor, BTreeSet::new())).collect();
+        Self { rng: Rng::new(seed), round: 1, voted, next, alone: None }
     }
 
     /// The next record; `is_low` is whether slots are refused.
@@ -308,7 +343,22 @@ impl Records {
                 self.round += 1;
                 *round = self.round;
                 let again = *below + self.rng.below(*slot - *below);
+                self.voted.get_mut(&acceptor).expect("of this log").insert(again);
                 vote(acceptor, again, *round, (bytes, fill))
+            }
+            6 if !is_low => {
+                // For the same value once more, in a new ballot.
+                let voted = &self.voted[&acceptor];
+                let from = *below + self.rng.below(*slot - *below + 1);
+                let again = voted.range(from..).next().or_else(|| voted.range(*below..).next());
+                match again {
+                    Some(again) => {
+                        self.round += 1;
+                        *round = self.round;
+                        revote(acceptor, *again, *round)
+                    }
+                    None => promise(acceptor, *round),
+                }
             }
             3 => {
                 *below += self.rng.below(*slot - *below + 1);
@@ -320,10 +370,12 @@ impl Records {
             }
             5 => {
                 *slot += 1 + self.rng.below(2);
+                self.voted.get_mut(&acceptor).expect("of this log").insert(*slot - 1);
                 noop(acceptor, *slot - 1, *round)
             }
             _ => {
                 *slot += 1;
+                self.voted.get_mut(&acceptor).expect("of this log").insert(*slot - 1);
                 vote(acceptor, *slot - 1, *round, (bytes, fill))
             }
         }
@@ -352,6 +404,9 @@ impl Records {
             *slot = state.vote_watermark.map_or(0, |slot| slot.0 + 1);
             (*below, *round) = (state.truncated.0, state.promised.round);
             self.round = self.round.max(*round);
+            let places = wal.votes(*acceptor, Slot(0), Watermark(u64::MAX));
+            let voted = places.iter().map(|place| place.slot.0).collect();
+            self.voted.insert(*acceptor, voted);
         }
     }
 }
