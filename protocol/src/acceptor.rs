@@ -37,13 +37,14 @@ mod ledger;
 
 use std::sync::Arc;
 
-use self::ledger::{Ledger, Place};
+use self::ledger::{Ledger, Page, Place};
 use crate::{
     AcceptorId, AcceptorState, Ballot, Cause, Cluster, DirectoryId, Event, Executed, Form,
     FormationId, Formed, Heartbeat, HeartbeatAck, Identify, Listener, Membership, Nack, Outbox,
-    P1a, P1b, P2a, P2b, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, Recalled, Record,
-    Rememberer, Replay, Replayed, RoleId, Roster, Slot, Stage, Table, Time, ToAcceptor, ToProposer,
-    ToProxyLeader, ToReplica, Truncated, Unserved, Vote, Watcher, Watermark,
+    P1a, P1b, P2a, P2b, PAGES_AHEAD, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, Recalled,
+    Record, Rememberer, Replay, ReplayPage, Replayed, RoleId, Roster, Slot, Stage, Table, Time,
+    ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Vote, Watcher,
+    Watermark,
 };
 
 /// One acceptor: the only truth about what may have been chosen.
@@ -254,30 +255,38 @@ impl Acceptor {
         self.ledger.on_given(Cause::P1a(p1a));
     }
 
-    /// Tells a replica what this acceptor has voted for: that much of what may have been chosen.
+    /// Tells a replica what this acceptor has voted for: that much of what may have been chosen, in several pages.
     ///
     /// A vote that is told of counts as much as its P2b would: it waits for its sync like that.
     ///
     /// source: R15, R31
     pub fn on_replay(&mut self, replay: Replay, out: &mut Outbox) {
-        if self.is_member() {
-            self.replay(replay, None, out);
+        let page = ReplayPage { replay, first: replay.first, left: PAGES_AHEAD - 1 };
+        if self.is_member() && !self.ledger.is_given(&Cause::Replay(page)) {
+            self.replay(page, None, out);
         }
     }
 
-    fn replay(&mut self, replay: Replay, recalled: Option<&Recalled>, out: &mut Outbox) {
-        if self.ledger.is_given(&Cause::Replay(replay)) {
-            return;
+    /// Sends the pages that are left: those in memory at once, and of those on disk the next when the last is read.
+    fn replay(&mut self, next: ReplayPage, mut recalled: Option<&Recalled>, out: &mut Outbox) {
+        let (replay, mut next) = (next.replay, Some(next));
+        while let Some(page) = next {
+            let found = match self.ledger.page(page.first, recalled.take()) {
+                Ok(found) => found,
+                Err(range) => return self.ledger.recall(range, Cause::Replay(page), out),
+            };
+            let (acceptor, directory) = (self.id, self.directory);
+            let Page { from, to, votes } = found;
+            let replayed = Box::new(Replayed { acceptor, directory, from, to, votes });
+            out.hold_to_replica(replay.replica, ToReplica::Replayed(replayed));
+            // What is asked for again is all of them.
+            let first = ReplayPage { replay, first: replay.first, left: PAGES_AHEAD - 1 };
+            self.ledger.on_given(Cause::Replay(first));
+            next = to.zip(page.left.checked_sub(1)).map(|(to, left)| {
+                let first = to.first_open();
+                ReplayPage { replay, first, left }
+            });
         }
-        let page = match self.ledger.page(replay.first, recalled) {
-            Ok(page) => page,
-            Err(range) => return self.ledger.recall(range, Cause::Replay(replay), out),
-        };
-        let (acceptor, directory) = (self.id, self.directory);
-        let (from, to, votes) = (page.from, page.to, page.votes);
-        let replayed = Box::new(Replayed { acceptor, directory, from, to, votes });
-        out.hold_to_replica(replay.replica, ToReplica::Replayed(replayed));
-        self.ledger.on_given(Cause::Replay(replay));
     }
 
     /// Phase 2: votes, unless a larger ballot was promised.

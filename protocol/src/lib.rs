@@ -63,16 +63,16 @@ pub use machine::{At, Reply, RunReplies, StateMachine};
 pub use message::{
     Ask, Batch, Chosen, Content, Envelope, Executed, Fetch, FetchPart, Fetched, FetchedPart, Form,
     Formed, Heartbeat, HeartbeatAck, Identify, Listener, Nack, Need, NotExecuted, NotLeader, P1a,
-    P1b, P2a, P2b, PreVote, PreVoteAck, Probe, ProbeAck, Propose, Rememberer, Replay, Replayed,
-    Results, Stage, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated,
-    Unserved, Value, Vote, Watcher,
+    P1b, P2a, P2b, PAGES_AHEAD, PreVote, PreVoteAck, Probe, ProbeAck, Propose, Rememberer, Replay,
+    Replayed, Results, Stage, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
+    Truncated, Unserved, Value, Vote, Watcher,
 };
 pub use outbox::{Caller, Event, Failure, Halt, Outbox, Replies};
 pub use payload::{INLINE_BYTES_MAX, Payload};
 pub use proposer::{Proposer, ProposerCounters};
 pub use proxy_leader::{ProxyLeader, ProxyLeaderCounters};
 pub use quorum::{ACCEPTORS_MAX, AcceptorSet, QuorumError, QuorumSystem};
-pub use record::{AcceptorState, Cause, Recall, Recalled, Record};
+pub use record::{AcceptorState, Cause, Recall, Recalled, Record, ReplayPage};
 pub use replica::{Replica, ReplicaCounters};
 pub use rng::Rng;
 pub use role::{NoRole, Role, RoleId};

@@ -596,7 +596,11 @@ pub struct Need {
     pub slot: Slot,
 }
 
-/// Replica → replica: "give me what you executed from `first` on".
+/// How many pages answer a [`Fetch`] or a [`Replay`], one behind the other, if there is so much: catching up then takes
+/// as many fewer times what it takes a message to be answered.
+pub const PAGES_AHEAD: u32 = 4;
+
+/// Replica → replica: "give me what you executed from `first` on". Answered in up to [`PAGES_AHEAD`] pages.
 ///
 /// source: R15
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -614,7 +618,7 @@ pub struct Fetch {
 pub struct Fetched {
     /// Who answers.
     pub replica: ReplicaId,
-    /// The first slot asked for.
+    /// The first slot of this page.
     pub first: Slot,
     /// The slots from `first` on that the sender has executed and still holds: possibly none.
     pub slots: Vec<(Ballot, Value)>,
@@ -622,7 +626,7 @@ pub struct Fetched {
     pub executed: Watermark,
 }
 
-/// Replica → acceptors: "tell me what you voted for, from `first` on".
+/// Replica → acceptors: "tell me what you voted for, from `first` on". Answered in up to [`PAGES_AHEAD`] pages.
 ///
 /// source: R15
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -92,7 +92,18 @@ pub enum Cause {
     /// A value for a slot whose vote is on disk, if there is one.
     P2a(P2a),
     /// A page for a replica.
-    Replay(Replay),
+    Replay(ReplayPage),
+}
+
+/// One of the pages that answer a [`Replay`].
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ReplayPage {
+    /// What asked for it.
+    pub replay: Replay,
+    /// The first slot of the page.
+    pub first: Slot,
+    /// How many may follow.
+    pub left: u32,
 }
 
 /// What a driver has read back.

@@ -41,9 +41,9 @@ use crate::executor::{Executor, Known};
 use crate::{
     AcceptorId, Ask, Ballot, BatchId, Chosen, Cluster, DirectoryId, Event, Executed, Fetch,
     Fetched, FormationId, Halt, Heartbeat, Identify, Incarnation, Membership, Need, NotExecuted,
-    Outbox, Payload, Probe, ProbeAck, Rememberer, Replay, Replayed, ReplicaId, Results, Slot,
-    Stage, StateMachine, Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica,
-    Truncated, Value, Watcher, Watermark, Window,
+    Outbox, PAGES_AHEAD, Payload, Probe, ProbeAck, Rememberer, Replay, Replayed, ReplicaId,
+    Results, Slot, Stage, StateMachine, Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer,
+    ToReplica, Truncated, Value, Watcher, Watermark, Window,
 };
 
 /// How often every peer is asked for a slot before the leader is: it takes an election to answer.
@@ -68,6 +68,8 @@ pub struct Replica<M> {
     chosen: Watermark,
     executor: Executor<M>,
     gap: Option<Gap>,
+    /// How many pages have come since a peer was last asked for some.
+    pages_fetched: u32,
     /// What acceptors say they have voted for, while it replays that.
     replay: Option<Pages>,
     /// How often it has asked acceptors since that last brought something.
@@ -157,6 +159,7 @@ impl<M: StateMachine> Replica<M> {
             chosen: Watermark(0),
             executor: Executor::new(machine, &cluster),
             gap: None,
+            pages_fetched: 0,
             replay: None,
             replay_rounds: 0,
             truncated: Watermark(0),
@@ -282,8 +285,24 @@ impl<M: StateMachine> Replica<M> {
     /// source: R15
     pub fn on_fetch(&mut self, fetch: Fetch, now: Time, out: &mut Outbox) {
         self.note_fetch(fetch.first, now);
+        let (replica, executed, mut first) = (self.id, self.executed, fetch.first);
+        for _ in 0..PAGES_AHEAD {
+            let slots = self.page(first);
+            let next = Slot(first.0 + slots.len() as u64);
+            let is_last = slots.is_empty() || !executed.covers(next);
+            let fetched = Fetched { replica, first, slots, executed };
+            out.tell_replica(fetch.replica, ToReplica::Fetched(fetched));
+            if is_last {
+                break;
+            }
+            first = next;
+        }
+    }
+
+    /// A page of what it has executed from `first` on, as far as it still holds that.
+    fn page(&self, first: Slot) -> Vec<(Ballot, Value)> {
         let (mut slots, mut bytes) = (Vec::new(), 0);
-        for slot in (fetch.first.0..self.executed.0).map(Slot) {
+        for slot in (first.0..self.executed.0).map(Slot) {
             let is_full = slots.len() >= self.cluster.page_slots_max as usize
                 || bytes >= self.cluster.page_bytes_max as usize;
             let donated = self.donation.as_ref().and_then(|donation| donation.executed(slot));
@@ -292,9 +311,7 @@ impl<M: StateMachine> Replica<M> {
             bytes += entry.1.batch().map_or(0, |batch| batch.block.len());
             slots.push(entry.clone());
         }
-        let executed = self.executed;
-        let fetched = Fetched { replica: self.id, first: fetch.first, slots, executed };
-        out.tell_replica(fetch.replica, ToReplica::Fetched(fetched));
+        slots
     }
 
     /// Takes in what a peer has executed: its word is as good as a quorum's.
@@ -316,10 +333,19 @@ impl<M: StateMachine> Replica<M> {
                 self.on_chosen(Chosen { slot, ballot, value }, now, out);
             }
         }
-        if self.executed > before && self.executed < fetched.executed && self.halted.is_none() {
-            let fetch = Fetch { replica: self.id, first: self.executed.first_open() };
-            out.tell_replica(fetched.replica, ToReplica::Fetch(fetch));
+        self.pages_fetched += 1;
+        let is_last = self.pages_fetched == PAGES_AHEAD;
+        let has_more = self.executed > before && self.executed < fetched.executed;
+        if is_last && has_more && self.halted.is_none() {
+            self.fetch(fetched.replica, out);
         }
+    }
+
+    /// Asks a peer for what it has executed from the slot on that is missing.
+    fn fetch(&mut self, peer: ReplicaId, out: &mut Outbox) {
+        self.pages_fetched = 0;
+        let fetch = Fetch { replica: self.id, first: self.executed.first_open() };
+        out.tell_replica(peer, ToReplica::Fetch(fetch));
     }
 
     /// Takes in what an acceptor has voted for, and executes what a write quorum has.
@@ -337,15 +363,7 @@ impl<M: StateMachine> Replica<M> {
             self.transfer_if_needed(now, out);
         }
         let Some(pages) = &mut self.replay else { return };
-        let (acceptor, to) = (replayed.acceptor, replayed.to);
-        if !pages.on_page(replayed, before) {
-            if to.is_some_and(|to| !to.covers(before)) {
-                // Others' pages have brought us past it while it was read: the next ones may need its votes.
-                let replay = Replay { replica: self.id, first: before };
-                out.tell_acceptor(acceptor, ToAcceptor::Replay(replay));
-            }
-            return;
-        }
+        pages.on_page(replayed, before);
         while self.halted.is_none()
             && let Some(pages) = &mut self.replay
             && let slot = self.executed.first_open()
@@ -354,9 +372,11 @@ impl<M: StateMachine> Replica<M> {
             self.counters.replayed += 1;
             self.on_chosen(Chosen { slot, ballot, value }, now, out);
         }
-        if self.executed.first_open() > before && self.halted.is_none() {
+        if self.executed.first_open() > before {
             self.replay_rounds = 0;
-            self.say_replay(Some(before), out);
+        }
+        if self.halted.is_none() {
+            self.say_replay(out);
         }
     }
 
@@ -590,7 +610,7 @@ impl<M: StateMachine> Replica<M> {
             && peers > 0
         {
             let peer = ReplicaId((self.id.0 + 1 + offset) % self.cluster.replicas);
-            out.tell_replica(peer, ToReplica::Fetch(Fetch { replica: self.id, first: slot }));
+            self.fetch(peer, out);
         }
     }
 
@@ -601,7 +621,7 @@ impl<M: StateMachine> Replica<M> {
         if self.replay.is_none() {
             self.replay = Some(Pages::new(self.cluster.quorums.acceptors_count()));
             self.replay_rounds = 0;
-            self.say_replay(None, out);
+            self.say_replay(out);
             self.timers.set(Timer::Replay, now + 2 * self.cluster.resend_min);
         }
     }
@@ -612,7 +632,10 @@ impl<M: StateMachine> Replica<M> {
         if self.replay_rounds > REPLAY_ROUNDS_MAX {
             return self.stop_replay();
         }
-        self.say_replay(None, out);
+        if let Some(pages) = &mut self.replay {
+            pages.ask_again();
+        }
+        self.say_replay(out);
         self.timers.set(Timer::Replay, now + 2 * self.cluster.resend_min);
     }
 
@@ -621,18 +644,13 @@ impl<M: StateMachine> Replica<M> {
         self.timers.stop(Timer::Replay);
     }
 
-    /// Asks each acceptor for the page of the slot that is missing, if we have not got it, or got it when there
-    /// was nothing above. With `before`, only those that have just been used up: whose pages covered that slot.
-    fn say_replay(&self, before: Option<Slot>, out: &mut Outbox) {
-        let Some(pages) = &self.replay else { return };
+    /// Asks acceptors for the pages that are wanted of them.
+    fn say_replay(&mut self, out: &mut Outbox) {
+        let Some(pages) = &mut self.replay else { return };
         let next = self.executed.first_open();
         for acceptor in self.cluster.quorums.acceptors().iter() {
-            let is_wanted = match before {
-                Some(before) => pages.covers(acceptor, before) && !pages.covers(acceptor, next),
-                None => !pages.covers(acceptor, next) || pages.is_last(acceptor),
-            };
-            if is_wanted {
-                let replay = Replay { replica: self.id, first: next };
+            if let Some(first) = pages.ask(acceptor, next) {
+                let replay = Replay { replica: self.id, first };
                 out.tell_acceptor(acceptor, ToAcceptor::Replay(replay));
             }
         }

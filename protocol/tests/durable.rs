@@ -2,19 +2,22 @@
 
 mod harness;
 
+use std::time::Duration;
+
 use harness::{
-    B1, B2, B3, Net, START, directory, out_of, p1a, p2a, pick, read_back, small, table, value,
+    B1, B2, B3, Net, START, directory, millis, out_of, p1a, p2a, pick, read_back, small, table,
+    value,
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, AcceptorState, Cause, Cluster, Event, Executed, Form,
-    Heartbeat, Incarnation, Outbox, P1a, P2a, PreVote, ProposerId, Recall, Recalled, Record,
-    Replay, ReplicaId, RoleId, Slot, Stage, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica,
-    Vote, Watermark,
+    Heartbeat, Incarnation, Outbox, P1a, P2a, PAGES_AHEAD, PreVote, ProposerId, Recall, Recalled,
+    Record, Replay, ReplicaId, RoleId, Settings, Slot, Stage, To, ToAcceptor, ToProposer,
+    ToProxyLeader, ToReplica, Vote, Watermark,
 };
 
 /// The smallest ring, and pages of three slots.
 fn cluster() -> Cluster {
-    harness::checked(loggos_protocol::Settings { page_slots_max: 3, ..small() })
+    harness::checked(Settings { page_slots_max: 3, ..small() })
 }
 
 /// A disk that forgets nothing, and an acceptor on it.
@@ -378,7 +381,7 @@ fn r29_who_comes_back_from_disk_last_makes_room() {
 fn r28_an_acceptor_that_came_back_may_have_heard_a_leader_just_before() {
     let is_quiet = |node: &mut Node, after| {
         let pre_vote = PreVote { proposer: ProposerId(1), nonce: 3 };
-        let now = START + harness::millis(after);
+        let now = START + millis(after);
         let out = node.take(|acceptor, out| acceptor.on_pre_vote(pre_vote, now, out));
         pick!(out.sends, Proposer(ToProposer::PreVoteAck))[0].1.is_quiet
     };
@@ -439,7 +442,7 @@ fn stopped_and_started(dead: Option<u8>) -> Net {
     all.iter().for_each(|role| net.stop(*role));
     let is_up = |role: &RoleId| dead.is_none_or(|id| *role != RoleId::Acceptor(AcceptorId(id)));
     all.into_iter().filter(is_up).for_each(|role| net.start(role));
-    net.run_for(harness::millis(10_000));
+    net.run_for(millis(10_000));
     net.write(100);
     assert_eq!(net.replies().last(), Some(&(100, "100#101".to_owned())), "nothing is lost");
     net
@@ -454,6 +457,31 @@ fn r15_when_all_come_back_replicas_replay_and_nobody_proposes_it_anew() {
     let is_p1a_of_all =
         |to: &To| matches!(to, To::Acceptor(_, ToAcceptor::P1a(p1a)) if p1a.first < Slot(60));
     assert_eq!(net.count(|_, to| is_p1a_of_all(to)), 0);
+}
+
+/// Acceptors take ten milliseconds for each page, and a page has one slot. Several are under way at any time.
+#[test]
+fn r15_replaying_takes_as_long_as_what_is_missing_by_the_pages_under_way() {
+    const PAGE_TAKES: Duration = Duration::from_millis(10);
+    let mut net = Net::durable(Settings { page_slots_max: 1, ..small() });
+    (0..400).for_each(|tag| net.write(tag));
+    net.keeps_sent = false;
+    let missing = net.replica(0).executed();
+    let all: Vec<_> = net.roles.keys().copied().collect();
+    all.iter().for_each(|role| net.stop(*role));
+    net.sync_takes(|_| PAGE_TAKES);
+    all.into_iter().for_each(|role| net.start(role));
+    let is_behind = |net: &Net, to| net.replicas().any(|replica| replica.executed() < to);
+    while is_behind(&net, Watermark(8)) {
+        net.run_for(PAGE_TAKES);
+    }
+    let began = net.now;
+    while is_behind(&net, missing) {
+        net.run_for(PAGE_TAKES);
+    }
+    let most = PAGE_TAKES * u32::try_from(missing.0).expect("few slots") / PAGES_AHEAD;
+    let took = net.now.since(began);
+    assert!(took <= most, "{took:?} for {missing}");
 }
 
 /// What the row of the dead acceptor had chosen no replica can count: phase 1 has to find it, part by part.

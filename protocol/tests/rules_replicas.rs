@@ -6,14 +6,15 @@ use std::ops::Range;
 
 use harness::{
     B1, B2, B3, Echo, START, acceptor, campaign, checked, directory, executed, heartbeat,
-    introduce_to, millis, out_of, p1a, p1b, p2a, pick, proposer, replica, small, square, truncate,
-    truncated,
+    introduce_to, millis, out_of, p1a, p1b, p2a, pick, proposer, replica, small, square, table,
+    truncate, truncated,
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Batch, BatchWriter, Chosen, Content, Event, Executed, Fetch,
-    Fetched, GatewayId, Halt, Heartbeat, Identify, Incarnation, Outbox, P2a, Payload, ProposerId,
-    Replayed, Replica, ReplicaId, Roster, SessionId, Slot, Stage, Time, Timer, To, ToAcceptor,
-    ToProposer, ToProxyLeader, ToReplica, Value, Vote, Watcher, Watermark,
+    Fetched, Form, GatewayId, Halt, Heartbeat, Identify, Incarnation, Outbox, P2a, PAGES_AHEAD,
+    Payload, ProposerId, Replay, Replayed, Replica, ReplicaId, Roster, SessionId, Settings, Slot,
+    Stage, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Value, Vote, Watcher,
+    Watermark,
 };
 
 /// The session that slot 0 opens.
@@ -409,22 +410,80 @@ fn r15_acceptors_that_were_not_heard_or_had_no_more_are_asked_again() {
 }
 
 #[test]
-fn r15_pages_that_are_used_up_are_followed_by_the_next_at_once() {
+fn r15_pages_that_are_used_are_followed_by_the_next_at_once() {
     let mut replica = replaying();
-    replay(&mut replica, page(0, 0..2, Some(2)));
     replay(&mut replica, page(2, 0..5, Some(5)));
-    let out = replay(&mut replica, page(1, 0..2, Some(2)));
-    assert_eq!((replica.executed(), replays(&out)), (Watermark(2), vec![(0, 2), (1, 2)]));
+    for at in 0..PAGES_AHEAD.into() {
+        replay(&mut replica, page(0, at..at + 1, Some(at + 1)));
+    }
+    let mut asked = vec![];
+    for at in 0..PAGES_AHEAD.into() {
+        asked.push(replays(&replay(&mut replica, page(1, at..at + 1, Some(at + 1)))));
+    }
+    assert_eq!(replica.executed(), Watermark(4));
+    assert_eq!(
+        asked,
+        [vec![(0, 4)], vec![], vec![], vec![(1, 4)]],
+        "a0's next when its first is used"
+    );
+}
+
+#[test]
+fn r15_acceptors_tell_several_pages_one_behind_the_other() {
+    let cluster = checked(Settings { page_slots_max: 3, ..small() });
+    let mut acceptor = Acceptor::new(cluster.clone(), AcceptorId(0), directory(0), 1);
+    let form = Form { proposer: ProposerId(0), table: table(&cluster) };
+    out_of(|out| acceptor.on_form(&form, out));
+    (0..15).for_each(|slot| drop(out_of(|out| acceptor.on_p2a(p2a(B1, slot), START, out))));
+    let pages = |acceptor: &mut Acceptor, first| {
+        let replay = Replay { replica: ReplicaId(0), first: Slot(first) };
+        let out = out_of(|out| acceptor.on_replay(replay, out));
+        let pages = pick!(out.held, Replica(ToReplica::Replayed));
+        let of = |page: &Replayed| (page.from.0, page.to.map(|to| to.0), page.votes.len());
+        pages.into_iter().map(|(_, page)| of(page)).collect::<Vec<_>>()
+    };
+    let wanted = [(0, Some(3), 3), (3, Some(6), 3), (6, Some(9), 3), (9, Some(12), 3)];
+    assert_eq!(pages(&mut acceptor, 0), wanted);
+    assert_eq!(pages(&mut acceptor, 12), [(12, None, 3)]);
+}
+
+/// What a peer has executed comes in several pages; the next are asked for when the last of them is here.
+#[test]
+fn r15_peers_give_several_pages_one_behind_the_other() {
+    let cluster = checked(Settings { page_slots_max: 1, ..small() });
+    let replica =
+        |id| Replica::new(cluster.clone(), ReplicaId(id), Incarnation(7), Echo::default());
+    let (mut ahead, mut behind) = (replica(0), replica(1));
+    (0..6).for_each(|slot| drop(out_of(|out| ahead.on_chosen(chosen(slot), START, out))));
+    let mut fetch = Fetch { replica: ReplicaId(1), first: Slot(0) };
+    for executed in [4, 6] {
+        let out = out_of(|out| ahead.on_fetch(fetch, START, out));
+        let pages = pick!(out.sends, Replica(ToReplica::Fetched));
+        let mut next = vec![];
+        for (_, page) in pages {
+            assert_eq!(next, [], "others are on their way");
+            let out = out_of(|out| behind.on_fetched(page.clone(), START, out));
+            next = pick!(out.sends, Replica(ToReplica::Fetch)).iter().map(|it| *it.1).collect();
+        }
+        assert_eq!(behind.executed(), Watermark(executed));
+        if let [then] = next[..] {
+            fetch = then;
+        }
+    }
+    assert_eq!(fetch.first, Slot(4));
 }
 
 /// Otherwise its next page would come a timer later than the others', page for page.
 #[test]
-fn r15_an_acceptor_whose_page_came_too_late_is_asked_for_the_next_at_once() {
+fn r15_an_acceptor_whose_pages_came_too_late_is_asked_for_the_next_at_once() {
     let mut replica = replaying();
-    row_replays(&mut replica, 0..2, Some(2));
-    let out = replay(&mut replica, page(2, 0..2, Some(2)));
-    assert_eq!((replica.executed(), replays(&out)), (Watermark(2), vec![(2, 2)]));
-    let ahead = Replayed { from: Slot(3), ..page(2, 3..5, Some(5)) };
+    row_replays(&mut replica, 0..8, Some(8));
+    (0..3).for_each(|at| {
+        assert_eq!(replays(&replay(&mut replica, page(2, at..at + 1, Some(at + 1)))), []);
+    });
+    let out = replay(&mut replica, page(2, 3..4, Some(4)));
+    assert_eq!((replica.executed(), replays(&out)), (Watermark(8), vec![(2, 8)]));
+    let ahead = Replayed { from: Slot(9), ..page(2, 9..11, Some(11)) };
     assert_eq!(replays(&replay(&mut replica, ahead)), [], "it is not behind");
 }
 

@@ -98,7 +98,7 @@ impl Asker {
     fn of(cause: &Cause) -> Option<Self> {
         match cause {
             Cause::P1a(p1a) => Some(Self::Proposer(p1a.ballot.proposer)),
-            Cause::Replay(replay) => Some(Self::Replica(replay.replica)),
+            Cause::Replay(page) => Some(Self::Replica(page.replay.replica)),
             Cause::P2a(_) => None,
         }
     }

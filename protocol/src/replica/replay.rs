@@ -19,68 +19,98 @@
 use std::collections::VecDeque;
 
 use crate::{
-    AcceptorId, AcceptorSet, Ballot, QuorumSystem, Replayed, Slot, Value, Vote, Watermark,
+    AcceptorId, AcceptorSet, Ballot, PAGES_AHEAD, QuorumSystem, Replayed, Slot, Value, Vote,
+    Watermark,
 };
 
-/// The last page of each acceptor.
+/// What each acceptor has told of its votes.
 #[derive(Clone, Debug)]
-pub(super) struct Pages(Box<[Page]>);
+pub(super) struct Pages(Box<[Told]>);
 
+/// The last pages of an acceptor, one behind the other.
 #[derive(Clone, Debug, Default)]
-struct Page {
-    /// The range that it covers; empty if there is none. Open-ended if its acceptor has no more.
+struct Told {
+    /// The range that they cover; empty if there is none. Open-ended if the acceptor has no more.
     from: Slot,
     to: Option<Watermark>,
     is_there: bool,
-    /// The votes in it that are still of use, in slot order.
+    /// The votes in them that are still of use, in slot order.
     votes: VecDeque<(Slot, Vote)>,
+    /// The first slot that it was last asked for.
+    asked: Slot,
+    /// How many of the pages that were asked for have not come.
+    due: u32,
+    /// Whether there may be more by now, if it had none above.
+    is_stale: bool,
 }
 
 impl Pages {
     /// Returns no pages, of `acceptors_count` acceptors.
     pub(super) fn new(acceptors_count: u8) -> Self {
-        Self((0..acceptors_count).map(|_| Page::default()).collect())
+        Self((0..acceptors_count).map(|_| Told::default()).collect())
     }
 
-    /// Takes a page in, if it covers `next`, the slot that is missing; returns whether it did.
+    /// Takes a page in, if it continues the pages that are there, or covers `next`, the slot that is missing; then it takes
+    /// their place.
     ///
-    /// An acceptor has one page, the last one: a slot is decided from one vote of each.
-    pub(super) fn on_page(&mut self, replayed: Replayed, next: Slot) -> bool {
+    /// So of an acceptor there is one vote for a slot, the one told last.
+    pub(super) fn on_page(&mut self, replayed: Replayed, next: Slot) {
         let Replayed { acceptor, from, to, votes, .. } = replayed;
-        let Some(page) = self.0.get_mut(usize::from(acceptor.0)) else { return false };
-        if from > next || to.is_some_and(|to| !to.covers(next)) {
-            return false;
+        let Some(told) = self.0.get_mut(usize::from(acceptor.0)) else { return };
+        let continues = told.is_there && told.to == Some(Watermark(from.0));
+        if from > next && !continues {
+            return; // the one before it is lost, or truncated: asked for again at once, it would come at once
         }
-        *page = Page { from, to, is_there: true, votes: votes.into() };
-        true
+        told.due = if to.is_none() { 0 } else { told.due.saturating_sub(1) };
+        if continues {
+            told.votes.extend(votes);
+        } else if to.is_none_or(|to| to.covers(next)) {
+            (told.from, told.is_there, told.votes) = (from, true, votes.into());
+        } else {
+            return; // what it tells is executed meanwhile
+        }
+        (told.to, told.is_stale) = (to, false);
     }
 
-    /// Whether the page of `acceptor` says what it has voted for in `next`.
-    pub(super) fn covers(&self, acceptor: AcceptorId, next: Slot) -> bool {
-        let page = &self.0[usize::from(acceptor.0)];
-        page.is_there && page.from <= next && page.to.is_none_or(|to| to.covers(next))
+    /// The first slot to ask `acceptor` for, if it is to be asked; counts it as asked.
+    ///
+    /// It is asked for more when all that it was asked for has come, and what it had told before that is used up: so
+    /// while some of its pages are on their way, others are here, and never more than those of two requests.
+    pub(super) fn ask(&mut self, acceptor: AcceptorId, next: Slot) -> Option<Slot> {
+        let told = &mut self.0[usize::from(acceptor.0)];
+        let first = match told.to {
+            _ if told.due > 0 => return None,
+            _ if !told.covers(next) => next,
+            None if told.is_stale => next,
+            Some(to) if next > told.asked => to.first_open(),
+            None | Some(_) => return None,
+        };
+        (told.asked, told.due) = (first, PAGES_AHEAD);
+        Some(first)
     }
 
-    /// Whether the page of `acceptor` was the last one there was.
-    pub(super) fn is_last(&self, acceptor: AcceptorId) -> bool {
-        self.0[usize::from(acceptor.0)].to.is_none()
+    /// Gives up the pages that have not come, and takes it that there may be more where there were none.
+    pub(super) fn ask_again(&mut self) {
+        for told in &mut self.0 {
+            (told.due, told.is_stale) = (0, true);
+        }
     }
 
     /// What is chosen in `slot`, if the pages tell. Slots below are dropped: they are not asked for again.
     ///
     /// source: R1, R15
     pub(super) fn chosen(&mut self, slot: Slot, quorums: QuorumSystem) -> Option<(Ballot, Value)> {
-        for page in &mut self.0 {
-            while page.votes.front().is_some_and(|(at, _)| *at < slot) {
-                page.votes.pop_front();
+        for told in &mut self.0 {
+            while told.votes.front().is_some_and(|(at, _)| *at < slot) {
+                told.votes.pop_front();
             }
         }
         let votes = || {
-            let first = |page: &Page| page.votes.front().filter(|(at, _)| *at == slot).cloned();
+            let first = |told: &Told| told.votes.front().filter(|(at, _)| *at == slot).cloned();
             self.0
                 .iter()
                 .zip((0..).map(AcceptorId))
-                .filter_map(move |(page, acceptor)| first(page).map(|(_, vote)| (acceptor, vote)))
+                .filter_map(move |(told, acceptor)| first(told).map(|(_, vote)| (acceptor, vote)))
         };
         votes().find_map(|(_, vote)| {
             let alike = votes().filter(|(_, other)| other.ballot == vote.ballot);
@@ -92,6 +122,13 @@ impl Pages {
                 .collect();
             quorums.is_write_quorum(voters).then_some((vote.ballot, vote.value))
         })
+    }
+}
+
+impl Told {
+    /// Whether it says what was voted for in `next`.
+    fn covers(&self, next: Slot) -> bool {
+        self.is_there && self.from <= next && self.to.is_none_or(|to| to.covers(next))
     }
 }
 
@@ -125,10 +162,10 @@ mod tests {
         let mut pages = Pages::new(4);
         let of = |acceptor, vote: Vote| page(acceptor, 7, None, &[(7, vote)]);
         for (acceptor, vote) in [(0, vote(2, 5)), (2, vote(2, 5)), (3, vote(3, 5))] {
-            assert!(pages.on_page(of(acceptor, vote), Slot(7)));
+            pages.on_page(of(acceptor, vote), Slot(7));
             assert_eq!(pages.chosen(Slot(7), quorums), None, "no row has voted in one ballot");
         }
-        assert!(pages.on_page(of(1, vote(2, 5)), Slot(7)));
+        pages.on_page(of(1, vote(2, 5)), Slot(7));
         assert_eq!(stamp(pages.chosen(Slot(7), quorums)), Some(5));
         assert_eq!(pages.chosen(Slot(8), quorums), None);
     }
@@ -136,11 +173,56 @@ mod tests {
     #[test]
     fn a_page_that_does_not_cover_the_missing_slot_is_ignored() {
         let mut pages = Pages::new(3);
-        assert!(!pages.on_page(page(0, 8, None, &[]), Slot(7)), "it starts above");
-        assert!(!pages.on_page(page(0, 3, Some(7), &[]), Slot(7)), "it ends below");
-        assert!(!pages.on_page(page(9, 0, None, &[]), Slot(7)), "of nobody");
-        assert!(!pages.covers(AcceptorId(0), Slot(7)));
-        assert!(pages.on_page(page(0, 3, Some(8), &[]), Slot(7)));
-        assert!(pages.covers(AcceptorId(0), Slot(7)) && !pages.covers(AcceptorId(0), Slot(8)));
+        let covers = |pages: &Pages, next| pages.0[0].covers(Slot(next));
+        pages.on_page(page(0, 8, None, &[]), Slot(7));
+        assert!(!covers(&pages, 7), "it starts above");
+        pages.on_page(page(0, 3, Some(7), &[]), Slot(7));
+        assert!(!covers(&pages, 7), "it ends below");
+        pages.on_page(page(9, 0, None, &[]), Slot(7));
+        assert!(!covers(&pages, 7), "of nobody");
+        pages.on_page(page(0, 3, Some(8), &[]), Slot(7));
+        assert!(covers(&pages, 7) && !covers(&pages, 8));
+    }
+
+    #[test]
+    fn r15_pages_that_follow_each_other_are_one() {
+        let quorums = QuorumSystem::majority(1).unwrap();
+        let mut pages = Pages::new(3);
+        let of = |acceptor, from, to| page(acceptor, from, to, &[(from, vote(1, from))]);
+        for from in 0..3 {
+            pages.on_page(of(0, from, Some(from + 1)), Slot(0));
+        }
+        pages.on_page(of(0, 4, Some(5)), Slot(0)); // the one before is lost
+        pages.on_page(of(1, 0, Some(1)), Slot(0));
+        assert_eq!(stamp(pages.chosen(Slot(0), quorums)), Some(0));
+        assert_eq!(pages.chosen(Slot(1), quorums), None, "a quorum has told of the first only");
+        pages.on_page(of(1, 1, Some(2)), Slot(1));
+        pages.on_page(of(1, 2, Some(3)), Slot(1));
+        assert_eq!([1, 2].map(|at| stamp(pages.chosen(Slot(at), quorums))), [Some(1), Some(2)]);
+        assert!(!pages.0[0].covers(Slot(3)));
+    }
+
+    #[test]
+    fn pages_are_asked_for_ahead_and_never_more_than_of_two_requests() {
+        let mut pages = Pages::new(1);
+        let ask = |pages: &mut Pages, next| pages.ask(AcceptorId(0), Slot(next)).map(|at| at.0);
+        assert_eq!(ask(&mut pages, 0), Some(0));
+        for from in [0, 10, 20] {
+            pages.on_page(page(0, from, Some(from + 10), &[]), Slot(0));
+            assert_eq!(ask(&mut pages, 5), None, "a page is on its way");
+        }
+        pages.on_page(page(0, 30, Some(40), &[]), Slot(0));
+        assert_eq!(ask(&mut pages, 5), Some(40), "it is used");
+        (4..8).for_each(|i| pages.on_page(page(0, i * 10, Some(i * 10 + 10), &[]), Slot(5)));
+        assert_eq!(ask(&mut pages, 40), None, "there are enough");
+        assert_eq!(ask(&mut pages, 41), Some(80));
+        pages.on_page(page(0, 90, Some(100), &[]), Slot(80));
+        assert_eq!(ask(&mut pages, 80), None, "one was lost, and others are on their way");
+        pages.ask_again();
+        assert_eq!(ask(&mut pages, 80), Some(80));
+        pages.on_page(page(0, 80, None, &[]), Slot(80));
+        assert_eq!(ask(&mut pages, 85), None, "that is all there is");
+        pages.ask_again();
+        assert_eq!(ask(&mut pages, 85), Some(85), "there may be more by now");
     }
 }
