@@ -614,8 +614,8 @@ impl Proposer {
         }
         if let Phase::Phase2(phase2) = &self.phase {
             phase2.validate();
-            let is_idle = !phase2.has_open() && !phase2.has_waiting();
-            assert!(is_idle || self.timers.is_set(Timer::Resend), "something waits, and no timer");
+            let is_idle = !phase2.has_open();
+            assert!(is_idle || self.timers.is_set(Timer::Resend), "a slot is open, and no timer");
         }
     }
 
@@ -906,10 +906,6 @@ impl Proposer {
         match phase2.resend_at(&self.latency) {
             // Only ever later than what is set: the timer looks again when it fires.
             Some(at) => self.timers.set_if_unset(Timer::Resend, at),
-            // Batches wait for credit, which a replica that is silent or stands still gives up with time.
-            None if phase2.has_waiting() => {
-                self.timers.set_if_unset(Timer::Resend, now + self.cluster.election_timeout);
-            }
             None => self.timers.stop(Timer::Resend),
         }
     }
@@ -928,7 +924,6 @@ impl Proposer {
         if let Some(at) = phase2.resend_at(&self.latency) {
             self.timers.set(Timer::Resend, at);
         }
-        // A silent replica gives its credit up with time, not with a message.
         self.pump(now, out);
     }
 
@@ -952,7 +947,8 @@ impl Proposer {
             Phase::Phase2(phase2) => phase2.ballot,
         };
         self.timers.set(Timer::Heartbeat, now + self.cluster.heartbeat_interval);
-        self.pump(now, out); // there may be room, or none, by now
+        // There may be room by now, or none; and a replica that is silent or stands still has given its credit up.
+        self.pump(now, out);
         let is_useless = self.is_useless(now);
         let Phase::Phase2(phase2) = &mut self.phase else {
             return;

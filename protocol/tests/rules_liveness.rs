@@ -266,6 +266,24 @@ fn r28_a_leader_that_gets_nothing_chosen_falls_silent_and_resumes_with_progress(
     assert_eq!(heard(&mut leader, 5010).len(), 4);
 }
 
+/// A replica that is heard and slow holds up whoever leads, until it has lost its credit.
+#[test]
+fn r28_a_leader_that_waits_for_a_replicas_credit_is_not_stalled() {
+    let mut leader = leader(&checked(small()));
+    assert_eq!(offer(&mut leader, 9, START), 8, "a window");
+    for replica in [0, 1] {
+        report(&mut leader, replica, 8, START);
+    }
+    let grace = u64::try_from(small().replica_grace.as_millis()).expect("a short time");
+    for after in (0..grace).step_by(100) {
+        let now = START + millis(after);
+        report(&mut leader, 2, 0, now);
+        (0..4).for_each(|acceptor| acknowledge(&mut leader, acceptor, now));
+        let out = out_of(|out| leader.on_timeout(Timer::Heartbeat, now, out));
+        assert_eq!((asked(&out), stages(&out)), (0, vec![Stage::Leading; 4]), "{after} ms");
+    }
+}
+
 /// Has acceptors say how much room they have; returns for want of whose the leader says that it proposes nothing.
 fn tell_room(leader: &mut Proposer, low: &[u8], after: u64) -> Outbox {
     let now = START + millis(after);

@@ -1,9 +1,9 @@
-//! The network between roles: every message may be lost, copied, damaged, late, or cut off.
+//! The network between roles: every message may be lost, copied, damaged, late, cut off, or too many for its link.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use loggos_protocol::{Rng, RoleId, Time};
+use loggos_protocol::{Rng, RoleId, Time, To};
 
 use crate::sights::Sight;
 
@@ -24,6 +24,9 @@ pub(crate) struct NetworkPlan {
     /// then.
     pub(crate) slow_node_percent: u64,
     pub(crate) slow_node_max: Duration,
+    /// How many messages may be under way on a link, and as many again that are urgent; those beyond are dropped, after
+    /// all has healed too.
+    pub(crate) link_messages_max: Option<u32>,
 }
 
 /// The network's state.
@@ -37,6 +40,8 @@ pub(crate) struct Network {
     /// A node that is slow, and by how much.
     slow_node: Option<(RoleId, Duration)>,
     next_change_at: Time,
+    /// How many messages are under way on each link.
+    under_way: BTreeMap<(RoleId, RoleId), u32>,
 }
 
 /// What becomes of a message.
@@ -46,6 +51,8 @@ pub(crate) enum Fate {
     Lost,
     /// It never arrives: a partition is up.
     CutOff,
+    /// It never arrives: too many are under way on its link.
+    Full,
     /// It arrives as something else.
     Damaged,
     /// It arrives then.
@@ -82,6 +89,7 @@ impl Network {
             flapping: None,
             slow_node: None,
             next_change_at: faults_from,
+            under_way: BTreeMap::new(),
         }
     }
 
@@ -92,17 +100,20 @@ impl Network {
 
     /// What becomes of each copy of a message.
     pub(crate) fn fates(
-        &self,
+        &mut self,
         from: RoleId,
-        to: RoleId,
+        to: &To,
         now: Time,
         rng: &mut Rng,
     ) -> impl Iterator<Item = Fate> + use<> {
+        let (to, is_urgent) = (to.role(), to.is_urgent());
         let plan = &self.plan;
         let hits = |rng: &mut Rng, percent: u64| !self.is_healed && rng.below(100) < percent;
         let mut fates = [None; 2];
         if self.cuts(from, to, now) {
             fates[0] = Some(Fate::CutOff);
+        } else if self.is_full((from, to), is_urgent) {
+            fates[0] = Some(Fate::Full);
         } else if hits(rng, plan.loss_percent) {
             fates[0] = Some(Fate::Lost);
         } else {
@@ -117,7 +128,26 @@ impl Network {
                 });
             }
         }
+        let arrive = fates.iter().filter(|fate| matches!(fate, Some(Fate::Arrives(_)))).count();
+        if plan.link_messages_max.is_some() && arrive > 0 {
+            *self.under_way.entry((from, to)).or_default() += u32::try_from(arrive).unwrap_or(0);
+        }
         fates.into_iter().flatten()
+    }
+
+    /// Takes in that a message has arrived.
+    pub(crate) fn on_arrival(&mut self, from: RoleId, to: RoleId) {
+        if let Some(under_way) = self.under_way.get_mut(&(from, to)) {
+            *under_way -= 1;
+        }
+    }
+
+    fn is_full(&self, link: (RoleId, RoleId), is_urgent: bool) -> bool {
+        let reserved = if is_urgent { 2 } else { 1 };
+        let most = self.plan.link_messages_max.map(|most| most * reserved);
+        most.is_some_and(|most| {
+            self.under_way.get(&link).is_some_and(|under_way| *under_way >= most)
+        })
     }
 
     /// Puts a partition up or takes it down, and slows a node, when it is time. Returns what is up now.

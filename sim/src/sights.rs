@@ -43,6 +43,7 @@ sights! {
     PreemptedInPhase1 = "a campaign ended by a larger ballot",
     PreemptedInPhase2 = "a reign ended by a larger ballot",
     Noop = "a hole filled with a no-op",
+    Megabytes = "a batch of megabytes",
     ReplyInParts = "the results of a batch in parts",
     ReplyTooLarge = "a reply that is too large",
     RepliesLetGo = "replies let go, for there were too many to keep",
@@ -50,6 +51,7 @@ sights! {
     Replayed = "a slot replayed from acceptors",
     GoneForGood = "a process that never comes back",
     Waited = "a campaign that waits for replicas to replay",
+    LogShared = "acceptors that share a log",
     CameBack = "an acceptor come back from its disk",
     Recalled = "votes read back from disk",
     Revoted = "a vote cast again, for a value that is on disk",
@@ -99,6 +101,7 @@ sights! {
     ReplicaCrashed = "a replica crashed",
     CrashedUnsynced = "an acceptor crashed with votes unsynced",
     FalselyGone = "a process taken for ended that lives",
+    LinkFull = "a message dropped, for its link is full",
     TooMuch = "a message dropped, for the disk has too much to do",
     DiskHung = "a disk that hangs for a while",
     SlowElection = "a leader elected though syncs take longer than an election timeout",
@@ -198,6 +201,8 @@ impl Witness {
                 self.see_if(is_again, Sight::TransferResumed);
             }
             To::ProxyLeader(id, ToProxyLeader::P2a(p2a)) => {
+                let bytes = p2a.value.batch().map_or(0, |batch| batch.block.len());
+                self.see_if(bytes > 1 << 20, Sight::Megabytes);
                 let first = *self.given.entry((p2a.slot, p2a.ballot)).or_insert(*id);
                 self.see_if(first != *id, Sight::TwoProxyLeaders);
             }

@@ -77,8 +77,8 @@ pub(crate) enum Work {
 pub(crate) enum Done {
     /// Nothing to tell.
     Nothing,
-    /// What may be said now, and how many of the acceptor's records are durable, if more are than before.
-    Synced(Vec<Envelope>, Option<u64>),
+    /// What acceptors may say now, and how many records of each are durable, if more are than before.
+    Synced(Vec<(AcceptorId, Envelope)>, BTreeMap<AcceptorId, u64>),
     /// Votes.
     Read(Recalled),
     /// It has failed, for good, or was the last thing that the machine did: the acceptor stops.
@@ -86,10 +86,10 @@ pub(crate) enum Done {
 }
 
 impl Store {
-    /// Returns a disk that has just been formatted for `acceptor`; what is random follows from `rng`.
+    /// Returns a disk that has just been formatted for `acceptors`; what is random follows from `rng`.
     pub(crate) fn new(
         cluster: &Cluster,
-        acceptor: AcceptorId,
+        acceptors: AcceptorSet,
         (options, bounds): (Options, Bounds),
         rng: &mut Rng,
     ) -> Self {
@@ -97,7 +97,7 @@ impl Store {
             cluster: 1,
             directory: DirectoryId(rng.next_u64()),
             quorums: cluster.digest(),
-            acceptors: AcceptorSet::from_iter([acceptor]),
+            acceptors,
         };
         let mut disk = FaultyDisk::new(rng.next_u64());
         format(&mut disk, &identity, &options).expect("nothing is wrong with the disk yet");
@@ -105,7 +105,7 @@ impl Store {
         Self { disk, identity, options, bounds, page_bytes_max, is_to_fail: false, running: None }
     }
 
-    /// Comes back to the log: the acceptor that it makes, and its votes.
+    /// Comes back to the log, if it is not in use: the acceptor that it makes, and its votes.
     ///
     /// # Errors
     ///
@@ -116,6 +116,14 @@ impl Store {
         acceptor: AcceptorId,
         seed: u64,
     ) -> Result<Restored, StorageError> {
+        if self.running.is_none() {
+            self.recover()?;
+        }
+        let restored = self.restart(cluster, acceptor, seed)?;
+        Ok(restored.expect("a log that has just been recovered is settled"))
+    }
+
+    fn recover(&mut self) -> Result<(), StorageError> {
         let recovered = recover(&mut self.disk, &self.identity, &self.options)?;
         self.running = Some(Running {
             shared: SharedLog::new(recovered.wal, self.bounds),
@@ -124,8 +132,7 @@ impl Store {
             write: None,
             is_mark_due: false,
         });
-        let restored = self.restart(cluster, acceptor, seed)?;
-        Ok(restored.expect("a log that has just been recovered is settled"))
+        Ok(())
     }
 
     /// Ends the acceptor's life, in a process that goes on.
@@ -177,7 +184,7 @@ impl Store {
         &mut self,
         acceptor: &mut Acceptor,
         out: &mut Outbox,
-    ) -> (Vec<Work>, Vec<Envelope>) {
+    ) -> (Vec<Work>, Vec<(AcceptorId, Envelope)>) {
         let Some(running) = &mut self.running else { return (Vec::new(), Vec::new()) };
         let requests = running.shared.take(acceptor, out);
         acceptor.set_low(running.shared.wal.is_low());
@@ -249,10 +256,7 @@ impl Store {
                 let result = disk.sync(write.file);
                 poison(wal, result, Poison::Sync)?;
                 wal.on_synced(write);
-                let mut recorded = None;
-                while let Some((_, records)) = running.shared.next_durable() {
-                    recorded = Some(records);
-                }
+                let recorded = std::iter::from_fn(|| running.shared.next_durable()).collect();
                 Ok(Done::Synced(running.release(), recorded))
             }
             Work::Create(file) => {
@@ -375,7 +379,7 @@ impl Running {
         Work::Read(self.reads_count)
     }
 
-    fn release(&mut self) -> Vec<Envelope> {
+    fn release(&mut self) -> Vec<(AcceptorId, Envelope)> {
         std::iter::from_fn(|| self.shared.release()).collect()
     }
 }

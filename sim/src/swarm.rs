@@ -77,6 +77,8 @@ pub(crate) struct DiskPlan {
     /// How long syncs take when all has healed, until every client is served; and whether on all disks or on f.
     pub(crate) healed_sync: Duration,
     pub(crate) are_all_slow: bool,
+    /// How many acceptors share a process, a disk and a log.
+    pub(crate) acceptors_per_log: u8,
 }
 
 /// What clients do.
@@ -112,6 +114,7 @@ impl Plan {
             partition_percent: percent(&mut rng, 60),
             slow_node_percent: percent(&mut rng, 40),
             slow_node_max: Duration::from_millis(1 + rng.below(200)),
+            link_messages_max: draw_link(&mut Rng::new(seed ^ 0x0011_4B5F)),
         };
         let from = if rng.below(10) == 0 { 0 } else { 400 };
         let faults = FaultPlan {
@@ -138,10 +141,40 @@ impl Plan {
             command_bytes_max: 1 + rng.below(200),
             keys: 3 + rng.below(40),
         };
+        let (load, disks) = match cluster.command_bytes_max {
+            LONG_BYTES => lengthen(load, faults.disks),
+            _ => (load, faults.disks),
+        };
+        let faults = FaultPlan { disks, ..faults };
         // In the others all come back, and have to catch up.
         let has_outsiders = Rng::new(seed ^ 0x0007_51DE).below(4) != 0;
         Self { seed, cluster, network, faults, load, has_outsiders }
     }
+}
+
+/// How long a command and a reply may be where they are long.
+const LONG_BYTES: u32 = 2 << 20;
+
+/// Has clients submit a few long commands, for which disks have longer segments.
+fn lengthen(load: LoadPlan, disks: Option<DiskPlan>) -> (LoadPlan, Option<DiskPlan>) {
+    let disks = disks.map(|disks| {
+        let options = Options { segment_bytes: 8 << 20, ..disks.options };
+        let bounds =
+            Bounds { gathered_bytes_max: disks.bounds.gathered_bytes_max << 10, ..disks.bounds };
+        DiskPlan { options, bounds, ..disks }
+    });
+    let load = LoadPlan {
+        clients_per_gateway: load.clients_per_gateway.min(2),
+        pipeline: load.pipeline.min(2),
+        commands_per_client: 4 + load.commands_per_client % 8,
+        command_bytes_max: u64::from(LONG_BYTES / 2) - 1_000, // a compare-and-set has two values
+        ..load
+    };
+    (load, disks)
+}
+
+fn draw_link(rng: &mut Rng) -> Option<u32> {
+    (rng.below(3) == 0).then(|| 8 << rng.below(6))
 }
 
 fn draw_disks(rng: &mut Rng, slowness: &mut Rng, election_timeout: Duration) -> Option<DiskPlan> {
@@ -171,6 +204,7 @@ fn draw_disks(rng: &mut Rng, slowness: &mut Rng, election_timeout: Duration) -> 
         },
         are_all_slow: slowness.below(2) == 0,
         capacity_segments: (slowness.below(2) == 0).then(|| 3 + small(slowness, 4)),
+        acceptors_per_log: if slowness.below(4) == 0 { 2 } else { 1 },
     };
     (rng.below(2) == 0).then_some(plan)
 }
@@ -226,5 +260,16 @@ fn draw_cluster(rng: &mut Rng, transfers: &mut Rng) -> Cluster {
             _ => 1 << 20,
         };
     settings.results_bytes_max = 1 << transfers.below(12);
+    if transfers.below(24) == 0 {
+        settings.command_bytes_max = LONG_BYTES;
+        settings.batch_bytes_max = 2 * LONG_BYTES;
+        settings.reply_bytes_max = LONG_BYTES;
+        settings.answers_bytes_max = 3 * LONG_BYTES;
+        settings.results_bytes_max = 100_000 + small(transfers, 2_000_000);
+        settings.page_bytes_max = 256 << 10;
+        settings.snapshot_part_bytes = 60 << 10;
+        settings.transfer_bytes_per_second_max = 64 << 20;
+        settings.transfer_log_bytes_max = 16 << 20;
+    }
     settings.check().expect("drawn within the limits")
 }

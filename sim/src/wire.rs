@@ -7,10 +7,10 @@
 use bytes::Bytes;
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Message};
-use loggos_protocol::{Envelope, Rng};
+use loggos_protocol::{Cluster, Envelope, Rng};
 
-/// The longest frame there is.
-const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// What a frame takes besides what is bounded by settings: heads, and fields of each slot of a page.
+const FRAME_ROOM_BYTES: u32 = 64 << 10;
 /// Batches that are used again.
 const BATCHES_MAX: usize = 1 << 12;
 
@@ -19,11 +19,21 @@ const BATCHES_MAX: usize = 1 << 12;
 pub(crate) struct Wire {
     outgoing: Outgoing,
     batches: BatchPool,
+    /// The longest frame that roles of this cluster send: a page and one batch more, or results and one reply more,
+    /// or a part of a snapshot.
+    frame_bytes_max: u32,
 }
 
 impl Wire {
-    pub(crate) fn new() -> Self {
-        Self { outgoing: Outgoing::default(), batches: BatchPool::new(BATCHES_MAX) }
+    pub(crate) fn new(cluster: &Cluster) -> Self {
+        let page = cluster.page_bytes_max + cluster.batch_bytes_max;
+        let results = cluster.results_bytes_max + cluster.reply_bytes_max;
+        let longest = page.max(results).max(cluster.snapshot_part_bytes);
+        Self {
+            outgoing: Outgoing::default(),
+            batches: BatchPool::new(BATCHES_MAX),
+            frame_bytes_max: longest + FRAME_ROOM_BYTES,
+        }
     }
 
     /// Carries a message over; returns what arrives.
@@ -33,7 +43,7 @@ impl Wire {
     /// If that is anything but the message.
     pub(crate) fn carry(&mut self, envelope: &Envelope, rng: &mut Rng) -> Envelope {
         let mut frame = Bytes::from(self.encode(envelope));
-        let mut reader = FrameReader::new(FRAME_BYTES_MAX);
+        let mut reader = FrameReader::new(self.frame_bytes_max);
         // Half of them arrive in one piece, the others in two.
         if rng.below(2) == 0 {
             reader.push(frame.split_to(below(rng, frame.len())));
@@ -63,7 +73,7 @@ impl Wire {
         } else {
             frame.truncate(at);
         }
-        let mut reader = FrameReader::new(FRAME_BYTES_MAX);
+        let mut reader = FrameReader::new(self.frame_bytes_max);
         reader.push(Bytes::from(frame));
         if let Some(Ok(frame)) = reader.next() {
             let arrived = frame.decode(&mut self.batches);

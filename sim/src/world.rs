@@ -197,7 +197,7 @@ impl World {
             hung_until: BTreeMap::new(),
             slow_disks: BTreeSet::new(),
             were_low: BTreeSet::new(),
-            wire: Wire::new(),
+            wire: Wire::new(&cluster),
             load: Load::new(plan.load.clone(), cluster.gateways),
             checker: Checker::new(cluster.clone()),
             witness: Witness::default(),
@@ -212,11 +212,16 @@ impl World {
             plan,
         };
         if let Some(disks) = &world.plan.faults.disks {
-            for acceptor in cluster.quorums.acceptors().iter() {
+            let acceptors: Vec<AcceptorId> = cluster.quorums.acceptors().iter().collect();
+            for sharers in acceptors.chunks(disks.acceptors_per_log.into()) {
                 let limits = (disks.options, disks.bounds);
-                let mut store = Store::new(&cluster, acceptor, limits, &mut world.rng);
+                let set = sharers.iter().copied().collect();
+                let mut store = Store::new(&cluster, set, limits, &mut world.rng);
                 store.set_capacity(disks.capacity_segments);
-                world.stores.insert(RoleId::Acceptor(acceptor), store);
+                world.stores.insert(RoleId::Acceptor(sharers[0]), store);
+                if sharers.len() > 1 {
+                    world.witness.see(Sight::LogShared);
+                }
             }
         }
         let acceptors = cluster.quorums.acceptors().iter().map(RoleId::Acceptor);
@@ -227,6 +232,7 @@ impl World {
             .chain(acceptors)
             .chain(replicas)
             .chain(gateways.clone().map(RoleId::Gateway));
+        let roles: Vec<RoleId> = roles.filter(|role| world.host(*role) == *role).collect();
         for role in roles {
             world.start(role);
         }
@@ -349,10 +355,29 @@ impl World {
         })
     }
 
+    /// The acceptor by whose name its disk goes, where several share one; others are their own.
+    fn host(&self, id: RoleId) -> RoleId {
+        match (id, &self.plan.faults.disks) {
+            (RoleId::Acceptor(AcceptorId(a)), Some(disks)) => {
+                RoleId::Acceptor(AcceptorId(a - a % disks.acceptors_per_log))
+            }
+            (_, _) => id,
+        }
+    }
+
+    /// The acceptors that share a process, a disk and a log with `id`, itself among them; no others do.
+    fn sharers(&self, id: RoleId) -> Vec<RoleId> {
+        let RoleId::Acceptor(_) = id else { return vec![id] };
+        let acceptors = self.plan.cluster.quorums.acceptors();
+        let host = self.host(id);
+        acceptors.iter().map(RoleId::Acceptor).filter(|other| self.host(*other) == host).collect()
+    }
+
     fn take(&mut self, what: Happening) {
         match what {
             Happening::Deliver(from, envelope) => {
                 let id = envelope.to.role();
+                self.network.on_arrival(from, id);
                 self.step(id, Happening::Deliver(from, envelope));
             }
             Happening::Release(id, incarnation, held) => {
@@ -386,6 +411,7 @@ impl World {
 
     /// Lets a role take one thing in, checks it, and sends what it says.
     fn step(&mut self, id: RoleId, what: Happening) {
+        let host = self.host(id);
         let process = self.processes.get_mut(&id).expect("every role has a process");
         let Some(role) = &mut process.role else { return };
         if process.paused_until.is_some() {
@@ -398,7 +424,7 @@ impl World {
             Happening::Deliver(from, envelope) => {
                 self.ladder.borrow_mut().message(self.now, from, &envelope.to, "");
                 self.witness.on_delivered(&envelope);
-                if self.stores.get(&id).is_some_and(|store| store.is_too_much(&envelope.to)) {
+                if self.stores.get(&host).is_some_and(|store| store.is_too_much(&envelope.to)) {
                     return self.witness.see(Sight::TooMuch);
                 }
                 role.on_envelope(envelope, shown, &mut self.out);
@@ -441,36 +467,45 @@ impl World {
             return process.backlog.push(Happening::Disk(id, incarnation, work));
         }
         let (done, next) = store.work(work);
-        let shown = process.clock.show(self.now);
-        let mut is_release = false;
-        match (done, &mut process.role) {
-            (Done::Failed, _) => return self.stop(id),
-            (_, None) => {
-                self.schedule_work(id, incarnation, next);
-                return self.start_over(id);
+        let mut next = Some(next);
+        for sharer in self.sharers(id) {
+            let RoleId::Acceptor(acceptor) = sharer else { unreachable!("acceptors have disks") };
+            let process = self.processes.get_mut(&sharer).expect("every role has a process");
+            let shown = process.clock.show(self.now);
+            let mut is_release = false;
+            match (&done, &mut process.role) {
+                (Done::Failed, _) => return self.stop(id),
+                (Done::Nothing, _) | (_, None) => {}
+                (Done::Synced(released, recorded), Some(role)) => {
+                    recorded.get(&acceptor).into_iter().for_each(|it| role.on_durable(*it));
+                    let own = released.iter().filter(|(from, _)| *from == acceptor);
+                    let released: Vec<To> = own.map(|(_, envelope)| envelope.to.clone()).collect();
+                    self.checker.on_released(&released);
+                    self.out.sends.extend(released);
+                    is_release = true;
+                }
+                (Done::Read(recalled), Some(role)) => {
+                    if recalled.recall.acceptor == acceptor {
+                        self.witness.see(Sight::Recalled);
+                        role.on_recalled(recalled, shown, &mut self.out);
+                    }
+                }
             }
-            (Done::Nothing, Some(_)) => {}
-            (Done::Synced(released, recorded), Some(role)) => {
-                recorded.iter().for_each(|records| role.on_durable(*records));
-                let released: Vec<To> = released.into_iter().map(|envelope| envelope.to).collect();
-                self.checker.on_released(&released);
-                self.out.sends.extend(released);
-                is_release = true;
-            }
-            (Done::Read(recalled), Some(role)) => {
-                self.witness.see(Sight::Recalled);
-                role.on_recalled(&recalled, shown, &mut self.out);
+            let is_up = process.role.is_some();
+            next.take().into_iter().for_each(|work| self.schedule_work(id, work));
+            match is_up {
+                true => self.settle(sharer, is_release),
+                false => self.start_over(sharer),
             }
         }
-        self.schedule_work(id, incarnation, next);
-        self.settle(id, is_release);
     }
 
     /// Ends the life of a durable acceptor, in a process that goes on, and has it start over.
     fn end_life(&mut self, id: RoleId) {
         let RoleId::Acceptor(acceptor) = id else { return };
+        let host = self.host(id);
         let process = self.processes.get_mut(&id).expect("every role has a process");
-        let Some(store) = self.stores.get_mut(&id) else { return };
+        let Some(store) = self.stores.get_mut(&host) else { return };
         if process.role.is_none() || process.paused_until.is_some() {
             return;
         }
@@ -488,7 +523,8 @@ impl World {
     fn start_over(&mut self, id: RoleId) {
         let RoleId::Acceptor(acceptor) = id else { return };
         let (cluster, seed) = (self.plan.cluster.clone(), self.rng.next_u64());
-        let store = self.stores.get_mut(&id).expect("it is durable");
+        let host = self.host(id);
+        let store = self.stores.get_mut(&host).expect("it is durable");
         match store.restart(cluster, acceptor, seed) {
             Ok(Some((restored, votes))) => {
                 self.note(|| format!("{id} starts over"));
@@ -517,6 +553,7 @@ impl World {
 
     /// After a role has acted: checks, and hands on what it wants done.
     fn settle(&mut self, id: RoleId, is_release: bool) {
+        let host = self.host(id);
         let process = self.processes.get_mut(&id).expect("every role has a process");
         let role = process.role.as_mut().expect("only a role that is up acts");
         let incarnation = process.incarnation;
@@ -529,14 +566,16 @@ impl World {
         self.witness.on_step(role);
         let wake_at = role.next_timeout().map(|at| process.clock.when(at));
         self.checker.on_held(role, &self.out.held);
-        let (work, at_once) = match (&mut *role, self.stores.get_mut(&id)) {
+        let (work, at_once) = match (&mut *role, self.stores.get_mut(&host)) {
             (Role::Acceptor(acceptor), Some(store)) => {
                 self.witness.on_records(&self.out.records);
                 store.take(acceptor, &mut self.out)
             }
             _ => (Vec::new(), Vec::new()),
         };
-        let at_once: Vec<To> = at_once.into_iter().map(|envelope| envelope.to).collect();
+        let is_own = |from| RoleId::Acceptor(from) == id;
+        assert!(at_once.iter().all(|(from, _)| is_own(*from)), "another's message was overlooked");
+        let at_once: Vec<To> = at_once.into_iter().map(|(_, envelope)| envelope.to).collect();
         self.checker.on_released(&at_once);
         let held: Vec<To> = self.out.held.drain(..).collect();
         if let RoleId::Gateway(gateway) = id {
@@ -556,8 +595,8 @@ impl World {
         for to in released.into_iter().chain(at_once) {
             self.send(id, Envelope { formation, to });
         }
-        self.schedule_work(id, incarnation, work);
-        self.watch_room(id);
+        self.schedule_work(host, work);
+        self.watch_room(host);
         self.wake(id, wake_at);
         self.take_events();
         if self.lost.contains(&id) && self.has_all_back(id) {
@@ -584,7 +623,10 @@ impl World {
     }
 
     /// Has a disk do its work, in its own time.
-    fn schedule_work(&mut self, id: RoleId, incarnation: Incarnation, work: Vec<Work>) {
+    fn schedule_work(&mut self, id: RoleId, work: Vec<Work>) {
+        let Some(incarnation) = self.processes.get(&id).map(|process| process.incarnation) else {
+            return;
+        };
         let disks = self.plan.faults.disks.clone().filter(|_| !self.outsiders.is_hung(id));
         let Some(disks) = disks else { return };
         let sync_max = self.plan.faults.sync_max;
@@ -635,12 +677,12 @@ impl World {
 
     /// Whether its process runs: its role may be about to start over there.
     fn is_running(&self, id: RoleId) -> bool {
-        self.is_up(id) || self.stores.get(&id).is_some_and(Store::is_running)
+        self.is_up(id) || self.stores.get(&self.host(id)).is_some_and(Store::is_running)
     }
 
     /// Whether its log takes nothing in any more.
     fn is_failed(&self, id: RoleId) -> bool {
-        self.stores.get(&id).is_some_and(|store| store.poisoned().is_some())
+        self.stores.get(&self.host(id)).is_some_and(|store| store.poisoned().is_some())
     }
 
     /// Has a message carried over, or whatever the network makes of it.
@@ -651,7 +693,7 @@ impl World {
             return;
         }
         let mut copies = 0;
-        for fate in self.network.fates(from, to, self.now, &mut self.rng) {
+        for fate in self.network.fates(from, &envelope.to, self.now, &mut self.rng) {
             let lost = match fate {
                 Fate::Arrives(at) => {
                     let arrives = self.wire.carry(&envelope, &mut self.rng);
@@ -672,6 +714,10 @@ impl World {
                     "lost"
                 }
                 Fate::CutOff => "cut off",
+                Fate::Full => {
+                    self.witness.see(Sight::LinkFull);
+                    "dropped, for its link is full"
+                }
             };
             self.ladder.borrow_mut().message(self.now, from, &envelope.to, lost);
         }
@@ -718,7 +764,19 @@ impl World {
         }
     }
 
+    /// Starts a process, with all the roles that share it.
     fn start(&mut self, id: RoleId) {
+        let sharers = self.sharers(id);
+        sharers.iter().for_each(|sharer| self.start_role(*sharer));
+        if sharers.iter().any(|sharer| !self.is_up(*sharer)) {
+            // The log that they share is not to be used, or not just now.
+            for sharer in sharers {
+                self.processes.get_mut(&sharer).expect("every role has a process").role = None;
+            }
+        }
+    }
+
+    fn start_role(&mut self, id: RoleId) {
         let cluster = self.plan.cluster.clone();
         let incarnation = Incarnation(self.rng.next_u64());
         let seed = self.rng.next_u64();
@@ -726,7 +784,7 @@ impl World {
         let clock = self.draw_clock();
         let shown = clock.show(self.now);
         let role = match id {
-            RoleId::Acceptor(acceptor) if self.stores.contains_key(&id) => {
+            RoleId::Acceptor(acceptor) if !self.stores.is_empty() => {
                 self.restore(id, acceptor, seed, shown)
             }
             RoleId::Gateway(_)
@@ -766,7 +824,11 @@ impl World {
         shown: Time,
     ) -> Option<Role<Recorder>> {
         let cluster = self.plan.cluster.clone();
-        let store = self.stores.get_mut(&id).expect("it is durable");
+        let host = self.host(id);
+        if host != id && !self.is_up(host) {
+            return None;
+        }
+        let store = self.stores.get_mut(&host).expect("it is durable");
         if !self.is_healed && self.rng.below(20) == 0 {
             store.order(self.rng.below(30), Fault::Crash);
         }
@@ -776,7 +838,7 @@ impl World {
                 if self.processes.contains_key(&id) {
                     self.witness.see(Sight::CameBack);
                 }
-                if self.damaged.contains(&id) {
+                if self.damaged.contains(&host) {
                     self.witness.see(Sight::DamageDropped);
                 }
                 Some(restored)
@@ -784,13 +846,13 @@ impl World {
             Err(StorageError::Disk { .. }) => {
                 self.witness.see(Sight::RecoveryCut);
                 store.crash(self.rng.below(2) == 0);
-                self.schedule(self.now + Duration::from_millis(10), Happening::Restart(id));
+                self.schedule(self.now + Duration::from_millis(10), Happening::Restart(host));
                 None
             }
             Err(error) => {
-                assert!(self.damaged.contains(&id), "{id} cannot come back: {error}");
+                assert!(self.damaged.contains(&host), "{id} cannot come back: {error}");
                 self.witness.see(Sight::DiskRefused);
-                self.refused.push(id);
+                self.refused.extend(self.sharers(id));
                 None
             }
         }
@@ -836,7 +898,7 @@ impl World {
             let until = self.now + self.rng.up_to(most);
             self.note(|| format!("the disk of {acceptor} hangs until {until}"));
             self.witness.see(Sight::DiskHung);
-            self.hung_until.insert(acceptor, until);
+            self.hung_until.insert(self.host(acceptor), until);
         }
         if !self.stores.is_empty() && self.rng.below(8) == 0 {
             let acceptor = self.draw_of(ACCEPTORS, &ids);
@@ -881,7 +943,8 @@ impl World {
             _ => Fault::Error(ErrorKind::Other),
         };
         if self.is_up(acceptor) {
-            let store = self.stores.get_mut(&acceptor).expect("disks fail of those that have some");
+            let host = self.host(acceptor);
+            let store = self.stores.get_mut(&host).expect("disks fail of those that have some");
             store.order(after, fault);
         }
     }
@@ -969,7 +1032,7 @@ impl World {
             | RoleId::Proposer(_)
             | RoleId::ProxyLeader(_) => {}
         }
-        let mut ids = vec![id];
+        let mut ids = self.sharers(id);
         if let (RoleId::Proposer(ProposerId(p)), 0) = (id, self.plan.cluster.proxy_leaders) {
             ids.push(RoleId::ProxyLeader(ProxyLeaderId(p))); // lives with it
         }
@@ -983,7 +1046,9 @@ impl World {
             process.backlog.clear();
             process.paused_until = None;
             self.crash_disk(id);
-            self.schedule(self.now + down, Happening::Restart(id));
+            if self.host(id) == id {
+                self.schedule(self.now + down, Happening::Restart(id));
+            }
             self.tell_gone(id);
         }
     }
@@ -1032,7 +1097,7 @@ impl World {
             // A write quorum more, where that is allowed: what was chosen is still with the replicas.
             RoleId::Acceptor(_) => {
                 let most = if self.plan.faults.is_reckless { usize::MAX } else { f };
-                lost_alike(|r| matches!(r, RoleId::Acceptor(_))) < most
+                lost_alike(|r| matches!(r, RoleId::Acceptor(_))) + self.sharers(id).len() <= most
             }
             RoleId::Replica(_) => {
                 let lost = lost_alike(|r| matches!(r, RoleId::Replica(_)));
@@ -1053,7 +1118,7 @@ impl World {
         if self.lost.contains(&id) {
             return;
         }
-        self.lost.push(id);
+        self.lost.extend(self.sharers(id));
         let lost = self.lost.iter().filter(|r| matches!(r, RoleId::Replica(_))).count();
         let left = usize::from(self.plan.cluster.replicas) - lost;
         let f = usize::from(self.plan.cluster.f);
@@ -1070,13 +1135,15 @@ impl World {
 
     fn pause(&mut self, id: RoleId, down: Duration) {
         let until = self.now + down;
-        let process = self.processes.get_mut(&id).expect("every role has a process");
-        if process.role.is_some() && process.paused_until.is_none() {
-            let sight = if process.leads() { Sight::LeaderPaused } else { Sight::Paused };
-            self.witness.see(sight);
-            process.paused_until = Some(until);
-            self.note(|| format!("{id} stands still for {down:?}"));
-            self.schedule(until, Happening::Resume(id));
+        for id in self.sharers(id) {
+            let process = self.processes.get_mut(&id).expect("every role has a process");
+            if process.role.is_some() && process.paused_until.is_none() {
+                let sight = if process.leads() { Sight::LeaderPaused } else { Sight::Paused };
+                self.witness.see(sight);
+                process.paused_until = Some(until);
+                self.note(|| format!("{id} stands still for {down:?}"));
+                self.schedule(until, Happening::Resume(id));
+            }
         }
     }
 
@@ -1107,7 +1174,7 @@ impl World {
         self.stores.values_mut().for_each(|store| store.set_capacity(None));
         self.slow_disks = self.draw_slow_disks();
         for id in ids {
-            if !self.is_running(id) && !self.stays_down(id) {
+            if self.host(id) == id && !self.is_running(id) && !self.stays_down(id) {
                 self.start(id);
             }
             self.resume(id);
@@ -1143,6 +1210,7 @@ impl World {
                 Some(RoleId::Gateway(_) | RoleId::Proposer(_)) => f.min(alike.len() - 1),
                 Some(RoleId::ProxyLeader(_)) if !has_own_proxy_leaders => 0,
                 Some(RoleId::ProxyLeader(_)) => f.min(alike.len() - 1),
+                Some(acceptor @ RoleId::Acceptor(_)) if self.sharers(*acceptor).len() > 1 => 0,
                 Some(RoleId::Acceptor(_)) => f.saturating_sub(out),
                 // f + 1 have to be left, and what they have in memory.
                 Some(RoleId::Replica(_)) => f.min(alike.len() - (f + 1)).saturating_sub(out),

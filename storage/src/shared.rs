@@ -147,14 +147,15 @@ impl SharedLog {
         recalls.map(|recall| ReadRequest::new(wal, recall, life.number)).collect()
     }
 
-    /// The next message that may be said.
+    /// The next message that may be said, and the acceptor that says it.
     ///
     /// source: R31
-    pub fn release(&mut self) -> Option<Envelope> {
+    pub fn release(&mut self) -> Option<(AcceptorId, Envelope)> {
         let durable = self.wal.durable();
-        let mut lives = self.lives.iter_mut();
-        let held = lives.find_map(|life| life.held.pop_front_if(|held| held.0 <= durable));
-        held.map(|(_, envelope)| envelope)
+        self.lives.iter_mut().find_map(|life| {
+            let (_, envelope) = life.held.pop_front_if(|held| held.0 <= durable)?;
+            Some((life.acceptor, envelope))
+        })
     }
 
     /// Whether there is one.

@@ -130,7 +130,7 @@ impl Core {
 
     fn release(&mut self) {
         let released = std::iter::from_fn(|| self.shared.release());
-        self.said.extend(released.map(|Envelope { to, .. }| to));
+        self.said.extend(released.map(|(_, Envelope { to, .. })| to));
     }
 
     fn flush(&mut self) {

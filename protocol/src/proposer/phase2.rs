@@ -544,7 +544,7 @@ impl Phase2 {
     }
 
     /// Whether batches wait for a slot.
-    pub(super) fn has_waiting(&self) -> bool {
+    fn has_waiting(&self) -> bool {
         !self.queue.is_empty()
     }
 
@@ -554,12 +554,15 @@ impl Phase2 {
         self.has_open().then(|| self.waiting_since + latency.timeout(self.attempt, least, most))
     }
 
-    /// Since when nothing was executed although something is open, or nothing was given a slot although it waits.
+    /// Since when nothing was executed although something is open, or nothing was given a slot although it waits, longer
+    /// than it may.
+    ///
+    /// With nothing open it waits for a replica that is heard and holds credit: at any leader, and for `replica_grace` at
+    /// the most (R29). For want of room nobody would do better either.
     pub(super) fn stalled_since(&self) -> Option<Time> {
         let open = self.has_open().then_some(self.progress_at);
-        // For want of room nobody would do better.
         let waits = self.has_waiting() && self.has_room;
-        open.or_else(|| waits.then_some(self.queue_moved_at))
+        open.or_else(|| waits.then_some(self.queue_moved_at + self.cluster.replica_grace))
     }
 
     /// The bound below which everything is closed.

@@ -173,7 +173,7 @@ impl Log {
     ///
     /// source: R31
     pub(crate) fn release(&mut self) -> Option<Envelope> {
-        self.shared.release()
+        self.shared.release().map(|(_, envelope)| envelope)
     }
 
     /// Whether there is one.
