@@ -276,12 +276,11 @@ impl Acceptor {
                 Err(range) => return self.ledger.recall(range, Cause::Replay(page), out),
             };
             let (acceptor, directory) = (self.id, self.directory);
-            let Page { from, to, votes } = found;
-            let replayed = Box::new(Replayed { acceptor, directory, from, to, votes });
+            let (truncated, Page { from, to, votes }) = (self.ledger.truncated(), found);
+            let replayed = Replayed { acceptor, directory, truncated, from, to, votes };
+            let replayed = Box::new(replayed);
             out.hold_to_replica(replay.replica, ToReplica::Replayed(replayed));
-            // What is asked for again is all of them.
-            let first = ReplayPage { replay, first: replay.first, left: PAGES_AHEAD - 1 };
-            self.ledger.on_given(Cause::Replay(first));
+            self.ledger.on_given(Cause::Replay(page));
             next = to.zip(page.left.checked_sub(1)).map(|(to, left)| {
                 let first = to.first_open();
                 ReplayPage { replay, first, left }

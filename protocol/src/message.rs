@@ -646,7 +646,9 @@ pub struct Replayed {
     pub acceptor: AcceptorId,
     /// Its memory's identity.
     pub directory: DirectoryId,
-    /// Where this page starts: above the slot asked for, if that is truncated.
+    /// Every vote below is forgotten.
+    pub truncated: Watermark,
+    /// Where this page starts: above the slot asked for, if that is truncated, or if others came before it.
     pub from: Slot,
     /// The bound that it ends at; `None` if there is nothing above.
     pub to: Option<Watermark>,

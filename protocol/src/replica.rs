@@ -68,8 +68,8 @@ pub struct Replica<M> {
     chosen: Watermark,
     executor: Executor<M>,
     gap: Option<Gap>,
-    /// How many pages have come since a peer was last asked for some.
-    pages_fetched: u32,
+    /// Which peer was last asked for slots.
+    fetching: Option<Fetching>,
     /// What acceptors say they have voted for, while it replays that.
     replay: Option<Pages>,
     /// How often it has asked acceptors since that last brought something.
@@ -100,6 +100,15 @@ struct Gap {
     /// Peers that have executed it and hold it no more. One that has not executed it yet, or whose answer
     /// was lost, has not failed us.
     let_go: Vec<ReplicaId>,
+}
+
+/// Slots that a peer was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Fetching {
+    peer: ReplicaId,
+    first: Slot,
+    /// How many of the pages that answer it have not come.
+    pages_left: u32,
 }
 
 /// What a replica did.
@@ -159,7 +168,7 @@ impl<M: StateMachine> Replica<M> {
             chosen: Watermark(0),
             executor: Executor::new(machine, &cluster),
             gap: None,
-            pages_fetched: 0,
+            fetching: None,
             replay: None,
             replay_rounds: 0,
             truncated: Watermark(0),
@@ -326,26 +335,28 @@ impl<M: StateMachine> Replica<M> {
             gap.let_go.push(fetched.replica);
         }
         self.transfer_if_needed(now, out);
-        let before = self.executed;
         for (slot, (ballot, value)) in (fetched.first.0..).map(Slot).zip(fetched.slots) {
             if !self.executed.covers(slot) && self.halted.is_none() {
                 self.counters.fetched += 1;
                 self.on_chosen(Chosen { slot, ballot, value }, now, out);
             }
         }
-        self.pages_fetched += 1;
-        let is_last = self.pages_fetched == PAGES_AHEAD;
-        let has_more = self.executed > before && self.executed < fetched.executed;
-        if is_last && has_more && self.halted.is_none() {
+        let Some(fetching) = self.fetching.as_mut().filter(|it| it.peer == fetched.replica) else {
+            return; // another was asked since
+        };
+        fetching.pages_left = fetching.pages_left.saturating_sub(1);
+        let is_last = fetching.pages_left == 0;
+        let has_got_on = self.executed.first_open() > fetching.first;
+        if is_last && has_got_on && self.executed < fetched.executed && self.halted.is_none() {
             self.fetch(fetched.replica, out);
         }
     }
 
     /// Asks a peer for what it has executed from the slot on that is missing.
     fn fetch(&mut self, peer: ReplicaId, out: &mut Outbox) {
-        self.pages_fetched = 0;
-        let fetch = Fetch { replica: self.id, first: self.executed.first_open() };
-        out.tell_replica(peer, ToReplica::Fetch(fetch));
+        let first = self.executed.first_open();
+        self.fetching = Some(Fetching { peer, first, pages_left: PAGES_AHEAD });
+        out.tell_replica(peer, ToReplica::Fetch(Fetch { replica: self.id, first }));
     }
 
     /// Takes in what an acceptor has voted for, and executes what a write quorum has.
@@ -357,9 +368,7 @@ impl<M: StateMachine> Replica<M> {
             return out.event(Event::Forgotten { acceptor: replayed.acceptor });
         }
         let before = self.executed.first_open();
-        if replayed.from > before {
-            // A page begins at the slot that was asked for, which is none above `before`, unless that is truncated.
-            self.truncated.raise(Watermark(replayed.from.0));
+        if self.truncated.raise(replayed.truncated) {
             self.transfer_if_needed(now, out);
         }
         let Some(pages) = &mut self.replay else { return };

@@ -530,3 +530,20 @@ fn r29_a_page_that_waits_for_a_sync_is_not_made_twice() {
     node.sync();
     assert_eq!(pages(&mut node, B2), 1, "it has left, and may be lost");
 }
+
+/// However far a replica gets meanwhile by what others tell: it asks for another slot each time.
+#[test]
+fn r29_while_pages_for_a_replica_wait_for_a_sync_no_more_are_made_for_it() {
+    let mut node = Node::new();
+    (0..8).for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+    let pages = |node: &mut Node, replica, first| {
+        let replay = Replay { replica: ReplicaId(replica), first: Slot(first) };
+        let out = node.take(|acceptor, out| acceptor.on_replay(replay, out));
+        pick!(out.held, Replica(ToReplica::Replayed)).len()
+    };
+    assert_eq!(pages(&mut node, 0, 0), 3, "three slots a page");
+    assert_eq!(pages(&mut node, 0, 4), 0, "they are held");
+    assert_eq!(pages(&mut node, 1, 4), 2, "for another replica");
+    node.sync();
+    assert_eq!(pages(&mut node, 0, 4), 2);
+}

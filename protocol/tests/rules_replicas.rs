@@ -346,6 +346,7 @@ fn page(acceptor: u8, slots: Range<u64>, to: Option<u64>) -> Replayed {
     Replayed {
         acceptor: AcceptorId(acceptor),
         directory: directory(acceptor),
+        truncated: Watermark(0),
         from: Slot(slots.start),
         to: to.map(Watermark),
         votes: slots.map(|slot| (Slot(slot), voted(slot))).collect(),
@@ -453,9 +454,11 @@ fn r15_peers_give_several_pages_one_behind_the_other() {
     let cluster = checked(Settings { page_slots_max: 1, ..small() });
     let replica =
         |id| Replica::new(cluster.clone(), ReplicaId(id), Incarnation(7), Echo::default());
-    let (mut ahead, mut behind) = (replica(0), replica(1));
+    let (mut ahead, mut behind) = (replica(2), replica(1));
     (0..6).for_each(|slot| drop(out_of(|out| ahead.on_chosen(chosen(slot), START, out))));
-    let mut fetch = Fetch { replica: ReplicaId(1), first: Slot(0) };
+    behind.on_chosen(chosen(5), START, &mut Outbox::default());
+    let out = out_of(|out| behind.on_timeout(Timer::Gap, START, out));
+    let mut fetch = *pick!(out.sends, Replica(ToReplica::Fetch))[0].1;
     for executed in [4, 6] {
         let out = out_of(|out| ahead.on_fetch(fetch, START, out));
         let pages = pick!(out.sends, Replica(ToReplica::Fetched));
@@ -471,6 +474,32 @@ fn r15_peers_give_several_pages_one_behind_the_other() {
         }
     }
     assert_eq!(fetch.first, Slot(4));
+}
+
+/// The second page of an answer begins above the slot that is missing, and nothing is truncated.
+#[test]
+fn r15_a_replay_that_gets_on_asks_no_peer_for_its_state() {
+    let mut replica = replica(&square(), 0);
+    hear_from_proposer(&mut replica, Stage::Leading, 600);
+    let mut now = START;
+    while replica.timers().is_set(Timer::Gap) && !replica.timers().is_set(Timer::Replay) {
+        now = now + millis(20);
+        replica.timers().stop(Timer::Gap);
+        let out = out_of(|out| replica.on_timeout(Timer::Gap, now, out));
+        for (peer, fetch) in pick!(out.sends, Replica(ToReplica::Fetch)) {
+            let executed = Watermark(600);
+            let fetched = Fetched { replica: peer, first: fetch.first, slots: vec![], executed };
+            replica.on_fetched(fetched, now, &mut Outbox::default());
+        }
+    }
+    let told = [page(0, 0..2, Some(2)), page(0, 2..4, Some(4)), page(2, 2..4, Some(4))];
+    for page in told {
+        let out = replay(&mut replica, page);
+        assert_eq!(pick!(out.sends, Replica(ToReplica::FetchPart)).len(), 0, "a state");
+    }
+    let truncated = Replayed { truncated: Watermark(4), ..page(3, 4..5, None) };
+    let out = replay(&mut replica, truncated);
+    assert_eq!(pick!(out.sends, Replica(ToReplica::FetchPart)).len(), 1, "no vote tells of slot 0");
 }
 
 /// Otherwise its next page would come a timer later than the others', page for page.

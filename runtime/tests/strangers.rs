@@ -623,7 +623,8 @@ fn to_acceptor() -> [ToAcceptor; 7] {
 fn to_replica() -> [ToReplica; 8] {
     let identify = |watcher| ToReplica::Identify(Identify { watcher, nonce: 1 });
     let (acceptor, directory, votes) = (ACCEPTOR, DIRECTORY, Vec::new());
-    let replayed = Replayed { acceptor, directory, from: Slot(0), to: None, votes };
+    let replayed =
+        Replayed { acceptor, directory, truncated: Watermark(0), from: Slot(0), to: None, votes };
     let (replica, slots) = (REPLICA, Vec::new());
     let fetched = Fetched { replica, first: FAR, slots, executed: Watermark(1 << 41) };
     let ask = Ask { batch: batch_id(NOBODY), attempt: 0, session: None, first: 0, count: 1 };

@@ -128,8 +128,9 @@ impl Totals {
             let waits = if outcome.has_slow_disks { &mut self.slow_waits } else { &mut self.waits };
             waits.push((outcome.longest_wait.as_secs_f64() / timeout, seed));
         }
-        // Where only safety is checked, a run may end with little more than it was begun with.
-        if outcome.acknowledged > 0 && !outcome.is_safety_only {
+        // Where only safety is checked, a run may end with little more than it was begun with; and few commands say little,
+        // for an election costs slots, too.
+        if outcome.acknowledged >= 100 && !outcome.is_safety_only {
             let slots_a_command = outcome.slots as f64 / outcome.acknowledged as f64;
             self.slots_a_command.push((slots_a_command, seed));
         }

@@ -277,6 +277,7 @@ impl Body for Box<Replayed> {
         let header = headers::Replayed {
             acceptor: self.acceptor.lay_out(),
             directory: self.directory.lay_out(),
+            truncated: self.truncated.lay_out(),
             from: self.from.lay_out(),
             to: self.to.lay_out(),
             votes_count: count(self.votes.len()).into(),
@@ -295,6 +296,7 @@ impl Body for Box<Replayed> {
         Ok(Self::new(Replayed {
             acceptor: AcceptorId::read(&header.acceptor)?,
             directory: DirectoryId::read(&header.directory)?,
+            truncated: Watermark::read(&header.truncated)?,
             from: Slot::read(&header.from)?,
             to: Laid::read(&header.to)?,
             votes,

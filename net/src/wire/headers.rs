@@ -148,6 +148,7 @@ layouts! {
     layout Replayed {
         acceptor: u8,
         directory: u64_ule,
+        truncated: u64_ule,
         from: u64_ule,
         to: Maybe<u64_ule>,
         votes_count: u32_ule,

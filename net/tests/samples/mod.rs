@@ -185,7 +185,8 @@ pub(crate) fn p1b(votes: Vec<(Slot, Vote)>, to: Option<Watermark>) -> Box<P1b> {
 
 fn replayed(votes: Vec<(Slot, Vote)>, to: Option<Watermark>) -> Box<Replayed> {
     let (acceptor, directory) = (AcceptorId(2), DirectoryId(3));
-    Box::new(Replayed { acceptor, directory, from: Slot(6), to, votes })
+    let truncated = Watermark(5);
+    Box::new(Replayed { acceptor, directory, truncated, from: Slot(6), to, votes })
 }
 
 pub(crate) fn fetched(slots: Vec<(Ballot, Value)>) -> Fetched {

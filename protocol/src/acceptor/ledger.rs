@@ -207,12 +207,16 @@ impl Ledger {
         }
     }
 
-    /// Whether the answer to `cause` waits for a sync already: another would have to wait as long, and a disk that
-    /// hangs would fill memory with pages.
+    /// Whether the answer to `cause` waits for a sync already, or that to another request of the same replica: the next
+    /// one would have to wait as long, and a disk that hangs would fill memory with pages. Of a proposer's pages each waits
+    /// by itself, for it asks for the next when it has one; those of another ballot are others.
     pub(super) fn is_given(&self, cause: &Cause) -> bool {
         let Some(journal) = &self.journal else { return false };
         let given = Asker::of(cause).and_then(|asker| journal.given.get(&asker));
-        given.is_some_and(|(given, recorded)| given == cause && *recorded > journal.durable)
+        let is_for_replica = matches!(cause, Cause::Replay(_));
+        given.is_some_and(|(given, recorded)| {
+            (given == cause || is_for_replica) && *recorded > journal.durable
+        })
     }
 
     /// Takes in that `cause` has been answered.

@@ -40,6 +40,8 @@ struct Told {
     asked: Slot,
     /// How many of the pages that were asked for have not come.
     due: u32,
+    /// Whether any page has come that was not behind a lost one, since the timer last looked.
+    has_come: bool,
     /// Whether there may be more by now, if it had none above.
     is_stale: bool,
 }
@@ -61,7 +63,11 @@ impl Pages {
         if from > next && !continues {
             return; // the one before it is lost, or truncated: asked for again at once, it would come at once
         }
-        told.due = if to.is_none() { 0 } else { told.due.saturating_sub(1) };
+        told.has_come = true;
+        if from >= told.asked {
+            // One of an earlier request, which was taken for lost, does not stand for one of this.
+            told.due = if to.is_none() { 0 } else { told.due.saturating_sub(1) };
+        }
         if continues {
             told.votes.extend(votes);
         } else if to.is_none_or(|to| to.covers(next)) {
@@ -89,10 +95,12 @@ impl Pages {
         Some(first)
     }
 
-    /// Gives up the pages that have not come, and takes it that there may be more where there were none.
+    /// Gives up the pages that have not come, of acceptors of which nothing has since it was last called; and takes it that
+    /// there may be more where there were none.
     pub(super) fn ask_again(&mut self) {
         for told in &mut self.0 {
-            (told.due, told.is_stale) = (0, true);
+            told.due = if told.has_come { told.due } else { 0 };
+            (told.has_come, told.is_stale) = (false, true);
         }
     }
 
@@ -146,6 +154,7 @@ mod tests {
         Replayed {
             acceptor: AcceptorId(acceptor),
             directory: DirectoryId(0),
+            truncated: Watermark(0),
             from: Slot(from),
             to: to.map(Watermark),
             votes: votes.iter().map(|(slot, vote)| (Slot(*slot), vote.clone())).collect(),
@@ -217,9 +226,13 @@ mod tests {
         assert_eq!(ask(&mut pages, 40), None, "there are enough");
         assert_eq!(ask(&mut pages, 41), Some(80));
         pages.on_page(page(0, 90, Some(100), &[]), Slot(80));
-        assert_eq!(ask(&mut pages, 80), None, "one was lost, and others are on their way");
+        assert_eq!(ask(&mut pages, 80), None, "one was lost, or overtaken");
+        pages.ask_again();
+        assert_eq!(ask(&mut pages, 80), None, "others have come: it may be slow");
         pages.ask_again();
         assert_eq!(ask(&mut pages, 80), Some(80));
+        (4..8).for_each(|i| pages.on_page(page(0, i * 10, Some(i * 10 + 10), &[]), Slot(80)));
+        assert_eq!(ask(&mut pages, 80), None, "pages of an earlier request are none of this one");
         pages.on_page(page(0, 80, None, &[]), Slot(80));
         assert_eq!(ask(&mut pages, 85), None, "that is all there is");
         pages.ask_again();
