@@ -1,6 +1,7 @@
 //! In which ballots votes were cast again, for a value that the log holds already.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use loggos_protocol::{AcceptorId, Ballot, Slot};
 use rangemap::RangeMap;
@@ -21,9 +22,20 @@ impl Revotes {
         self.0.entry(acceptor).or_default().insert(slots, ballot);
     }
 
-    /// The last ballot in which the vote in `slot` was cast again, if it was.
-    pub(crate) fn at(&self, acceptor: AcceptorId, slot: Slot) -> Option<Ballot> {
-        self.0.get(&acceptor)?.get(&slot.0).copied()
+    /// In which of these slots `acceptor` has cast its vote again, and in which ballot the last time.
+    pub(crate) fn within(
+        &self,
+        acceptor: AcceptorId,
+        slots: Range<Slot>,
+    ) -> impl Iterator<Item = (Slot, Ballot)> + '_ {
+        let slots = slots.start.0..slots.end.0;
+        let ballots = self.0.get(&acceptor).filter(|_| !slots.is_empty());
+        let wanted = slots.clone();
+        let runs = ballots.into_iter().flat_map(move |ballots| ballots.overlapping(wanted.clone()));
+        runs.flat_map(move |(run, ballot)| {
+            let both = run.start.max(slots.start)..run.end.min(slots.end);
+            both.map(|slot| (Slot(slot), *ballot))
+        })
     }
 
     /// Lets go of those in slots that are truncated.

@@ -382,8 +382,11 @@ impl Wal {
             let votes = segment.votes(acceptor, wanted.clone());
             places.extend(votes.map(|place| (place.slot, place)));
         }
-        for place in places.values_mut() {
-            place.revoted = self.revotes.at(acceptor, place.slot);
+        for (slot, ballot) in self.revotes.within(acceptor, wanted) {
+            let place = places.get_mut(&slot);
+            let place =
+                place.unwrap_or_else(|| panic!("{slot}: a vote again, and no value for it"));
+            place.revoted = Some(ballot);
         }
         places.into_values().collect()
     }

@@ -804,6 +804,18 @@ fn r31_a_vote_that_is_cast_again_is_looked_up_in_the_last_durable_ballot() {
     node.check_live();
 }
 
+/// It would be forgotten in silence.
+#[test]
+#[should_panic(expected = "s3: a vote again, and no value for it")]
+fn r32_a_vote_that_was_cast_again_is_not_left_out_for_want_of_its_value() {
+    let mut node = Node::new(1);
+    [vote(A, 5, 1, (100, 1)), revote(A, 3, 2)].iter().for_each(|record| node.wal.append(record));
+    let write = gather(&mut node);
+    node.wal.on_synced(write);
+    assert_eq!(node.wal.votes(A, Slot(4), Watermark(4)), [], "no slots");
+    let _ = node.wal.votes(A, Slot(0), Watermark(9));
+}
+
 #[test]
 #[should_panic(expected = "before the first")]
 fn r32_a_vote_is_not_cast_again_where_there_was_none() {
