@@ -14,6 +14,6 @@ pub use mailbox::{MailboxReceiver, MailboxSender, mailbox};
 pub use outgoing::Outgoing;
 pub use ring::{
     AlignedBytes, CONNECT_MAX, CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingFile,
-    RingOptions, RingRecord,
+    RingOptions, RingRecord, Written,
 };
 pub use slumber::Slumber;

@@ -21,7 +21,7 @@ use atomic_waker::AtomicWaker;
 use crossbeam::queue::ArrayQueue;
 use loggos_protocol::{AcceptorSet, Failure, Payload, Position};
 
-use crate::executor::Alarm;
+use crate::alarm::Alarm;
 
 /// Calls whose cells are kept for the next ones.
 const POOL_CELLS: usize = 8192;

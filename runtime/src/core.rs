@@ -25,19 +25,22 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::queue::SegQueue;
-use loggos_net::{ConnectionId, MailboxReceiver, MailboxSender, RingRecord};
+use loggos_net::{
+    ConnectionId, MailboxReceiver, MailboxSender, Ring, RingEvent, RingOptions, RingRecord,
+};
 use loggos_protocol::{
     AcceptorId, Cluster, Envelope, Event, GatewayId, Incarnation, Outbox, ProposerId,
     ProxyLeaderId, ReplicaId, Role, RoleId, StateMachine, Time, To,
 };
 
+use crate::alarm::Alarm;
 use crate::callers::{Callers, RemoteCall};
 use crate::client::{CallError, Port};
 use crate::clock::Clock;
-use crate::executor::{Alarm, Bed, yield_now};
+use crate::executor::yield_now;
 use crate::idle::{Idle, Vigil};
 use crate::log::{Log, LogStatus};
 use crate::random::random_u64;
@@ -53,6 +56,9 @@ const INBOX_MESSAGES_MAX: usize = 1 << 16;
 const REPORT_MAX: Duration = Duration::from_secs(1);
 /// How long a core sleeps at the most.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
+/// How long a node waits for an address that is in use.
+const ADDRESS_MAX: Duration = Duration::from_secs(2);
+const ADDRESS_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where every role of the process lives.
 #[derive(Debug)]
@@ -92,10 +98,14 @@ pub(crate) struct CorePlan {
     pub(crate) idle: Idle,
     pub(crate) alarm: Alarm,
     pub(crate) clock: Clock,
-    /// What it takes to talk to other processes, if there are any; and to write the log, if there is one.
+    /// All cores of this process, in order.
+    pub(crate) siblings: Arc<[Sibling]>,
+    /// What it takes to talk to other processes, if the cluster has several.
     pub(crate) network: Option<NetworkPlan>,
     /// Of the acceptors that live here, if they are durable.
     pub(crate) log: Option<Log>,
+    /// Hears of what the ring does, in tests.
+    pub(crate) recorder: Option<mpsc::Sender<RingRecord>>,
 }
 
 /// What a core's sockets are started with.
@@ -103,13 +113,8 @@ pub(crate) struct CorePlan {
 pub(crate) struct NetworkPlan {
     pub(crate) identity: Identity,
     pub(crate) remotes: Arc<[Remote]>,
+    /// Where this core accepts other nodes and clients, if it is the one that does.
     pub(crate) listen: Option<SocketAddr>,
-    /// Whom to tell that the sockets are open, and where we listen, if we do.
-    pub(crate) ready: mpsc::Sender<io::Result<Option<SocketAddr>>>,
-    /// All cores of this process, in order.
-    pub(crate) siblings: Arc<[Sibling]>,
-    /// Who hears of what the ring does, in tests.
-    pub(crate) recorder: Option<mpsc::Sender<RingRecord>>,
 }
 
 /// How to reach a core of this process from another one.
@@ -151,10 +156,14 @@ pub(crate) struct Core<M> {
     factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>,
     seats: Vec<Seat<M>>,
     callers: Callers,
+    /// All I/O of the core: its sockets', its log's and its sleep.
+    ring: Ring,
+    /// What the ring has told of connections, until the sockets have taken it in.
+    events: Vec<RingEvent>,
+    /// `None` where all roles live in this process.
     sockets: Option<Sockets>,
+    /// `None` where no durable acceptor lives on this core.
     log: Option<Log>,
-    siblings: Arc<[Sibling]>,
-    incoming: Vec<Incoming>,
     /// Who asked how this process stands, and the cores' answers on their way.
     status_requests: Vec<StatusRequest>,
     out: Outbox,
@@ -256,11 +265,46 @@ impl Routes {
     }
 }
 
+impl NetworkPlan {
+    fn open(self, cluster: &Cluster) -> Sockets {
+        // Whatever a role may hold, and as much again on its way.
+        let batches_max = 8 * cluster.ring_slots() as usize;
+        let acceptors = cluster.quorums.acceptors_count();
+        Sockets::new(self.identity, &self.remotes, batches_max, acceptors.into())
+    }
+}
+
+/// Listens for other nodes and for clients. Waits a while for an address that is in use: the kernel closes the sockets
+/// of a ring after its process has ended, not before, and a process that is started again at once meets them.
+fn listen(ring: &mut Ring, address: SocketAddr) -> io::Result<SocketAddr> {
+    let started = Instant::now();
+    loop {
+        let listens = ring.listen(address);
+        let in_use = listens.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::AddrInUse);
+        if !in_use || started.elapsed() >= ADDRESS_MAX {
+            return listens;
+        }
+        std::thread::sleep(ADDRESS_PAUSE); // nothing else is on this core yet
+    }
+}
+
 impl<M: StateMachine> Core<M> {
-    pub(crate) fn new(
+    /// Opens the core's ring and starts its roles. Must be called on the core's own thread, to which the ring belongs.
+    ///
+    /// Returns where it listens as well, if it does.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no ring for us, or the address cannot be had: the text says what to set.
+    pub(crate) fn start(
         mut plan: CorePlan,
         factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>,
-    ) -> Self {
+    ) -> io::Result<(Self, Option<SocketAddr>)> {
+        let mut ring = Ring::new(&RingOptions::default())?;
+        ring.set_alarm(plan.alarm.eventfd()?);
+        plan.recorder.take().into_iter().for_each(|recorder| ring.set_recorder(recorder));
+        let listen_at = plan.network.as_ref().and_then(|network| network.listen);
+        let address = listen_at.map(|address| listen(&mut ring, address)).transpose()?;
         let now = plan.clock.now();
         let mut core = Self {
             callers: Callers::new(
@@ -270,10 +314,10 @@ impl<M: StateMachine> Core<M> {
             ),
             factory,
             seats: Vec::new(),
-            sockets: None,
+            ring,
+            events: Vec::new(),
+            sockets: plan.network.take().map(|network| network.open(&plan.cluster)),
             log: plan.log.take(),
-            siblings: Arc::new([]),
-            incoming: Vec::new(),
             status_requests: Vec::new(),
             out: Outbox::default(),
             told: Vec::new(),
@@ -297,23 +341,11 @@ impl<M: StateMachine> Core<M> {
                 cycles: 0,
             });
         }
-        core
+        Ok((core, address))
     }
 
     /// Runs until the cluster is told to stop. Must be called on the core's own executor.
-    pub(crate) async fn run(mut self) -> io::Result<()> {
-        if let Some(network) = self.plan.network.take() {
-            self.open_sockets(&network);
-            if self.sockets.is_none() {
-                return Ok(()); // whoever started us has heard why
-            }
-            self.siblings = network.siblings;
-        }
-        // With sockets we sleep in their ring: one wake-up for both, the executor's and ours.
-        let bed = match &self.sockets {
-            None => Some(Bed::new(self.plan.alarm.clone())?),
-            Some(_) => None,
-        };
+    pub(crate) async fn run(mut self) {
         let mut vigil = Vigil::new(self.plan.idle, self.plan.clock.now());
         while !self.plan.is_stopping.load(Ordering::Relaxed) {
             let now = self.plan.clock.now();
@@ -321,16 +353,7 @@ impl<M: StateMachine> Core<M> {
             let may_sleep = vigil.may_sleep(now, has_worked);
             yield_now().await;
             if may_sleep {
-                let now = self.plan.clock.now();
-                let most = self.next_due.since(now).min(SLEEP_MAX);
-                if let Some(bed) = &bed {
-                    bed.sleep(most, || self.has_work(now)).await;
-                } else if let Some(mut sockets) = self.sockets.take() {
-                    let can_read_on = sockets.is_stalled() && self.callers.room() > 0;
-                    let has_work = || can_read_on || self.has_work(now);
-                    self.plan.alarm.sleep(has_work, || sockets.sleep(most));
-                    self.sockets = Some(sockets);
-                }
+                self.sleep(self.plan.clock.now());
                 vigil.woke(self.plan.clock.now());
             } else {
                 vigil.offer(now);
@@ -339,7 +362,17 @@ impl<M: StateMachine> Core<M> {
         if self.plan.gateway.is_some() {
             self.callers.stop();
         }
-        Ok(())
+    }
+
+    /// Sleeps in the ring until it has something, the alarm rings or something is due.
+    fn sleep(&mut self, now: Time) {
+        let most = self.next_due.since(now).min(SLEEP_MAX);
+        if self.plan.alarm.begin_sleep(|| self.has_work(now))
+            && let Err(error) = self.ring.sleep(most)
+        {
+            warn!(%error, "the ring of a core fails");
+        }
+        self.plan.alarm.end_sleep();
     }
 
     /// Takes in all that has arrived and hands out all that follows from it; returns whether there was
@@ -347,8 +380,7 @@ impl<M: StateMachine> Core<M> {
     fn tick(&mut self, now: Time) -> bool {
         self.now = now;
         let mut has_worked = self.receive();
-        has_worked |= self.poll_sockets(now);
-        has_worked |= self.poll_log(now);
+        has_worked |= self.poll_ring(now);
         has_worked |= self.take_orders(now);
         has_worked |= self.tell_status(now);
         if self.plan.gateway.is_some() {
@@ -378,66 +410,68 @@ impl<M: StateMachine> Core<M> {
         true
     }
 
-    /// Opens the core's ring, and tells whoever started us how that went.
-    fn open_sockets(&mut self, network: &NetworkPlan) {
-        let NetworkPlan { identity, remotes, listen, ready, recorder, .. } = network;
-        // Whatever a role may hold, and as much again on its way.
-        let batches_max = 8 * self.plan.cluster.ring_slots() as usize;
-        let acceptors = self.plan.cluster.quorums.acceptors_count();
-        let opened = Sockets::new(
-            identity.clone(),
-            remotes,
-            (batches_max, acceptors.into()),
-            &self.plan.alarm,
-            recorder.as_ref(),
-        );
-        let opened = opened.and_then(|mut sockets| {
-            let address = listen.map(|address| sockets.listen(address)).transpose()?;
-            self.sockets = Some(sockets);
-            Ok(address)
-        });
-        drop(ready.send(opened)); // who started us waits for it, or has given up
+    /// Takes in what the ring has done, for the sockets and for the log; returns whether there was anything.
+    fn poll_ring(&mut self, now: Time) -> bool {
+        if let Err(error) = self.ring.poll(&mut self.events) {
+            warn!(%error, "the ring of a core fails");
+        }
+        let has_events = !self.events.is_empty();
+        let has_incoming = self.poll_sockets(now);
+        let has_log_work = self.poll_log(now);
+        has_events | has_incoming | has_log_work
     }
 
-    /// Takes in what has come over sockets.
+    /// Hands the sockets what has happened to connections, and takes from them what has come in; returns whether
+    /// anything has.
     fn poll_sockets(&mut self, now: Time) -> bool {
+        let Some(sockets) = &mut self.sockets else {
+            assert!(self.events.is_empty(), "a connection of a core without sockets");
+            return false;
+        };
         // Callers of this process have their part, too.
         let room = self.callers.room() / if self.callers.has_work(now) { 2 } else { 1 };
-        let Some(sockets) = &mut self.sockets else { return false };
         if sockets.formation.is_none() {
             let formation = |seat: &Seat<M>| seat.role.as_ref().and_then(Role::formation);
             sockets.formation = self.seats.iter().find_map(formation);
         }
         sockets.log = self.log.as_ref().and_then(Log::position);
-        let mut incoming = std::mem::take(&mut self.incoming);
-        let has_worked = sockets.poll(now, room, &mut incoming);
-        for what in incoming.drain(..) {
-            match what {
-                Incoming::Envelope(envelope) => {
-                    // Whom nobody has here, somebody else's configuration puts here: the digest differs.
-                    if let Some(Place::Here { .. }) = self.plan.routes.role(envelope.to.role()) {
-                        self.route(envelope);
-                    }
-                }
-                Incoming::Command { from, number, command } => {
-                    let call = RemoteCall { connection: from, number };
-                    self.callers.submit_remote(call, command, now);
-                }
-                Incoming::StatusRequest(from) => self.ask_status(from, now),
-                Incoming::HandOver { core, visitor } => {
-                    if let Some(sibling) = self.siblings.get(usize::from(core)) {
-                        sibling.order(Order::Adopt(visitor));
-                    }
-                }
-                Incoming::Gone { link } => self.on_gone(link, now),
-                Incoming::Outdated { why } => {
-                    self.log.iter_mut().for_each(|log| log.on_outdated(why.clone()));
-                    self.watch_log(); // before anybody here takes in what has come with it
+        sockets.begin_tick(&mut self.ring, room, now);
+        for event in self.events.drain(..) {
+            sockets.on_event(&mut self.ring, event, now);
+        }
+        let mut has_incoming = false;
+        while let Some(what) = self.sockets.as_mut().and_then(Sockets::next_incoming) {
+            has_incoming = true;
+            self.on_incoming(what, now);
+        }
+        has_incoming
+    }
+
+    /// Takes in what has come over the sockets.
+    fn on_incoming(&mut self, what: Incoming, now: Time) {
+        match what {
+            Incoming::Envelope(envelope) => {
+                // Not hosted here: the sender's configuration differs from ours.
+                if let Some(Place::Here { .. }) = self.plan.routes.role(envelope.to.role()) {
+                    self.route(envelope);
                 }
             }
+            Incoming::Command { from, number, command } => {
+                let call = RemoteCall { connection: from, number };
+                self.callers.submit_remote(call, command, now);
+            }
+            Incoming::StatusRequest(from) => self.ask_status(from, now),
+            Incoming::HandOver { core, visitor } => {
+                if let Some(sibling) = self.plan.siblings.get(usize::from(core)) {
+                    sibling.order(Order::Adopt(visitor));
+                }
+            }
+            Incoming::Gone { link } => self.on_gone(link, now),
+            Incoming::Outdated { why } => {
+                self.log.iter_mut().for_each(|log| log.on_outdated(why.clone()));
+                self.watch_log(); // before an acceptor of this core takes in what has come with it
+            }
         }
-        self.incoming = incoming;
-        has_worked
     }
 
     /// Tells the roles of this core that those behind a link have ended.
@@ -456,11 +490,11 @@ impl<M: StateMachine> Core<M> {
 
     /// Takes in what the log has done, and what was read back from it.
     fn poll_log(&mut self, now: Time) -> bool {
-        let (Some(log), Some(sockets)) = (&mut self.log, &mut self.sockets) else { return false };
-        let written = sockets.take_written();
-        let mut has_worked = written.is_some();
-        if let Some(written) = written {
-            log.on_written(written, sockets.ring());
+        let Some(log) = &mut self.log else { return false };
+        let mut has_worked = false;
+        while let Some(written) = self.ring.next_written() {
+            has_worked = true;
+            log.on_written(written);
         }
         while let Some(recalled) = self.log.as_mut().and_then(Log::next_recalled) {
             has_worked = true;
@@ -487,8 +521,8 @@ impl<M: StateMachine> Core<M> {
 
     /// Starts the log's next write, if there is anything to write and none is under way.
     fn write_log(&mut self, now: Time) {
-        if let (Some(log), Some(sockets)) = (&mut self.log, &mut self.sockets) {
-            log.write(sockets.ring(), now);
+        if let Some(log) = &mut self.log {
+            log.write(&mut self.ring, now);
             self.watch_log();
         }
     }
@@ -532,7 +566,7 @@ impl<M: StateMachine> Core<M> {
             return; // it is being answered
         }
         let (sender, reports) = mpsc::channel();
-        for sibling in self.siblings.iter() {
+        for sibling in self.plan.siblings.iter() {
             let alarm = Some(self.plan.alarm.clone());
             sibling.order(Order::Report(sender.clone(), alarm));
         }
@@ -542,7 +576,7 @@ impl<M: StateMachine> Core<M> {
     /// Answers those about whom all cores have reported, or of which one never will; returns whether there
     /// was any.
     fn tell_status(&mut self, now: Time) -> bool {
-        let (before, cores) = (self.status_requests.len(), self.siblings.len());
+        let (before, cores) = (self.status_requests.len(), self.plan.siblings.len());
         let Some(sockets) = &mut self.sockets else { return false };
         self.status_requests.retain_mut(|request| {
             request.cores.extend(request.reports.try_iter());
@@ -550,7 +584,7 @@ impl<M: StateMachine> Core<M> {
                 return true;
             }
             request.cores.sort_by_key(|status| status.core);
-            sockets.tell_status(request.from, &to_json(&request.cores));
+            sockets.tell_status(&mut self.ring, request.from, &to_json(&request.cores));
             false
         });
         self.status_requests.len() < before
@@ -603,12 +637,14 @@ impl<M: StateMachine> Core<M> {
             }
         }
         if let Some(sockets) = &mut self.sockets {
-            sockets.on_time(now);
-            self.log.iter_mut().for_each(|log| log.on_time(sockets.ring(), now));
+            sockets.on_time(&mut self.ring, now);
+        }
+        if let Some(log) = &mut self.log {
+            log.on_time(&mut self.ring, now);
         }
         while let Some((call, why)) = self.callers.overdue(now) {
             if let (Some(call), Some(sockets)) = (call, &mut self.sockets) {
-                sockets.answer(call, Err(why));
+                sockets.answer(&mut self.ring, call, Err(why));
             }
         }
     }
@@ -710,7 +746,7 @@ impl<M: StateMachine> Core<M> {
             }
             Some(Place::There { link }) => {
                 let sockets = self.sockets.as_mut().expect("other nodes are reached by sockets");
-                sockets.send(link, &envelope, self.now);
+                sockets.send(&mut self.ring, link, &envelope, self.now);
             }
         }
     }
@@ -721,7 +757,7 @@ impl<M: StateMachine> Core<M> {
             let result = reply.map_err(CallError::from);
             let call = self.callers.answer(caller.tag, result);
             if let (Some(call), Some(sockets)) = (call, &mut self.sockets) {
-                sockets.answer(call, result);
+                sockets.answer(&mut self.ring, call, result);
             }
         }
         self.out.replies.clear();
@@ -735,16 +771,19 @@ impl<M: StateMachine> Core<M> {
             }
         }
         if let Some(sockets) = &mut self.sockets {
-            sockets.flush(now);
+            sockets.note_idle_links(&mut self.ring, now);
         }
+        self.ring.flush();
     }
 
     fn has_work(&self, now: Time) -> bool {
+        let can_read_on = |sockets: &Sockets| sockets.is_stalled() && self.callers.room() > 0;
         self.plan.gateway.is_some() && self.callers.has_work(now)
             || self.plan.receivers.iter().any(|receiver| !receiver.is_empty())
             || !self.plan.orders.is_empty()
             || self.plan.senders.iter().any(|(_, sender, _)| sender.is_waiting())
             || self.log.as_ref().is_some_and(Log::has_work)
+            || self.sockets.as_ref().is_some_and(can_read_on)
             || self.plan.is_stopping.load(Ordering::Relaxed)
     }
 
@@ -789,7 +828,7 @@ impl<M: StateMachine> Core<M> {
                 }
                 Order::Adopt(visitor) => {
                     if let Some(sockets) = &mut self.sockets {
-                        sockets.adopt(visitor, now);
+                        sockets.adopt(&mut self.ring, visitor, now);
                     }
                 }
                 Order::MoveIn(resident) => self.callers.move_in(resident, now),
@@ -871,7 +910,8 @@ impl<M: StateMachine> Core<M> {
         });
         let sockets = self.sockets.as_ref().map(Sockets::counters);
         let roles = roles.collect();
-        CoreStatus { core: self.plan.core, ticks: self.ticks, roles, sockets, log }
+        let ring = self.ring.counters();
+        CoreStatus { core: self.plan.core, ticks: self.ticks, roles, ring, sockets, log }
     }
 }
 

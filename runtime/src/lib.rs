@@ -3,8 +3,9 @@
 //! This is the crate to embed: a cluster on pinned cores of this process, and a client whose futures run
 //! on any executor.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
+mod alarm;
 mod callers;
 mod client;
 mod clock;
@@ -12,7 +13,6 @@ mod cluster;
 mod config;
 mod core;
 mod data;
-#[expect(unsafe_code, reason = "glommio takes ownership of a raw descriptor")]
 mod executor;
 mod idle;
 mod log;

@@ -11,13 +11,14 @@ use crossbeam::queue::SegQueue;
 use loggos_net::{MailboxReceiver, MailboxSender, RingRecord, mailbox};
 use loggos_protocol::{Digest, Envelope, GatewayId, ReplicaId, RoleId, StateMachine};
 
+use crate::alarm::Alarm;
 use crate::client::{Client, Port};
 use crate::clock::Clock;
 use crate::cluster::StartError;
 use crate::config::{Config, Durability, NodeConfig};
 use crate::core::{Core, CorePlan, NetworkPlan, Order, Place, Routes, Sibling};
 use crate::data::{self, Data};
-use crate::executor::{Alarm, Executor};
+use crate::executor::Executor;
 use crate::log::{Log, LogPlan};
 use crate::random::random_u64;
 use crate::resident::{MoveIn, Resident};
@@ -95,10 +96,9 @@ impl Process {
             Some(Durability::Sync) => data::open(config, node).map_err(StartError::Data)?,
             Some(Durability::Memory) | None => None,
         };
-        let (ready, opened) = mpsc::channel();
         let layout = Layout::of(config, node);
-        let plans = layout.plan(config, &ready, data.as_mut(), recorder)?;
-        drop(ready);
+        let plans = layout.plan(config, data.as_mut(), recorder)?;
+        let (ready, opened) = mpsc::channel();
         let first = &plans[0];
         let mut process = Self {
             cores: Vec::new(),
@@ -110,7 +110,6 @@ impl Process {
             address: None,
             _data: data,
         };
-        let networked = plans.iter().filter(|plan| plan.network.is_some()).count();
         for (plan, cpu) in plans.into_iter().zip(layout.cpus) {
             let sibling = Sibling { orders: Arc::clone(&plan.orders), alarm: plan.alarm.clone() };
             let (name, factory) = (format!("loggos-{}", plan.core), Arc::clone(&factory));
@@ -118,16 +117,22 @@ impl Process {
                 port: plan.gateway.is_some().then(|| Arc::clone(&plan.port)),
                 has_ended: Arc::clone(&process.has_core_ended),
             };
+            let ready = ready.clone();
             let executor = Executor::start(&name, *cpu, move || async move {
                 let _closer = closer;
-                if let Err(error) = Core::new(plan, factory).run().await {
-                    tracing::error!(%error, "a core cannot be woken, and does not run");
+                match Core::start(plan, factory) {
+                    Ok((core, address)) => {
+                        drop(ready.send(Ok(address))); // unless the process has given up starting
+                        core.run().await;
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
                 }
             });
             // On an error what has started so far is stopped, by being dropped.
             process.cores.push(RunningCore { executor: Some(executor?), sibling });
         }
-        for opened in opened.iter().take(networked) {
+        drop(ready);
+        for opened in opened.iter().take(process.cores.len()) {
             process.address = process.address.or(opened?);
         }
         Ok(process)
@@ -285,7 +290,6 @@ impl<'a> Layout<'a> {
     fn plan(
         &self,
         config: &Config,
-        ready: &mpsc::Sender<io::Result<Option<SocketAddr>>>,
         data: Option<&mut Data>,
         recorder: Option<&mpsc::Sender<RingRecord>>,
     ) -> io::Result<Vec<CorePlan>> {
@@ -307,9 +311,8 @@ impl<'a> Layout<'a> {
         }
         let mut logs = data.map(|data| std::mem::take(&mut data.logs)).unwrap_or_default();
         logs.resize_with(cores, || None);
-        let network = |core: usize, has_log: bool| {
-            // Where all roles live in one process, a ring is there for the log alone.
-            let node = self.node.or_else(|| has_log.then_some(0))?;
+        let network = |core: usize| {
+            let node = self.node?;
             Some(NetworkPlan {
                 identity: Identity {
                     cluster_name: config.name.clone(),
@@ -323,16 +326,14 @@ impl<'a> Layout<'a> {
                     frame_bytes_max: config.cluster.command_bytes_max + FRAME_ROOM_BYTES,
                 },
                 remotes: Arc::clone(&self.remotes),
-                listen: self.node.filter(|_| core == 0).map(|node| config.nodes[node].address),
-                ready: ready.clone(),
-                recorder: recorder.cloned(),
-                siblings: siblings.clone().into(),
+                listen: (core == 0).then(|| config.nodes[node].address),
             })
         };
         let is_stopping = Arc::new(AtomicBool::new(false));
         let clock = Clock::start();
         let (senders, receivers) = mailboxes(&siblings, config.mailbox_messages_max);
         let ends = senders.into_iter().zip(receivers).zip(&self.roles).zip(&siblings).zip(logs);
+        let all: Arc<[Sibling]> = siblings.clone().into();
         let page_bytes_max = config.cluster.page_bytes_max;
         let plan = |(core, ((((senders, receivers), roles), sibling), log)): (usize, _)| {
             let (roles, sibling): (&Vec<RoleId>, &Sibling) = (roles, sibling);
@@ -354,8 +355,10 @@ impl<'a> Layout<'a> {
                 idle: config.idle,
                 alarm: sibling.alarm.clone(),
                 clock: clock.clone(),
-                network: network(core, log.is_some()),
+                siblings: Arc::clone(&all),
+                network: network(core),
                 log,
+                recorder: recorder.cloned(),
             })
         };
         ends.enumerate().map(plan).collect()

@@ -24,10 +24,10 @@ use loggos_net::{ConnectionId, Outgoing, Ring, RingEvent, RingOptions};
 use loggos_protocol::{FormationId, Time};
 use tracing::warn;
 
+use crate::alarm::Alarm;
 use crate::callers::Callers;
 use crate::client::{CallError, Client, Port};
 use crate::clock::Clock;
-use crate::executor::Alarm;
 use crate::idle::{Idle, Vigil};
 use crate::random::random_u64;
 use crate::resident::{MoveIn, Resident};
@@ -270,7 +270,7 @@ impl Caller {
                     self.link_down(now, &describe(&reason));
                 }
                 RingEvent::Closed(..) => {} // given up before
-                RingEvent::Accepted(..) | RingEvent::Sent(..) | RingEvent::Written(..) => {}
+                RingEvent::Accepted(..) | RingEvent::Sent(..) => {}
             }
         }
         self.events = events;
@@ -386,11 +386,12 @@ impl Caller {
                 || !shared.residents.is_empty()
                 || shared.is_stopping.load(Ordering::Relaxed)
         };
-        let mut slept = Ok(());
-        shared.alarm.sleep(has_work, || slept = ring.sleep(most));
-        if let Err(error) = slept {
+        if shared.alarm.begin_sleep(has_work)
+            && let Err(error) = ring.sleep(most)
+        {
             warn!(%error, "the ring of a connection fails");
         }
+        shared.alarm.end_sleep();
     }
 }
 

@@ -1,5 +1,5 @@
-//! The sockets of a core: links to cores of other nodes, and the connections of clients; and the ring that they
-//! are on, which the core's log writes by.
+//! The sockets of a core: links to cores of other nodes, and the connections of clients. The core's ring, which
+//! they are on, is an argument.
 //!
 //! ```text
 //!   this core                                        a core of another node
@@ -16,27 +16,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use loggos_net::wire::{
     self, BatchPool, FrameReader, Hello, LogPosition, Message, Purpose, Reason, Refusal, Welcome,
     WireError,
 };
-use loggos_net::{
-    CloseReason, ConnectionId, Ring, RingCounters, RingEvent, RingFile, RingOptions, RingRecord,
-};
+use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent};
 use loggos_protocol::{Envelope, Failure, FormationId, Payload, Position, Time};
 use tracing::{info, warn};
 
 use crate::callers::RemoteCall;
 use crate::client::CallError;
-use crate::executor::Alarm;
 use crate::sightings::Sightings;
 
-/// How long a node waits for an address that is in use.
-const ADDRESS_MAX: Duration = Duration::from_secs(2);
-const ADDRESS_PAUSE: Duration = Duration::from_millis(10);
 /// How long a stranger may take to say who it is, and whom we call to answer.
 const GREETING_MAX: Duration = Duration::from_secs(5);
 /// How long a link may fail to send anything before it is taken for dead.
@@ -132,20 +125,18 @@ pub(crate) struct SocketCounters {
     pub(crate) refused: u64,
     /// Bytes of frames that had not arrived in one piece, and were copied together.
     pub(crate) copied_bytes: u64,
-    pub(crate) ring: RingCounters,
 }
 
-/// What came of a write to a file.
-pub(crate) type Written = (RingFile, Result<(), io::ErrorKind>);
-
-/// All sockets of a core. One whose roles all live in this process, and that has a log, has the ring alone.
+/// All sockets of a core.
 #[derive(Debug)]
 pub(crate) struct Sockets {
-    ring: Ring,
-    events: Vec<RingEvent>,
     identity: Identity,
     links: Vec<Link>,
     connections: BTreeMap<ConnectionId, Connection>,
+    /// What has come in, until the core takes it; oldest first.
+    incoming: VecDeque<Incoming>,
+    /// How many more commands of clients this tick takes in.
+    room: usize,
     /// Clients that were not read to the end for want of room.
     stalled: VecDeque<ConnectionId>,
     /// When to look next whether something has taken too long.
@@ -159,8 +150,6 @@ pub(crate) struct Sockets {
     pub(crate) log: Option<LogPosition>,
     /// What was seen of the logs of others.
     sightings: Sightings,
-    /// What came of the log's write, until the log looks.
-    written: Option<Written>,
     counters: SocketCounters,
     /// Nodes that were refused, by their place, and why.
     refused_nodes: Vec<(u8, Reason)>,
@@ -251,21 +240,14 @@ pub(crate) fn describe(reason: &CloseReason) -> String {
 }
 
 impl Sockets {
-    /// Opens a ring, on the core's own thread.
-    ///
-    /// # Errors
-    ///
-    /// If the machine lets us have none: the text says what to set.
+    /// Starts without a connection: links to `remotes` are called once there is something to say, or once it is time.
+    /// `batches_max` batches may be held at once; `logs_max` logs of other cores are remembered.
     pub(crate) fn new(
         identity: Identity,
         remotes: &[Remote],
-        (batches_max, logs_max): (usize, usize),
-        alarm: &Alarm,
-        recorder: Option<&mpsc::Sender<RingRecord>>,
-    ) -> io::Result<Self> {
-        let mut ring = Ring::new(&RingOptions::default())?;
-        ring.set_alarm(alarm.eventfd()?);
-        recorder.into_iter().for_each(|recorder| ring.set_recorder(recorder.clone()));
+        batches_max: usize,
+        logs_max: usize,
+    ) -> Self {
         let links = remotes.iter().map(|remote| Link {
             remote: remote.clone(),
             state: LinkState::Down { until: Time(0) },
@@ -276,12 +258,12 @@ impl Sockets {
             told: 0,
             is_reported: false,
         });
-        Ok(Self {
-            ring,
-            events: Vec::new(),
+        Self {
             identity,
             links: links.collect(),
             connections: BTreeMap::new(),
+            incoming: VecDeque::new(),
+            room: 0,
             stalled: VecDeque::new(),
             sweep_at: Time(0),
             is_quiet: true,
@@ -289,52 +271,25 @@ impl Sockets {
             formation: None,
             log: None,
             sightings: Sightings::new(logs_max),
-            written: None,
             counters: SocketCounters::default(),
             refused_nodes: Vec::new(),
-        })
-    }
-
-    /// Listens for other nodes and for clients. Waits a while for an address that is in use: the kernel closes the
-    /// sockets of a ring after its process is gone, not before, and who starts that again at once meets them.
-    pub(crate) fn listen(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
-        let started = Instant::now();
-        loop {
-            let listens = self.ring.listen(address);
-            let in_use = listens.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::AddrInUse);
-            if !in_use || started.elapsed() >= ADDRESS_MAX {
-                return listens;
-            }
-            std::thread::sleep(ADDRESS_PAUSE); // nothing else is on this core yet
         }
     }
 
-    /// Takes in what has arrived: no more commands than there is `room` for. Returns whether anything has
-    /// happened.
-    pub(crate) fn poll(
-        &mut self,
-        now: Time,
-        mut room: usize,
-        incoming: &mut Vec<Incoming>,
-    ) -> bool {
-        if let Err(error) = self.ring.poll(&mut self.events) {
-            warn!(%error, "the ring of a core fails");
-        }
-        let mut events = std::mem::take(&mut self.events);
-        let before = incoming.len();
-        let has_happened = !events.is_empty();
-        self.is_quiet &= !has_happened;
-        // Who has waited longest is read first.
+    /// Begins a tick that takes in no more than `room` commands of clients. Those clients that were not read to the end
+    /// are read on; the one that has waited longest is the first.
+    pub(crate) fn begin_tick(&mut self, ring: &mut Ring, room: usize, now: Time) {
+        self.room = room;
         for _ in 0..self.stalled.len() {
             if let Some(connection) = self.stalled.pop_front() {
-                self.read(connection, now, &mut room, incoming);
+                self.read(ring, connection, now);
             }
         }
-        for event in events.drain(..) {
-            self.on_event(event, now, &mut room, incoming);
-        }
-        self.events = events;
-        has_happened || incoming.len() > before
+    }
+
+    /// Returns the oldest of what has come in, once.
+    pub(crate) fn next_incoming(&mut self) -> Option<Incoming> {
+        self.incoming.pop_front()
     }
 
     /// Whether there are clients that were not read to the end.
@@ -343,20 +298,20 @@ impl Sockets {
     }
 
     /// Sends a message over a link, or drops it.
-    pub(crate) fn send(&mut self, link: usize, envelope: &Envelope, now: Time) {
+    pub(crate) fn send(&mut self, ring: &mut Ring, link: usize, envelope: &Envelope, now: Time) {
         let connection = match self.links[link].state {
             LinkState::Up { connection } => connection,
             LinkState::Calling { .. } => return self.counters.dropped += 1,
             LinkState::Down { until } => {
                 self.counters.dropped += 1;
                 if until <= now {
-                    self.call(link, now);
+                    self.call(ring, link, now);
                 }
                 return;
             }
         };
         let room = if envelope.to.is_urgent() { 2 * LINK_BYTES_MAX } else { LINK_BYTES_MAX };
-        match self.ring.outgoing(connection).filter(|outgoing| outgoing.len() < room) {
+        match ring.outgoing(connection).filter(|outgoing| outgoing.len() < room) {
             Some(outgoing) => wire::encode(envelope, outgoing),
             None => self.counters.dropped += 1,
         }
@@ -365,6 +320,7 @@ impl Sockets {
     /// Answers a client's command, unless it has gone.
     pub(crate) fn answer(
         &mut self,
+        ring: &mut Ring,
         call: RemoteCall,
         result: Result<(Position, &[u8]), CallError>,
     ) {
@@ -376,10 +332,10 @@ impl Sockets {
             }
             *commands = commands.saturating_sub(1);
         }
-        let Some(outgoing) = self.ring.outgoing(to) else { return };
+        let Some(outgoing) = ring.outgoing(to) else { return };
         if outgoing.len() > CLIENT_BYTES_MAX {
             warn!(address = ?connection.address, "a client does not read its results");
-            return self.close(to);
+            return self.close(ring, to);
         }
         let result = result.map_err(|why| match why {
             CallError::Busy => Failure::Busy,
@@ -393,26 +349,26 @@ impl Sockets {
     }
 
     /// Answers whoever asked how we stand.
-    pub(crate) fn tell_status(&mut self, to: ConnectionId, status: &[u8]) {
-        match self.ring.outgoing(to) {
-            Some(outgoing) if outgoing.len() > CLIENT_BYTES_MAX => self.close(to),
+    pub(crate) fn tell_status(&mut self, ring: &mut Ring, to: ConnectionId, status: &[u8]) {
+        match ring.outgoing(to) {
+            Some(outgoing) if outgoing.len() > CLIENT_BYTES_MAX => self.close(ring, to),
             Some(outgoing) => wire::encode_status(status, outgoing),
             None => {}
         }
     }
 
     /// Takes a connection over from another core.
-    pub(crate) fn adopt(&mut self, visitor: Visitor, now: Time) {
+    pub(crate) fn adopt(&mut self, ring: &mut Ring, visitor: Visitor, now: Time) {
         let Visitor { socket, hello, connection } = visitor;
-        match self.ring.adopt(socket) {
+        match ring.adopt(socket) {
             Ok(id) => {
                 self.connections.insert(id, *connection);
                 match self.objection(&hello).or_else(|| self.see_hello(&hello)) {
                     Some(refusal) => {
                         self.tell_refused(&hello, &refusal);
-                        self.refuse(id, refusal, now);
+                        self.refuse(ring, id, refusal, now);
                     }
-                    None => self.welcome(id, &hello),
+                    None => self.welcome(ring, id, &hello),
                 }
                 self.stalled.push_back(id); // what came behind the hello is read next
             }
@@ -420,25 +376,24 @@ impl Sockets {
         }
     }
 
-    /// Sends what has gathered, as one send a connection, and sees to what has taken too long.
-    pub(crate) fn flush(&mut self, now: Time) {
+    /// Notes which links have nothing left to send, before the ring sends what has gathered.
+    pub(crate) fn note_idle_links(&mut self, ring: &mut Ring, now: Time) {
         for link in 0..self.links.len() {
             if let LinkState::Up { connection } = self.links[link].state {
-                let is_idle = self.ring.outgoing(connection).is_none_or(|o| o.is_empty());
+                let is_idle = ring.outgoing(connection).is_none_or(|o| o.is_empty());
                 if is_idle {
                     self.links[link].moved_at = now;
                 }
             }
         }
-        self.ring.flush();
     }
 
     /// Ends what has taken too long, if it is time to look.
-    pub(crate) fn on_time(&mut self, now: Time) {
+    pub(crate) fn on_time(&mut self, ring: &mut Ring, now: Time) {
         for link in 0..self.links.len() {
             let Link { is_in_doubt, state, .. } = self.links[link];
             if is_in_doubt && matches!(state, LinkState::Down { until } if until <= now) {
-                self.call(link, now);
+                self.call(ring, link, now);
             }
         }
         if now < self.sweep_at {
@@ -465,14 +420,14 @@ impl Sockets {
                 LinkState::Down { .. } | LinkState::Calling { .. } | LinkState::Up { .. } => None,
             };
             if let Some(connection) = late {
-                self.close(connection);
+                self.close(ring, connection);
                 self.link_down(link, now, "it does not answer");
             }
         }
         for link in 0..self.links.len() {
             let Link { state, remote: Remote { is_watched, .. }, .. } = self.links[link];
             if is_watched && matches!(state, LinkState::Down { until } if until <= now) {
-                self.call(link, now);
+                self.call(ring, link, now);
             }
         }
         let is_late = |connection: &Connection| match connection.stage {
@@ -486,25 +441,24 @@ impl Sockets {
         };
         let late = self.connections.iter().filter(|(_, connection)| is_late(connection));
         for id in late.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.close(id);
+            self.close(ring, id);
         }
-        self.tell_log();
+        self.tell_log(ring);
     }
 
     /// Tells those we are connected to how far our log is, where it has moved on.
     ///
     /// source: R33
-    fn tell_log(&mut self) {
+    fn tell_log(&mut self, ring: &mut Ring) {
         let Some(log) = self.log else { return };
         for link in self.links.iter_mut().filter(|link| link.told < log.synced) {
             if let LinkState::Up { connection } = link.state
-                && let Some(outgoing) = self.ring.outgoing(connection)
+                && let Some(outgoing) = ring.outgoing(connection)
             {
                 wire::encode_log(&log, outgoing);
                 link.told = log.synced;
             }
         }
-        self.ring.flush();
     }
 
     /// When [`Sockets::on_time`] is to be called next.
@@ -517,58 +471,37 @@ impl Sockets {
         call_at.fold(self.sweep_at, Time::min)
     }
 
-    /// Sleeps until something has arrived, the alarm rings or `most` has passed.
-    pub(crate) fn sleep(&mut self, most: Duration) {
-        if let Err(error) = self.ring.sleep(most) {
-            warn!(%error, "the ring of a core fails");
-        }
-    }
-
-    /// The ring, for the core's log.
-    pub(crate) fn ring(&mut self) -> &mut Ring {
-        &mut self.ring
-    }
-
-    /// What came of the log's write, if it has come to its end.
-    pub(crate) fn take_written(&mut self) -> Option<Written> {
-        self.written.take()
-    }
-
     pub(crate) fn counters(&self) -> SocketCounters {
-        SocketCounters { ring: self.ring.counters(), ..self.counters }
+        self.counters
     }
 
-    fn on_event(
-        &mut self,
-        event: RingEvent,
-        now: Time,
-        room: &mut usize,
-        incoming: &mut Vec<Incoming>,
-    ) {
+    /// Takes in what has happened to a connection.
+    pub(crate) fn on_event(&mut self, ring: &mut Ring, event: RingEvent, now: Time) {
+        self.is_quiet = false;
         match event {
             RingEvent::Accepted(id, address) => {
                 if self.connections.len() >= CONNECTIONS_MAX {
                     self.counters.refused += 1;
-                    return self.ring.close(id);
+                    return ring.close(id);
                 }
                 let connection = self.stranger(Some(address), now);
                 self.connections.insert(id, connection);
-                self.ring.receive(id);
+                ring.receive(id);
             }
-            RingEvent::Connected(id) => self.greet(id),
+            RingEvent::Connected(id) => self.greet(ring, id),
             RingEvent::Received(id, piece) => {
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.reader.push(piece);
-                    self.read(id, now, room, incoming);
+                    self.read(ring, id, now);
                 }
             }
             RingEvent::Sent(id, _) => match self.connections.get(&id).map(|c| c.stage) {
-                Some(ConnectionStage::Refused { .. }) => self.close(id),
+                Some(ConnectionStage::Refused { .. }) => self.close(ring, id),
                 Some(ConnectionStage::Link(link)) => self.links[link].moved_at = now,
                 Some(ConnectionStage::Client { .. }) => {
                     let connection = self.connections.get_mut(&id);
                     if connection.is_some_and(|it| std::mem::take(&mut it.is_held)) {
-                        self.read(id, now, room, incoming);
+                        self.read(ring, id, now);
                     }
                 }
                 Some(
@@ -585,25 +518,15 @@ impl Sockets {
                         reason == CloseReason::ConnectFailed(io::ErrorKind::ConnectionRefused);
                     self.link_down(link, now, &describe(&reason));
                     if nobody_is_there && std::mem::take(&mut self.links[link].is_in_doubt) {
-                        self.on_gone(link, incoming);
+                        self.on_gone(ring, link);
                     }
                 }
-            }
-            RingEvent::Written(file, done) => {
-                assert!(self.written.is_none(), "the log has one write under way");
-                self.written = Some((file, done));
             }
         }
     }
 
     /// Takes in all whole frames that a connection has sent.
-    fn read(
-        &mut self,
-        id: ConnectionId,
-        now: Time,
-        room: &mut usize,
-        incoming: &mut Vec<Incoming>,
-    ) {
+    fn read(&mut self, ring: &mut Ring, id: ConnectionId, now: Time) {
         loop {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             // Read no further, a client is slowed (R29): until there is room, or it has an answer.
@@ -611,10 +534,10 @@ impl Sockets {
                 if commands >= CLIENT_COMMANDS_MAX {
                     return;
                 }
-                if *room == 0 {
+                if self.room == 0 {
                     return self.stalled.push_back(id);
                 }
-                if self.ring.outgoing(id).is_some_and(|o| o.len() > CLIENT_BYTES_HELD) {
+                if ring.outgoing(id).is_some_and(|o| o.len() > CLIENT_BYTES_HELD) {
                     connection.is_held = true;
                     return;
                 }
@@ -623,62 +546,57 @@ impl Sockets {
             let frame = connection.reader.next();
             self.counters.copied_bytes += connection.reader.copied_bytes() - copied_bytes;
             let message = match frame {
-                None => return self.ring.receive(id),
+                None => return ring.receive(id),
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
             match (&mut connection.stage, message) {
                 (ConnectionStage::Peer { .. }, Ok(Message::Envelope(envelope))) => {
-                    incoming.push(Incoming::Envelope(envelope));
+                    self.incoming.push_back(Incoming::Envelope(envelope));
                 }
-                (ConnectionStage::Peer { .. }, Ok(Message::Log(log))) => self.on_log(id, log, now),
+                (ConnectionStage::Peer { .. }, Ok(Message::Log(log))) => {
+                    self.on_log(ring, id, log, now);
+                }
                 (
                     ConnectionStage::Client { commands },
                     Ok(Message::Command { number, command }),
                 ) => {
                     *commands += 1;
-                    *room -= 1;
-                    incoming.push(Incoming::Command { from: id, number, command });
+                    self.room -= 1;
+                    self.incoming.push_back(Incoming::Command { from: id, number, command });
                 }
                 (
                     ConnectionStage::Client { .. } | ConnectionStage::Status,
                     Ok(Message::StatusRequest),
-                ) => incoming.push(Incoming::StatusRequest(id)),
+                ) => self.incoming.push_back(Incoming::StatusRequest(id)),
                 (ConnectionStage::Stranger { .. }, Ok(Message::Hello(hello))) => {
-                    if !self.admit(id, hello, now, incoming) {
+                    if !self.admit(ring, id, hello, now) {
                         return;
                     }
                 }
                 (ConnectionStage::Link(link), Ok(Message::Welcome(welcome))) => {
                     let link = *link;
-                    self.on_welcome((link, id), &welcome, now, incoming);
+                    self.on_welcome(ring, (link, id), &welcome, now);
                 }
                 (
                     ConnectionStage::Link(_) | ConnectionStage::Peer { .. },
-                    Ok(Message::Refusal(it)),
-                ) if it.reason == Reason::Older => {
-                    return self.on_outdated(id, &it, now, incoming);
-                }
-                (ConnectionStage::Link(link), Ok(Message::Refusal(refusal))) => {
-                    let link = *link;
-                    self.close(id);
-                    return self.link_down(link, now, &refused_us(&refusal));
-                }
+                    Ok(Message::Refusal(refusal)),
+                ) => return self.on_refusal(ring, id, &refusal, now),
                 (ConnectionStage::Refused { .. }, _) => {} // hears the reason, and is gone
                 (ConnectionStage::Stranger { .. }, Err(WireError::Versions { min, max })) => {
-                    self.refuse(id, other_versions(min, max), now);
+                    self.refuse(ring, id, other_versions(min, max), now);
                 }
                 (ConnectionStage::Stranger { .. }, Err(WireError::WireDigest { .. })) => {
-                    self.refuse(id, other_wire(), now);
+                    self.refuse(ring, id, other_wire(), now);
                 }
-                (_, Ok(_)) => return self.malformed(id, now, "says what is not its to say"),
-                (_, Err(error)) => return self.malformed(id, now, &error.to_string()),
+                (_, Ok(_)) => return self.malformed(ring, id, now, "says what is not its to say"),
+                (_, Err(error)) => return self.malformed(ring, id, now, &error.to_string()),
             }
         }
     }
 
     /// The life that a link led to has ended: what it has said and is not read yet counts no more, or its last heartbeat
     /// would be heard after its end.
-    fn on_gone(&mut self, link: usize, incoming: &mut Vec<Incoming>) {
+    fn on_gone(&mut self, ring: &mut Ring, link: usize) {
         let Some(gone) = self.links[link].life.take() else { return };
         let is_of_it = |stage| match stage {
             ConnectionStage::Peer { life, .. } => life == gone,
@@ -690,36 +608,36 @@ impl Sockets {
         };
         let of_it = self.connections.iter().filter(|(_, connection)| is_of_it(connection.stage));
         for id in of_it.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.close(id);
+            self.close(ring, id);
         }
-        incoming.push(Incoming::Gone { link });
+        self.incoming.push_back(Incoming::Gone { link });
     }
 
     /// Takes in how far the log of a node is by now that has connected.
-    fn on_log(&mut self, id: ConnectionId, log: LogPosition, now: Time) {
+    fn on_log(&mut self, ring: &mut Ring, id: ConnectionId, log: LogPosition, now: Time) {
         let stage = self.connections.get(&id).map(|connection| connection.stage);
         let Some(ConnectionStage::Peer { node, life }) = stage else { return };
         if let Some(refusal) = self.see(life, log) {
             self.tell_refused_node(node, &refusal);
-            self.refuse(id, refusal, now);
+            self.refuse(ring, id, refusal, now);
         }
     }
 
     /// A link is up, unless whom it leads to has a log that is an older copy: then that one is told.
     fn on_welcome(
         &mut self,
+        ring: &mut Ring,
         (link, id): (usize, ConnectionId),
         welcome: &Welcome,
         now: Time,
-        incoming: &mut Vec<Incoming>,
     ) {
         if self.links[link].life.is_some_and(|life| life != welcome.nonce) {
-            self.on_gone(link, incoming);
+            self.on_gone(ring, link);
         }
         match welcome.log.and_then(|log| self.see(welcome.nonce, log)) {
             Some(refusal) => {
                 self.tell_refused_node(self.links[link].remote.node, &refusal);
-                self.refuse(id, refusal, now);
+                self.refuse(ring, id, refusal, now);
                 self.link_down(link, now, "its log is an older copy");
             }
             None => self.link_up(link, id, welcome.nonce, now),
@@ -727,16 +645,10 @@ impl Sockets {
     }
 
     /// Looks at who a stranger says it is; returns whether its connection stays here.
-    fn admit(
-        &mut self,
-        id: ConnectionId,
-        hello: Hello,
-        now: Time,
-        incoming: &mut Vec<Incoming>,
-    ) -> bool {
+    fn admit(&mut self, ring: &mut Ring, id: ConnectionId, hello: Hello, now: Time) -> bool {
         if let Some(refusal) = self.objection(&hello) {
             self.tell_refused(&hello, &refusal);
-            self.refuse(id, refusal, now);
+            self.refuse(ring, id, refusal, now);
             return true;
         }
         let core = match hello.purpose {
@@ -746,18 +658,18 @@ impl Sockets {
         };
         if core != self.identity.core {
             let connection = self.connections.remove(&id).map(Box::new);
-            if let (Some(connection), Some(socket)) = (connection, self.ring.release(id)) {
+            if let (Some(connection), Some(socket)) = (connection, ring.release(id)) {
                 let visitor = Visitor { socket, hello, connection };
-                incoming.push(Incoming::HandOver { core, visitor });
+                self.incoming.push_back(Incoming::HandOver { core, visitor });
             }
             return false;
         }
         match self.see_hello(&hello) {
             Some(refusal) => {
                 self.tell_refused(&hello, &refusal);
-                self.refuse(id, refusal, now);
+                self.refuse(ring, id, refusal, now);
             }
-            None => self.welcome(id, &hello),
+            None => self.welcome(ring, id, &hello),
         }
         true
     }
@@ -775,22 +687,21 @@ impl Sockets {
         Some(Refusal { reason: Reason::Older, text: older.to_string() })
     }
 
-    /// Another node knows our log for an older copy: we speak of it no more, and whoever lives here by it is to
-    /// stop.
+    /// Another node refuses us. If it knows our log for an older copy, acceptors that live by that log must stop, and we
+    /// speak of it no more.
     ///
     /// source: R33
-    fn on_outdated(
-        &mut self,
-        id: ConnectionId,
-        refusal: &Refusal,
-        now: Time,
-        incoming: &mut Vec<Incoming>,
-    ) {
-        if self.log.take().is_some() {
-            incoming.push(Incoming::Outdated { why: refusal.text.clone() });
-        }
+    fn on_refusal(&mut self, ring: &mut Ring, id: ConnectionId, refusal: &Refusal, now: Time) {
         let stage = self.connections.get(&id).map(|connection| connection.stage);
-        self.close(id);
+        let is_link = matches!(stage, Some(ConnectionStage::Link(_)));
+        let is_older = refusal.reason == Reason::Older;
+        if !is_link && !is_older {
+            return self.malformed(ring, id, now, "says what is not its to say");
+        }
+        if is_older && self.log.take().is_some() {
+            self.incoming.push_back(Incoming::Outdated { why: refusal.text.clone() });
+        }
+        self.close(ring, id);
         if let Some(ConnectionStage::Link(link)) = stage {
             self.link_down(link, now, &refused_us(refusal));
         }
@@ -812,12 +723,12 @@ impl Sockets {
     }
 
     /// Tells a connection why it is refused, and closes it once that is sent.
-    fn refuse(&mut self, id: ConnectionId, refusal: Refusal, now: Time) {
+    fn refuse(&mut self, ring: &mut Ring, id: ConnectionId, refusal: Refusal, now: Time) {
         self.counters.refused += 1;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         info!(address = ?connection.address, reason = refusal.text, "refused a connection");
         connection.stage = ConnectionStage::Refused { since: now };
-        if let Some(outgoing) = self.ring.outgoing(id) {
+        if let Some(outgoing) = ring.outgoing(id) {
             wire::encode_refusal(&refusal, outgoing);
         }
     }
@@ -867,7 +778,7 @@ impl Sockets {
         }
     }
 
-    fn welcome(&mut self, id: ConnectionId, hello: &Hello) {
+    fn welcome(&mut self, ring: &mut Ring, id: ConnectionId, hello: &Hello) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.stage = match hello.purpose {
             Purpose::Peer { from_node: node, .. } => {
@@ -885,14 +796,14 @@ impl Sockets {
             commands_in_flight_max: CLIENT_COMMANDS_MAX,
             command_bytes_max: self.identity.command_bytes_max,
         };
-        if let Some(outgoing) = self.ring.outgoing(id) {
+        if let Some(outgoing) = ring.outgoing(id) {
             wire::encode_welcome(&welcome, outgoing);
         }
-        self.ring.receive(id);
+        ring.receive(id);
     }
 
     /// Says who we are to whom we have called.
-    fn greet(&mut self, id: ConnectionId) {
+    fn greet(&mut self, ring: &mut Ring, id: ConnectionId) {
         let stage = self.connections.get(&id).map(|connection| connection.stage);
         let Some(ConnectionStage::Link(link)) = stage else { return };
         self.links[link].told = self.log.map_or(0, |log| log.synced);
@@ -912,14 +823,14 @@ impl Sockets {
                 to_core: remote.core,
             },
         };
-        if let Some(outgoing) = self.ring.outgoing(id) {
+        if let Some(outgoing) = ring.outgoing(id) {
             wire::encode_hello(&hello, outgoing);
         }
-        self.ring.receive(id);
+        ring.receive(id);
     }
 
-    fn call(&mut self, link: usize, now: Time) {
-        match self.ring.connect(self.links[link].remote.address) {
+    fn call(&mut self, ring: &mut Ring, link: usize, now: Time) {
+        match ring.connect(self.links[link].remote.address) {
             Ok(id) => {
                 self.links[link].state = LinkState::Calling { connection: id, since: now };
                 let connection = Connection {
@@ -958,21 +869,21 @@ impl Sockets {
         }
     }
 
-    fn malformed(&mut self, id: ConnectionId, now: Time, why: &str) {
+    fn malformed(&mut self, ring: &mut Ring, id: ConnectionId, now: Time, why: &str) {
         self.counters.malformed += 1;
         let connection = self.connections.get(&id);
         let address = connection.and_then(|connection| connection.address);
         info!(?address, why, "closed a connection");
         let stage = connection.map(|connection| connection.stage);
-        self.close(id);
+        self.close(ring, id);
         if let Some(ConnectionStage::Link(link)) = stage {
             self.link_down(link, now, why);
         }
     }
 
-    fn close(&mut self, id: ConnectionId) {
+    fn close(&mut self, ring: &mut Ring, id: ConnectionId) {
         self.connections.remove(&id);
-        self.ring.close(id);
+        ring.close(id);
     }
 
     fn stranger(&self, address: Option<SocketAddr>, now: Time) -> Connection {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use loggos_net::RingCounters;
 use loggos_protocol::{
     AcceptorCounters, Ballot, Event, GatewayCounters, Halt, ProposerCounters, ProxyLeaderCounters,
     ReplicaCounters, Role, RoleId, StateMachine, Watermark,
@@ -34,7 +35,9 @@ pub(crate) struct CoreStatus {
     /// Ticks that had something to do.
     pub(crate) ticks: u64,
     pub(crate) roles: Vec<RoleStatus>,
-    /// What went over its sockets, if it has any.
+    /// What its ring has done.
+    pub(crate) ring: RingCounters,
+    /// What became of its connections, if it has sockets.
     pub(crate) sockets: Option<SocketCounters>,
     /// How its log stands, if it has one.
     pub(crate) log: Option<LogStatus>,
@@ -213,16 +216,16 @@ impl CoreStatus {
                 "messages_dropped": sockets.dropped,
                 "connections_refused": sockets.refused,
                 "connections_malformed": sockets.malformed,
-                "flushes": sockets.ring.flushes,
-                "sends": sockets.ring.sends,
-                "sent_frames": sockets.ring.sent_frames,
-                "sent_bytes": sockets.ring.sent_bytes,
-                "receives": sockets.ring.receives,
-                "received_bytes": sockets.ring.received_bytes,
+                "flushes": self.ring.flushes,
+                "sends": self.ring.sends,
+                "sent_frames": self.ring.sent_frames,
+                "sent_bytes": self.ring.sent_bytes,
+                "receives": self.ring.receives,
+                "received_bytes": self.ring.received_bytes,
                 "copied_bytes": sockets.copied_bytes,
-                "enters": sockets.ring.enters,
-                "syncs": sockets.ring.syncs,
-                "synced_bytes": sockets.ring.synced_bytes,
+                "enters": self.ring.enters,
+                "syncs": self.ring.syncs,
+                "synced_bytes": self.ring.synced_bytes,
             })
         });
         let log = self.log.as_ref().map(|log| {

@@ -75,10 +75,7 @@ impl Process {
                     from = Some(id);
                 }
                 RingEvent::Connected(id) => to = Some(id),
-                RingEvent::Received(..)
-                | RingEvent::Sent(..)
-                | RingEvent::Closed(..)
-                | RingEvent::Written(..) => {}
+                RingEvent::Received(..) | RingEvent::Sent(..) | RingEvent::Closed(..) => {}
             }
             from.zip(to)
         })
@@ -100,10 +97,7 @@ impl Process {
                 (missing == 0).then_some(true)
             }
             RingEvent::Closed(..) => Some(false),
-            RingEvent::Accepted(..)
-            | RingEvent::Connected(_)
-            | RingEvent::Sent(..)
-            | RingEvent::Written(..) => None,
+            RingEvent::Accepted(..) | RingEvent::Connected(_) | RingEvent::Sent(..) => None,
         })
     }
 }

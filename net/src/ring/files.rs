@@ -22,8 +22,17 @@ pub(super) struct OpenFile {
     pub(super) file: OwnedFd,
     /// Whether a write is under way.
     pub(super) is_busy: bool,
-    /// What the last write wrote, until it is taken back.
-    pub(super) written: Option<AlignedBytes>,
+}
+
+/// A write to a file that has ended.
+#[derive(Debug)]
+pub struct Written {
+    /// The file that it went to.
+    pub file: RingFile,
+    /// The memory that was lent to it.
+    pub bytes: AlignedBytes,
+    /// `Ok` if all of it is durable. After an error it is unknown which part of it is on the disk.
+    pub outcome: Result<(), io::ErrorKind>,
 }
 
 /// A write, and how far it has come.
@@ -39,7 +48,7 @@ pub(super) struct FileWrite {
 
 impl OpenFile {
     pub(super) fn new(file: OwnedFd) -> Self {
-        Self { file, is_busy: false, written: None }
+        Self { file, is_busy: false }
     }
 }
 

@@ -7,6 +7,7 @@
 //!   receive   ─────────────▶ queues a receive of this connection
 //!   outgoing  ── frames ───▶ gathers what this connection sends next
 //!   write     ─────────────▶ queues a write to a file, which is a sync, too
+//!   next_written ◀ ends ──── keeps what poll found
 //!   flush     ─────────────▶ queues one send a connection; one enter ─▶ all that is queued
 //!   sleep     ─────────────▶ waits for a completion, or the alarm   ◀── whatever comes next
 //! ```
@@ -37,6 +38,7 @@ mod gather;
 mod operations;
 mod record;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -57,7 +59,7 @@ use self::gather::Gather;
 use self::operations::{Operation, Operations, Timer};
 use crate::Outgoing;
 
-pub use self::files::{AlignedBytes, RingFile};
+pub use self::files::{AlignedBytes, RingFile, Written};
 pub use self::record::RingRecord;
 
 /// How long connecting may take.
@@ -92,7 +94,7 @@ pub struct ConnectionId {
     generation: u32,
 }
 
-/// What has happened.
+/// What has happened to a connection.
 ///
 /// Of a connection that was closed or released since, events can still come out of the same
 /// [`poll`](Ring::poll): its name is dead by then, and everything done with it is ignored.
@@ -109,9 +111,6 @@ pub enum RingEvent {
     /// A connection has ended or has not come about; its name is dead. What was not sent yet is lost, as it
     /// would be had it been sent. Not told of what [`close`](Ring::close) closes.
     Closed(ConnectionId, CloseReason),
-    /// A write to a file has come to its end. If well, all of it is durable; if not, nobody knows what is on
-    /// the disk. Its memory is [taken back](Ring::take_back) either way.
-    Written(RingFile, Result<(), io::ErrorKind>),
 }
 
 /// Why a connection has ended.
@@ -165,6 +164,8 @@ pub struct Ring {
     vacant: Vec<u32>,
     listeners: Vec<OwnedFd>,
     files: Vec<OpenFile>,
+    /// Writes that have ended, until they are taken; oldest first.
+    written: VecDeque<Written>,
     /// Connections that the next flush looks at, each once.
     dirty: Vec<ConnectionId>,
     buffers: ReceiveBuffers,
@@ -207,6 +208,7 @@ impl Ring {
             vacant: Vec::new(),
             listeners: Vec::new(),
             files: Vec::new(),
+            written: VecDeque::new(),
             dirty: Vec::new(),
             buffers: ReceiveBuffers::new(options.receive_bytes),
             alarm: None,
@@ -320,7 +322,8 @@ impl Ring {
         drop(self.operations.submit());
     }
 
-    /// Appends what has happened to `events`, in order for each connection. Never blocks.
+    /// Appends what has happened to connections to `events`, in order for each of them, and keeps the writes that
+    /// have ended for [`next_written`](Ring::next_written). Never blocks.
     ///
     /// # Errors
     ///
@@ -365,7 +368,7 @@ impl Ring {
     }
 
     /// Writes all of `bytes` to a file at `offset`, and makes them durable; the kernel hears of it with the next
-    /// flush or poll. [`RingEvent::Written`] tells how it came out, once; until then the file takes no other.
+    /// flush or poll. [`Ring::next_written`] tells how it ended, once; until then the file takes no other.
     ///
     /// It is one operation (`RWF_DSYNC`): there is no write that succeeds beside a sync that does not. What was
     /// only written in part is written again from there, a few times.
@@ -381,9 +384,10 @@ impl Ring {
         self.operations.start(write, Some(open.file.as_fd()));
     }
 
-    /// Takes the memory of the last write to a file back, once that has come to its end.
-    pub fn take_back(&mut self, file: RingFile) -> Option<AlignedBytes> {
-        self.files[file.0 as usize].written.take()
+    /// Returns the oldest write that a [`poll`](Ring::poll) found to have ended, with the memory that was lent to
+    /// it; each one once.
+    pub fn next_written(&mut self) -> Option<Written> {
+        self.written.pop_front()
     }
 
     /// Tells `recorder` from now on of every send and write that is started and of every write that is done, in
@@ -431,7 +435,7 @@ impl Ring {
             Operation::Connect(id, _) => self.on_connect(id, result.err(), events),
             Operation::Receive(id, buffer) => self.on_receive(id, buffer, result, events),
             Operation::Send(id, gather) => self.on_send(id, gather, result, events),
-            Operation::Write(write) => self.on_write(write, result, events),
+            Operation::Write(write) => self.on_write(write, result),
             Operation::Wait(Timer::Accept(listener), _) => self.accept(listener),
             Operation::Wait(Timer::Connect(id), _) => {
                 // Also if the wait itself failed: better no connection than one that is waited for for ever.
@@ -561,26 +565,22 @@ impl Ring {
         }
     }
 
-    fn on_write(
-        &mut self,
-        mut write: FileWrite,
-        result: Result<usize, Errno>,
-        events: &mut Vec<RingEvent>,
-    ) {
+    fn on_write(&mut self, mut write: FileWrite, result: Result<usize, Errno>) {
         let file = write.file;
         let open = &mut self.files[file.0 as usize];
-        let Some(done) = write.advance(result) else {
+        let Some(outcome) = write.advance(result) else {
             self.operations.start(Operation::Write(write), Some(open.file.as_fd()));
             return;
         };
         let bytes = write.into_bytes();
-        if done.is_ok() {
+        if outcome.is_ok() {
             self.counters.syncs += 1;
             self.counters.synced_bytes += bytes.len() as u64;
         }
-        (open.is_busy, open.written) = (false, Some(bytes));
-        record(self.recorder.as_ref(), || RingRecord::Written { file, is_durable: done.is_ok() });
-        events.push(RingEvent::Written(file, done));
+        open.is_busy = false;
+        let is_durable = outcome.is_ok();
+        record(self.recorder.as_ref(), || RingRecord::Written { file, is_durable });
+        self.written.push_back(Written { file, bytes, outcome });
     }
 
     fn fail(&mut self, id: ConnectionId, reason: CloseReason, events: &mut Vec<RingEvent>) {

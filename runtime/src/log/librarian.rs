@@ -24,7 +24,7 @@ use loggos_storage::{Buffer, Disk, FileId, Folder, ReadRequest, VotePlace};
 use tracing::error;
 
 use super::sync_directory;
-use crate::executor::Alarm;
+use crate::alarm::Alarm;
 
 /// What is there where nobody may serve from a log, for it is an older copy.
 const CONDEMNED_FILE: &str = "outdated";

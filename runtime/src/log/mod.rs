@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use loggos_net::wire::LogPosition;
-use loggos_net::{Ring, RingFile};
+use loggos_net::{Ring, RingFile, Written};
 use loggos_protocol::{Acceptor, AcceptorId, Cluster, Envelope, Outbox, Recalled, Time, To};
 use loggos_storage::{
     Bounds, FileId, Folder, Poison, ReadRequest, SharedLog, VotePlace, Wal, Write,
@@ -33,8 +33,7 @@ use tracing::warn;
 
 pub(crate) use self::librarian::condemned;
 use self::librarian::{Answer, Librarian};
-use crate::executor::Alarm;
-use crate::sockets::Written;
+use crate::alarm::Alarm;
 use crate::status::LogState;
 
 /// How long a log must be idle before it writes a mark (R33).
@@ -230,12 +229,12 @@ impl Log {
     /// Takes in what came of the write that is under way.
     ///
     /// source: R31, R34
-    pub(crate) fn on_written(&mut self, (file, done): Written, ring: &mut Ring) {
+    pub(crate) fn on_written(&mut self, Written { file, bytes, outcome }: Written) {
         let (to, mut write, _) = self.in_flight.take().expect("a write was under way");
         assert_eq!(to, file, "a write to another file");
-        match done {
+        match outcome {
             Ok(()) => {
-                write.bytes = ring.take_back(file).expect("a write gives its memory back");
+                write.bytes = bytes;
                 self.shared.wal.on_synced(write);
             }
             Err(kind) => self.shared.wal.poison(Poison::Write(kind)),
