@@ -430,11 +430,11 @@ impl<M: StateMachine> Core<M> {
         };
         // Callers of this process have their part, too.
         let room = self.callers.room() / if self.callers.has_work(now) { 2 } else { 1 };
-        if sockets.formation.is_none() {
+        if sockets.formation().is_none() {
             let formation = |seat: &Seat<M>| seat.role.as_ref().and_then(Role::formation);
-            sockets.formation = self.seats.iter().find_map(formation);
+            sockets.set_formation(self.seats.iter().find_map(formation));
         }
-        sockets.log = self.log.as_ref().and_then(Log::position);
+        sockets.set_log(self.log.as_ref().and_then(Log::position));
         sockets.begin_tick(&mut self.ring, room, now);
         for event in self.events.drain(..) {
             sockets.on_event(&mut self.ring, event, now);

@@ -13,6 +13,7 @@ mod cluster;
 mod config;
 mod core;
 mod data;
+mod dial;
 mod executor;
 mod idle;
 mod log;
@@ -21,7 +22,6 @@ mod process;
 mod random;
 mod remote;
 mod resident;
-mod sightings;
 mod sockets;
 mod status;
 

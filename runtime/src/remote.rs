@@ -28,15 +28,17 @@ use crate::alarm::Alarm;
 use crate::callers::Callers;
 use crate::client::{CallError, Client, Port};
 use crate::clock::Clock;
+use crate::dial::{Dial, DialState, Pace};
 use crate::idle::{Idle, Vigil};
 use crate::random::random_u64;
 use crate::resident::{MoveIn, Resident};
-use crate::sockets::describe;
+use crate::sockets::{describe, refused_us};
 
 /// How long an address may take to answer our hello.
 const GREETING_MAX: Duration = Duration::from_secs(2);
 /// How long to wait before the next address is tried.
 const BACK_OFF: Duration = Duration::from_millis(50);
+const PACE: Pace = Pace { wait_first: BACK_OFF, wait_after_up: BACK_OFF, wait_max: BACK_OFF };
 /// How long the thread sleeps at the most.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// Bytes that may wait to be sent; commands beyond them wait in the queue.
@@ -84,7 +86,12 @@ struct Caller {
     callers: Callers,
     ring: Ring,
     events: Vec<RingEvent>,
-    link: Link,
+    /// To one of the addresses.
+    dial: Dial,
+    /// What the gateway that it leads to lets us do; counts while it is up.
+    limits: Limits,
+    /// Commands that were sent over it, and have no answer yet.
+    commands: u32,
     reader: FrameReader,
     batches: BatchPool,
     /// The next address to try, modulo their number.
@@ -92,18 +99,10 @@ struct Caller {
     /// The formation of the cluster that we have talked to: another one is another cluster, whatever it is
     /// called, and refuses us (R4).
     formation: Option<FormationId>,
-    is_reported: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Link {
-    Down { until: Time },
-    Calling { connection: ConnectionId, since: Time },
-    Up { connection: ConnectionId, limits: Limits, commands: u32 },
 }
 
 /// What a gateway lets us do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Limits {
     commands_in_flight: u32,
     command_bytes: u32,
@@ -185,15 +184,6 @@ impl Drop for RemoteCluster {
     }
 }
 
-impl Link {
-    fn connection(&self) -> Option<ConnectionId> {
-        match self {
-            Self::Down { .. } => None,
-            Self::Calling { connection, .. } | Self::Up { connection, .. } => Some(*connection),
-        }
-    }
-}
-
 impl Caller {
     fn new(options: RemoteOptions, shared: Arc<Shared>) -> io::Result<Self> {
         let mut ring = Ring::new(&RingOptions::default())?;
@@ -203,12 +193,13 @@ impl Caller {
             callers: Callers::new(Arc::clone(&shared.port), options.deadline, window),
             ring,
             events: Vec::new(),
-            link: Link::Down { until: Time(0) },
+            dial: Dial::new(PACE),
+            limits: Limits::default(),
+            commands: 0,
             reader: FrameReader::new(FRAME_BYTES_MAX),
             batches: BatchPool::new(1),
             next_address: 0,
             formation: None,
-            is_reported: false,
             options,
             shared,
         })
@@ -240,15 +231,12 @@ impl Caller {
         while self.callers.overdue(now).is_some() {
             has_worked = true;
         }
-        match self.link {
-            Link::Down { until } if until <= now => self.call(now),
-            Link::Calling { connection, since } if now.since(since) > GREETING_MAX => {
-                self.ring.close(connection);
-                self.link_down(now, "it does not answer");
-            }
-            Link::Down { .. } | Link::Calling { .. } => {}
-            Link::Up { .. } => self.submit(),
+        if self.dial.is_due(now) {
+            self.call(now);
+        } else if let Some(connection) = self.dial.unanswered(GREETING_MAX, now) {
+            self.give_up(connection, now, "it does not answer");
         }
+        self.submit();
         self.ring.flush();
         has_worked
     }
@@ -266,8 +254,8 @@ impl Caller {
                     self.reader.push(piece);
                     self.read(id, now);
                 }
-                RingEvent::Closed(id, reason) if self.link.connection() == Some(id) => {
-                    self.link_down(now, &describe(&reason));
+                RingEvent::Closed(id, reason) if self.dial.connection() == Some(id) => {
+                    self.on_end(now, &describe(&reason));
                 }
                 RingEvent::Closed(..) => {} // given up before
                 RingEvent::Accepted(..) | RingEvent::Sent(..) => {}
@@ -283,62 +271,65 @@ impl Caller {
                 None => return self.ring.receive(id),
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
-            match (&mut self.link, message) {
-                (Link::Up { commands, .. }, Ok(Message::Result { number, result })) => {
-                    *commands = commands.saturating_sub(1);
+            let why = match (self.dial.state(), message) {
+                (DialState::Up { .. }, Ok(Message::Result { number, result })) => {
+                    self.commands = self.commands.saturating_sub(1);
                     let result = match &result {
                         Ok((at, reply)) => Ok((*at, reply.as_slice())),
                         Err(why) => Err(CallError::from(*why)),
                     };
                     self.callers.answer(number, result);
+                    continue;
                 }
-                // A gateway that knows of no formation yet may come to belong to any (R4).
-                (Link::Calling { .. }, Ok(Message::Welcome(Welcome { formation: None, .. }))) => {
-                    self.ring.close(id);
-                    return self.link_down(now, "its cluster has not formed yet");
+                (DialState::Calling { .. }, Ok(Message::Welcome(welcome))) => {
+                    match self.on_welcome(id, &welcome) {
+                        Ok(()) => continue,
+                        Err(why) => why.to_owned(),
+                    }
                 }
-                (Link::Calling { .. }, Ok(Message::Welcome(Welcome { formation, .. })))
-                    if self.formation.is_some() && formation != self.formation =>
-                {
-                    self.ring.close(id);
-                    return self.link_down(now, "it has forgotten the cluster that we talked to");
-                }
-                (Link::Calling { connection, .. }, Ok(Message::Welcome(welcome))) => {
-                    let limits = Limits {
-                        commands_in_flight: welcome.commands_in_flight_max,
-                        command_bytes: welcome.command_bytes_max,
-                    };
-                    self.link = Link::Up { connection: *connection, limits, commands: 0 };
-                    self.is_reported = false;
-                    self.formation = welcome.formation;
-                }
-                (_, Ok(Message::Refusal(refusal))) => {
-                    self.ring.close(id);
-                    return self.link_down(now, &format!("it refuses us: {}", refusal.text));
-                }
-                (_, Ok(_)) => {
-                    self.ring.close(id);
-                    return self.link_down(now, "it says what is not its to say");
-                }
-                (_, Err(error)) => {
-                    self.ring.close(id);
-                    return self.link_down(now, &error.to_string());
-                }
-            }
+                (_, Ok(Message::Refusal(refusal))) => refused_us(&refusal),
+                (_, Ok(_)) => "it says what is not its to say".to_owned(),
+                (_, Err(error)) => error.to_string(),
+            };
+            return self.give_up(id, now, &why);
         }
+    }
+
+    /// Takes in the gateway's welcome.
+    ///
+    /// # Errors
+    ///
+    /// If it belongs to no formation, or to another one than the gateways that we have talked to before. A gateway that
+    /// knows of none yet may come to belong to any (R4).
+    fn on_welcome(&mut self, id: ConnectionId, welcome: &Welcome) -> Result<(), &'static str> {
+        match (welcome.formation, self.formation) {
+            (None, _) => return Err("its cluster has not formed yet"),
+            (theirs, Some(_)) if theirs != self.formation => {
+                return Err("it has forgotten the cluster that we talked to");
+            }
+            (Some(_), _) => {}
+        }
+        self.formation = welcome.formation;
+        self.limits = Limits {
+            commands_in_flight: welcome.commands_in_flight_max,
+            command_bytes: welcome.command_bytes_max,
+        };
+        self.commands = 0;
+        self.dial.on_welcome(id);
+        Ok(())
     }
 
     /// Sends what the gateway lets us have in flight.
     fn submit(&mut self) {
-        let Link::Up { connection, limits, commands } = &mut self.link else { return };
-        let Some(outgoing) = self.ring.outgoing(*connection) else { return };
-        while outgoing.len() < OUTGOING_BYTES_MAX && *commands < limits.commands_in_flight {
+        let Some(outgoing) = self.dial.up().and_then(|id| self.ring.outgoing(id)) else { return };
+        let limits = self.limits;
+        while outgoing.len() < OUTGOING_BYTES_MAX && self.commands < limits.commands_in_flight {
             let Some((caller, command)) = self.callers.next(|_| true) else { return };
             if command.len() > limits.command_bytes as usize {
                 self.callers.answer(caller.tag, Err(CallError::TooLarge));
                 continue;
             }
-            *commands += 1;
+            self.commands += 1;
             wire::encode_command(caller.tag, command.as_slice(), outgoing);
         }
     }
@@ -346,8 +337,8 @@ impl Caller {
     fn call(&mut self, now: Time) {
         let address = self.options.addresses[self.next_address % self.options.addresses.len()];
         match self.ring.connect(address) {
-            Ok(connection) => self.link = Link::Calling { connection, since: now },
-            Err(error) => self.link_down(now, &error.to_string()),
+            Ok(connection) => self.dial.on_called(connection, now),
+            Err(error) => self.on_end(now, &error.to_string()),
         }
     }
 
@@ -361,22 +352,27 @@ impl Caller {
         self.ring.receive(id);
     }
 
-    /// The connection is gone, and the outcome of what was sent over it unknown.
-    fn link_down(&mut self, now: Time, why: &str) {
+    /// Closes the connection.
+    fn give_up(&mut self, id: ConnectionId, now: Time, why: &str) {
+        self.ring.close(id);
+        self.on_end(now, why);
+    }
+
+    /// The connection has ended, and the outcome of what was sent over it is unknown.
+    fn on_end(&mut self, now: Time, why: &str) {
         let address = self.options.addresses[self.next_address % self.options.addresses.len()];
-        if !std::mem::replace(&mut self.is_reported, true) {
+        if self.dial.on_end(now).is_news {
             warn!(%address, why, "cannot be reached");
         }
         self.callers.lose_sent();
         self.next_address += 1;
-        self.link = Link::Down { until: now + BACK_OFF };
     }
 
     fn sleep(&mut self, now: Time) {
-        let due = match self.link {
-            Link::Down { until } => Some(until),
-            Link::Calling { since, .. } => Some(since + GREETING_MAX),
-            Link::Up { .. } => None,
+        let due = match self.dial.state() {
+            DialState::Down { until } => Some(until),
+            DialState::Calling { since, .. } => Some(since + GREETING_MAX),
+            DialState::Up { .. } => None,
         };
         let due = due.into_iter().chain(self.callers.next_timeout()).min();
         let most = due.map_or(SLEEP_MAX, |due| due.since(now).min(SLEEP_MAX));

@@ -3,89 +3,44 @@
 //!
 //! ```text
 //!   this core                                        a core of another node
-//!   link ──── connect, Hello ───────────────────────▶ whichever core listens, which hands the
+//!   link ──── connect, Hello ───────────────────────▶ the core that listens, which hands the
 //!        ◀─── Welcome, or a Refusal with a reason ──── socket to the core that Hello names
 //!        ──── frames, for as long as it lives ───────▶ that core's roles
 //! ```
 //!
-//! A link carries messages one way: who wants to be answered is answered over the other's link. What a
-//! link cannot take is dropped and counted, since whoever sent it will send it again (R27, R29). A
-//! connection that says anything but what is expected of it is closed.
+//! A connection that says anything but what is expected of it is closed.
+
+mod connections;
+mod handshake;
+mod links;
+mod sightings;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use loggos_net::wire::{
-    self, BatchPool, FrameReader, Hello, LogPosition, Message, Purpose, Reason, Refusal, Welcome,
-    WireError,
+    self, BatchPool, Hello, LogPosition, Message, Purpose, Reason, Refusal, WireError,
 };
 use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent};
 use loggos_protocol::{Envelope, Failure, FormationId, Payload, Position, Time};
 use tracing::{info, warn};
 
+pub(crate) use self::connections::Visitor;
+use self::connections::{
+    CLIENT_BYTES_HELD, CLIENT_BYTES_MAX, CLIENT_COMMANDS_MAX, CONNECTIONS_MAX, Connection, Guest,
+    Stage,
+};
+pub(crate) use self::handshake::Identity;
+use self::handshake::{Admission, Handshake, other_versions, other_wire};
+pub(crate) use self::links::Remote;
+use self::links::{Link, STALL_MAX};
 use crate::callers::RemoteCall;
 use crate::client::CallError;
-use crate::sightings::Sightings;
 
-/// How long a stranger may take to say who it is, and whom we call to answer.
-const GREETING_MAX: Duration = Duration::from_secs(5);
-/// How long a link may fail to send anything before it is taken for dead.
-const STALL_MAX: Duration = Duration::from_secs(5);
-/// The least that a link waits before it calls again, and the most.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// The least that it waits where it was up until then: that nobody answers is worth knowing soon (R28).
-const DOUBT_BACK_OFF: Duration = Duration::from_millis(1);
-/// Bytes that wait to be sent over a link; what exceeds them is dropped. As many again are reserved for
-/// what elections need.
-const LINK_BYTES_MAX: usize = 8 << 20;
-/// Bytes of results that wait for a client that does not read: with more it is read no further either, and with
-/// the most, which only long replies to what was read before can make, it is cut off.
-const CLIENT_BYTES_HELD: usize = 1 << 20;
-const CLIENT_BYTES_MAX: usize = 64 << 20;
-/// Strangers, clients and peers that may be connected at once.
-const CONNECTIONS_MAX: usize = 4096;
-/// How many of them may be clients: the rest is for peers.
-const CLIENTS_MAX: usize = 3072;
-/// How often it is looked whether something has taken too long.
+/// How often to look whether something has taken too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest frame that a peer may send: a page of votes is one, and ends after the batch that is one too many. Its own
-/// checksum has been checked before room is made for it.
-const PEER_FRAME_BYTES_MAX: u32 = 256 << 20;
-/// Commands of one connection without an answer; a client that has as many is read no further.
-const CLIENT_COMMANDS_MAX: u32 = 65_536;
-
-/// Who we are, to other nodes and to clients.
-#[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    pub(crate) cluster_name: String,
-    /// What nodes must agree on: quorums, f, windows (R3), and where everybody lives.
-    pub(crate) digest: u64,
-    pub(crate) node: u8,
-    pub(crate) core: u8,
-    /// The last core of this node.
-    pub(crate) core_last: u8,
-    /// Of this core: another one under the same name is another life.
-    pub(crate) nonce: u64,
-    /// The core whose gateway serves clients, if this node has one.
-    pub(crate) gateway_core: Option<u8>,
-    pub(crate) command_bytes_max: u32,
-    pub(crate) frame_bytes_max: u32,
-}
-
-/// A core of another node.
-#[derive(Clone, Debug)]
-pub(crate) struct Remote {
-    pub(crate) node: u8,
-    pub(crate) core: u8,
-    pub(crate) name: String,
-    pub(crate) address: SocketAddr,
-    /// Whether the link is kept up even if there is nothing to say: a leader may live there, and that it ends is to be
-    /// known at once.
-    pub(crate) is_watched: bool,
-}
 
 /// What came in.
 #[derive(Debug)]
@@ -94,7 +49,7 @@ pub(crate) enum Incoming {
     Envelope(Envelope),
     /// A client's command.
     Command { from: ConnectionId, number: u64, command: Payload },
-    /// Somebody wants to know how the roles of this process stand.
+    /// A question for how the roles of this process stand.
     StatusRequest(ConnectionId),
     /// A connection that belongs to another core of this node.
     HandOver { core: u8, visitor: Visitor },
@@ -105,16 +60,7 @@ pub(crate) enum Incoming {
     Gone { link: usize },
 }
 
-/// A connection on its way to another core, with what it has said.
-#[derive(Debug)]
-pub(crate) struct Visitor {
-    socket: OwnedFd,
-    hello: Hello,
-    /// With whatever came behind the hello.
-    connection: Box<Connection>,
-}
-
-/// What went over the sockets of a core.
+/// What went over the sockets of a core. None of it ever goes down.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SocketCounters {
     /// Messages for other nodes that were dropped for want of a link or of room.
@@ -130,7 +76,7 @@ pub(crate) struct SocketCounters {
 /// All sockets of a core.
 #[derive(Debug)]
 pub(crate) struct Sockets {
-    identity: Identity,
+    handshake: Handshake,
     links: Vec<Link>,
     connections: BTreeMap<ConnectionId, Connection>,
     /// What has come in, until the core takes it; oldest first.
@@ -141,102 +87,23 @@ pub(crate) struct Sockets {
     stalled: VecDeque<ConnectionId>,
     /// When to look next whether something has taken too long.
     sweep_at: Time,
-    /// Whether nothing has happened since it was last looked.
+    /// Whether nothing has happened since the last look.
     is_quiet: bool,
     batches: BatchPool,
-    /// The formation that roles of this core belong to, once they know of one (R4).
-    pub(crate) formation: Option<FormationId>,
-    /// Where the log of this core stands, if it has one and that serves (R33).
-    pub(crate) log: Option<LogPosition>,
-    /// What was seen of the logs of others.
-    sightings: Sightings,
     counters: SocketCounters,
-    /// Nodes that were refused, by their place, and why.
-    refused_nodes: Vec<(u8, Reason)>,
 }
 
-/// Our way to a core of another node.
-#[derive(Debug)]
-struct Link {
-    remote: Remote,
-    state: LinkState,
-    back_off: Duration,
-    /// In which life it was last up: the nonce of whom it led to.
-    life: Option<u64>,
-    /// Whether it was up and has ended, and it is not known yet whether its process has.
-    is_in_doubt: bool,
-    /// When something was last sent, or there was nothing to send.
-    moved_at: Time,
-    /// The last batch of our log that it was told of.
-    told: u64,
-    /// Whether its trouble was told: once, and not with every attempt.
-    is_reported: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum LinkState {
-    /// Not connected; nobody calls before then.
-    Down {
-        until: Time,
-    },
-    /// Calling, or waiting for the welcome.
-    Calling {
-        connection: ConnectionId,
-        since: Time,
-    },
-    Up {
-        connection: ConnectionId,
-    },
-}
-
-#[derive(Debug)]
-struct Connection {
-    reader: FrameReader,
-    stage: ConnectionStage,
-    address: Option<SocketAddr>,
-    /// Whether it is read no further until it has read what we say.
-    is_held: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum ConnectionStage {
-    /// Called by us, for a link.
-    Link(usize),
-    /// Has not said who it is.
-    Stranger { since: Time },
-    /// A core of another node, in that life.
-    Peer { node: u8, life: u64 },
-    /// A client, with so many commands unanswered.
-    Client { commands: u32 },
-    /// Asks how we stand.
-    Status,
-    /// Was refused, and is closed once it has been told why.
-    Refused { since: Time },
-}
-
-/// The answer to whoever does not speak our version: its hello is read no further than that.
-fn other_versions(least: u8, most: u8) -> Refusal {
-    let text = format!("we speak version {}, you {least} to {most}", wire::WIRE_VERSION);
-    Refusal { reason: Reason::Version, text }
-}
-
-/// The answer to whoever speaks our version with other words.
-fn other_wire() -> Refusal {
-    let text = "messages of the same version that look otherwise: another build?";
-    Refusal { reason: Reason::Wire, text: text.to_owned() }
-}
-
-/// Why a link is down whose other end has refused us.
-fn refused_us(refusal: &Refusal) -> String {
-    format!("it refuses us: {}", refusal.text)
-}
-
-/// Why a connection ended, for a person.
+/// Describes why a connection has ended, for a person.
 pub(crate) fn describe(reason: &CloseReason) -> String {
     match reason {
         CloseReason::PeerClosed => "it closed the connection".to_owned(),
         CloseReason::Failed(kind) | CloseReason::ConnectFailed(kind) => kind.to_string(),
     }
+}
+
+/// Describes why a link is down whose other end has refused us.
+pub(crate) fn refused_us(refusal: &Refusal) -> String {
+    format!("it refuses us: {}", refusal.text)
 }
 
 impl Sockets {
@@ -248,19 +115,9 @@ impl Sockets {
         batches_max: usize,
         logs_max: usize,
     ) -> Self {
-        let links = remotes.iter().map(|remote| Link {
-            remote: remote.clone(),
-            state: LinkState::Down { until: Time(0) },
-            back_off: BACK_OFF.0,
-            life: None,
-            is_in_doubt: false,
-            moved_at: Time(0),
-            told: 0,
-            is_reported: false,
-        });
         Self {
-            identity,
-            links: links.collect(),
+            handshake: Handshake::new(identity, logs_max),
+            links: remotes.iter().cloned().map(Link::new).collect(),
             connections: BTreeMap::new(),
             incoming: VecDeque::new(),
             room: 0,
@@ -268,12 +125,23 @@ impl Sockets {
             sweep_at: Time(0),
             is_quiet: true,
             batches: BatchPool::new(batches_max),
-            formation: None,
-            log: None,
-            sightings: Sightings::new(logs_max),
             counters: SocketCounters::default(),
-            refused_nodes: Vec::new(),
         }
+    }
+
+    /// The formation that was named by [`Sockets::set_formation`].
+    pub(crate) fn formation(&self) -> Option<FormationId> {
+        self.handshake.formation()
+    }
+
+    /// Names the formation that roles of this core belong to: the first one, for good (R4).
+    pub(crate) fn set_formation(&mut self, formation: Option<FormationId>) {
+        self.handshake.set_formation(formation);
+    }
+
+    /// Tells where the log of this core stands, if it has one and that serves (R33).
+    pub(crate) fn set_log(&mut self, log: Option<LogPosition>) {
+        self.handshake.set_log(log);
     }
 
     /// Begins a tick that takes in no more than `room` commands of clients. Those clients that were not read to the end
@@ -297,26 +165,6 @@ impl Sockets {
         !self.stalled.is_empty()
     }
 
-    /// Sends a message over a link, or drops it.
-    pub(crate) fn send(&mut self, ring: &mut Ring, link: usize, envelope: &Envelope, now: Time) {
-        let connection = match self.links[link].state {
-            LinkState::Up { connection } => connection,
-            LinkState::Calling { .. } => return self.counters.dropped += 1,
-            LinkState::Down { until } => {
-                self.counters.dropped += 1;
-                if until <= now {
-                    self.call(ring, link, now);
-                }
-                return;
-            }
-        };
-        let room = if envelope.to.is_urgent() { 2 * LINK_BYTES_MAX } else { LINK_BYTES_MAX };
-        match ring.outgoing(connection).filter(|outgoing| outgoing.len() < room) {
-            Some(outgoing) => wire::encode(envelope, outgoing),
-            None => self.counters.dropped += 1,
-        }
-    }
-
     /// Answers a client's command, unless it has gone.
     pub(crate) fn answer(
         &mut self,
@@ -326,7 +174,7 @@ impl Sockets {
     ) {
         let RemoteCall { connection: to, number } = call;
         let Some(connection) = self.connections.get_mut(&to) else { return };
-        if let ConnectionStage::Client { commands } = &mut connection.stage {
+        if let Stage::Guest(Guest::Client { commands }) = &mut connection.stage {
             if *commands == CLIENT_COMMANDS_MAX {
                 self.stalled.push_back(to); // it may be read on
             }
@@ -334,7 +182,7 @@ impl Sockets {
         }
         let Some(outgoing) = ring.outgoing(to) else { return };
         if outgoing.len() > CLIENT_BYTES_MAX {
-            warn!(address = ?connection.address, "a client does not read its results");
+            warn!(address = %connection.address, "a client does not read its results");
             return self.close(ring, to);
         }
         let result = result.map_err(|why| match why {
@@ -348,7 +196,7 @@ impl Sockets {
         wire::encode_result(number, result, outgoing);
     }
 
-    /// Answers whoever asked how we stand.
+    /// Answers a question for the status.
     pub(crate) fn tell_status(&mut self, ring: &mut Ring, to: ConnectionId, status: &[u8]) {
         match ring.outgoing(to) {
             Some(outgoing) if outgoing.len() > CLIENT_BYTES_MAX => self.close(ring, to),
@@ -363,112 +211,45 @@ impl Sockets {
         match ring.adopt(socket) {
             Ok(id) => {
                 self.connections.insert(id, *connection);
-                match self.objection(&hello).or_else(|| self.see_hello(&hello)) {
-                    Some(refusal) => {
-                        self.tell_refused(&hello, &refusal);
-                        self.refuse(ring, id, refusal, now);
-                    }
-                    None => self.welcome(ring, id, &hello),
-                }
+                self.on_hello(ring, id, hello, now);
                 self.stalled.push_back(id); // what came behind the hello is read next
             }
             Err(error) => warn!(%error, "a connection was lost between two cores"),
         }
     }
 
-    /// Notes which links have nothing left to send, before the ring sends what has gathered.
-    pub(crate) fn note_idle_links(&mut self, ring: &mut Ring, now: Time) {
-        for link in 0..self.links.len() {
-            if let LinkState::Up { connection } = self.links[link].state {
-                let is_idle = ring.outgoing(connection).is_none_or(|o| o.is_empty());
-                if is_idle {
-                    self.links[link].moved_at = now;
-                }
-            }
-        }
-    }
-
-    /// Ends what has taken too long, if it is time to look.
+    /// Calls links that are in doubt, and ends what has taken too long, if it is time to look.
     pub(crate) fn on_time(&mut self, ring: &mut Ring, now: Time) {
         for link in 0..self.links.len() {
-            let Link { is_in_doubt, state, .. } = self.links[link];
-            if is_in_doubt && matches!(state, LinkState::Down { until } if until <= now) {
+            if self.links[link].is_doubt_due(now) {
                 self.call(ring, link, now);
             }
         }
-        if now < self.sweep_at {
-            return;
+        if now >= self.sweep_at {
+            self.sweep(ring, now);
         }
+    }
+
+    fn sweep(&mut self, ring: &mut Ring, now: Time) {
         if now.since(self.sweep_at) > STALL_MAX {
-            // We were stopped ourselves: nobody else is late.
-            self.links.iter_mut().for_each(|link| link.moved_at = now);
+            // We were stopped ourselves: no link is late.
+            self.links.iter_mut().for_each(|link| link.on_moved(now));
         }
         self.sweep_at = now + SWEEP_INTERVAL;
         if std::mem::replace(&mut self.is_quiet, true) {
             self.batches.release(); // what nobody needs keeps no receive buffer
         }
-        for link in 0..self.links.len() {
-            let late = match self.links[link].state {
-                LinkState::Calling { connection, since } if now.since(since) > GREETING_MAX => {
-                    Some(connection)
-                }
-                LinkState::Up { connection }
-                    if now.since(self.links[link].moved_at) > STALL_MAX =>
-                {
-                    Some(connection)
-                }
-                LinkState::Down { .. } | LinkState::Calling { .. } | LinkState::Up { .. } => None,
-            };
-            if let Some(connection) = late {
-                self.close(ring, connection);
-                self.link_down(link, now, "it does not answer");
-            }
-        }
-        for link in 0..self.links.len() {
-            let Link { state, remote: Remote { is_watched, .. }, .. } = self.links[link];
-            if is_watched && matches!(state, LinkState::Down { until } if until <= now) {
-                self.call(ring, link, now);
-            }
-        }
-        let is_late = |connection: &Connection| match connection.stage {
-            ConnectionStage::Stranger { since } | ConnectionStage::Refused { since } => {
-                now.since(since) > GREETING_MAX
-            }
-            ConnectionStage::Link(_)
-            | ConnectionStage::Peer { .. }
-            | ConnectionStage::Client { .. }
-            | ConnectionStage::Status => false,
-        };
-        let late = self.connections.iter().filter(|(_, connection)| is_late(connection));
+        self.sweep_links(ring, now);
+        let late = self.connections.iter().filter(|(_, connection)| connection.is_late(now));
         for id in late.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.close(ring, id);
         }
         self.tell_log(ring);
     }
 
-    /// Tells those we are connected to how far our log is, where it has moved on.
-    ///
-    /// source: R33
-    fn tell_log(&mut self, ring: &mut Ring) {
-        let Some(log) = self.log else { return };
-        for link in self.links.iter_mut().filter(|link| link.told < log.synced) {
-            if let LinkState::Up { connection } = link.state
-                && let Some(outgoing) = ring.outgoing(connection)
-            {
-                wire::encode_log(&log, outgoing);
-                link.told = log.synced;
-            }
-        }
-    }
-
     /// When [`Sockets::on_time`] is to be called next.
     pub(crate) fn next_timeout(&self) -> Time {
-        let in_doubt = self.links.iter().filter(|link| link.is_in_doubt);
-        let call_at = in_doubt.filter_map(|link| match link.state {
-            LinkState::Down { until } => Some(until),
-            LinkState::Calling { .. } | LinkState::Up { .. } => None,
-        });
-        call_at.fold(self.sweep_at, Time::min)
+        self.links.iter().filter_map(Link::doubt_due_at).fold(self.sweep_at, Time::min)
     }
 
     pub(crate) fn counters(&self) -> SocketCounters {
@@ -479,13 +260,12 @@ impl Sockets {
     pub(crate) fn on_event(&mut self, ring: &mut Ring, event: RingEvent, now: Time) {
         self.is_quiet = false;
         match event {
+            RingEvent::Accepted(id, _) if self.connections.len() >= CONNECTIONS_MAX => {
+                self.counters.refused += 1;
+                ring.close(id);
+            }
             RingEvent::Accepted(id, address) => {
-                if self.connections.len() >= CONNECTIONS_MAX {
-                    self.counters.refused += 1;
-                    return ring.close(id);
-                }
-                let connection = self.stranger(Some(address), now);
-                self.connections.insert(id, connection);
+                self.insert(id, Stage::Stranger { since: now }, address);
                 ring.receive(id);
             }
             RingEvent::Connected(id) => self.greet(ring, id),
@@ -495,33 +275,30 @@ impl Sockets {
                     self.read(ring, id, now);
                 }
             }
-            RingEvent::Sent(id, _) => match self.connections.get(&id).map(|c| c.stage) {
-                Some(ConnectionStage::Refused { .. }) => self.close(ring, id),
-                Some(ConnectionStage::Link(link)) => self.links[link].moved_at = now,
-                Some(ConnectionStage::Client { .. }) => {
-                    let connection = self.connections.get_mut(&id);
-                    if connection.is_some_and(|it| std::mem::take(&mut it.is_held)) {
-                        self.read(ring, id, now);
-                    }
-                }
-                Some(
-                    ConnectionStage::Stranger { .. }
-                    | ConnectionStage::Peer { .. }
-                    | ConnectionStage::Status,
-                )
-                | None => {}
-            },
+            RingEvent::Sent(id, _) => self.on_sent(ring, id, now),
             RingEvent::Closed(id, reason) => {
                 let connection = self.connections.remove(&id);
-                if let Some(ConnectionStage::Link(link)) = connection.map(|c| c.stage) {
-                    let nobody_is_there =
-                        reason == CloseReason::ConnectFailed(io::ErrorKind::ConnectionRefused);
-                    self.link_down(link, now, &describe(&reason));
-                    if nobody_is_there && std::mem::take(&mut self.links[link].is_in_doubt) {
-                        self.on_gone(ring, link);
-                    }
+                let Some(link) = connection.and_then(|it| it.link()) else { return };
+                self.links[link].on_end(now, &describe(&reason));
+                let refused = CloseReason::ConnectFailed(io::ErrorKind::ConnectionRefused);
+                if reason == refused && self.links[link].is_gone() {
+                    self.on_gone(ring, link);
                 }
             }
+        }
+    }
+
+    fn on_sent(&mut self, ring: &mut Ring, id: ConnectionId, now: Time) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        match connection.stage {
+            Stage::Refused { .. } => self.close(ring, id),
+            Stage::Link(link) => self.links[link].on_moved(now),
+            Stage::Guest(_) => {
+                if std::mem::take(&mut connection.is_held) {
+                    self.read(ring, id, now);
+                }
+            }
+            Stage::Stranger { .. } => {}
         }
     }
 
@@ -530,7 +307,7 @@ impl Sockets {
         loop {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             // Read no further, a client is slowed (R29): until there is room, or it has an answer.
-            if let ConnectionStage::Client { commands } = connection.stage {
+            if let Stage::Guest(Guest::Client { commands }) = connection.stage {
                 if commands >= CLIENT_COMMANDS_MAX {
                     return;
                 }
@@ -550,14 +327,17 @@ impl Sockets {
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
             match (&mut connection.stage, message) {
-                (ConnectionStage::Peer { .. }, Ok(Message::Envelope(envelope))) => {
+                (Stage::Guest(Guest::Peer { .. }), Ok(Message::Envelope(envelope))) => {
                     self.incoming.push_back(Incoming::Envelope(envelope));
                 }
-                (ConnectionStage::Peer { .. }, Ok(Message::Log(log))) => {
-                    self.on_log(ring, id, log, now);
+                (Stage::Guest(Guest::Peer { node, life }), Ok(Message::Log(log))) => {
+                    if let Err(refusal) = self.handshake.see(*life, log) {
+                        self.handshake.report_refused(*node, &refusal);
+                        self.refuse(ring, id, refusal, now);
+                    }
                 }
                 (
-                    ConnectionStage::Client { commands },
+                    Stage::Guest(Guest::Client { commands }),
                     Ok(Message::Command { number, command }),
                 ) => {
                     *commands += 1;
@@ -565,160 +345,91 @@ impl Sockets {
                     self.incoming.push_back(Incoming::Command { from: id, number, command });
                 }
                 (
-                    ConnectionStage::Client { .. } | ConnectionStage::Status,
+                    Stage::Guest(Guest::Client { .. } | Guest::Status),
                     Ok(Message::StatusRequest),
                 ) => self.incoming.push_back(Incoming::StatusRequest(id)),
-                (ConnectionStage::Stranger { .. }, Ok(Message::Hello(hello))) => {
-                    if !self.admit(ring, id, hello, now) {
-                        return;
-                    }
-                }
-                (ConnectionStage::Link(link), Ok(Message::Welcome(welcome))) => {
-                    let link = *link;
-                    self.on_welcome(ring, (link, id), &welcome, now);
-                }
-                (
-                    ConnectionStage::Link(_) | ConnectionStage::Peer { .. },
-                    Ok(Message::Refusal(refusal)),
-                ) => return self.on_refusal(ring, id, &refusal, now),
-                (ConnectionStage::Refused { .. }, _) => {} // hears the reason, and is gone
-                (ConnectionStage::Stranger { .. }, Err(WireError::Versions { min, max })) => {
-                    self.refuse(ring, id, other_versions(min, max), now);
-                }
-                (ConnectionStage::Stranger { .. }, Err(WireError::WireDigest { .. })) => {
-                    self.refuse(ring, id, other_wire(), now);
-                }
-                (_, Ok(_)) => return self.malformed(ring, id, now, "says what is not its to say"),
-                (_, Err(error)) => return self.malformed(ring, id, now, &error.to_string()),
+                (Stage::Refused { .. }, _) => {} // hears the reason, and is gone
+                (_, message) => self.on_handshake(ring, id, message, now),
             }
         }
     }
 
-    /// The life that a link led to has ended: what it has said and is not read yet counts no more, or its last heartbeat
-    /// would be heard after its end.
-    fn on_gone(&mut self, ring: &mut Ring, link: usize) {
-        let Some(gone) = self.links[link].life.take() else { return };
-        let is_of_it = |stage| match stage {
-            ConnectionStage::Peer { life, .. } => life == gone,
-            ConnectionStage::Link(_)
-            | ConnectionStage::Stranger { .. }
-            | ConnectionStage::Client { .. }
-            | ConnectionStage::Status
-            | ConnectionStage::Refused { .. } => false,
-        };
-        let of_it = self.connections.iter().filter(|(_, connection)| is_of_it(connection.stage));
-        for id in of_it.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.close(ring, id);
-        }
-        self.incoming.push_back(Incoming::Gone { link });
-    }
-
-    /// Takes in how far the log of a node is by now that has connected.
-    fn on_log(&mut self, ring: &mut Ring, id: ConnectionId, log: LogPosition, now: Time) {
-        let stage = self.connections.get(&id).map(|connection| connection.stage);
-        let Some(ConnectionStage::Peer { node, life }) = stage else { return };
-        if let Some(refusal) = self.see(life, log) {
-            self.tell_refused_node(node, &refusal);
-            self.refuse(ring, id, refusal, now);
-        }
-    }
-
-    /// A link is up, unless whom it leads to has a log that is an older copy: then that one is told.
-    fn on_welcome(
+    /// Takes in what a connection says before it is used, and what ends its use.
+    fn on_handshake(
         &mut self,
         ring: &mut Ring,
-        (link, id): (usize, ConnectionId),
-        welcome: &Welcome,
+        id: ConnectionId,
+        message: Result<Message, WireError>,
         now: Time,
     ) {
-        if self.links[link].life.is_some_and(|life| life != welcome.nonce) {
-            self.on_gone(ring, link);
+        let Some(connection) = self.connections.get(&id) else { return };
+        match (connection.stage, message) {
+            (Stage::Stranger { .. }, Ok(Message::Hello(hello))) => {
+                self.on_hello(ring, id, hello, now);
+            }
+            (Stage::Stranger { .. }, Err(WireError::Versions { min, max })) => {
+                self.refuse(ring, id, other_versions(min, max), now);
+            }
+            (Stage::Stranger { .. }, Err(WireError::WireDigest { .. })) => {
+                self.refuse(ring, id, other_wire(), now);
+            }
+            (Stage::Link(link), Ok(Message::Welcome(welcome))) => {
+                self.on_welcome(ring, link, &welcome, now);
+            }
+            (Stage::Link(link), Ok(Message::Refusal(refusal))) => {
+                self.heed(&refusal);
+                self.close(ring, id);
+                self.links[link].on_end(now, &refused_us(&refusal));
+            }
+            (Stage::Guest(Guest::Peer { .. }), Ok(Message::Refusal(refusal)))
+                if refusal.reason == Reason::Older =>
+            {
+                self.heed(&refusal);
+                self.close(ring, id);
+            }
+            (_, Ok(_)) => self.on_malformed(ring, id, now, "says what is not its to say"),
+            (_, Err(error)) => self.on_malformed(ring, id, now, &error.to_string()),
         }
-        match welcome.log.and_then(|log| self.see(welcome.nonce, log)) {
-            Some(refusal) => {
-                self.tell_refused_node(self.links[link].remote.node, &refusal);
+    }
+
+    /// A connection says who it is: it is refused, welcomed, or handed to another core.
+    fn on_hello(&mut self, ring: &mut Ring, id: ConnectionId, hello: Hello, now: Time) {
+        let guests = self.connections.values().filter_map(Connection::guest);
+        let clients = guests.filter(|guest| !matches!(guest, Guest::Peer { .. }));
+        match self.handshake.judge(&hello, clients.count()) {
+            Ok(Admission::Here(guest)) => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.admit(guest);
+                }
+                if let Some(outgoing) = ring.outgoing(id) {
+                    wire::encode_welcome(&self.handshake.welcome(guest), outgoing);
+                }
+                ring.receive(id);
+            }
+            Ok(Admission::Elsewhere { core }) => {
+                let connection = self.connections.remove(&id).map(Box::new);
+                if let (Some(connection), Some(socket)) = (connection, ring.release(id)) {
+                    let visitor = Visitor { socket, hello, connection };
+                    self.incoming.push_back(Incoming::HandOver { core, visitor });
+                }
+            }
+            Err(refusal) => {
+                if let Purpose::Peer { from_node, .. } = hello.purpose {
+                    self.handshake.report_refused(from_node, &refusal);
+                }
                 self.refuse(ring, id, refusal, now);
-                self.link_down(link, now, "its log is an older copy");
             }
-            None => self.link_up(link, id, welcome.nonce, now),
         }
-    }
-
-    /// Looks at who a stranger says it is; returns whether its connection stays here.
-    fn admit(&mut self, ring: &mut Ring, id: ConnectionId, hello: Hello, now: Time) -> bool {
-        if let Some(refusal) = self.objection(&hello) {
-            self.tell_refused(&hello, &refusal);
-            self.refuse(ring, id, refusal, now);
-            return true;
-        }
-        let core = match hello.purpose {
-            Purpose::Peer { to_core, .. } => to_core,
-            Purpose::Client => self.identity.gateway_core.unwrap_or(self.identity.core),
-            Purpose::Status => self.identity.core,
-        };
-        if core != self.identity.core {
-            let connection = self.connections.remove(&id).map(Box::new);
-            if let (Some(connection), Some(socket)) = (connection, ring.release(id)) {
-                let visitor = Visitor { socket, hello, connection };
-                self.incoming.push_back(Incoming::HandOver { core, visitor });
-            }
-            return false;
-        }
-        match self.see_hello(&hello) {
-            Some(refusal) => {
-                self.tell_refused(&hello, &refusal);
-                self.refuse(ring, id, refusal, now);
-            }
-            None => self.welcome(ring, id, &hello),
-        }
-        true
-    }
-
-    /// Takes in where the log of a core stands that calls us; or why it is refused.
-    fn see_hello(&mut self, hello: &Hello) -> Option<Refusal> {
-        self.see(hello.nonce, hello.log?)
-    }
-
-    /// Takes in where another core's log stands, in that life of it; or why it is refused.
-    ///
-    /// source: R33
-    fn see(&mut self, life: u64, log: LogPosition) -> Option<Refusal> {
-        let older = self.sightings.see(life, log).err()?;
-        Some(Refusal { reason: Reason::Older, text: older.to_string() })
     }
 
     /// Another node refuses us. If it knows our log for an older copy, acceptors that live by that log must stop, and we
     /// speak of it no more.
     ///
     /// source: R33
-    fn on_refusal(&mut self, ring: &mut Ring, id: ConnectionId, refusal: &Refusal, now: Time) {
-        let stage = self.connections.get(&id).map(|connection| connection.stage);
-        let is_link = matches!(stage, Some(ConnectionStage::Link(_)));
-        let is_older = refusal.reason == Reason::Older;
-        if !is_link && !is_older {
-            return self.malformed(ring, id, now, "says what is not its to say");
-        }
-        if is_older && self.log.take().is_some() {
+    fn heed(&mut self, refusal: &Refusal) {
+        if refusal.reason == Reason::Older && self.handshake.log().is_some() {
+            self.handshake.set_log(None);
             self.incoming.push_back(Incoming::Outdated { why: refusal.text.clone() });
-        }
-        self.close(ring, id);
-        if let Some(ConnectionStage::Link(link)) = stage {
-            self.link_down(link, now, &refused_us(refusal));
-        }
-    }
-
-    /// Tells whoever runs this node of a node that it refuses: once, since that one calls again and again.
-    fn tell_refused(&mut self, hello: &Hello, refusal: &Refusal) {
-        if let Purpose::Peer { from_node: node, .. } = hello.purpose {
-            self.tell_refused_node(node, refusal);
-        }
-    }
-
-    fn tell_refused_node(&mut self, node: u8, refusal: &Refusal) {
-        let refused = (node, refusal.reason);
-        if !self.refused_nodes.contains(&refused) {
-            warn!(node, reason = refusal.text, "refused a node");
-            self.refused_nodes.push(refused);
         }
     }
 
@@ -726,172 +437,31 @@ impl Sockets {
     fn refuse(&mut self, ring: &mut Ring, id: ConnectionId, refusal: Refusal, now: Time) {
         self.counters.refused += 1;
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        info!(address = ?connection.address, reason = refusal.text, "refused a connection");
-        connection.stage = ConnectionStage::Refused { since: now };
+        info!(address = %connection.address, reason = refusal.text, "refused a connection");
+        connection.stage = Stage::Refused { since: now };
         if let Some(outgoing) = ring.outgoing(id) {
             wire::encode_refusal(&refusal, outgoing);
         }
     }
 
-    /// Why we have nothing to say to whoever sent `hello`, if so.
-    ///
-    /// source: R3, R4
-    fn objection(&self, hello: &Hello) -> Option<Refusal> {
-        let ours = &self.identity;
-        let refuse = |reason, text: String| Some(Refusal { reason, text });
-        if hello.wire_digest != wire::wire_digest() {
-            return Some(other_wire());
-        }
-        let is_peer = matches!(hello.purpose, Purpose::Peer { .. });
-        if hello.cluster_name != ours.cluster_name && (is_peer || !hello.cluster_name.is_empty()) {
-            let text =
-                format!("this is cluster `{}`, not `{}`", ours.cluster_name, hello.cluster_name);
-            return refuse(Reason::Cluster, text);
-        }
-        if is_peer && hello.cluster_digest != ours.digest {
-            let text = "our configurations differ: roles, limits, nodes or placement";
-            return refuse(Reason::Digest, text.to_owned());
-        }
-        if let (Some(theirs), Some(our)) = (hello.formation, self.formation)
-            && theirs != our
-        {
-            let text = "we belong to another formation of the cluster: one of us has forgotten";
-            return refuse(Reason::Formation, text.to_owned());
-        }
-        let is_client = |connection: &&Connection| {
-            matches!(connection.stage, ConnectionStage::Client { .. } | ConnectionStage::Status)
-        };
-        if !is_peer && self.connections.values().filter(is_client).count() >= CLIENTS_MAX {
-            return refuse(Reason::Busy, format!("{CLIENTS_MAX} clients are connected"));
-        }
-        match hello.purpose {
-            Purpose::Peer { to_node, .. } if to_node != ours.node => {
-                refuse(Reason::Node, "you were looking for another node".to_owned())
-            }
-            Purpose::Peer { to_core, .. } if to_core > ours.core_last => {
-                refuse(Reason::Node, format!("this node has no core {to_core}"))
-            }
-            Purpose::Client if ours.gateway_core.is_none() => {
-                refuse(Reason::Node, "this node has no gateway: ask one that has".to_owned())
-            }
-            Purpose::Peer { .. } | Purpose::Client | Purpose::Status => None,
-        }
-    }
-
-    fn welcome(&mut self, ring: &mut Ring, id: ConnectionId, hello: &Hello) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.stage = match hello.purpose {
-            Purpose::Peer { from_node: node, .. } => {
-                connection.reader.set_frame_bytes_max(PEER_FRAME_BYTES_MAX);
-                ConnectionStage::Peer { node, life: hello.nonce }
-            }
-            Purpose::Client => ConnectionStage::Client { commands: 0 },
-            Purpose::Status => ConnectionStage::Status,
-        };
-        let welcome = Welcome {
-            version: wire::WIRE_VERSION,
-            nonce: self.identity.nonce,
-            formation: self.formation,
-            log: self.log.filter(|_| matches!(hello.purpose, Purpose::Peer { .. })),
-            commands_in_flight_max: CLIENT_COMMANDS_MAX,
-            command_bytes_max: self.identity.command_bytes_max,
-        };
-        if let Some(outgoing) = ring.outgoing(id) {
-            wire::encode_welcome(&welcome, outgoing);
-        }
-        ring.receive(id);
-    }
-
-    /// Says who we are to whom we have called.
-    fn greet(&mut self, ring: &mut Ring, id: ConnectionId) {
-        let stage = self.connections.get(&id).map(|connection| connection.stage);
-        let Some(ConnectionStage::Link(link)) = stage else { return };
-        self.links[link].told = self.log.map_or(0, |log| log.synced);
-        let remote = &self.links[link].remote;
-        let hello = Hello {
-            wire_digest: wire::wire_digest(),
-            versions: (wire::WIRE_VERSION, wire::WIRE_VERSION),
-            cluster_name: self.identity.cluster_name.clone(),
-            cluster_digest: self.identity.digest,
-            formation: self.formation,
-            nonce: self.identity.nonce,
-            log: self.log,
-            purpose: Purpose::Peer {
-                from_node: self.identity.node,
-                from_core: self.identity.core,
-                to_node: remote.node,
-                to_core: remote.core,
-            },
-        };
-        if let Some(outgoing) = ring.outgoing(id) {
-            wire::encode_hello(&hello, outgoing);
-        }
-        ring.receive(id);
-    }
-
-    fn call(&mut self, ring: &mut Ring, link: usize, now: Time) {
-        match ring.connect(self.links[link].remote.address) {
-            Ok(id) => {
-                self.links[link].state = LinkState::Calling { connection: id, since: now };
-                let connection = Connection {
-                    stage: ConnectionStage::Link(link),
-                    ..self.stranger(Some(self.links[link].remote.address), now)
-                };
-                self.connections.insert(id, connection);
-            }
-            Err(error) => self.link_down(link, now, &error.to_string()),
-        }
-    }
-
-    fn link_up(&mut self, link: usize, connection: ConnectionId, life: u64, now: Time) {
-        let link = &mut self.links[link];
-        (link.life, link.is_in_doubt) = (Some(life), false);
-        link.state = LinkState::Up { connection };
-        (link.back_off, link.moved_at) = (BACK_OFF.0, now);
-        if std::mem::take(&mut link.is_reported) {
-            info!(node = link.remote.name, address = %link.remote.address, "reached again");
-        }
-    }
-
-    /// Says so once, and not before whoever has just started has had its time to listen.
-    fn link_down(&mut self, link: usize, now: Time, why: &str) {
-        let link = &mut self.links[link];
-        let was_up = matches!(link.state, LinkState::Up { .. });
-        if was_up {
-            (link.is_in_doubt, link.back_off) = (true, DOUBT_BACK_OFF);
-        }
-        link.state = LinkState::Down { until: now + link.back_off };
-        link.back_off = (2 * link.back_off).min(BACK_OFF.1);
-        link.is_in_doubt &= link.back_off < BACK_OFF.1;
-        let is_news = was_up || link.back_off == BACK_OFF.1;
-        if is_news && !std::mem::replace(&mut link.is_reported, true) {
-            warn!(node = link.remote.name, address = %link.remote.address, why, "cannot be reached");
-        }
-    }
-
-    fn malformed(&mut self, ring: &mut Ring, id: ConnectionId, now: Time, why: &str) {
+    /// A connection has said what it may not: it is closed.
+    fn on_malformed(&mut self, ring: &mut Ring, id: ConnectionId, now: Time, why: &str) {
         self.counters.malformed += 1;
-        let connection = self.connections.get(&id);
-        let address = connection.and_then(|connection| connection.address);
-        info!(?address, why, "closed a connection");
-        let stage = connection.map(|connection| connection.stage);
-        self.close(ring, id);
-        if let Some(ConnectionStage::Link(link)) = stage {
-            self.link_down(link, now, why);
+        let Some(connection) = self.connections.remove(&id) else { return };
+        info!(address = %connection.address, why, "closed a connection");
+        ring.close(id);
+        if let Some(link) = connection.link() {
+            self.links[link].on_end(now, why);
         }
+    }
+
+    fn insert(&mut self, id: ConnectionId, stage: Stage, address: SocketAddr) {
+        let connection = Connection::new(stage, address, self.handshake.frame_bytes_max());
+        self.connections.insert(id, connection);
     }
 
     fn close(&mut self, ring: &mut Ring, id: ConnectionId) {
         self.connections.remove(&id);
         ring.close(id);
-    }
-
-    fn stranger(&self, address: Option<SocketAddr>, now: Time) -> Connection {
-        Connection {
-            reader: FrameReader::new(self.identity.frame_bytes_max),
-            stage: ConnectionStage::Stranger { since: now },
-            address,
-            is_held: false,
-        }
     }
 }

@@ -1,0 +1,113 @@
+//! A connection, and what may be said on it by now.
+//!
+//! ```text
+//!   called by us, for a link ──▶ Link ────────────────────────────────────────────── welcome, then refusals only
+//!   accepted ──▶ Stranger ── hello, welcomed ──▶ Guest: a peer's messages, a client's commands, status requests
+//!                    └────── hello, refused ───▶ Refused: nothing; closed once it was told why
+//! ```
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use loggos_net::wire::{FrameReader, Hello};
+use loggos_protocol::Time;
+
+/// How long a stranger may take to say who it is, and a core that we call to answer.
+pub(super) const GREETING_MAX: Duration = Duration::from_secs(5);
+/// How many connections may be clients': the rest of [`CONNECTIONS_MAX`] is for peers.
+pub(super) const CLIENTS_MAX: usize = 3072;
+/// Strangers, clients and peers that may be connected at once.
+pub(super) const CONNECTIONS_MAX: usize = 4096;
+/// Commands of one connection without an answer; a client that has as many is read no further.
+pub(super) const CLIENT_COMMANDS_MAX: u32 = 65_536;
+/// Bytes of results that wait for a client that does not read; with more it is read no further.
+pub(super) const CLIENT_BYTES_HELD: usize = 1 << 20;
+/// The same; with more, which only long replies to what was read before can make, it is cut off.
+pub(super) const CLIENT_BYTES_MAX: usize = 64 << 20;
+/// The longest frame that a peer may send: a page of votes is one, and ends after the batch that is one too many. Its
+/// checksum is checked before room is made for it.
+pub(super) const PEER_FRAME_BYTES_MAX: u32 = 256 << 20;
+
+/// A connection, by what it has said so far.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) reader: FrameReader,
+    pub(super) stage: Stage,
+    pub(super) address: SocketAddr,
+    /// Whether it is not read until its peer has read what was sent to it.
+    pub(super) is_held: bool,
+}
+
+/// What a connection is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// Called by us, for the link of that index.
+    Link(usize),
+    /// Accepted; it has not said who it is.
+    Stranger { since: Time },
+    /// Accepted and welcomed.
+    Guest(Guest),
+    /// Was refused, and is closed once it has been told why.
+    Refused { since: Time },
+}
+
+/// Who is welcome.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Guest {
+    /// A core of another node, in that life of it.
+    Peer { node: u8, life: u64 },
+    /// A client, with so many commands that are not answered yet.
+    Client { commands: u32 },
+    /// Asks for the status.
+    Status,
+}
+
+/// A connection on its way to another core of this node, with its hello.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    pub(super) socket: OwnedFd,
+    pub(super) hello: Hello,
+    /// With the bytes that came behind the hello.
+    pub(super) connection: Box<Connection>,
+}
+
+impl Connection {
+    /// Returns a new connection with `address`, whose frames are at most `frame_bytes_max` long until it is known for
+    /// a peer's.
+    pub(super) fn new(stage: Stage, address: SocketAddr, frame_bytes_max: u32) -> Self {
+        Self { reader: FrameReader::new(frame_bytes_max), stage, address, is_held: false }
+    }
+
+    /// Welcomes it.
+    pub(super) fn admit(&mut self, guest: Guest) {
+        if matches!(guest, Guest::Peer { .. }) {
+            self.reader.set_frame_bytes_max(PEER_FRAME_BYTES_MAX);
+        }
+        self.stage = Stage::Guest(guest);
+    }
+
+    /// The link that it was called for.
+    pub(super) fn link(&self) -> Option<usize> {
+        match self.stage {
+            Stage::Link(link) => Some(link),
+            Stage::Stranger { .. } | Stage::Guest(_) | Stage::Refused { .. } => None,
+        }
+    }
+
+    /// Who is on its other end, once that is known.
+    pub(super) fn guest(&self) -> Option<Guest> {
+        match self.stage {
+            Stage::Guest(guest) => Some(guest),
+            Stage::Link(_) | Stage::Stranger { .. } | Stage::Refused { .. } => None,
+        }
+    }
+
+    /// Whether it has taken too long to say who it is, or to read why it is refused.
+    pub(super) fn is_late(&self, now: Time) -> bool {
+        match self.stage {
+            Stage::Stranger { since } | Stage::Refused { since } => now.since(since) > GREETING_MAX,
+            Stage::Link(_) | Stage::Guest(_) => false,
+        }
+    }
+}

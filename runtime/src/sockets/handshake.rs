@@ -1,0 +1,240 @@
+//! The first words on a connection: what this core says, and whom it refuses, and why.
+//!
+//! ```text
+//!   hello of a peer, client or status request
+//!      │ another build, cluster or configuration? (R3) another formation? (R4) too many clients?
+//!      │ a node, core or gateway that is not here?                                        ──▶ Refusal
+//!      ▼
+//!   for another core of this node? ──────────────────────────▶ Admission::Elsewhere, which judges it again
+//!      │
+//!      ▼
+//!   its log an older copy of one that was seen? (R33)                                      ──▶ Refusal
+//!      │
+//!      ▼
+//!   Admission::Here ──▶ Welcome
+//! ```
+//!
+//! It touches no socket, so that tests can say to it whatever a peer could.
+
+use loggos_net::wire::{self, Hello, LogPosition, Purpose, Reason, Refusal, WIRE_VERSION, Welcome};
+use loggos_protocol::FormationId;
+use tracing::warn;
+
+use super::connections::{CLIENT_COMMANDS_MAX, CLIENTS_MAX, Guest};
+use super::links::Remote;
+use super::sightings::Sightings;
+
+/// Who this core is, to other nodes and to clients.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) cluster_name: String,
+    /// What nodes must agree on: quorums, f, windows (R3), and where every role lives.
+    pub(crate) digest: u64,
+    pub(crate) node: u8,
+    pub(crate) core: u8,
+    /// The last core of this node.
+    pub(crate) core_last: u8,
+    /// Of this core: another one under the same name is another life.
+    pub(crate) nonce: u64,
+    /// The core whose gateway serves clients, if this node has one.
+    pub(crate) gateway_core: Option<u8>,
+    pub(crate) command_bytes_max: u32,
+    pub(crate) frame_bytes_max: u32,
+}
+
+/// What this core knows that decides who may connect.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    identity: Identity,
+    /// The formation that roles of this core belong to, once they know of one (R4).
+    formation: Option<FormationId>,
+    /// Where the log of this core stands, if it has one and that serves (R33).
+    log: Option<LogPosition>,
+    /// What was seen of the logs of other cores.
+    sightings: Sightings,
+    /// The nodes that were refused so far, and why: each is reported once.
+    refused_nodes: Vec<(u8, Reason)>,
+}
+
+/// What becomes of a hello that is not refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Admission {
+    /// The sender is welcome on this core.
+    Here(Guest),
+    /// The connection belongs to another core of this node.
+    Elsewhere { core: u8 },
+}
+
+impl Handshake {
+    /// Remembers up to `logs_max` logs of other cores.
+    pub(super) fn new(identity: Identity, logs_max: usize) -> Self {
+        let sightings = Sightings::new(logs_max);
+        Self { identity, formation: None, log: None, sightings, refused_nodes: Vec::new() }
+    }
+
+    pub(super) fn frame_bytes_max(&self) -> u32 {
+        self.identity.frame_bytes_max
+    }
+
+    pub(super) fn formation(&self) -> Option<FormationId> {
+        self.formation
+    }
+
+    /// Names the formation that roles of this core belong to: the first one, for good.
+    pub(super) fn set_formation(&mut self, formation: Option<FormationId>) {
+        self.formation = self.formation.or(formation);
+    }
+
+    pub(super) fn log(&self) -> Option<LogPosition> {
+        self.log
+    }
+
+    pub(super) fn set_log(&mut self, log: Option<LogPosition>) {
+        self.log = log;
+    }
+
+    /// Decides what becomes of a connection that begins with `hello`, while this core has `clients_count` clients.
+    /// Where the sender's log stands is remembered if the connection stays on this core.
+    ///
+    /// # Errors
+    ///
+    /// If it is refused: the refusal says why.
+    ///
+    /// source: R3, R4, R33
+    pub(super) fn judge(
+        &mut self,
+        hello: &Hello,
+        clients_count: usize,
+    ) -> Result<Admission, Refusal> {
+        self.refuse_stranger(hello)?;
+        let ours = &self.identity;
+        let (guest, core) = match hello.purpose {
+            Purpose::Peer { to_node, .. } if to_node != ours.node => {
+                return refuse(Reason::Node, "you were looking for another node".to_owned());
+            }
+            Purpose::Peer { to_core, .. } if to_core > ours.core_last => {
+                return refuse(Reason::Node, format!("this node has no core {to_core}"));
+            }
+            Purpose::Peer { from_node: node, to_core, .. } => {
+                (Guest::Peer { node, life: hello.nonce }, to_core)
+            }
+            Purpose::Client | Purpose::Status if clients_count >= CLIENTS_MAX => {
+                return refuse(Reason::Busy, format!("{CLIENTS_MAX} clients are connected"));
+            }
+            Purpose::Client => match ours.gateway_core {
+                Some(core) => (Guest::Client { commands: 0 }, core),
+                None => {
+                    let text = "this node has no gateway: ask one that has";
+                    return refuse(Reason::Node, text.to_owned());
+                }
+            },
+            Purpose::Status => (Guest::Status, ours.core),
+        };
+        if core != ours.core {
+            return Ok(Admission::Elsewhere { core });
+        }
+        if let Some(log) = hello.log {
+            self.see(hello.nonce, log)?;
+        }
+        Ok(Admission::Here(guest))
+    }
+
+    /// Refuses a hello of another build, cluster, configuration or formation.
+    ///
+    /// source: R3, R4
+    fn refuse_stranger(&self, hello: &Hello) -> Result<(), Refusal> {
+        let ours = &self.identity;
+        if hello.wire_digest != wire::wire_digest() {
+            return Err(other_wire());
+        }
+        let is_peer = matches!(hello.purpose, Purpose::Peer { .. });
+        if hello.cluster_name != ours.cluster_name && (is_peer || !hello.cluster_name.is_empty()) {
+            let text =
+                format!("this is cluster `{}`, not `{}`", ours.cluster_name, hello.cluster_name);
+            return refuse(Reason::Cluster, text);
+        }
+        if is_peer && hello.cluster_digest != ours.digest {
+            let text = "our configurations differ: roles, limits, nodes or placement";
+            return refuse(Reason::Digest, text.to_owned());
+        }
+        if let (Some(theirs), Some(our)) = (hello.formation, self.formation)
+            && theirs != our
+        {
+            let text = "we belong to another formation of the cluster: one of us has forgotten";
+            return refuse(Reason::Formation, text.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Remembers where another core's log stands, in that `life` of the core.
+    ///
+    /// # Errors
+    ///
+    /// If it is an older copy of a log that was seen before.
+    ///
+    /// source: R33
+    pub(super) fn see(&mut self, life: u64, log: LogPosition) -> Result<(), Refusal> {
+        self.sightings
+            .see(life, log)
+            .map_err(|older| Refusal { reason: Reason::Older, text: older.to_string() })
+    }
+
+    /// Returns the hello to a core of another node.
+    pub(super) fn hello(&self, to: &Remote) -> Hello {
+        Hello {
+            wire_digest: wire::wire_digest(),
+            versions: (WIRE_VERSION, WIRE_VERSION),
+            cluster_name: self.identity.cluster_name.clone(),
+            cluster_digest: self.identity.digest,
+            formation: self.formation,
+            nonce: self.identity.nonce,
+            log: self.log,
+            purpose: Purpose::Peer {
+                from_node: self.identity.node,
+                from_core: self.identity.core,
+                to_node: to.node,
+                to_core: to.core,
+            },
+        }
+    }
+
+    /// Returns the welcome of `guest`. Only a peer is told where our log stands.
+    pub(super) fn welcome(&self, guest: Guest) -> Welcome {
+        Welcome {
+            version: WIRE_VERSION,
+            nonce: self.identity.nonce,
+            formation: self.formation,
+            log: self.log.filter(|_| matches!(guest, Guest::Peer { .. })),
+            commands_in_flight_max: CLIENT_COMMANDS_MAX,
+            command_bytes_max: self.identity.command_bytes_max,
+        }
+    }
+
+    /// Reports that a node is refused: once for each reason, since that node calls again and again.
+    pub(super) fn report_refused(&mut self, node: u8, refusal: &Refusal) {
+        let refused = (node, refusal.reason);
+        if !self.refused_nodes.contains(&refused) {
+            warn!(node, reason = refusal.text, "refused a node");
+            self.refused_nodes.push(refused);
+        }
+    }
+}
+
+/// Returns the refusal of a hello in other versions than ours, of which only these can be read.
+pub(super) fn other_versions(min: u8, max: u8) -> Refusal {
+    let text = format!("we speak version {WIRE_VERSION}, you {min} to {max}");
+    Refusal { reason: Reason::Version, text }
+}
+
+/// Returns the refusal of a hello in our version whose messages are laid out otherwise.
+pub(super) fn other_wire() -> Refusal {
+    let text = "messages of the same version that look otherwise: another build?";
+    Refusal { reason: Reason::Wire, text: text.to_owned() }
+}
+
+fn refuse<T>(reason: Reason, text: String) -> Result<T, Refusal> {
+    Err(Refusal { reason, text })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Whom a core admits, and what it answers the others.
+
+use loggos_protocol::DirectoryId;
+
+use super::*;
+
+const OURS: FormationId = FormationId(7);
+
+/// Core 1 of node 2, whose cores are 0 to 3 and whose gateway is on core 0.
+fn handshake() -> Handshake {
+    let identity = Identity {
+        cluster_name: "paxos".to_owned(),
+        digest: 11,
+        node: 2,
+        core: 1,
+        core_last: 3,
+        nonce: 5,
+        gateway_core: Some(0),
+        command_bytes_max: 1 << 20,
+        frame_bytes_max: 2 << 20,
+    };
+    let mut handshake = Handshake::new(identity, 4);
+    handshake.set_formation(Some(OURS));
+    handshake
+}
+
+/// The hello of core 0 of node 1, which looks for us.
+fn hello() -> Hello {
+    Hello {
+        wire_digest: wire::wire_digest(),
+        versions: (WIRE_VERSION, WIRE_VERSION),
+        cluster_name: "paxos".to_owned(),
+        cluster_digest: 11,
+        formation: Some(OURS),
+        nonce: 99,
+        log: None,
+        purpose: peer(2, 1),
+    }
+}
+
+fn peer(to_node: u8, to_core: u8) -> Purpose {
+    Purpose::Peer { from_node: 1, from_core: 0, to_node, to_core }
+}
+
+fn log(recovered: u64, synced: u64) -> Option<LogPosition> {
+    Some(LogPosition { directory: DirectoryId(3), recovered, synced })
+}
+
+/// Returns why it is refused, if it is.
+fn reason(hello: &Hello) -> Option<Reason> {
+    handshake().judge(hello, 0).err().map(|refusal| refusal.reason)
+}
+
+const ADMITTED: Result<Admission, Refusal> = Ok(Admission::Here(Guest::Peer { node: 1, life: 99 }));
+
+#[test]
+fn r3_r4_a_peer_is_refused_for_each_thing_that_is_not_as_ours() {
+    assert_eq!(handshake().judge(&hello(), 0), ADMITTED);
+    let cases = [
+        (Hello { wire_digest: 0, ..hello() }, Reason::Wire),
+        (Hello { cluster_name: "other".to_owned(), ..hello() }, Reason::Cluster),
+        (Hello { cluster_name: String::new(), ..hello() }, Reason::Cluster),
+        (Hello { cluster_digest: 12, ..hello() }, Reason::Digest),
+        (Hello { formation: Some(FormationId(8)), ..hello() }, Reason::Formation),
+        (Hello { purpose: peer(3, 1), ..hello() }, Reason::Node),
+        (Hello { purpose: peer(2, 4), ..hello() }, Reason::Node),
+    ];
+    for (hello, expected) in cases {
+        assert_eq!(reason(&hello), Some(expected), "{hello:?}");
+    }
+}
+
+#[test]
+fn r4_a_peer_that_knows_of_no_formation_is_admitted_and_so_is_any_to_a_core_that_knows_of_none() {
+    assert_eq!(reason(&Hello { formation: None, ..hello() }), None);
+    let mut blank = handshake();
+    blank.formation = None;
+    let other = Hello { formation: Some(FormationId(8)), ..hello() };
+    assert_eq!(blank.judge(&other, 0), ADMITTED);
+}
+
+#[test]
+fn r4_the_first_formation_stays() {
+    let mut handshake = handshake();
+    handshake.set_formation(Some(FormationId(8)));
+    handshake.set_formation(None);
+    assert_eq!(handshake.formation(), Some(OURS));
+}
+
+#[test]
+fn a_connection_for_another_core_goes_there() {
+    let cases = [(peer(2, 0), 0), (peer(2, 3), 3), (Purpose::Client, 0)];
+    for (purpose, core) in cases {
+        let admission = handshake().judge(&Hello { purpose, ..hello() }, 0);
+        assert_eq!(admission, Ok(Admission::Elsewhere { core }), "{purpose:?}");
+    }
+    let status = Hello { purpose: Purpose::Status, ..hello() };
+    assert_eq!(handshake().judge(&status, 0), Ok(Admission::Here(Guest::Status)));
+}
+
+#[test]
+fn a_client_may_leave_the_cluster_unnamed_but_not_name_another() {
+    let client = |cluster_name: &str| Hello {
+        cluster_name: cluster_name.to_owned(),
+        cluster_digest: 0,
+        purpose: Purpose::Client,
+        ..hello()
+    };
+    assert_eq!(reason(&client("")), None);
+    assert_eq!(reason(&client("paxos")), None);
+    assert_eq!(reason(&client("other")), Some(Reason::Cluster));
+}
+
+#[test]
+fn a_client_of_a_node_without_a_gateway_is_refused_and_told_so() {
+    let mut handshake = handshake();
+    handshake.identity.gateway_core = None;
+    let client = Hello { purpose: Purpose::Client, ..hello() };
+    let refusal = handshake.judge(&client, 0).unwrap_err();
+    assert_eq!(refusal.reason, Reason::Node);
+    assert!(refusal.text.contains("no gateway"), "{refusal:?}");
+}
+
+#[test]
+fn r29_clients_beyond_the_most_are_refused_and_peers_are_not() {
+    for (purpose, expected) in [
+        (Purpose::Client, Some(Reason::Busy)),
+        (Purpose::Status, Some(Reason::Busy)),
+        (peer(2, 1), None),
+    ] {
+        let hello = Hello { purpose, ..hello() };
+        let reason = |clients| handshake().judge(&hello, clients).err().map(|it| it.reason);
+        assert_eq!(reason(CLIENTS_MAX), expected, "{purpose:?}");
+        assert_eq!(reason(CLIENTS_MAX - 1), None, "{purpose:?}");
+    }
+}
+
+#[test]
+fn r33_a_peer_whose_log_is_an_older_copy_is_refused() {
+    let mut handshake = handshake();
+    let before = Hello { nonce: 1, log: log(4, 9), ..hello() };
+    assert!(handshake.judge(&before, 0).is_ok());
+    let older = Hello { nonce: 2, log: log(8, 8), ..hello() };
+    let refusal = handshake.judge(&older, 0).unwrap_err();
+    assert_eq!(refusal.reason, Reason::Older);
+    let whole = Hello { nonce: 3, log: log(9, 9), ..hello() };
+    assert!(handshake.judge(&whole, 0).is_ok());
+}
+
+/// What it says of its log counts on the core that it talks to, not on the one that listens.
+#[test]
+fn r33_a_hello_for_another_core_leaves_no_trace() {
+    let mut handshake = handshake();
+    let elsewhere = Hello { nonce: 1, log: log(4, 9), purpose: peer(2, 0), ..hello() };
+    assert_eq!(handshake.judge(&elsewhere, 0), Ok(Admission::Elsewhere { core: 0 }));
+    assert!(handshake.judge(&Hello { nonce: 2, log: log(4, 4), ..hello() }, 0).is_ok());
+}
+
+#[test]
+fn a_peer_is_told_where_our_log_stands_and_a_client_is_not() {
+    let mut handshake = handshake();
+    handshake.set_log(log(1, 2));
+    assert_eq!(handshake.welcome(Guest::Peer { node: 1, life: 9 }).log, log(1, 2));
+    assert_eq!(handshake.welcome(Guest::Client { commands: 0 }).log, None);
+    assert_eq!(handshake.welcome(Guest::Status).log, None);
+}
+
+/// Two cores of one cluster welcome each other.
+#[test]
+fn our_hello_is_admitted_by_the_core_that_it_is_for() {
+    let ours = handshake();
+    let to = Remote {
+        node: 1,
+        core: 0,
+        name: "one".to_owned(),
+        address: ([127, 0, 0, 1], 1).into(),
+        is_watched: true,
+    };
+    let mut theirs = handshake();
+    theirs.identity = Identity { node: 1, core: 0, ..theirs.identity };
+    let admission = theirs.judge(&ours.hello(&to), 0);
+    assert_eq!(admission, Ok(Admission::Here(Guest::Peer { node: 2, life: 5 })));
+}
