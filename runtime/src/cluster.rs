@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::core::Order;
 use crate::data::{self, DataError};
-use crate::process::Process;
+use crate::process::{Process, StartError};
 use crate::resident::Resident;
 use crate::status::RoleStatus;
 
@@ -21,15 +21,6 @@ use crate::status::RoleStatus;
 #[derive(Debug)]
 pub struct LocalCluster {
     process: Process,
-}
-
-/// Why a cluster did not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// An executor, a ring or an address could not be had: the text says what to set.
-    Executor(io::Error),
-    /// The data directory is not to be served from.
-    Data(DataError),
 }
 
 /// A role that this cluster does not have.
@@ -139,23 +130,6 @@ impl LocalCluster {
 
     fn order_role(&self, role: RoleId, order: Order) -> Result<(), NoSuchRole> {
         if self.process.order_role(role, order) { Ok(()) } else { Err(NoSuchRole(role)) }
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Executor(error) => error.fmt(f),
-            Self::Data(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        Self::Executor(error)
     }
 }
 

@@ -16,6 +16,7 @@ mod data;
 mod dial;
 mod executor;
 mod idle;
+mod layout;
 mod log;
 mod node;
 mod process;
@@ -26,7 +27,7 @@ mod sockets;
 mod status;
 
 pub use client::{Call, CallError, Client, Executed};
-pub use cluster::{LocalCluster, NoSuchRole, StartError};
+pub use cluster::{LocalCluster, NoSuchRole};
 pub use config::{
     Config, ConfigError, ConfigErrors, Durability, LogLimits, Losses, Missing, NoSuchNode,
     NodeConfig, Part, TextPlace, Weakness,
@@ -40,6 +41,7 @@ pub use loggos_protocol::{
     SettingsError, Slot, StateMachine, Time, Watermark,
 };
 pub use node::Node;
+pub use process::StartError;
 pub use remote::{RemoteCluster, RemoteOptions, remote_status};
 pub use resident::{Desk, Next, Resident};
 pub use status::{LogState, ReplicaStanding, RoleStatus, Standing, Traffic};

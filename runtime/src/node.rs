@@ -7,11 +7,10 @@ use std::path::PathBuf;
 use loggos_protocol::{ReplicaId, RoleId, StateMachine};
 
 use crate::client::Client;
-use crate::cluster::StartError;
 use crate::config::Config;
 use crate::core::Order;
 use crate::data::{self, DataError};
-use crate::process::Process;
+use crate::process::{Process, StartError};
 use crate::resident::Resident;
 use crate::status::RoleStatus;
 

@@ -15,10 +15,9 @@ use loggos_protocol::{
 };
 use loggos_storage::{Entry, Folder, scan};
 
-use crate::cluster::StartError;
 use crate::config::{Config, Durability, NodeConfig};
 use crate::idle::Idle;
-use crate::process::Process;
+use crate::process::{Process, StartError};
 
 /// Callers at once, and commands of each.
 const CALLERS: usize = 16;

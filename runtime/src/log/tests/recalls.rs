@@ -13,7 +13,7 @@ use loggos_protocol::{
 };
 
 use super::*;
-use crate::process::agreement;
+use crate::layout::agreement;
 use crate::status::Standing;
 
 /// What anything that must happen may take on a busy machine.

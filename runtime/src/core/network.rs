@@ -1,0 +1,80 @@
+//! What comes over the sockets of a core, and where it goes.
+
+use loggos_protocol::{Role, RoleId, StateMachine, Time};
+
+use super::Core;
+use super::orders::Order;
+use super::routes::Place;
+use super::seats::Seat;
+use crate::callers::RemoteCall;
+use crate::log::Log;
+use crate::sockets::{Incoming, Sockets};
+
+impl<M: StateMachine> Core<M> {
+    /// Hands the sockets what has happened to connections, and takes from them what has come in; returns whether
+    /// anything has.
+    pub(super) fn poll_sockets(&mut self, now: Time) -> bool {
+        let Some(sockets) = &mut self.sockets else {
+            assert!(self.events.is_empty(), "a connection of a core without sockets");
+            return false;
+        };
+        // Callers of this process have their part, too.
+        let room = self.callers.room() / if self.callers.has_work(now) { 2 } else { 1 };
+        if sockets.formation().is_none() {
+            let formation = |seat: &Seat<M>| seat.role.as_ref().and_then(Role::formation);
+            sockets.set_formation(self.seats.iter().find_map(formation));
+        }
+        sockets.set_log(self.log.as_ref().and_then(Log::position));
+        sockets.begin_tick(&mut self.ring, room, now);
+        for event in self.events.drain(..) {
+            sockets.on_event(&mut self.ring, event, now);
+        }
+        let mut has_incoming = false;
+        while let Some(what) = self.sockets.as_mut().and_then(Sockets::next_incoming) {
+            has_incoming = true;
+            self.on_incoming(what, now);
+        }
+        has_incoming
+    }
+
+    /// Takes in what has come over the sockets.
+    fn on_incoming(&mut self, what: Incoming, now: Time) {
+        match what {
+            Incoming::Envelope(envelope) => {
+                // Not hosted here: the sender's configuration differs from ours.
+                if let Some(Place::Here { .. }) = self.routes.place(envelope.to.role()) {
+                    self.route(envelope);
+                }
+            }
+            Incoming::Command { from, number, command } => {
+                let call = RemoteCall { connection: from, number };
+                self.callers.submit_remote(call, command, now);
+            }
+            Incoming::StatusRequest(from) => self.ask_status(from, now),
+            Incoming::HandOver { core, visitor } => {
+                if let Some(sibling) = self.siblings.get(usize::from(core)) {
+                    sibling.order(Order::Adopt(visitor));
+                }
+            }
+            Incoming::Gone { link } => self.on_gone(link, now),
+            Incoming::Outdated { why } => {
+                self.log.iter_mut().for_each(|log| log.on_outdated(why.clone()));
+                self.watch_log(); // before an acceptor of this core takes in what has come with it
+            }
+        }
+    }
+
+    /// Tells the roles of this core that those behind a link have ended.
+    ///
+    /// source: R28, R29
+    fn on_gone(&mut self, link: usize, now: Time) {
+        let gone: Vec<RoleId> = self.routes.behind(link);
+        for index in 0..self.seats.len() {
+            let Seat { role: Some(role), paused_until: None, .. } = &mut self.seats[index] else {
+                continue;
+            };
+            gone.iter().for_each(|gone| role.on_gone(*gone, now, &mut self.out));
+            self.post(index);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The seats of a core, each for one role; and the lives of these roles.
+
+use std::collections::VecDeque;
+
+use loggos_protocol::{Envelope, Incarnation, Role, RoleId, StateMachine, Time};
+
+use super::Core;
+use crate::random::random_u64;
+use crate::status::Traffic;
+
+/// Messages that wait for a role that is paused; what exceeds them is dropped and sent again by its
+/// sender (R29).
+const INBOX_MESSAGES_MAX: usize = 1 << 16;
+
+/// A role's place on a core.
+pub(super) struct Seat<M> {
+    pub(super) id: RoleId,
+    /// `None` once it was killed, or its log has failed.
+    pub(super) role: Option<Role<M>>,
+    /// Whether it is to start over, once what its former life has under way with the log is settled.
+    is_to_start: bool,
+    pub(super) inbox: VecDeque<Envelope>,
+    /// It takes nothing in before then.
+    pub(super) paused_until: Option<Time>,
+    pub(super) traffic: Traffic,
+    /// Clock cycles that it was busy for. Never goes down.
+    pub(super) cycles: u64,
+}
+
+impl<M> Seat<M> {
+    /// Returns an empty seat.
+    pub(super) fn new(id: RoleId) -> Self {
+        Self {
+            id,
+            role: None,
+            is_to_start: false,
+            inbox: VecDeque::new(),
+            paused_until: None,
+            traffic: Traffic::default(),
+            cycles: 0,
+        }
+    }
+
+    /// Puts a message in the inbox; returns how many more are pending for that: none while the role is paused.
+    pub(super) fn take_in(&mut self, envelope: Envelope) -> usize {
+        if self.paused_until.is_some() && self.inbox.len() >= INBOX_MESSAGES_MAX {
+            self.traffic.dropped += 1;
+            return 0;
+        }
+        self.inbox.push_back(envelope);
+        usize::from(self.paused_until.is_none())
+    }
+}
+
+impl<M: StateMachine> Core<M> {
+    /// The seat of a role, if that lives on this core.
+    pub(super) fn seat_of(&self, id: RoleId) -> Option<usize> {
+        self.seats.iter().position(|seat| seat.id == id)
+    }
+
+    /// Ends the life of a role; it will not hear of what it has under way with the log.
+    pub(super) fn end_life(&mut self, id: RoleId) {
+        let Some(index) = self.seat_of(id) else { return };
+        let seat = &mut self.seats[index];
+        (seat.role, seat.is_to_start) = (None, false);
+        if let (Some(log), RoleId::Acceptor(acceptor)) = (&mut self.log, id) {
+            log.end_life(acceptor);
+        }
+    }
+
+    /// Ends the life of a role, and begins the next as soon as the former is settled.
+    pub(super) fn restart(&mut self, id: RoleId, now: Time) {
+        self.end_life(id);
+        if let Some(index) = self.seat_of(id) {
+            self.seats[index].is_to_start = true;
+        }
+        self.start_over(now);
+    }
+
+    /// Starts the roles that are to start over, where their former lives are settled: what such a life has appended to
+    /// the log is durable.
+    pub(super) fn start_over(&mut self, now: Time) {
+        for index in 0..self.seats.len() {
+            let Seat { id, is_to_start, .. } = self.seats[index];
+            let is_settled = match (&self.log, id) {
+                (Some(log), RoleId::Acceptor(acceptor)) => log.is_settled(acceptor),
+                (_, _) => true,
+            };
+            if is_to_start && is_settled {
+                self.seats[index].is_to_start = false;
+                self.seats[index].role = self.make(id, now);
+            }
+        }
+    }
+
+    /// Starts a role: a durable acceptor with what its log says, unless that has failed; any other with a blank memory.
+    ///
+    /// source: R2, R4, R34
+    pub(super) fn make(&self, id: RoleId, now: Time) -> Option<Role<M>> {
+        let (cluster, seed) = (self.cluster.clone(), random_u64());
+        if let (Some(log), RoleId::Acceptor(id)) = (&self.log, id) {
+            let mut acceptor = log.restart(cluster, id, seed)?;
+            acceptor.on_start(now);
+            return Some(Role::Acceptor(Box::new(acceptor)));
+        }
+        let life = (Incarnation(random_u64()), seed);
+        Some(Role::start(cluster, id, life, now, |replica| (self.factory)(replica)))
+    }
+}
