@@ -1,6 +1,11 @@
-//! How messages travel between the cores of a process.
+//! How messages travel, between the cores of a process and between processes; and how a core does I/O and sleeps.
 //!
-//! One [`mailbox`] for each ordered pair of cores, one message in it a tick.
+//! ```text
+//!   a core of the same process     mailbox     whole ticks, handed over as one vector; Slumber wakes the receiver
+//!   a core of another process      wire        messages as frames, and back
+//!                                  Outgoing    what a connection sends next: written bytes and references
+//!                                  Ring        all sockets of a core, and the writes of its log, on one io_uring
+//! ```
 
 #![deny(unsafe_code)]
 

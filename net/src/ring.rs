@@ -683,7 +683,7 @@ fn refusal(error: &io::Error, options: &RingOptions) -> io::Error {
              systemd unit"
         }
         Some(Errno::INVAL) if options.is_polled => {
-            "entries are 1 to 32768, and a ring that is polled needs Linux 6.1 or newer: let the core park"
+            "entries are 1 to 32768, and a ring that is polled needs Linux 6.1 or newer"
         }
         _ => "entries are 1 to 32768, and Linux is 5.11 or newer",
     };
