@@ -196,7 +196,7 @@ fn unreplicated() -> Config {
     Config::on_cpus(cluster, cpus)
 }
 
-/// Tells the figures to whoever asked for them: on the terminal first, since a file may fail.
+/// Prints and writes the figures: on the terminal first, since writing a file may fail.
 fn tell(options: &Options, report: &Report) -> Result<(), Box<dyn std::error::Error>> {
     let to_stdout = options.json.as_deref() == Some("-");
     if to_stdout {

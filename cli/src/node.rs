@@ -81,7 +81,7 @@ fn serve(config: &Config, node: usize) -> Result<(), Box<dyn std::error::Error>>
     writeln!(std::io::stdout().lock(), "node {name} of cluster {cluster} listens on {address}")?;
     while stopped.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         if node.has_failed() {
-            // Half a node is none: whoever watches over us shall start a whole one.
+            // A node without one of its cores must end, so that its supervisor starts a whole one.
             return Err(format!("node {name}: a core has failed").into());
         }
     }

@@ -167,7 +167,7 @@ fn r04_a_node_serves_from_no_directory_but_its_own() {
     said(cluster.refusal("a"), &["another process uses", "data-a"]);
     cluster.kill();
     swap(&cluster.data("a"), &cluster.data("b"));
-    said(cluster.refusal("a"), &["is of another", "node should be a", "b"]);
+    said(cluster.refusal("a"), &["belongs to another", "node: expected a, found b"]);
     swap(&cluster.data("a"), &cluster.data("b"));
     let log = cluster.data("c").join("core-0");
     for file in log.read_dir().unwrap() {

@@ -138,7 +138,7 @@ impl<'a> Command<'a> {
         Self::read(bytes).ok_or(MalformedCommand)
     }
 
-    /// Reads just the key, which is where it is whatever the command.
+    /// Reads just the key, which has the same place in every command.
     #[inline]
     pub(crate) fn peek_key(bytes: &'a [u8]) -> Option<&'a [u8]> {
         split_header(bytes).map(|(_, key, _)| key)

@@ -1,4 +1,4 @@
-//! The built-in key-value machine: what a replica of Loggos executes where nobody brings another.
+//! The built-in key-value machine: the state machine of a replica, unless the embedding program brings another.
 //!
 //! ```text
 //!  command           when                         does                  answers

@@ -58,7 +58,7 @@ impl Store {
         self.len
     }
 
-    /// The digest of all entries, whatever way they came in.
+    /// The digest of all entries, independent of the order in which they were put.
     pub(crate) fn digest(&self) -> u64 {
         self.digest
     }

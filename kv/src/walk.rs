@@ -47,7 +47,7 @@ impl Walk {
         self.mark
     }
 
-    /// Begins to write a store of so many entries.
+    /// Begins to write a store of `entries` entries.
     pub(crate) fn begin(&mut self, entries: usize) {
         assert!(self.left == 0 && self.aside.is_empty(), "frozen again before all was written");
         self.mark = !self.mark;

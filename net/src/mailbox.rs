@@ -8,7 +8,7 @@
 //!                              ◀ empty
 //! ```
 //!
-//! Whatever a core has to say to another in one tick goes over as one vector: the two cores touch each
+//! All messages of a core to another in one tick go over as one vector: the two cores touch each
 //! other's cache lines once a tick, not once a message. Emptied vectors come back, so that a steady state
 //! allocates nothing.
 
@@ -54,9 +54,8 @@ pub fn mailbox<T>(ticks_max: usize, items_max: usize) -> (MailboxSender<T>, Mail
 }
 
 impl<T> MailboxSender<T> {
-    /// Adds an item to the tick being filled. Where the receiver has stopped reading, what exceeds the
-    /// bound is dropped and counted: whoever sent it will send it again. What is urgent has as much room
-    /// again, reserved.
+    /// Adds an item to the tick being filled. Where the receiver has stopped reading, items beyond the bound are dropped and
+    /// counted: the roles that sent them will send them again. Urgent items have as much room again, reserved.
     ///
     /// source: R29
     pub fn push(&mut self, item: T, is_urgent: impl FnOnce(&T) -> bool) {

@@ -9,26 +9,26 @@
 //!   write     ─────────────▶ queues a write to a file, which is a sync, too
 //!   next_written ◀ ends ──── keeps what poll found
 //!   flush     ─────────────▶ queues one send a connection; one enter ─▶ all that is queued
-//!   sleep     ─────────────▶ waits for a completion, or the alarm   ◀── whatever comes next
+//!   sleep     ─────────────▶ waits for a completion, or the alarm   ◀── the first that comes
 //! ```
 //!
-//! A socket operation costs about as much for a byte as for 8 KiB, and a system call comes on top: so whatever
-//! a tick has for a connection leaves with one send, and everything queued with one `enter`. What was only
-//! sent in part goes on before anything newer.
+//! A socket operation costs about as much for a byte as for 8 KiB, and a system call comes on top: so all frames that
+//! a tick has for a connection leave with one send, and all queued operations with one `enter`. A send that was only done
+//! in part goes on before anything newer.
 //!
-//! Nothing is received unless it was asked for. Whoever has handled what came asks for more, or stops
-//! reading, or gives the socket to another core; nothing is under way that would have to be undone.
+//! Nothing is received unless it was asked for. The core that has handled a piece asks for more, or stops reading, or
+//! gives the socket to another core; no operation is under way that would have to be undone.
 //!
 //! # Memory
 //!
 //! Each connection receives into a buffer of [`RingOptions::receive_bytes`] and hands out counted pieces of
-//! it. Once nobody holds a piece any more it is used again from its start; while somebody does, it is filled
-//! up to seven eighths, and then left to the holders and replaced, by one that was left earlier if there is. So
-//! a connection has one buffer, plus those of which pieces are held: a piece that is kept keeps up to
-//! `receive_bytes` alive. Whoever keeps something small for long copies it.
+//! it. A buffer of which no piece is held is used again from its start. While pieces are held, it is filled up to seven
+//! eighths; then it is left to the holders and replaced, by a buffer that was left earlier and is free again, if there is
+//! one. So a connection has one buffer, plus those of which pieces are held. A held piece keeps up to `receive_bytes`
+//! alive: copy a small piece that is kept for long.
 //!
-//! A send keeps its bytes and payloads until the kernel has taken the last of them; how much waits behind it
-//! is up to who appends.
+//! A send keeps its bytes and payloads until the kernel has taken the last of them. How much waits behind it is bounded by
+//! the caller that appends.
 
 mod buffers;
 mod connection;
@@ -106,7 +106,7 @@ pub enum RingEvent {
     Connected(ConnectionId),
     /// Bytes have come, at least one. Nothing more is received until that is asked for.
     Received(ConnectionId, Bytes),
-    /// All of a flush is on its way: so many bytes.
+    /// All bytes of a flush, of that number, are on their way.
     Sent(ConnectionId, usize),
     /// A connection has ended or has not come about; its name is dead. What was not sent yet is lost, as it
     /// would be had it been sent. Not told of what [`close`](Ring::close) closes.
@@ -292,7 +292,7 @@ impl Ring {
     /// under way. `None` if its name is dead.
     pub fn outgoing(&mut self, id: ConnectionId) -> Option<&mut Outgoing> {
         let connection = live(&mut self.seats, id)?;
-        connection.soil(id, &mut self.dirty);
+        connection.mark_dirty(id, &mut self.dirty);
         Some(&mut connection.outgoing)
     }
 
@@ -359,8 +359,8 @@ impl Ring {
 
     /// Takes a file in to be written to, for as long as there is this ring.
     ///
-    /// One of direct I/O (`O_DIRECT`) takes offsets, lengths and memory in whole blocks only, and a write to it
-    /// keeps nobody waiting. Any other would do, more slowly.
+    /// A file open for direct I/O (`O_DIRECT`) takes offsets, lengths and memory in whole blocks only, and a write to it
+    /// does not block this thread. Any other file would do, more slowly.
     pub fn add_file(&mut self, file: OwnedFd) -> RingFile {
         let place = u32::try_from(self.files.len()).expect("fewer files than descriptors");
         self.files.push(OpenFile::new(file));
@@ -462,7 +462,7 @@ impl Ring {
     ) {
         match error {
             None | Some(Errno::INTR | Errno::CONNABORTED) => self.accept(listener),
-            // No descriptor, no memory, or whatever else: it may be better in a while.
+            // No descriptor or no memory, for example: there may be some in a while.
             Some(_) => {
                 let pause = Box::new(Timespec::from(ACCEPT_PAUSE));
                 self.operations.start(Operation::Wait(Timer::Accept(listener), pause), None);
@@ -487,13 +487,13 @@ impl Ring {
         match error {
             None => {
                 self.operations.start(Operation::Cancel(connecting.timeout), None);
-                connection.soil(id, &mut self.dirty);
+                connection.mark_dirty(id, &mut self.dirty);
                 self.counters.connected += 1;
                 events.push(RingEvent::Connected(id));
             }
             Some(error) => {
                 let kind = match error {
-                    // Nobody else cancels a connection that is not closing.
+                    // Only the timeout cancels a connection that is not closing.
                     Errno::CANCELED => io::ErrorKind::TimedOut,
                     other => {
                         self.operations.start(Operation::Cancel(connecting.timeout), None);
@@ -558,7 +558,7 @@ impl Ring {
             (Err(kind), _) => self.fail(id, CloseReason::Failed(kind), events),
             (Ok(_), whole) => {
                 if !connection.outgoing.is_empty() {
-                    connection.soil(id, &mut self.dirty);
+                    connection.mark_dirty(id, &mut self.dirty);
                 }
                 events.extend(whole.map(|bytes| RingEvent::Sent(id, bytes)));
             }
@@ -622,7 +622,7 @@ impl Ring {
     }
 }
 
-/// Tells whoever records, if anybody does.
+/// Tells the recorder, if there is one.
 fn record(recorder: Option<&mpsc::Sender<RingRecord>>, what: impl FnOnce() -> RingRecord) {
     if let Some(recorder) = recorder {
         drop(recorder.send(what())); // the test may be over

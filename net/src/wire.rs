@@ -10,9 +10,8 @@
 //! what is not as it should be is a [`WireError`], after which the connection is of no more use.
 //!
 //! What is checked where. Head and header of every frame: their checksum, then that every field is one, that
-//! what is absent is zero, and that the lengths add up. Blocks of batches: against the
-//! checksum that their gateway made, by everybody, since what a proxy leader hands to an acceptor of its own
-//! process goes without a frame. Outcomes, commands, replies and status: against one that their sender made.
+//! what is absent is zero, and that the lengths add up. Blocks of batches: against the checksum that their gateway made,
+//! by every receiver, since a proxy leader hands them to an acceptor of its own process without a frame. Outcomes, commands, replies and status: against one that their sender made.
 
 mod bodies;
 mod client;
@@ -47,7 +46,7 @@ pub use reader::FrameReader;
 pub enum Message {
     /// A message between roles.
     Envelope(Envelope),
-    /// Somebody has connected.
+    /// The sender has connected, and says who it is.
     Hello(Hello),
     /// The connection is accepted.
     Welcome(Welcome),
@@ -69,14 +68,14 @@ pub enum Message {
         /// Where it was executed and its reply, or why there is none.
         result: Result<(Position, Payload), Failure>,
     },
-    /// Somebody asks for the node's status.
+    /// A question for the node's status.
     StatusRequest,
     /// The node's status.
     Status(Payload),
 }
 
 /// A digest of how all headers are laid out, by the names and sizes of their fields, and of the numbers of
-/// the kinds. Two builds with different digests do not understand each other, whatever version they claim.
+/// the kinds. Two builds with different digests do not understand each other, even if they claim the same version.
 #[must_use]
 pub fn wire_digest() -> u64 {
     const DIGEST: u64 = digest();

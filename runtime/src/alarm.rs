@@ -40,7 +40,7 @@ impl Alarm {
         self.0.slumber.begin(has_work)
     }
 
-    /// Announces that the core is awake. To be called after each [`Alarm::begin_sleep`], whatever that returned.
+    /// Announces that the core is awake. To be called after each [`Alarm::begin_sleep`], also if that returned `false`.
     pub(crate) fn end_sleep(&self) {
         self.0.slumber.end();
     }

@@ -1,5 +1,4 @@
-//! The callers of a core: futures at the port, residents, and clients of connections; and their commands,
-//! in order, until whoever takes them on has room.
+//! The callers of a core: futures at the port, residents, and clients of connections; and the queue of their commands.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +9,15 @@ use loggos_protocol::{Caller, Client, ClientId, Payload, Position, Time};
 use crate::client::{Answer, CallError, Executed, Port};
 use crate::resident::{Commands, MoveIn, Tenant};
 
-/// Commands that one tick takes from the port.
+/// The most commands that one tick takes from the port.
 const SUBMISSIONS_A_TICK: usize = 4096;
 
-/// Who hears of a command's result.
+/// The recipient of a command's result.
 #[derive(Debug)]
 enum Recipient {
-    /// Whoever holds the call's future.
+    /// The call's future.
     Call(Answer),
-    /// A resident, which calls the command so.
+    /// A resident, under the tag that it gave the command.
     Resident { id: u64, tag: u64 },
     /// A client of a connection.
     Remote(RemoteCall),
@@ -38,12 +37,13 @@ pub(crate) struct Callers {
     client: Client<Recipient>,
     /// The most commands under way.
     window: usize,
-    /// By id.
+    /// Sorted by id.
     residents: Vec<Tenant>,
+    /// The id of the next resident.
     residents_count: u64,
-    /// Which of them has the first turn, modulo their number.
+    /// The index of the resident that has the first turn, modulo their number.
     first_turn: usize,
-    /// What a resident submits in its turn.
+    /// The commands that a resident submits in its turn.
     commands: Commands,
 }
 
@@ -66,16 +66,16 @@ impl Callers {
         self.residents_count += 1;
     }
 
-    /// How many commands more are taken in: what exceeds the window waits at the port or in its socket, and
-    /// its callers with it (R29).
+    /// Returns how many more commands may be taken in. Commands beyond the window wait at the port or in their socket, and
+    /// their callers with them (R29).
     pub(crate) fn room(&self) -> usize {
         self.window.saturating_sub(self.client.under_way())
     }
 
     /// Gives residents their turns.
     ///
-    /// Where room is short everybody gets an equal part, callers at the port among them, and another is the
-    /// first to choose: whoever always wants more takes nobody else's.
+    /// Where room is short each resident gets an equal share, and the port one, too; and each time another resident has
+    /// the first turn. So a resident that always wants more takes nothing from the others.
     pub(crate) fn take_turns(&mut self, now: Time) -> bool {
         let room = self.room();
         let due = self.residents.iter().filter(|tenant| tenant.is_due(now, room)).count();
@@ -106,7 +106,7 @@ impl Callers {
         true
     }
 
-    /// Takes in what callers have submitted at the port.
+    /// Takes in the commands that callers have submitted at the port; returns whether there were any.
     pub(crate) fn take_submissions(&mut self, now: Time) -> bool {
         let waiting = self.port.len().min(SUBMISSIONS_A_TICK).min(self.room());
         for _ in 0..waiting {
@@ -121,18 +121,18 @@ impl Callers {
         self.client.submit(Recipient::Remote(call), command, now);
     }
 
-    /// Whether commands wait to be taken on.
+    /// Whether commands wait to be sent on.
     pub(crate) fn is_waiting(&self) -> bool {
         self.client.is_waiting()
     }
 
-    /// The next command, if there is room for it: see [`Client::next`].
+    /// Returns the next command to be sent on, if there is room for it: see [`Client::next`].
     pub(crate) fn next(&mut self, has_room: impl Fn(usize) -> bool) -> Option<(Caller, Payload)> {
         self.client.next(has_room)
     }
 
-    /// Hands a result to whoever waits for it. Where that is a connection's client, its call is returned: the
-    /// result goes there.
+    /// Hands a result to its recipient. If that is a client of a connection, returns its call: the caller of this function
+    /// sends the result there.
     pub(crate) fn answer(
         &mut self,
         tag: u64,
@@ -142,14 +142,14 @@ impl Callers {
         hear(recipient, &mut self.residents, result)
     }
 
-    /// Ends one call whose deadline has passed; to be asked until there is none.
+    /// Ends one call whose deadline has passed; to be called until it returns `None`.
     pub(crate) fn overdue(&mut self, now: Time) -> Option<(Option<RemoteCall>, CallError)> {
         let (recipient, why) = self.client.overdue(now)?;
         let why = CallError::from(why);
         Some((hear(recipient, &mut self.residents, Err(why)), why))
     }
 
-    /// Ends all calls whose commands were sent on: whoever took them on has gone.
+    /// Ends all calls whose commands were sent on: the gateway that had them is gone.
     pub(crate) fn lose_sent(&mut self) {
         for recipient in self.client.lose_sent() {
             hear(recipient, &mut self.residents, Err(CallError::OutcomeUnknown));
@@ -164,14 +164,14 @@ impl Callers {
         }
     }
 
-    /// Whether somebody has something to submit now.
+    /// Whether a caller has commands to submit now.
     pub(crate) fn has_work(&self, now: Time) -> bool {
         let room = self.room();
         !self.port.is_empty() && room > 0
             || self.residents.iter().any(|tenant| tenant.is_due(now, room))
     }
 
-    /// When a caller is due next.
+    /// Returns when a caller is due next.
     pub(crate) fn next_timeout(&mut self) -> Option<Time> {
         let residents = self.residents.iter().filter_map(|tenant| tenant.due);
         residents.chain(self.client.next_timeout()).min()
@@ -190,7 +190,7 @@ fn hear(
             None
         }
         Recipient::Resident { id, tag } => {
-            // Whoever has moved out hears nothing.
+            // A resident that has moved out hears nothing.
             if let Ok(place) = residents.binary_search_by_key(&id, |tenant| tenant.id) {
                 residents[place].on_result(tag, result);
             }

@@ -28,27 +28,27 @@ const POOL_CELLS: usize = 8192;
 /// Commands on their way to the gateway's core.
 const SUBMISSIONS_MAX: usize = 8192;
 
-/// A command's result: its reply, and where in the log it was executed.
+/// The result of a command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Executed {
-    /// Where it was executed.
+    /// Its position in the log.
     pub at: Position,
-    /// What the state machine answered.
+    /// The state machine's reply.
     pub reply: Payload,
 }
 
 /// Why a command has no result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CallError {
-    /// It was never sent on, and will not be executed: the gateway had as many commands under way as it
-    /// may, until the deadline.
+    /// It was never sent on, and will not be executed: until the deadline the gateway had as many commands under way as
+    /// its window allows.
     Busy,
     /// It was never sent on: it is longer than `command_bytes_max`.
     TooLarge,
-    /// It was never sent on: so little room is left in the logs of these acceptors that nothing new is proposed.
+    /// It was never sent on: the logs of these acceptors have too little room for new proposals.
     NoRoom(AcceptorSet),
-    /// It was executed, and its reply is not to be had: it is longer than `reply_bytes_max`; or it got lost, and replicas had
-    /// more than `answers_bytes_max` of them to keep.
+    /// It was executed, but its reply is not available: it is longer than `reply_bytes_max`; or it was lost on its way, and
+    /// replicas had more than `answers_bytes_max` bytes of replies to keep.
     ReplyTooLarge,
     /// It may have been executed, or may yet be.
     OutcomeUnknown,
@@ -64,7 +64,7 @@ pub struct Client {
     port: Arc<Port>,
 }
 
-/// Where a client's commands enter the gateway's core.
+/// The way of commands into the gateway's core, from any thread.
 #[derive(Debug)]
 pub(crate) struct Port {
     submissions: ArrayQueue<Submission>,
@@ -73,18 +73,18 @@ pub(crate) struct Port {
     alarm: Alarm,
 }
 
-/// A command on its way in.
+/// A command on its way to the gateway's core.
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) command: Payload,
     pub(crate) answer: Answer,
 }
 
-/// Where a call's result goes. Dropped without one, the call ends as [`CallError::Stopped`].
+/// The way of a call's result back to it. If it is dropped unused, the call ends as [`CallError::Stopped`].
 #[derive(Debug)]
 pub(crate) struct Answer(Option<Arc<Cell>>);
 
-/// A call under way: one place for its result, and who waits for it.
+/// A call under way: the place for its result, and the task that waits for it.
 #[derive(Debug, Default)]
 struct Cell {
     result: OnceLock<Result<Executed, CallError>>,
@@ -111,10 +111,10 @@ impl Client {
         Self { port }
     }
 
-    /// Executes `command` on every replica; the future resolves to what one of them answered.
+    /// Executes `command` on every replica; the future resolves to the reply of one of them.
     ///
     /// Commands of one client take effect in the order in which their futures are first polled. Dropping
-    /// a future gives up the answer, not the command.
+    /// a future gives up the reply, not the command.
     ///
     /// # Errors
     ///
@@ -123,11 +123,12 @@ impl Client {
         Call { port: &self.port, state: CallState::Unsent(Payload::copy(command)) }
     }
 
-    /// Like [`Client::execute`], waiting on this thread. Not to be called on a core of the cluster.
+    /// Executes `command` like [`Client::execute`], and blocks this thread meanwhile. Must not be called on a core of the
+    /// cluster.
     ///
     /// # Errors
     ///
-    /// Likewise.
+    /// See [`CallError`]: it tells whether the command may have been executed.
     pub fn execute_blocking(&self, command: &[u8]) -> Result<Executed, CallError> {
         struct Thread(std::thread::Thread);
         impl Wake for Thread {
@@ -163,7 +164,7 @@ impl Future for Call<'_> {
             cell.waker.register(cx.waker());
             let answer = Answer(Some(Arc::clone(&cell)));
             if let Err(submission) = this.port.submissions.push(Submission { command, answer }) {
-                // The gateway's core is behind: this caller waits its turn.
+                // The gateway's core is behind: this caller tries again.
                 submission.answer.forget();
                 this.state = CallState::Unsent(submission.command);
                 cx.waker().wake_by_ref();
@@ -176,7 +177,7 @@ impl Future for Call<'_> {
         let CallState::Waiting(cell) = &this.state else { panic!("polled after it was over") };
         if cell.result.get().is_none() {
             cell.waker.register(cx.waker());
-            // The result may have come between the look and the registration.
+            // The result may have come between the check and the registration.
             if cell.result.get().is_none() {
                 return Poll::Pending;
             }
@@ -186,7 +187,7 @@ impl Future for Call<'_> {
 }
 
 impl Call<'_> {
-    /// Takes the result out of the cell, which goes back to the pool if nobody else has it any more.
+    /// Takes the result out of the cell, which goes back to the pool if the gateway's core has released it.
     fn finish(&mut self) -> Result<Executed, CallError> {
         let state = std::mem::replace(&mut self.state, CallState::Over);
         let CallState::Waiting(mut cell) = state else { panic!("finished before it was sent") };
@@ -254,8 +255,8 @@ impl Port {
         self.sweep_if_closed();
     }
 
-    /// Whoever pushes looks after it whether the port was closed meanwhile, and whoever closes it empties
-    /// it after: one of the two finds what the other missed.
+    /// Empties a port that is closed. A caller calls it after a push, and [`Port::close`] after closing: one of the two
+    /// finds a submission that the other missed.
     fn sweep_if_closed(&self) {
         if self.is_closed.load(Ordering::SeqCst) {
             while let Some(submission) = self.submissions.pop() {
@@ -289,9 +290,13 @@ impl fmt::Display for CallError {
             Self::NoRoom(_) => unreachable!("told above"),
             Self::Busy => "the cluster was busy until the deadline; the command was not executed",
             Self::TooLarge => "the command is too long; it was not executed",
-            Self::ReplyTooLarge => "the command was executed; its reply is too long to be given",
-            Self::OutcomeUnknown => "the gateway lost its session; the command may be executed",
-            Self::DeadlineExceeded => "no answer within the deadline; the command may be executed",
+            Self::ReplyTooLarge => "the command was executed; its reply is too long, or was lost",
+            Self::OutcomeUnknown => {
+                "the gateway lost its session; the command may have been executed, or may yet be"
+            }
+            Self::DeadlineExceeded => {
+                "no answer within the deadline; the command may have been executed, or may yet be"
+            }
             Self::Stopped => "the cluster has stopped; the command may have been executed",
         })
     }

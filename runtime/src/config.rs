@@ -1,4 +1,4 @@
-//! What a cluster is made of and which processes it is spread over, checked.
+//! The configuration of a cluster: its roles and settings, and the processes that it is spread over; checked.
 //!
 //! ```text
 //!  text ─▶ TOML ─▶ known keys ─▶ values in range ─▶ settings that agree ─▶ roles in nodes, on cores ─▶ Config
@@ -6,8 +6,8 @@
 //!           └──────────┴───────────────┴─── every mistake, with its place ─────────┴──────────▶ ConfigErrors
 //! ```
 //!
-//! A mistake does not end the reading: whoever mends a file wants to know all that is wrong with it. What
-//! only follows from another mistake is left out.
+//! Reading goes on after a mistake, so that all mistakes of a file are reported at once. Those that only follow from
+//! another one are left out.
 
 mod cores;
 mod durability;
@@ -42,44 +42,43 @@ pub use layout::{NoSuchNode, NodeConfig};
 pub use losses::{Losses, Missing, Part};
 pub use weakness::Weakness;
 
-/// What a cluster is called, if nothing else is said.
+/// The default name of a cluster.
 const NAME: &str = "loggos";
-/// How long a core looks for work before it sleeps, if nothing else is said.
+/// How long a core polls before it sleeps, by default.
 const POLL_IDLE: Duration = Duration::from_micros(500);
-/// How long a call may take, if nothing else is said.
+/// How long a call may take, by default.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The most cores of one process: they are numbered in a byte.
 const CPUS_MAX: usize = 256;
-/// Messages that wait for a core, if nothing else is said.
+/// The most messages that wait for a core, by default.
 const MAILBOX_MESSAGES_MAX: u32 = 1 << 16;
 
 /// A cluster, and where its roles live.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
-    /// What the cluster is called: two of different names refuse each other. 1 to 64 bytes of letters,
+    /// The cluster's name: processes of clusters with different names refuse each other. 1 to 64 bytes of letters,
     /// digits, `-`, `_` and `.`.
     pub name: String,
     /// Sizes, limits and timing.
     pub cluster: Cluster,
-    /// The processes that the cluster is spread over, in order of name. Empty: all roles live in this one.
+    /// The processes that the cluster is spread over, in order of name. Empty if all roles live in one process.
     pub nodes: Vec<NodeConfig>,
     /// The processor core of each of our cores, where all roles live in one process. Empty where there are
     /// `nodes`: each has its own.
     pub cpus: Vec<usize>,
     /// The core of each role: an index into the `cpus` of its node, or into ours without nodes.
     pub placement: BTreeMap<RoleId, usize>,
-    /// What a core does when it has nothing to do.
+    /// What a core does when it has no work.
     pub idle: Idle,
     /// How long a call may take.
     pub deadline: Duration,
-    /// Where acceptors keep what they promised. `None` leaves it to whoever starts them: the command
-    /// `loggos node` takes [`Durability::Sync`], [`Node`](crate::Node) and
-    /// [`LocalCluster`](crate::LocalCluster) take [`Durability::Memory`].
+    /// Where acceptors keep their promises and votes. With `None` the command `loggos node` takes [`Durability::Sync`];
+    /// [`Node`](crate::Node) and [`LocalCluster`](crate::LocalCluster) take [`Durability::Memory`].
     pub durability: Option<Durability>,
     /// The data directory, where all roles live in one process and acceptors are durable; no text names it.
     /// Where there are `nodes`, each has its own.
     pub data: Option<PathBuf>,
-    /// How large the acceptors' logs may become.
+    /// The bounds of the acceptors' logs.
     pub log: LogLimits,
     /// Messages that wait for a core whose mailbox is full; what exceeds them is dropped (R29).
     pub mailbox_messages_max: usize,

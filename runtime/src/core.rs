@@ -49,7 +49,7 @@ use crate::callers::Callers;
 use crate::client::CallError;
 use crate::clock::Clock;
 use crate::executor::yield_now;
-use crate::idle::Vigil;
+use crate::idle::IdlePolicy;
 use crate::log::Log;
 use crate::sockets::Sockets;
 
@@ -67,7 +67,7 @@ pub(crate) struct Core<M> {
     /// Makes the state machine of a replica.
     factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>,
     clock: Clock,
-    vigil: Vigil,
+    idle: IdlePolicy,
     is_stopping: Arc<AtomicBool>,
     orders: Arc<SegQueue<Order>>,
 
@@ -129,7 +129,7 @@ impl<M: StateMachine> Core<M> {
             routes: plan.routes,
             siblings: plan.siblings,
             factory,
-            vigil: Vigil::new(plan.idle, now),
+            idle: IdlePolicy::new(plan.idle, now),
             clock: plan.clock,
             is_stopping: plan.is_stopping,
             orders,
@@ -163,13 +163,13 @@ impl<M: StateMachine> Core<M> {
         while !self.is_stopping.load(Ordering::Relaxed) {
             let now = self.clock.now();
             let has_worked = self.tick(now);
-            let may_sleep = self.vigil.may_sleep(now, has_worked);
+            let may_sleep = self.idle.may_sleep(now, has_worked);
             yield_now().await;
             if may_sleep {
                 self.sleep(self.clock.now());
-                self.vigil.woke(self.clock.now());
+                self.idle.woke(self.clock.now());
             } else {
-                self.vigil.offer(now);
+                self.idle.offer(now);
             }
         }
         if self.gateway.is_some() {

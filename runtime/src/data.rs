@@ -1,16 +1,18 @@
-//! The data directory of a process: whose it is, and that nobody else uses it.
+//! The data directory of a process.
 //!
 //! ```text
-//!   data/node            whose it is: text, with a checksum; written last, as a whole
-//!   data/lock            held by the process that serves
+//!   data/node            the cluster and node that it belongs to: text, with a checksum; written last, as a whole
+//!   data/lock            locked by the process that serves from the directory
 //!   data/core-0/log.*    the log of the acceptors of core 0, and so on
-//!   data/core-0/outdated there if it is an older copy, as another node has found: then nobody serves from it
+//!   data/core-0/outdated another node has found this log to be an older copy: no process serves from it any more
 //! ```
 //!
-//! `format` makes it, once; whoever serves from it compares it with the configuration, and refuses what is not
-//! its own: an acceptor that has forgotten must not count (R4).
+//! `loggos format` makes it, once. A process compares it with the configuration before it serves from it, and refuses
+//! one that belongs to another node or cluster: an acceptor that has forgotten must not count (R4).
 
-use std::fmt::{self, Write as _};
+mod error;
+mod identity;
+
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -20,91 +22,22 @@ use loggos_protocol::{AcceptorSet, Digest, DirectoryId, RoleId};
 use loggos_storage::{Disk, Folder, Identity, Options, Recovered, StorageError};
 use tracing::warn;
 
+pub use self::error::DataError;
+use self::identity::NodeIdentity;
 use crate::config::Config;
 use crate::log::{LogPlan, condemned, sync_directory};
 use crate::random::random_u64;
 
-/// The version of the identity file, and of where everything is.
-const DATA_VERSION: u32 = 1;
-/// Whose directory it is.
+/// The identity file.
 const NODE_FILE: &str = "node";
 const LOCK_FILE: &str = "lock";
-/// How long a start waits for what an earlier life had on its way to the disk, and how often it looks.
+/// How long a start waits for writes that an earlier life of the process had under way, and how often it looks.
 const LATE_WRITES_MAX: Duration = Duration::from_secs(30);
 const LATE_WRITES_PAUSE: Duration = Duration::from_millis(5);
-/// What the owner is called where a cluster is one process.
+/// The owner's name where one process is the whole cluster.
 const ONE_PROCESS: &str = "(one process)";
 
-/// Why a data directory cannot be made, or must not be served from.
-#[derive(Debug)]
-pub enum DataError {
-    /// The configuration names none, and there are acceptors that need one.
-    Unnamed {
-        /// Whose it would be.
-        owner: String,
-    },
-    /// There is nothing that needs one.
-    NoAcceptors {
-        /// Whose it would be.
-        owner: String,
-    },
-    /// It is not there.
-    Missing(PathBuf),
-    /// It is there, with nothing in it.
-    Empty(PathBuf),
-    /// It was to be made, and there is something already.
-    NotEmpty(PathBuf),
-    /// Another process serves from it.
-    Locked(PathBuf),
-    /// It does not say whose it is, or not in a way that can be read.
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: &'static str,
-    },
-    /// A later version of this program has made it.
-    Newer {
-        /// The file that says so.
-        path: PathBuf,
-        /// Its version.
-        version: u32,
-    },
-    /// It is somebody else's, or of another configuration.
-    Foreign {
-        /// The directory.
-        path: PathBuf,
-        /// In what it differs.
-        what: &'static str,
-        /// What it should be.
-        wanted: String,
-        /// What it is.
-        found: String,
-    },
-    /// It was found to be an older copy (R33).
-    Outdated {
-        /// The log's directory.
-        path: PathBuf,
-        /// What another node has said.
-        why: String,
-    },
-    /// A log in it cannot be made or recovered.
-    Log {
-        /// The log's directory.
-        path: PathBuf,
-        /// Why.
-        error: StorageError,
-    },
-    /// The file system failed.
-    File {
-        /// On what.
-        path: PathBuf,
-        /// How.
-        error: io::Error,
-    },
-}
-
-/// What serves from a data directory, as the configuration has it.
+/// The process that a data directory belongs to, by the configuration.
 #[derive(Debug)]
 struct Owner {
     name: String,
@@ -118,17 +51,7 @@ struct Owner {
     options: Options,
 }
 
-/// What its identity file says.
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Deed {
-    cluster_name: String,
-    quorums: u64,
-    name: String,
-    /// The cores that have a log.
-    logs: Vec<(usize, DirectoryId, AcceptorSet)>,
-}
-
-/// A directory that was opened to be served from. Nobody else can until it is dropped.
+/// A directory that was opened to be served from. No other process can open it until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Data {
     _lock: File,
@@ -136,12 +59,12 @@ pub(crate) struct Data {
     pub(crate) logs: Vec<Option<LogPlan>>,
 }
 
-/// Makes the data directory of node `node` of `config`, or of the one process that a cluster without nodes is;
-/// returns where it is.
+/// Makes the data directory of node `node` of `config`, or of the single process of a cluster without nodes; returns its
+/// path.
 ///
 /// # Errors
 ///
-/// If there is something there already, or it cannot be made.
+/// If it exists and is not empty, or cannot be made; if no acceptor needs it.
 ///
 /// source: R4, "`loggos format` creates a directory, once"
 pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, DataError> {
@@ -167,20 +90,20 @@ pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, Da
         logs.push((core, directory, acceptors));
     }
     let (cluster_name, quorums) = (owner.cluster_name, owner.quorums);
-    let deed = Deed { cluster_name, quorums, name: owner.name, logs };
+    let identity = NodeIdentity { cluster_name, quorums, name: owner.name, logs };
     sync_directory(&path).map_err(failed(&path))?;
-    write_whole(&path, NODE_FILE, &deed.write()).map_err(failed(&path.join(NODE_FILE)))?;
+    write_whole(&path, NODE_FILE, &identity.write()).map_err(failed(&path.join(NODE_FILE)))?;
     if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
         sync_directory(parent).map_err(failed(parent))?;
     }
     Ok(path)
 }
 
-/// Opens it to serve from: recovers all its logs. None if nothing here needs one.
+/// Opens the data directory to serve from it, and recovers all its logs. Returns `None` if no acceptor needs one.
 ///
 /// # Errors
 ///
-/// Whatever forbids to serve.
+/// If no process, or not this one, may serve from it: see [`DataError`].
 ///
 /// source: R3, R4
 pub(crate) fn open(config: &Config, node: Option<usize>) -> Result<Option<Data>, DataError> {
@@ -206,11 +129,11 @@ pub(crate) fn open(config: &Config, node: Option<usize>) -> Result<Option<Data>,
         }
         Err(error) => return Err(failed(&file)(error)),
     };
-    let deed = Deed::read(&text, &file)?;
-    owner.compare(&deed)?;
+    let identity = NodeIdentity::read(&text, &file)?;
+    owner.compare(&identity)?;
     let lock = lock(path)?;
     let mut logs: Vec<Option<LogPlan>> = owner.acceptors.iter().map(|_| None).collect();
-    for (core, directory, acceptors) in deed.logs {
+    for (core, directory, acceptors) in identity.logs {
         let folder = log_path(path, core);
         logs[core] = Some(owner.recover(folder, directory, acceptors)?);
     }
@@ -248,7 +171,7 @@ impl Owner {
         self.logs().next().is_some()
     }
 
-    /// Each core with acceptors.
+    /// The cores that have a log, with the acceptors that share it.
     fn logs(&self) -> impl Iterator<Item = (usize, AcceptorSet)> + '_ {
         self.acceptors.iter().copied().enumerate().filter(|(_, acceptors)| !acceptors.is_empty())
     }
@@ -257,8 +180,8 @@ impl Owner {
         Identity { cluster: self.cluster, directory, quorums: self.quorums, acceptors }
     }
 
-    /// Refuses what is of somebody else.
-    fn compare(&self, deed: &Deed) -> Result<(), DataError> {
+    /// Refuses a directory that belongs to another node, cluster or configuration.
+    fn compare(&self, identity: &NodeIdentity) -> Result<(), DataError> {
         let hex = |number: u64| format!("{number:016x}");
         let placed = |logs: &mut dyn Iterator<Item = (usize, AcceptorSet)>| {
             let logs = logs.map(|(core, acceptors)| {
@@ -267,18 +190,18 @@ impl Owner {
             });
             logs.collect::<Vec<_>>().join(", ")
         };
-        let mut found = deed.logs.iter().map(|(core, _, acceptors)| (*core, *acceptors));
+        let mut found = identity.logs.iter().map(|(core, _, acceptors)| (*core, *acceptors));
         let differences = [
-            ("cluster", self.cluster_name.clone(), deed.cluster_name.clone()),
-            ("node", self.name.clone(), deed.name.clone()),
-            ("quorums, f, windows and numbers of roles", hex(self.quorums), hex(deed.quorums)),
+            ("cluster", self.cluster_name.clone(), identity.cluster_name.clone()),
+            ("node", self.name.clone(), identity.name.clone()),
+            ("quorums, f, windows and numbers of roles", hex(self.quorums), hex(identity.quorums)),
             ("acceptors", placed(&mut self.logs()), placed(&mut found)),
         ];
-        match differences.into_iter().find(|(_, wanted, found)| wanted != found) {
+        match differences.into_iter().find(|(_, expected, found)| expected != found) {
             None => Ok(()),
-            Some((what, wanted, found)) => {
+            Some((what, expected, found)) => {
                 let path = self.path.clone().unwrap_or_default();
-                Err(DataError::Foreign { path, what, wanted, found })
+                Err(DataError::Foreign { path, what, expected, found })
             }
         }
     }
@@ -297,7 +220,7 @@ impl Owner {
             .recover_log(&folder, &identity)
             .map_err(|error| DataError::Log { path: folder.clone(), error })?;
         for damage in &recovered.dropped {
-            warn!(%damage, "{} has something that cannot be read, and is not needed", folder.display());
+            warn!(%damage, "{} has an unreadable part, which is not needed", folder.display());
         }
         let files = disk.files().map_err(failed(&folder))?;
         let files = files.into_iter().map(|(file, _)| Ok((file, disk.file(file)?)));
@@ -306,11 +229,11 @@ impl Owner {
         Ok(LogPlan { wal: recovered.wal, folder, disk, files, segment_bytes })
     }
 
-    /// Recovers a log once nobody writes there any more.
+    /// Recovers a log, once no write of an earlier process is under way.
     ///
-    /// The directory of the node is ours, so no other process serves from it. But what a killed one had on its way
-    /// to the disk may get there after it is gone, and must not after we have read. Until then its locks on the
-    /// files stand.
+    /// The directory is locked by this process, so no other one serves from it. But writes that a killed process had
+    /// submitted may reach the disk after its end, and must not do so after recovery has read the log. The kernel holds
+    /// the killed process's locks on the log's files until these writes have ended.
     fn recover_log(
         &self,
         folder: &Path,
@@ -338,61 +261,7 @@ impl Owner {
     }
 }
 
-impl Deed {
-    fn write(&self) -> String {
-        let Self { cluster_name, quorums, name, logs } = self;
-        let mut text = format!("loggos data {DATA_VERSION}\ncluster {cluster_name}\n");
-        let mut line = |line: fmt::Arguments<'_>| {
-            writeln!(text, "{line}").expect("a string takes whatever is written to it");
-        };
-        line(format_args!("quorums {quorums:016x}"));
-        line(format_args!("node {name}"));
-        for (core, directory, acceptors) in logs {
-            let ids = acceptors.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(" ");
-            line(format_args!("core {core} directory {:016x} acceptors {ids}", directory.0));
-        }
-        let checksum = sum(text.as_bytes());
-        text + &format!("checksum {checksum:08x}\n")
-    }
-
-    /// Reads what `file` has, which is `bytes`.
-    fn read(bytes: &[u8], file: &Path) -> Result<Self, DataError> {
-        let damaged = |what| DataError::Damaged { path: file.to_owned(), what };
-        let text = std::str::from_utf8(bytes).map_err(|_| damaged("is no text"))?;
-        // Whatever the version, this is the last line.
-        let end = text.rfind("checksum ").ok_or_else(|| damaged("has no checksum"))?;
-        let (said, last) = text.split_at(end);
-        if last != format!("checksum {:08x}\n", sum(said.as_bytes())) {
-            return Err(damaged("is not what was written: its checksum differs"));
-        }
-        let mut lines = said.lines();
-        let version = lines.next().and_then(|line| line.strip_prefix("loggos data ")?.parse().ok());
-        match version {
-            Some(DATA_VERSION) => {}
-            Some(version) => return Err(DataError::Newer { path: file.to_owned(), version }),
-            None => return Err(damaged("is of nothing that is known here")),
-        }
-        let deed = Self::take(&mut lines);
-        deed.ok_or_else(|| damaged("lacks something, though its checksum is right"))
-    }
-
-    fn take(lines: &mut std::str::Lines<'_>) -> Option<Self> {
-        let cluster_name = lines.next()?.strip_prefix("cluster ")?.to_owned();
-        let quorums = u64::from_str_radix(lines.next()?.strip_prefix("quorums ")?, 16).ok()?;
-        let name = lines.next()?.strip_prefix("node ")?.to_owned();
-        let logs = lines.map(|line| {
-            let (core, rest) = line.strip_prefix("core ")?.split_once(" directory ")?;
-            let (directory, acceptors) = rest.split_once(" acceptors ")?;
-            let directory = DirectoryId(u64::from_str_radix(directory, 16).ok()?);
-            let acceptors = acceptors.split(' ').map(|id| id.parse().ok());
-            let acceptors = acceptors.map(|id| id.map(loggos_protocol::AcceptorId));
-            Some((core.parse().ok()?, directory, acceptors.collect::<Option<_>>()?))
-        });
-        Some(Self { cluster_name, quorums, name, logs: logs.collect::<Option<_>>()? })
-    }
-}
-
-/// Writes a file such that it is there as a whole, or not at all.
+/// Writes a file so that after a crash it is either complete or absent.
 fn write_whole(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     let draft = folder.join(format!("{name}.new"));
     let mut file = File::create(&draft)?;
@@ -425,94 +294,11 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> DataError + use<> {
     move |error| DataError::File { path, error }
 }
 
-fn sum(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
-}
-
-impl fmt::Display for DataError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unnamed { owner } => write!(
-                f,
-                "the acceptors of {owner} need a data directory: name it as `data` in the table of the \
-                 node, or write durability = \"memory\" in [cluster]"
-            ),
-            Self::NoAcceptors { owner } => {
-                write!(f, "{owner} has no acceptors: it needs no data directory")
-            }
-            Self::Missing(path) => write!(
-                f,
-                "there is no data directory {}: `loggos format` makes one, once. If there was one, it is \
-                 lost, and its acceptors with it: the cluster goes on without them",
-                path.display()
-            ),
-            Self::Empty(path) => write!(
-                f,
-                "the data directory {} is empty: `loggos format` makes one, once. If there was something in \
-                 it, that is lost (or a disk is not mounted), and its acceptors with it: the cluster goes on \
-                 without them",
-                path.display()
-            ),
-            Self::NotEmpty(path) => write!(
-                f,
-                "{} is not empty: a data directory is formatted once only, and nothing is removed for it",
-                path.display()
-            ),
-            Self::Locked(path) => {
-                write!(f, "another process uses the data directory {}", path.display())
-            }
-            Self::Damaged { path, what } => write!(
-                f,
-                "{} {what}: if `loggos format` was interrupted, remove the directory and format again; if its \
-                 acceptors have ever served, they are lost, and the cluster goes on without them",
-                path.display()
-            ),
-            Self::Newer { path, version } => write!(
-                f,
-                "{} is of version {version}, which a later version of loggos writes; this one knows \
-                 {DATA_VERSION}",
-                path.display()
-            ),
-            Self::Foreign { path, what, wanted, found } => write!(
-                f,
-                "the data directory {} is of another: {what} should be {wanted}, and it has {found}",
-                path.display()
-            ),
-            Self::Outdated { path, why } => write!(
-                f,
-                "{} is an older copy, of which another node has said: {why}. Its acceptors have forgotten \
-                 promises or votes; put the latest one back, or go on without them",
-                path.display()
-            ),
-            Self::Log { path, error } => write!(f, "{}: {error}", path.display()),
-            Self::File { path, error } => write!(f, "{}: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for DataError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Log { error, .. } => Some(error),
-            Self::File { error, .. } => Some(error),
-            Self::Unnamed { .. }
-            | Self::NoAcceptors { .. }
-            | Self::Missing(_)
-            | Self::Empty(_)
-            | Self::NotEmpty(_)
-            | Self::Locked(_)
-            | Self::Damaged { .. }
-            | Self::Newer { .. }
-            | Self::Foreign { .. }
-            | Self::Outdated { .. } => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use loggos_protocol::{QuorumSystem, Settings};
 
+    use super::identity::sum;
     use super::*;
 
     /// A cluster in one process, with acceptors on two cores.
@@ -531,7 +317,7 @@ mod tests {
         (folder, config)
     }
 
-    /// Changes the identity file, such that its checksum is right.
+    /// Changes the identity file, and makes its checksum anew.
     fn forge(config: &Config, from: &str, to: &str) {
         let file = config.data.clone().unwrap().join(NODE_FILE);
         let text = std::fs::read_to_string(&file).unwrap();
@@ -601,10 +387,10 @@ mod tests {
             let mut damaged = text.clone();
             damaged[place] ^= 1;
             assert!(
-                matches!(Deed::read(&damaged, &file), Err(DataError::Damaged { .. })),
+                matches!(NodeIdentity::read(&damaged, &file), Err(DataError::Damaged { .. })),
                 "{place}"
             );
-            let cut = Deed::read(&text[..place], &file);
+            let cut = NodeIdentity::read(&text[..place], &file);
             assert!(matches!(cut, Err(DataError::Damaged { .. })), "cut at {place}");
         }
     }

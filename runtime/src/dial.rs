@@ -22,7 +22,7 @@ pub(crate) struct Pace {
     pub(crate) wait_max: Duration,
 }
 
-/// A connection to one address, whatever has become of it.
+/// A connection to one address, and when to call it again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dial {
     state: DialState,

@@ -1,54 +1,54 @@
-//! What a loop does when it has nothing to do.
+//! When a loop without work polls, yields its processor core or sleeps.
 
 use std::time::Duration;
 
 use loggos_protocol::Time;
 
-/// How long a loop looks before it lets whoever else wants the core have it.
+/// How long a loop polls before it yields the processor core.
 const LOOK_MAX: Duration = Duration::from_micros(2);
-/// Others who have the core in turn, as other processes of a cluster do, give it back in less. In more, somebody has
-/// had it who gives it to nobody, until the scheduler takes it from him.
+/// A round that takes longer was interrupted by a thread that does not yield in turn, as the cores of other processes of
+/// a cluster do; it kept the processor core until the scheduler took it away.
 const ROUND_MAX: Duration = Duration::from_millis(1);
-/// How much looking it takes to judge by: an interrupt now and then is nobody who wants the core.
+/// How long it polls before it judges: an interrupt now and then is no other thread that wants the processor core.
 const LOOKED_MIN: Duration = Duration::from_millis(5);
-/// The part of it that such others may have had, one in so many.
+/// The part of this time that such threads may have had: one in `LOST_PART`.
 const LOST_PART: u32 = 2;
-/// How long a core that was seen to be taken is left to others. Who sleeps there is at least woken in preference to
-/// them. Finding out again costs a few milliseconds.
+/// How long a processor core that such a thread was seen on is left to it: the loop sleeps at once, and a sleeper is at
+/// least woken in preference to that thread. Finding out again costs a few milliseconds.
 const TAKEN_TIME: Duration = Duration::from_millis(200);
 
-/// What a core does when it has nothing to do.
+/// What a core does when it has no work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Idle {
-    /// Keeps looking: the lowest latency, and a whole processor core for each core.
+    /// Keeps polling: the lowest latency, and a whole processor core for each core.
     Poll,
     /// Sleeps at once, until it is woken.
     Park,
-    /// Keeps looking for a while, then sleeps; lets others who want the processor core have it meanwhile, and sleeps
-    /// at once where one of them does not give it back.
+    /// Polls for a while, then sleeps. Yields the processor core to other threads meanwhile, and sleeps at once where one
+    /// of them does not yield in turn.
     Adaptive {
-        /// How long.
+        /// How long it polls after its last work.
         poll_idle: Duration,
     },
 }
 
 /// Tells a loop when it may sleep.
 #[derive(Debug)]
-pub(crate) struct Vigil {
+pub(crate) struct IdlePolicy {
     idle: Idle,
     busy_at: Time,
-    /// When the last round began, if there was nothing to do in it.
+    /// When the last round began, if it found no work.
     looked_at: Option<Time>,
-    /// How long it has looked since it last judged, and how much of that others have had.
+    /// How long it has polled since it last judged, and the part of that in which others had the processor core.
     looked: Duration,
     lost: Duration,
-    /// Until then we sleep at once.
+    /// Until then it sleeps at once.
     taken_until: Time,
-    /// When the core was last offered to others.
+    /// When it last yielded.
     offered_at: Time,
 }
 
-impl Vigil {
+impl IdlePolicy {
     pub(crate) fn new(idle: Idle, now: Time) -> Self {
         Self {
             idle,
@@ -61,8 +61,7 @@ impl Vigil {
         }
     }
 
-    /// Notes that the loop has come round at `now`, and whether it has found something to do; returns
-    /// whether it may sleep.
+    /// Notes that a round has ended at `now`, and whether it found work; returns whether the loop may sleep.
     pub(crate) fn may_sleep(&mut self, now: Time, has_worked: bool) -> bool {
         if let Some(at) = self.looked_at {
             self.judge(now.since(at), now);
@@ -80,9 +79,9 @@ impl Vigil {
         }
     }
 
-    /// Lets others have the processor core, between two looks for work: we may be waiting for what they do. Several
-    /// loops that look so take turns at a core, and none of them need be woken, which takes longer than all their
-    /// turns. Costs a system call now and then, so a loop that only polls keeps its core.
+    /// Yields the processor core between two rounds without work: this loop may be waiting for another one there. Several
+    /// loops that poll so take turns at a processor core, and none of them need be woken, which takes longer than all
+    /// their turns. It costs a system call now and then, so [`Idle::Poll`] never yields.
     pub(crate) fn offer(&mut self, now: Time) {
         let is_adaptive = matches!(self.idle, Idle::Adaptive { .. });
         if is_adaptive && self.looked_at.is_some() && now.since(self.offered_at) >= LOOK_MAX {
@@ -91,7 +90,7 @@ impl Vigil {
         }
     }
 
-    /// Takes a round in which there was nothing to do into account.
+    /// Takes a round without work into account.
     fn judge(&mut self, round: Duration, now: Time) {
         self.looked += round;
         if round > ROUND_MAX {
@@ -117,72 +116,72 @@ mod tests {
 
     const POLL_IDLE: Duration = Duration::from_micros(200);
 
-    fn adaptive() -> Vigil {
-        Vigil::new(Idle::Adaptive { poll_idle: POLL_IDLE }, Time(0))
+    fn adaptive() -> IdlePolicy {
+        IdlePolicy::new(Idle::Adaptive { poll_idle: POLL_IDLE }, Time(0))
     }
 
     #[test]
     fn a_core_of_its_own_is_watched_for_a_while_after_work() {
-        let mut vigil = adaptive();
-        let rounds = (1..=20).map(|round| vigil.may_sleep(Time(round * 20_000), round == 5));
+        let mut policy = adaptive();
+        let rounds = (1..=20).map(|round| policy.may_sleep(Time(round * 20_000), round == 5));
         let first = rounds.take_while(|may_sleep| !may_sleep).count();
         assert_eq!(first, 14, "work in round 5, and 200 µs of 20 µs each");
     }
 
-    /// Looks for so many rounds, each of so many microseconds, after work at `from`; returns when it ended.
-    fn look(vigil: &mut Vigil, from: Time, rounds: u64, micros: u64) -> Time {
-        vigil.may_sleep(from, true);
+    /// Polls for `rounds` rounds of `micros` microseconds each, after work at `from`; returns when the last one ended.
+    fn look(policy: &mut IdlePolicy, from: Time, rounds: u64, micros: u64) -> Time {
+        policy.may_sleep(from, true);
         let at = |round: u64| from + Duration::from_micros(round * micros);
         for round in 1..=rounds {
-            vigil.may_sleep(at(round), false);
+            policy.may_sleep(at(round), false);
         }
         at(rounds)
     }
 
     #[test]
-    fn a_core_that_somebody_else_keeps_is_left_at_once_and_tried_again_later() {
-        let mut vigil = adaptive();
-        let now = look(&mut vigil, Time(0), 4, 3_000);
-        assert!(vigil.may_sleep(now, true), "somebody has had the core for 9 of 12 ms");
+    fn a_core_that_another_thread_keeps_is_left_at_once_and_tried_again_later() {
+        let mut policy = adaptive();
+        let now = look(&mut policy, Time(0), 4, 3_000);
+        assert!(policy.may_sleep(now, true), "another thread has had the core for 9 of 12 ms");
         let later = now + 2 * TAKEN_TIME;
-        vigil.woke(later);
-        assert!(!vigil.may_sleep(later, true), "it is tried again");
+        policy.woke(later);
+        assert!(!policy.may_sleep(later, true), "it is tried again");
     }
 
     #[test]
     fn a_core_that_others_give_back_is_shared_with_them() {
-        let mut vigil = adaptive();
+        let mut policy = adaptive();
         let mut now = Time(0);
         for _ in 0..1_000 {
-            now = look(&mut vigil, now, 3, 60);
-            assert!(!vigil.may_sleep(now, true), "five others, each a dozen microseconds");
+            now = look(&mut policy, now, 3, 60);
+            assert!(!policy.may_sleep(now, true), "five others, each a dozen microseconds");
         }
     }
 
     #[test]
-    fn an_interrupt_now_and_then_is_nobody_who_wants_the_core() {
-        let mut vigil = adaptive();
+    fn an_interrupt_now_and_then_is_not_taken_for_another_thread() {
+        let mut policy = adaptive();
         let mut now = Time(0);
         for _ in 0..1_000 {
-            now = look(&mut vigil, now, 1_000, 3);
-            now = look(&mut vigil, now, 1, 2_000);
-            assert!(!vigil.may_sleep(now, true), "2 of 5 ms were lost");
+            now = look(&mut policy, now, 1_000, 3);
+            now = look(&mut policy, now, 1, 2_000);
+            assert!(!policy.may_sleep(now, true), "2 of 5 ms were lost");
         }
     }
 
     #[test]
     fn work_that_takes_its_time_is_our_own() {
-        let mut vigil = adaptive();
+        let mut policy = adaptive();
         for round in 1..=100 {
-            assert!(!vigil.may_sleep(Time(round * 1_000_000), true), "it works");
+            assert!(!policy.may_sleep(Time(round * 1_000_000), true), "it works");
         }
     }
 
     #[test]
-    fn sleep_is_not_taken_for_somebody_else_at_work() {
-        let mut vigil = adaptive();
-        assert!(vigil.may_sleep(Time(300_000), false), "nothing to do for too long");
-        vigil.woke(Time(900_000));
-        assert!(!vigil.may_sleep(Time(910_000), false), "woken for nothing yet, it watches");
+    fn sleep_is_not_taken_for_another_thread_at_work() {
+        let mut policy = adaptive();
+        assert!(policy.may_sleep(Time(300_000), false), "nothing to do for too long");
+        policy.woke(Time(900_000));
+        assert!(!policy.may_sleep(Time(910_000), false), "woken for nothing yet, it watches");
     }
 }

@@ -1,21 +1,21 @@
-//! The log of a core: what its acceptors write down before they say so, driven by the core's ring.
+//! The log of a core: the records of its acceptors, written by the core's ring.
 //!
 //! ```text
-//!   of a tick              the log                               the ring, the librarian
-//!   shared.take   ───────▶ gathers records; keeps what waits ──▶ votes to be read back
+//!   of a tick              the log                               the ring, the worker thread
+//!   take          ───────▶ gathers records; holds messages ────▶ requests to read votes back
 //!   write         ───────▶ one write, if none is under way ────▶ written and synced in one operation
-//!   on_written    ◀─────── durable ↑ ◀──────────────────────────
-//!   release       ◀─────── what waited for that
+//!   on_written    ───────▶ more is durable
+//!   release       ◀─────── messages whose records are durable
 //!   next_recalled ◀────────────────────────────────────────────── votes
 //! ```
 //!
-//! One write is under way at a time; what is appended meanwhile is the next, so a slow disk makes long
-//! writes, and a tick never waits for one. What fails poisons the log, and then nothing that waits for it is
-//! ever sent (R34).
+//! One write is under way at a time. What is appended meanwhile is the next write: a slow disk makes long writes, and a
+//! tick never waits for one. A write that fails poisons the log, and then no message that waits for it is ever sent
+//! (R34).
 
-mod librarian;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 use std::fmt;
 use std::fs::File;
@@ -27,32 +27,33 @@ use loggos_net::wire::LogPosition;
 use loggos_net::{Ring, RingFile, Written};
 use loggos_protocol::{Acceptor, AcceptorId, Cluster, Envelope, Outbox, Recalled, Time, To};
 use loggos_storage::{
-    Bounds, FileId, Folder, Poison, ReadRequest, SharedLog, VotePlace, Wal, Write,
+    Bounds, Buffer, FileId, Folder, Poison, ReadRequest, SharedLog, VotePlace, Wal, Write,
 };
 use tracing::warn;
 
-pub(crate) use self::librarian::condemned;
-use self::librarian::{Answer, Librarian};
+pub(crate) use self::worker::condemned;
+use self::worker::{Answer, LogWorker, WorkerFiles};
 use crate::alarm::Alarm;
 use crate::status::LogState;
 
 /// How long a log must be idle before it writes a mark (R33).
 const IDLE: Duration = Duration::from_millis(200);
 
-/// How long a write takes that is called hanging.
+/// How long a write may take before the disk is reported to hang.
 const HANG: Duration = Duration::from_secs(1);
 
-/// How long until a file is tried for again that there was no room for.
+/// How long to wait before a file is tried for again that there was no room for.
 const ROOM: Duration = Duration::from_secs(1);
 
-/// What a core's log is started with: recovered, and nothing done with it yet.
+/// What a core's log is started with.
 #[derive(Debug)]
 pub(crate) struct LogPlan {
+    /// The log as it was recovered.
     pub(crate) wal: Wal,
     pub(crate) folder: PathBuf,
-    /// The same, locked as long as anybody may write there.
+    /// The same folder, locked as long as this process may write there.
     pub(crate) disk: Folder,
-    /// Its files, open for direct I/O.
+    /// The log's files, open for direct I/O.
     pub(crate) files: Vec<(FileId, File)>,
     pub(crate) segment_bytes: u32,
 }
@@ -61,23 +62,23 @@ pub(crate) struct LogPlan {
 #[derive(Debug)]
 pub(crate) struct Log {
     shared: SharedLog,
-    /// The last batch that it came back with, found there.
+    /// The last batch that recovery found.
     recovered: u64,
-    /// Who says that it is an older copy, and why, if somebody does.
+    /// What another node said when it found this log to be an older copy.
     outdated: Option<String>,
-    /// Files that the ring is not told of yet.
+    /// Files that the ring does not know yet.
     fresh: Vec<(FileId, File)>,
-    /// By number.
+    /// The ring's names of the files, by number.
     files: Vec<Option<RingFile>>,
-    /// What is being written, and since when.
+    /// The write that is under way, and when it was started.
     in_flight: Option<(RingFile, Write, Time)>,
-    librarian: Librarian,
-    /// When it has been idle for so long that it writes a mark.
+    worker: LogWorker,
+    /// When it will have been idle long enough to write a mark.
     idle_at: Option<Time>,
     is_low: bool,
-    /// Whether there was no room for another file when that was last tried.
+    /// Whether there was no room for another file at the last attempt.
     is_refused: bool,
-    /// When it is tried again.
+    /// When to try again.
     room_at: Option<Time>,
 }
 
@@ -88,7 +89,7 @@ pub(crate) enum Stop {
     Poison(Poison),
     /// It is an older copy: another node has seen more of it (R33).
     Outdated {
-        /// What that one says.
+        /// What that node said.
         why: String,
     },
 }
@@ -96,12 +97,12 @@ pub(crate) enum Stop {
 /// How a log stands.
 #[derive(Clone, Debug)]
 pub(crate) struct LogStatus {
-    /// Writes, each a sync, since it was formatted.
+    /// Batches that were synced since it was formatted. Never goes down.
     pub(crate) synced: u64,
     pub(crate) segments: usize,
-    /// Records that wait to be durable.
+    /// Records that are not durable yet.
     pub(crate) waiting: u64,
-    /// Messages that wait for them.
+    /// Messages that wait for such records.
     pub(crate) held: usize,
     /// How long the write under way has taken so far.
     pub(crate) writing_for: Duration,
@@ -112,15 +113,21 @@ pub(crate) struct LogStatus {
 }
 
 impl Log {
-    /// Goes on with a log. Not to be called on the core: the librarian would be pinned to it, too.
+    /// Goes on with a recovered log. Must not be called on the core's own thread, or the worker thread would be pinned to
+    /// that core, too.
     ///
     /// # Errors
     ///
-    /// If there can be no other thread.
+    /// If the worker thread cannot be started.
     pub(crate) fn start(plan: LogPlan, page_bytes_max: u32, alarm: Alarm) -> io::Result<Self> {
         let LogPlan { wal, folder, disk, files, segment_bytes } = plan;
-        let librarian =
-            Librarian::start((folder, disk), segment_bytes.into(), page_bytes_max, alarm)?;
+        let worker_files = WorkerFiles {
+            folder,
+            disk,
+            segment_bytes: segment_bytes.into(),
+            page_bytes_max: page_bytes_max as usize,
+            bytes: Buffer::new(),
+        };
         Ok(Self {
             is_low: wal.is_low(),
             recovered: wal.found(),
@@ -129,14 +136,14 @@ impl Log {
             fresh: files,
             files: Vec::new(),
             in_flight: None,
-            librarian,
+            worker: LogWorker::start(worker_files, alarm)?,
             idle_at: None,
             is_refused: false,
             room_at: None,
         })
     }
 
-    /// Begins a life of an acceptor, see [`SharedLog::restart`]; not of one that has stopped.
+    /// Begins a life of an acceptor, see [`SharedLog::restart`]; `None` if the log has stopped.
     pub(crate) fn restart(
         &self,
         cluster: Cluster,
@@ -151,16 +158,16 @@ impl Log {
         self.shared.is_settled(acceptor)
     }
 
-    /// Takes in what an acceptor wants written down, said after that, and read back.
+    /// Takes from the outbox of an acceptor its records, the messages that wait for them, and its requests to read votes.
     ///
     /// source: R31, R34
     pub(crate) fn take(&mut self, acceptor: &Acceptor, out: &mut Outbox) {
         for request in self.shared.take(acceptor, out) {
-            self.librarian.read(request);
+            self.worker.read(request);
         }
     }
 
-    /// Whether a message is better dropped, see [`SharedLog::is_too_much`].
+    /// Whether a message must be dropped, since too much waits for the disk: see [`SharedLog::is_too_much`].
     pub(crate) fn is_too_much(&self, to: &To) -> bool {
         match to {
             To::Acceptor(id, message) => self.shared.is_too_much(*id, message),
@@ -168,25 +175,25 @@ impl Log {
         }
     }
 
-    /// The next message that may leave.
+    /// Returns the next message that may leave: its records are durable.
     ///
     /// source: R31
     pub(crate) fn release(&mut self) -> Option<Envelope> {
         self.shared.release().map(|(_, envelope)| envelope)
     }
 
-    /// Whether there is one.
+    /// Whether a message may leave.
     pub(crate) fn has_released(&self) -> bool {
         self.shared.has_released()
     }
 
-    /// The next acceptor that is to be told how many of its records are durable.
+    /// Returns the next acceptor to be told how many of its records are durable, with that number.
     pub(crate) fn next_durable(&mut self) -> Option<(AcceptorId, u64)> {
         self.shared.next_durable()
     }
 
-    /// Starts the next write, if there is anything to write and none is under way; and asks for the next
-    /// file, if one is wanted.
+    /// Starts the next write, if there are records to write and no write is under way; asks the worker thread for
+    /// another file, if the log wants one.
     pub(crate) fn write(&mut self, ring: &mut Ring, now: Time) {
         self.add_files(ring);
         if self.outdated.is_some() {
@@ -200,12 +207,12 @@ impl Log {
             self.room_at = Some(now + ROOM);
         }
         if let Some(file) = self.shared.wal.wants_file() {
-            self.librarian.create(file);
+            self.worker.create(file);
         }
     }
 
-    /// Writes a mark, if the log has been idle for long enough: so that what was written last can be told from
-    /// what was never whole (R33). Tries for a file again that there was no room for.
+    /// Writes a mark, if the log has been idle for long enough: recovery can then tell its last batch from one that was
+    /// never complete (R33). Tries again for a file that there was no room for.
     pub(crate) fn on_time(&mut self, ring: &mut Ring, now: Time) {
         if self.room_at.take_if(|at| *at <= now).is_some() {
             self.shared.wal.try_again();
@@ -226,7 +233,7 @@ impl Log {
         idle_at.into_iter().chain(self.room_at).min()
     }
 
-    /// Takes in what came of the write that is under way.
+    /// The write under way has ended.
     ///
     /// source: R31, R34
     pub(crate) fn on_written(&mut self, Written { file, bytes, outcome }: Written) {
@@ -241,10 +248,10 @@ impl Log {
         }
     }
 
-    /// Takes in what the librarian has done, up to the next votes that were read back for an acceptor that still
-    /// lives.
+    /// Takes in answers of the worker thread, until one has votes for an acceptor; returns these. Votes that a former life
+    /// of an acceptor has asked for are dropped.
     pub(crate) fn next_recalled(&mut self) -> Option<Recalled> {
-        while let Some(answer) = self.librarian.answer() {
+        while let Some(answer) = self.worker.answer() {
             match answer {
                 Answer::Created(file, Ok(opened)) => {
                     self.fresh.push((file, opened));
@@ -253,7 +260,7 @@ impl Log {
                 }
                 Answer::Created(file, Err(error)) => {
                     if !std::mem::replace(&mut self.is_refused, true) {
-                        warn!(%error, "{file} cannot be made: the log goes on in those it has");
+                        warn!(%error, "cannot make {file}: the log goes on in the files that it has");
                     }
                     self.shared.wal.on_no_room();
                 }
@@ -269,9 +276,9 @@ impl Log {
         None
     }
 
-    /// Whether the librarian has answered.
+    /// Whether the worker thread has answered.
     pub(crate) fn has_work(&self) -> bool {
-        self.librarian.has_answered()
+        self.worker.has_answered()
     }
 
     /// Ends the life of an acceptor, see [`SharedLog::end_life`].
@@ -279,24 +286,25 @@ impl Log {
         self.shared.end_life(acceptor);
     }
 
-    /// Stops for good, since another node has seen more of this log than it came back with. What is told from now
-    /// on might contradict what was told then; so nothing is, in later lives neither, when nobody may remember.
+    /// Stops for good, since another node has seen more of this log than recovery found. What acceptors say from now on
+    /// could contradict what they said then, so they say nothing more; nor do later lives, when no other node may
+    /// remember.
     ///
     /// source: R33
     pub(crate) fn on_outdated(&mut self, why: String) {
         if self.outdated.is_none() {
-            self.librarian.condemn(why.clone());
+            self.worker.condemn(why.clone());
             self.outdated = Some(why);
         }
     }
 
-    /// Why it has stopped, if it has.
+    /// Returns why it has stopped, if it has.
     pub(crate) fn stopped(&self) -> Option<Stop> {
         let outdated = self.outdated.clone().map(|why| Stop::Outdated { why });
         outdated.or_else(|| self.shared.wal.poisoned().map(Stop::Poison))
     }
 
-    /// Where it stands, for other nodes to remember, while it serves.
+    /// Returns where it stands, for other nodes to remember; `None` once it is known to be an older copy.
     ///
     /// source: R33
     pub(crate) fn position(&self) -> Option<LogPosition> {
@@ -306,7 +314,7 @@ impl Log {
         self.outdated.is_none().then_some(position)
     }
 
-    /// Whether little room is left in it, if that has changed since it was last asked.
+    /// Returns whether little room is left in it, if that has changed since the last call.
     pub(crate) fn low_has_changed(&mut self) -> Option<bool> {
         let is_low = self.shared.wal.is_low();
         (std::mem::replace(&mut self.is_low, is_low) != is_low).then_some(is_low)
@@ -326,14 +334,15 @@ impl Log {
         }
     }
 
-    /// Tries again where what was to be read is not where it was. If it ought to be, the disk has lost it.
+    /// A vote could not be read. If it has moved since it was asked for, it is asked for again; if not, the disk has lost
+    /// it.
     ///
     /// source: R34
     fn on_unreadable(&mut self, request: ReadRequest, place: VotePlace, error: &io::Error) {
         match self.shared.look_again(request, place) {
-            Some(request) => self.librarian.read(request),
+            Some(request) => self.worker.read(request),
             None => {
-                warn!(%error, "{} cannot be read", place.file);
+                warn!(%error, "cannot read {}", place.file);
                 self.shared.wal.poison(Poison::Read(error.kind()));
             }
         }
@@ -375,15 +384,15 @@ impl fmt::Display for Stop {
             Self::Poison(poison) => poison.fmt(f),
             Self::Outdated { why } => write!(
                 f,
-                "the data directory is an older copy, of which another node says: {why}. This acceptor has \
-                 forgotten promises or votes and must not serve from it; put the latest one back, or go on \
-                 without this acceptor"
+                "the data directory is an older copy: another node said: {why}. This acceptor has forgotten \
+                 promises or votes and must not serve from it. Put the latest copy back, or go on without this \
+                 acceptor"
             ),
         }
     }
 }
 
-/// Makes durable which files a directory has.
+/// Makes the entries of a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

@@ -33,7 +33,7 @@ impl Node {
     /// # Errors
     ///
     /// If the machine's cores, rings or the node's address cannot be had; if its acceptors are durable, and the
-    /// data directory is missing, somebody else's, damaged or in use.
+    /// data directory is missing, damaged, in use, or belongs to another node.
     pub fn start<M, F>(config: &Config, node: usize, machine: F) -> Result<Self, StartError>
     where
         M: StateMachine + 'static,

@@ -183,7 +183,7 @@ impl Process {
         self.siblings.iter().for_each(|core| core.alarm().ring());
         let mut first_error = Ok(());
         for executor in self.executors.drain(..) {
-            // Every core is waited for, whatever became of the others.
+            // Every core is waited for, even if another one had failed.
             let ended = executor.join();
             first_error = first_error.and(ended);
         }
@@ -200,7 +200,7 @@ impl Drop for Process {
     }
 }
 
-/// Says that a core has ended, in whichever way, and closes its port: no caller shall wait for a dead core.
+/// Notes that a core has ended, by a panic or not, and closes its port: no caller waits for a dead core.
 struct CoreEnd {
     port: Option<Arc<Port>>,
     has_ended: Arc<AtomicBool>,

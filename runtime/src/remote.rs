@@ -7,9 +7,9 @@
 //!      └──── completion ◀───┘
 //! ```
 //!
-//! A connection that breaks takes the outcome of what was sent over it with it: those calls end as unknown.
-//! What was not sent waits for the next connection, to the next address; it may be executed before what is
-//! unknown, if that is executed at all.
+//! When a connection breaks, calls whose commands were sent over it end as unknown. Commands that were not sent wait for
+//! the next connection, to the next address; they may be executed before those of unknown outcome, if these are executed
+//! at all.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -29,7 +29,7 @@ use crate::callers::Callers;
 use crate::client::{CallError, Client, Port};
 use crate::clock::Clock;
 use crate::dial::{Dial, DialState, Pace};
-use crate::idle::{Idle, Vigil};
+use crate::idle::{Idle, IdlePolicy};
 use crate::random::random_u64;
 use crate::resident::{MoveIn, Resident};
 use crate::sockets::{describe, refused_us};
@@ -41,7 +41,7 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const PACE: Pace = Pace { wait_first: BACK_OFF, wait_after_up: BACK_OFF, wait_max: BACK_OFF };
 /// How long the thread sleeps at the most.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
-/// Bytes that may wait to be sent; commands beyond them wait in the queue.
+/// The most bytes that wait to be sent; more commands wait in the queue.
 const OUTGOING_BYTES_MAX: usize = 1 << 20;
 /// The longest frame that a gateway sends us: a reply.
 const FRAME_BYTES_MAX: u32 = 64 << 20;
@@ -49,7 +49,7 @@ const FRAME_BYTES_MAX: u32 = 64 << 20;
 /// How to reach a cluster.
 #[derive(Clone, Debug)]
 pub struct RemoteOptions {
-    /// Nodes that have gateways: one is connected to, the others are for when it goes.
+    /// Nodes that have gateways. One is connected to at a time; the next is tried when the connection has ended.
     pub addresses: Vec<SocketAddr>,
     /// The cluster's name; empty takes any.
     pub cluster: String,
@@ -57,7 +57,7 @@ pub struct RemoteOptions {
     pub deadline: Duration,
     /// Commands in flight at the most; others wait.
     pub commands_in_flight_max: u32,
-    /// What the connection's thread does when it has nothing to do.
+    /// What the connection's thread does when it has no work.
     pub idle: Idle,
 }
 
@@ -96,8 +96,8 @@ struct Caller {
     batches: BatchPool,
     /// The next address to try, modulo their number.
     next_address: usize,
-    /// The formation of the cluster that we have talked to: another one is another cluster, whatever it is
-    /// called, and refuses us (R4).
+    /// The formation of the first gateway that welcomed us. Another formation is another cluster, even under the same
+    /// name, and refuses us (R4).
     formation: Option<FormationId>,
 }
 
@@ -207,15 +207,15 @@ impl Caller {
 
     fn run(mut self) {
         let clock = Clock::start();
-        let mut vigil = Vigil::new(self.options.idle, clock.now());
+        let mut idle = IdlePolicy::new(self.options.idle, clock.now());
         while !self.shared.is_stopping.load(Ordering::Relaxed) {
             let now = clock.now();
             let has_worked = self.tick(now);
-            if vigil.may_sleep(now, has_worked) {
+            if idle.may_sleep(now, has_worked) {
                 self.sleep(clock.now());
-                vigil.woke(clock.now());
+                idle.woke(clock.now());
             } else {
-                vigil.offer(now);
+                idle.offer(now);
             }
         }
         self.callers.stop();
@@ -288,7 +288,7 @@ impl Caller {
                     }
                 }
                 (_, Ok(Message::Refusal(refusal))) => refused_us(&refusal),
-                (_, Ok(_)) => "it says what is not its to say".to_owned(),
+                (_, Ok(_)) => "unexpected message".to_owned(),
                 (_, Err(error)) => error.to_string(),
             };
             return self.give_up(id, now, &why);
@@ -303,9 +303,9 @@ impl Caller {
     /// knows of none yet may come to belong to any (R4).
     fn on_welcome(&mut self, id: ConnectionId, welcome: &Welcome) -> Result<(), &'static str> {
         match (welcome.formation, self.formation) {
-            (None, _) => return Err("its cluster has not formed yet"),
+            (None, _) => return Err("the cluster has not formed yet"),
             (theirs, Some(_)) if theirs != self.formation => {
-                return Err("it has forgotten the cluster that we talked to");
+                return Err("it belongs to another formation: the cluster was started anew");
             }
             (Some(_), _) => {}
         }
@@ -420,7 +420,7 @@ pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u
                 | Message::Command { .. }
                 | Message::Result { .. }
                 | Message::StatusRequest => {
-                    return Err(io::Error::other("it says what is not its to say"));
+                    return Err(io::Error::other("unexpected message"));
                 }
             }
         }

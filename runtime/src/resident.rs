@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A call by future costs a task, a waker and a cell that two threads may touch; a resident's costs a
-//! function call. It is the way in for whoever serves many callers of its own from one core: a service
-//! embedded beside the log, or a load generator.
+//! function call. Residents are for services that serve many callers of their own from one core, embedded beside the
+//! log, and for load generators.
 
 use std::time::Duration;
 
@@ -21,14 +21,13 @@ use crate::client::CallError;
 /// It shares that core with the roles there, so it must not block; if it panics, its core ends as if the
 /// machine had failed.
 pub trait Resident {
-    /// Puts the commands it has on the desk, and says when it wants its next turn.
+    /// Puts its commands on the desk, and returns when it wants its next turn.
     ///
-    /// Called first when it has moved in, from then on as it has asked. What is put there in one turn, and
-    /// whatever else has arrived, is one batch as far as it fits.
+    /// It is called when the resident has moved in, and from then on as the resident has asked. The commands of one turn,
+    /// and others that have arrived meanwhile, are one batch as far as they fit.
     fn turn(&mut self, desk: &mut Desk<'_>) -> Next;
 
-    /// Hears what became of the command that it called `tag`: where in the log it was executed and what
-    /// the state machine answered.
+    /// Hears the result of the command with that `tag`: its position in the log, and the state machine's reply.
     ///
     /// # Errors
     ///
@@ -41,13 +40,13 @@ pub trait Resident {
 pub enum Next {
     /// When it has heard a result, or when there is room again on a desk that had too little.
     OnResult,
-    /// Likewise, and at the latest after so long.
+    /// Likewise, and at the latest after this time.
     After(Duration),
-    /// Never: it moves out, and hears of no result any more.
+    /// Never: it moves out, and hears no more results.
     Leave,
 }
 
-/// Where a resident puts its commands.
+/// The place where a resident puts the commands of its turn.
 #[derive(Debug)]
 pub struct Desk<'a> {
     commands: &'a mut Commands,
@@ -55,35 +54,34 @@ pub struct Desk<'a> {
     is_short: bool,
 }
 
-/// The commands of one turn, their bytes side by side.
+/// The commands of one turn, with their bytes one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Commands {
     bytes: Vec<u8>,
-    /// The tag of each, and where it ends.
+    /// The tag of each command, and where its bytes end.
     entries: Vec<(u64, usize)>,
 }
 
-/// A resident in its place.
+/// A resident, and when it wants its turn.
 pub(crate) struct Tenant {
-    /// Names it for ever: no other gets its results.
+    /// Never used again: no other resident gets its results.
     pub(crate) id: u64,
     resident: Box<dyn Resident>,
-    /// When it wants its next turn, whatever happens.
+    /// When it wants its next turn at the latest.
     pub(crate) due: Option<Time>,
     has_result: bool,
     was_short: bool,
     pub(crate) has_left: bool,
 }
 
-/// Makes a resident, on the core where it shall live.
+/// Makes a resident, on the core where it will live.
 pub(crate) struct MoveIn(pub(crate) Box<dyn FnOnce() -> Box<dyn Resident> + Send>);
 
 impl Desk<'_> {
-    /// Submits `command`, whose result will come under the name of `tag`; returns whether there was room.
-    /// If not, nothing has happened, and there will be a turn once there is.
+    /// Submits `command`; its result will come with `tag`. Returns whether there was room. If not, nothing has happened, and
+    /// the resident has another turn once there is room.
     ///
-    /// Commands take effect in the order in which they are put here; their results may overtake each
-    /// other.
+    /// Commands take effect in the order in which they are put here; their results may arrive in another order.
     #[must_use = "without room the command was not submitted"]
     pub fn execute(&mut self, tag: u64, command: &[u8]) -> bool {
         if self.room == 0 {
@@ -98,13 +96,13 @@ impl Desk<'_> {
 }
 
 impl Commands {
-    /// All commands, oldest first.
+    /// Returns all commands, oldest first, each with its tag.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let starts = std::iter::once(0).chain(self.entries.iter().map(|(_, end)| *end));
         starts.zip(&self.entries).map(|(start, (tag, end))| (*tag, &self.bytes[start..*end]))
     }
 
-    /// Forgets them, keeping the room.
+    /// Removes all commands, and keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
@@ -116,12 +114,12 @@ impl Tenant {
         Self { id, resident, due: Some(now), has_result: false, was_short: false, has_left: false }
     }
 
-    /// Whether it is to have a turn, given that there is room for so many commands.
+    /// Whether it is to have a turn, if there is room for `room` commands.
     pub(crate) fn is_due(&self, now: Time, room: usize) -> bool {
         self.has_result || self.was_short && room > 0 || self.due.is_some_and(|due| due <= now)
     }
 
-    /// Lets it have its turn, and notes when it wants the next.
+    /// Gives it its turn, and notes when it wants the next.
     pub(crate) fn turn(&mut self, commands: &mut Commands, room: usize, now: Time) {
         let mut desk = Desk { commands, room, is_short: false };
         let next = self.resident.turn(&mut desk);

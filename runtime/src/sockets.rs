@@ -55,8 +55,8 @@ pub(crate) enum Incoming {
     HandOver { core: u8, visitor: Visitor },
     /// Another node has seen more of our log than we came back with, and says so (R33).
     Outdated { why: String },
-    /// The process that this link led to has ended: it has closed the link, and nobody is at its address, or another life
-    /// of it (R28).
+    /// The process that this link led to has ended: it has closed the link, and a new call was refused or led to another
+    /// life (R28).
     Gone { link: usize },
 }
 
@@ -139,7 +139,7 @@ impl Sockets {
         self.handshake.set_formation(formation);
     }
 
-    /// Tells where the log of this core stands, if it has one and that serves (R33).
+    /// Takes in where the log of this core stands, if it has one and that serves (R33).
     pub(crate) fn set_log(&mut self, log: Option<LogPosition>) {
         self.handshake.set_log(log);
     }
@@ -182,7 +182,7 @@ impl Sockets {
         }
         let Some(outgoing) = ring.outgoing(to) else { return };
         if outgoing.len() > CLIENT_BYTES_MAX {
-            warn!(address = %connection.address, "a client does not read its results");
+            warn!(address = %connection.address, "closed a client that does not read its results");
             return self.close(ring, to);
         }
         let result = result.map_err(|why| match why {
@@ -214,7 +214,7 @@ impl Sockets {
                 self.on_hello(ring, id, hello, now);
                 self.stalled.push_back(id); // what came behind the hello is read next
             }
-            Err(error) => warn!(%error, "a connection was lost between two cores"),
+            Err(error) => warn!(%error, "cannot take a connection over from another core"),
         }
     }
 
@@ -237,7 +237,7 @@ impl Sockets {
         }
         self.sweep_at = now + SWEEP_INTERVAL;
         if std::mem::replace(&mut self.is_quiet, true) {
-            self.batches.release(); // what nobody needs keeps no receive buffer
+            self.batches.release(); // unused batches keep no receive buffer
         }
         self.sweep_links(ring, now);
         let late = self.connections.iter().filter(|(_, connection)| connection.is_late(now));
@@ -387,7 +387,7 @@ impl Sockets {
                 self.heed(&refusal);
                 self.close(ring, id);
             }
-            (_, Ok(_)) => self.on_malformed(ring, id, now, "says what is not its to say"),
+            (_, Ok(_)) => self.on_malformed(ring, id, now, "unexpected message"),
             (_, Err(error)) => self.on_malformed(ring, id, now, &error.to_string()),
         }
     }

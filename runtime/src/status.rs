@@ -13,55 +13,54 @@ use tracing::{debug, error, info, warn};
 use crate::log::LogStatus;
 use crate::sockets::SocketCounters;
 
-/// One role, at one moment.
+/// The state of one role, at one moment.
 #[derive(Clone, Debug)]
 pub struct RoleStatus {
-    /// Which.
+    /// The role.
     pub role: RoleId,
     /// The core it lives on.
     pub core: usize,
-    /// How it stands.
+    /// Its state, by its kind.
     pub standing: Standing,
-    /// What went through it.
+    /// The messages it took in and sent.
     pub traffic: Traffic,
-    /// Processor time that it took.
+    /// The processor time it took.
     pub busy: Duration,
 }
 
-/// How a core and its roles stand.
+/// The state of a core and its roles.
 #[derive(Clone, Debug)]
 pub(crate) struct CoreStatus {
     pub(crate) core: usize,
-    /// Ticks that had something to do.
+    /// Ticks that had work. Never goes down.
     pub(crate) ticks: u64,
     pub(crate) roles: Vec<RoleStatus>,
-    /// What its ring has done.
     pub(crate) ring: RingCounters,
-    /// What became of its connections, if it has sockets.
+    /// `None` if it has no sockets.
     pub(crate) sockets: Option<SocketCounters>,
-    /// How its log stands, if it has one.
+    /// `None` if it has no log.
     pub(crate) log: Option<LogStatus>,
 }
 
-/// Messages through a role.
+/// Numbers of messages. None ever goes down while the role lives.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Traffic {
     /// Taken in.
     pub messages_in: u64,
     /// Sent.
     pub messages_out: u64,
-    /// Dropped because it took in nothing.
+    /// Dropped while the role was paused, or waited for its disk.
     pub dropped: u64,
 }
 
-/// How a role stands, by its kind.
+/// The state of a role, by its kind.
 #[derive(Clone, Debug)]
 pub enum Standing {
     /// It was killed.
     Down,
     /// An acceptor whose log has failed, or is an older copy: it never serves again from there (R33, R34).
     Stopped {
-        /// What failed.
+        /// The cause.
         why: String,
     },
     /// A gateway.
@@ -72,30 +71,30 @@ pub enum Standing {
         is_leading: bool,
         /// The ballot it leads or campaigns in.
         ballot: Option<Ballot>,
-        /// What it did.
+        /// What it has done so far.
         counters: ProposerCounters,
     },
     /// A proxy leader.
     ProxyLeader(ProxyLeaderCounters),
     /// An acceptor.
     Acceptor {
-        /// What it has promised.
+        /// The largest ballot it has promised.
         promised: Ballot,
-        /// What it has forgotten.
+        /// The slots below it are forgotten.
         truncated: Watermark,
-        /// How its log stands.
+        /// The state of its log.
         log: LogState,
-        /// What it did.
+        /// What it has done so far.
         counters: AcceptorCounters,
     },
     /// A replica.
     Replica(ReplicaStanding),
 }
 
-/// How the log of an acceptor stands, which says nothing before that has written it down.
+/// The state of an acceptor's log. A durable acceptor says nothing before its log has written it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum LogState {
-    /// It is written, or there is none.
+    /// It is written to, or the acceptor has none.
     #[default]
     Fine,
     /// So little room is left that the acceptor votes only for what may be chosen already.
@@ -106,16 +105,16 @@ pub enum LogState {
     Hangs,
 }
 
-/// How a replica stands.
+/// The state of a replica.
 #[derive(Clone, Debug)]
 pub struct ReplicaStanding {
-    /// How far it is.
+    /// The slots below it are executed.
     pub executed: Watermark,
-    /// Its state's digest there.
+    /// The digest of its state there.
     pub state_hash: u64,
-    /// Why it goes no further.
+    /// Why it executes no more, if so.
     pub halted: Option<Halt>,
-    /// What it did.
+    /// What it has done so far.
     pub counters: ReplicaCounters,
 }
 
@@ -144,7 +143,7 @@ impl Standing {
         }
     }
 
-    /// How the replica stands, if it is one and runs.
+    /// Returns the state of the replica, if it is one and runs.
     #[must_use]
     pub fn replica(&self) -> Option<&ReplicaStanding> {
         match self {
@@ -165,7 +164,7 @@ impl Standing {
     }
 }
 
-/// Tells an event to whoever reads the log.
+/// Writes an event to the log of the process.
 pub(crate) fn tell(event: &Event) {
     match event {
         Event::Formed { .. } | Event::Elected { .. } | Event::SessionOpened { .. } => {

@@ -331,8 +331,8 @@ fn who_looks_for_another_node_is_refused() {
         let purpose = Purpose::Peer { from_node: 1, from_core: 0, to_node, to_core };
         hello(&nodes.hello(purpose))
     };
-    is_refused(&nodes, 0, &path(1, 0), Reason::Node, "another node");
-    is_refused(&nodes, 0, &path(255, 0), Reason::Node, "another node");
+    is_refused(&nodes, 0, &path(1, 0), Reason::Node, "not the node 1");
+    is_refused(&nodes, 0, &path(255, 0), Reason::Node, "not the node 255");
     nodes.stop();
 }
 

@@ -1,5 +1,5 @@
-//! The callers, all on the gateway's core: closed loops of one command each; or, at a given rate, whoever
-//! is free takes the next one that is due.
+//! The callers, all on the gateway's core: closed loops of one command each; or, at a given rate, a free caller takes the
+//! next command that is due.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -43,7 +43,7 @@ pub(crate) struct Measured {
     /// Operations answered, by second of the measurement.
     pub(crate) by_second: Vec<u64>,
     pub(crate) errors: u64,
-    /// Writes that may have been executed although nobody was told.
+    /// Writes that may have been executed, though their outcome is unknown.
     pub(crate) unknown: u64,
     pub(crate) elapsed: Duration,
     /// The highest acknowledged write of each key, packed: this table is touched at random with every
@@ -253,7 +253,7 @@ impl Resident for Callers {
             }
             if let Some(mut measured) = self.measured.take() {
                 measured.close(self.load.elapsed.get().copied().unwrap_or_default());
-                drop(self.done.send(measured)); // where nobody waits for it any more, so be it
+                drop(self.done.send(measured)); // the measurement may have been given up
             }
             return Next::Leave;
         }
@@ -306,7 +306,7 @@ impl Resident for Callers {
 }
 
 /// When operations are due, at a given rate: they are handed out in order, each once. The wait of one that
-/// found no caller free counts, as it would for whoever sent it.
+/// found no caller free counts, as it would for a client.
 #[derive(Debug)]
 struct Pace {
     every: Duration,
@@ -314,7 +314,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// Every one of so many entrances takes its turn.
+    /// Returns the pace of `entrance` out of `entrances`, which take turns.
     fn new(rate: u32, entrance: u32, entrances: u32) -> Self {
         let every = Duration::from_secs(1) / rate;
         Self { every: every * entrances, next_at: Instant::now() + every * entrance }

@@ -31,7 +31,7 @@ impl Resident for ReadBack {
     fn turn(&mut self, desk: &mut Desk<'_>) -> Next {
         if self.mistake.is_some() || self.checked == self.written.len() {
             let result = self.mistake.take().map_or(Ok(self.checked), Err);
-            drop(self.done.send(result)); // where nobody waits for it any more, so be it
+            drop(self.done.send(result)); // the measurement may have been given up
             return Next::Leave;
         }
         while let Some((number, _)) = self.written.get(self.next) {

@@ -1,4 +1,4 @@
-//! Receive buffers: each used again once nobody holds a piece of it any more.
+//! Receive buffers: each is used again once no piece of it is held any more.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ const LEFT_MAX: usize = 64;
 ///
 /// ```text
 ///   a connection's buffer: [ held │ free │ held │  room  ]
-///                             nobody holds any of it ──▶ all of it is room again
+///                             no piece of it is held ──▶ all of it is room again
 ///                             else, little room left ──▶ left to the holders ──▶ … ──▶ taken again
 /// ```
 ///
@@ -35,8 +35,8 @@ impl ReceiveBuffers {
 
     /// Returns a buffer with room to receive into; `last` is what the connection received into before, if it has.
     ///
-    /// All of `receive_bytes` if nobody holds a piece of it any more: then the next receive falls on memory that
-    /// is in cache. Else what is left of it, unless that is little: then it is exchanged for another.
+    /// The room is all of `receive_bytes` if no piece of `last` is held any more: then the next receive falls on memory
+    /// that is in cache. Else it is the rest of `last`, unless that is little: then `last` is exchanged for another.
     pub(super) fn with_room(&mut self, last: Option<BytesMut>) -> BytesMut {
         if let Some(mut last) = last {
             assert!(last.is_empty(), "what was received is taken out first");
@@ -52,7 +52,7 @@ impl ReceiveBuffers {
             true => self.left.pop_front().expect("it was just looked at"),
             false => {
                 self.allocated += 1;
-                // Not `reserve` of the last one, which would double what somebody else still holds.
+                // Not `reserve` of the last one, which would double a buffer that is still held.
                 BytesMut::with_capacity(self.receive_bytes)
             }
         }

@@ -70,7 +70,7 @@ impl Connection {
     }
 
     /// Has the next flush look at it.
-    pub(super) fn soil(&mut self, id: ConnectionId, dirty: &mut Vec<ConnectionId>) {
+    pub(super) fn mark_dirty(&mut self, id: ConnectionId, dirty: &mut Vec<ConnectionId>) {
         if !mem::replace(&mut self.is_dirty, true) {
             dirty.push(id);
         }

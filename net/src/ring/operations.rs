@@ -7,9 +7,9 @@
 //!                 backlog ─▶ submission queue ─▶ kernel ─▶ completion queue
 //! ```
 //!
-//! Whatever the kernel reads or writes is moved in here when an operation starts and comes out with its
-//! completion, so nobody else can touch or free it in between. Buffers, addresses and headers lie on the heap:
-//! that their owners move changes nothing.
+//! All memory that the kernel reads or writes is moved in here when an operation starts and comes out with its
+//! completion, so no other code can touch or free it in between. Buffers, addresses and headers lie on the heap, so their
+//! owners may move.
 
 use std::collections::VecDeque;
 use std::io;
@@ -45,7 +45,7 @@ pub(super) enum Operation {
     /// Writes what is left to a file, and syncs it.
     Write(FileWrite),
     Wait(Timer, Box<Timespec>),
-    /// Reads an eventfd, once somebody has written to it.
+    /// Reads an eventfd; completes once it is written to.
     Alarm(Box<[u8; 8]>),
     Cancel(OperationId),
 }
@@ -240,7 +240,7 @@ impl Operations {
         let result = usize::try_from(completion.result())
             .map_err(|_| Errno::from_raw_os_error(-completion.result()));
         if let (Operation::Accept(_, socket), Ok(_)) = (&mut operation, result) {
-            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+            // SAFETY: the kernel has just made this descriptor for us, and nothing else owns it.
             *socket = Some(unsafe { OwnedFd::from_raw_fd(completion.result()) });
         }
         if let (Operation::Receive(_, buffer), Ok(bytes)) = (&mut operation, result) {

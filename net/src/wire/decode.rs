@@ -91,7 +91,7 @@ impl<'a> Incoming<'a> {
         count: u32,
         mut take_entry: impl FnMut(&mut Self, &'a L) -> Result<T, WireError>,
     ) -> Result<Vec<T>, WireError> {
-        // Before there is room for so many.
+        // Before memory is allocated for them.
         let needed = u64::from(count) * size_of::<L>() as u64;
         if needed != self.header.len() as u64 {
             return Err(WireError::HeaderLength { needed, is: self.header.len() });

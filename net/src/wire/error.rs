@@ -25,14 +25,14 @@ pub enum WireError {
         /// That version.
         version: u8,
     },
-    /// A Hello in another version, from somebody who does not speak this one, or should have used it.
+    /// A Hello in another version, whose sender does not speak this one, or should have used it.
     Versions {
         /// The lowest version that the sender speaks.
         min: u8,
         /// The highest.
         max: u8,
     },
-    /// A Hello from somebody whose headers are laid out otherwise, in the same version.
+    /// A Hello in the same version, whose sender lays out headers in another way.
     WireDigest {
         /// The digest of those.
         digest: u64,
@@ -103,10 +103,10 @@ impl fmt::Display for WireError {
             }
             Self::Version { version } => write!(f, "a frame of version {version}"),
             Self::Versions { min, max } => {
-                write!(f, "a hello from somebody who speaks versions {min} to {max}")
+                write!(f, "a hello of the wire versions {min} to {max}")
             }
             Self::WireDigest { digest } => {
-                write!(f, "a hello from somebody with other headers, whose digest is {digest:016x}")
+                write!(f, "a hello of another message layout, with digest {digest:016x}")
             }
             Self::Kind { kind } => write!(f, "a frame of the unknown kind {kind:#04x}"),
             Self::Spare { spare } => {

@@ -1,7 +1,7 @@
 //! The first words on a connection.
 //!
 //! ```text
-//!   who connects                    who was connected to
+//!   the connecting side             the accepting side
 //!      │ ── Hello ──────────────────────▶ │   versions, digests, formation, what for
 //!      │ ◀────────────────────── Welcome ─│   the version to speak, limits
 //!      │ ◀── or ──────────────── Refusal ─│   why not; then it closes
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! **The same in every version, for ever**: the head of a frame, what a Hello begins with (magic, versions,
-//! digest of the headers), and all of a Refusal. So whoever speaks other versions can be told so. A Hello is
+//! digest of the headers), and all of a Refusal. So a process that speaks other versions can be told so. A Hello is
 //! written in the lowest version that its sender speaks.
 
 use loggos_protocol::{DirectoryId, FormationId};
@@ -27,7 +27,7 @@ pub const REFUSAL_TEXT_BYTES_MAX: usize = 256;
 
 const MAGIC: [u8; 6] = *b"LOGGOS";
 
-/// The first frame of whoever connects.
+/// The first frame on a connection, from the side that has connected.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Hello {
     /// How the sender's headers are laid out: see [`wire_digest`].
@@ -332,7 +332,7 @@ fn padded<const N: usize>(text: &[u8]) -> [u8; N] {
     padded
 }
 
-/// Reads the text of so many bytes; zeros follow it.
+/// Reads the text of `bytes` bytes; zeros follow it.
 fn text(padded: &[u8], bytes: usize) -> Result<String, WireError> {
     let (text, rest) = padded.split_at_checked(bytes).ok_or(WireError::Text)?;
     if rest.iter().any(|byte| *byte != 0) {

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! All numbers are little-endian; the length is that of the whole frame. The checksum comes first, so that
-//! what it covers lies in one piece. **This layout is the same in every version**: whoever speaks another one
-//! can be told so.
+//! what it covers lies in one piece. **This layout is the same in every version**: a process that speaks
+//! another one can be told so.
 
 use super::{Kind, WireError};
 

@@ -22,8 +22,8 @@ macro_rules! kinds {
             $($role_kind:ident = $role_number:literal: $message:ident,)*
         })*
     ) => {
-        /// What a frame holds. The upper half of a number says whom it is for: 0 whoever is at the other end of
-        /// the connection, 1 a gateway, 2 a proposer, 3 a proxy leader, 4 an acceptor, 5 a replica.
+        /// The kind of a frame. The upper half of its number names the receiver: 0 the other end of the connection, 1 a
+        /// gateway, 2 a proposer, 3 a proxy leader, 4 an acceptor, 5 a replica.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         #[repr(u8)]
         pub enum Kind {

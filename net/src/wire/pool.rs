@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use loggos_protocol::{Batch, Payload, Table};
 
-/// Hands out batches by count, and uses each again once nobody else holds it.
+/// Hands out batches by count, and uses each again once it is held no more.
 ///
 /// ```text
 ///   oldest ◀── [free] [held] [free] [held] ◀── newest      a clone of each batch handed out
@@ -14,8 +14,8 @@ use loggos_protocol::{Batch, Payload, Table};
 /// ```
 ///
 /// Roles let go of batches roughly in the order in which they got them, so only the oldest is looked at. It
-/// grows to as many as are held at once, and no further than its capacity: the oldest is given up then, and
-/// whoever holds it frees it.
+/// grows to as many as are held at once, and no further than its capacity: the oldest is given up then, and its last
+/// holder frees it.
 #[derive(Debug)]
 pub struct BatchPool {
     /// Oldest first.
@@ -48,8 +48,8 @@ impl BatchPool {
         handed_out
     }
 
-    /// Lets go of the payloads of batches that nobody else holds any more: for a driver that falls idle, so that
-    /// they do not keep the memory that they were received in.
+    /// Frees the payloads of batches that are held no more: for a driver that falls idle, so that they do not keep the
+    /// memory that they were received in.
     pub fn release(&mut self) {
         for batch in self.ring.iter_mut().filter_map(Arc::get_mut) {
             batch.block = Payload::empty();

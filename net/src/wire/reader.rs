@@ -30,7 +30,7 @@ pub struct FrameReader {
     straddling: BytesMut,
     /// How much of it is wanted.
     wanted: Wanted,
-    /// Whether a frame was broken: nobody knows where the next one would begin.
+    /// Whether a frame was broken: where the next one would begin is unknown.
     is_broken: bool,
     copied_bytes: u64,
 }
@@ -57,7 +57,8 @@ impl FrameReader {
         }
     }
 
-    /// Takes frames of up to so many bytes from here on: more is believed of a peer than of a stranger.
+    /// Takes frames of up to `frame_bytes_max` bytes from here on: a peer's may be longer than those of a sender that is
+    /// not known yet.
     pub fn set_frame_bytes_max(&mut self, frame_bytes_max: u32) {
         self.frame_bytes_max = frame_bytes_max;
     }
@@ -150,7 +151,7 @@ impl FrameReader {
             Wanted::Header(head) => head.header_end,
             Wanted::Payloads(head) => head.length,
         };
-        // Room is used again once nobody holds the frames that were in it. Beyond this it grows by doubling.
+        // Memory is used again once the frames that were in it are held no more. Beyond this it grows by doubling.
         self.straddling.reserve((wanted - self.straddling.len()).min(AHEAD_BYTES_MAX));
         while self.straddling.len() < wanted {
             let Some(piece) = self.pieces.front_mut() else { return false };

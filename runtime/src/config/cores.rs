@@ -18,7 +18,7 @@ pub(super) enum IdleKind {
 
 /// Reads `cpus`, by default all that are `usable`.
 ///
-/// Mistaken ones are in the result all the same: so many cores are meant.
+/// Mistaken ones are in the result all the same, so that their number is as meant.
 pub(super) fn read_cpus(
     given: &Given<'_>,
     usable: &[usize],
@@ -30,7 +30,7 @@ pub(super) fn read_cpus(
 
 /// Reads an array of processor cores; each must be `usable`, where it is known which are.
 ///
-/// Mistaken ones are in the result all the same: so many cores are meant.
+/// Mistaken ones are in the result all the same, so that their number is as meant.
 pub(super) fn read_cpu_list(
     value: &Spanned<DeValue<'_>>,
     usable: Option<&[usize]>,

@@ -78,7 +78,7 @@ impl<'t> Report<'t> {
         self.mistaken.insert(key);
     }
 
-    /// Whether the text is TOML: otherwise nobody knows what else it says.
+    /// Whether the text is TOML. If not, what else it says is unknown.
     pub(super) fn is_toml(&self) -> bool {
         self.broken.is_empty()
     }

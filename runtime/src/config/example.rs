@@ -69,7 +69,7 @@ fn nodes(text: &mut String) {
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(text, "{line}").expect("a string takes whatever is written to it");
+    writeln!(text, "{line}").expect("writing to a string does not fail");
 }
 
 #[cfg(test)]

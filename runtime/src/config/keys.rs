@@ -39,7 +39,7 @@ pub(super) enum Kind {
     Bytes(fn(&mut Draft) -> &mut u32),
     LongBytes(fn(&mut Draft) -> &mut u64),
     Time(fn(&mut Draft) -> &mut Duration),
-    /// Read by code of its own; with its line in the example.
+    /// Read by code of its own; holds its line in the example.
     Own(&'static str),
 }
 
@@ -296,28 +296,32 @@ pub(super) static KEYS: [Key; 39] = [
     ),
     timing(
         "heartbeat_interval",
-        "How often a leader says that it is there.",
+        "How often a leader sends heartbeats.",
         Kind::Time(|draft| &mut draft.settings.heartbeat_interval),
     ),
     timing(
         "election_timeout",
-        "How long nobody must be heard before a proposer campaigns; at least three heartbeat_interval.",
+        "How long a proposer hears no leader before it campaigns; at least three heartbeat_interval.",
         Kind::Time(|draft| &mut draft.settings.election_timeout),
     ),
     timing(
         "election_stagger",
-        "How much later each proposer does so than the one before it.",
+        "How much later each proposer campaigns than the one before it.",
         Kind::Time(|draft| &mut draft.settings.election_stagger),
     ),
     timing(
         "resend_min",
-        "The least that anything is waited for before it is sent again.",
+        "How long an answer is waited for at the least before a message is sent again.",
         Kind::Time(|draft| &mut draft.settings.resend_min),
     ),
-    timing("resend_max", "The most.", Kind::Time(|draft| &mut draft.settings.resend_max)),
+    timing(
+        "resend_max",
+        "How long at the most.",
+        Kind::Time(|draft| &mut draft.settings.resend_max),
+    ),
     timing(
         "report_interval",
-        "How often a replica says how far it is, if that has changed.",
+        "How often a replica reports its executed watermark, if that has changed.",
         Kind::Time(|draft| &mut draft.settings.report_interval),
     ),
     timing(
@@ -347,7 +351,7 @@ pub(super) static KEYS: [Key; 39] = [
          \"adaptive\"\n# looks for a while and then sleeps.",
         Kind::Own("idle = \"adaptive\""),
     ),
-    cores("poll_idle", "How long that while is.", Kind::Time(|draft| &mut draft.poll_idle)),
+    cores("poll_idle", "How long \"adaptive\" looks.", Kind::Time(|draft| &mut draft.poll_idle)),
 ];
 
 #[cfg(test)]
@@ -363,7 +367,7 @@ mod tests {
         }
     }
 
-    /// Also fails when the protocol gets a setting that nobody can set.
+    /// Also fails when the protocol gets a setting without a key.
     #[test]
     fn every_setting_has_a_key() {
         let settings = format!("{:#?}", Settings::new(1, standard_grid()));

@@ -48,9 +48,9 @@ impl Config {
         })
     }
 
-    /// Identifies who lives where: the cluster's name, its nodes with their addresses, roles and number of
-    /// cores, and each role's core. Which processor cores these are is a node's own affair. Two processes that differ in it would send messages to where nobody is, and refuse each
-    /// other.
+    /// Returns the digest of where every role lives: the cluster's name, its nodes with their addresses, roles and numbers
+    /// of cores, and each role's core; not the processor cores, which only their node depends on. Two processes that
+    /// differ in it refuse each other, for they would send messages to cores that do not host the receiver.
     ///
     /// It is the same on every machine and for every build. What else nodes must agree on is in the digest of
     /// [`Config::cluster`].

@@ -27,7 +27,7 @@ pub enum Losses {
         /// How many.
         sets: u64,
     },
-    /// There are too many to try, and some nodes have two roles of a kind: nobody knows.
+    /// Unknown: there are too many to try, and some nodes have two roles of a kind.
     Unproven {
         /// How many.
         sets: u64,
@@ -57,10 +57,9 @@ pub enum Missing {
     ReadQuorum,
     /// Nothing could be chosen.
     WriteQuorum,
-    /// Nobody could lead.
+    /// No proposer could lead.
     Proposer,
-    /// Nobody could do the work of a living proposer; where the cluster has none, only that of a proposer
-    /// can.
+    /// No living proposer would have a proxy leader.
     ProxyLeader,
     /// Nothing could be truncated, so that the cluster would halt at its bound (R29).
     Replicas {
@@ -126,7 +125,7 @@ impl Config {
     }
 }
 
-/// The trial of all losses of so many parts.
+/// The trial of all losses of a given number of parts.
 struct Search<'a> {
     cluster: &'a Cluster,
     parts: &'a [Roles],

@@ -31,7 +31,7 @@ pub(super) struct Nodes {
     homes: BTreeMap<RoleId, usize>,
     /// How many cores each role can choose from, where that is known.
     pub(super) cores: BTreeMap<RoleId, usize>,
-    /// Proxy leaders that nobody named: each lives with its proposer.
+    /// Proxy leaders that no node names: each lives with its proposer.
     implied: Vec<ProxyLeaderId>,
 }
 
@@ -45,9 +45,9 @@ struct Reading<'a> {
     /// Who has which data directory of which machine.
     folders: BTreeMap<(IpAddr, PathBuf), String>,
     durability: Option<Durability>,
-    /// Roles that are not missing: somebody tried to write them.
+    /// Roles that are not missing, since a word that is no role was probably meant to be one of them.
     meant: BTreeSet<RoleId>,
-    /// Whether all roles that somebody tried to write are known.
+    /// Whether it is known of all such words which role they were meant to be.
     is_meant_known: bool,
 }
 
@@ -151,7 +151,7 @@ impl Reading<'_> {
         }
         self.nodes.nodes.push(NodeConfig {
             name: node.to_owned(),
-            // With any of these mistaken nobody sees the rest.
+            // If any of these is mistaken, no configuration comes of it.
             address: address.unwrap_or_else(|| SocketAddr::from(([0; 4], 0))),
             cpus: cpus.unwrap_or_default(),
             roles,
@@ -283,7 +283,7 @@ impl Reading<'_> {
         read.map_err(|unread| unread.what)
     }
 
-    /// Adds proxy leaders that nobody named to the nodes of their proposers, where each proposer has one.
+    /// Adds proxy leaders that no node names to the nodes of their proposers, where each proposer has one.
     fn add_implied(&mut self, report: &Report<'_>) {
         let is_known = !report.is_mistaken("proxy_leaders") && !report.is_mistaken("proposers");
         let Some(settings) =

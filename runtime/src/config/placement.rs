@@ -13,7 +13,7 @@ use super::value::number;
 /// What the other sections say of roles and cores, as far as they are right.
 #[derive(Debug)]
 pub(super) struct Room<'a> {
-    /// None if nobody knows, for a mistake elsewhere.
+    /// `None` if a mistake elsewhere leaves them unknown.
     pub(super) settings: Option<&'a Settings>,
     pub(super) cores: Cores<'a>,
 }
@@ -21,9 +21,9 @@ pub(super) struct Room<'a> {
 /// How many cores there are to choose from.
 #[derive(Debug)]
 pub(super) enum Cores<'a> {
-    /// Nobody knows, for a mistake elsewhere.
+    /// A mistake elsewhere leaves it unknown.
     Unknown,
-    /// So many, for every role.
+    /// That number, for every role.
     All(usize),
     /// Those of a role's node, where that is known.
     OfNodes(&'a BTreeMap<RoleId, usize>),

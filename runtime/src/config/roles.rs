@@ -23,14 +23,14 @@ pub(super) struct Unread {
     pub(super) meant: Meant,
 }
 
-/// What somebody who wrote no role of the cluster had in mind.
+/// What a word that names no role of the cluster was meant to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Meant {
     /// Probably this one.
     Role(RoleId),
     /// One that the cluster does not have.
     Another,
-    /// Nobody knows.
+    /// Unknown.
     Unknown,
 }
 

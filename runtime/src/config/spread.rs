@@ -1,4 +1,4 @@
-//! Where roles go that nobody has placed.
+//! The cores of roles that the configuration does not place.
 
 use std::collections::{BTreeMap, BTreeSet};
 

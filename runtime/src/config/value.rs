@@ -87,7 +87,7 @@ pub(super) fn time(value: &DeValue<'_>) -> Result<Duration, String> {
 pub(super) fn shown_time(time: Duration) -> String {
     let nanos = time.as_nanos();
     let fits = |(_, unit): &&(&str, u64)| nanos.is_multiple_of(u128::from(*unit));
-    // Up to seconds: nobody reads 0h with ease.
+    // Up to seconds: "0s" is easier to read than "0h".
     match TIME_UNITS[..4].iter().rev().find(fits) {
         Some((name, unit)) => format!("\"{}{name}\"", nanos / u128::from(*unit)),
         None => format!("\"{nanos}ns\""),

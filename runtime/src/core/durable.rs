@@ -79,7 +79,9 @@ impl<M: StateMachine> Core<M> {
         }
         if let Some(is_low) = log.low_has_changed() {
             match is_low {
-                true => warn!("little room is left in the log: its acceptors vote for nothing new"),
+                true => {
+                    warn!("little room is left in the log: its acceptors vote for no new slots");
+                }
                 false => warn!("there is room in the log again"),
             }
             for seat in &mut self.seats {

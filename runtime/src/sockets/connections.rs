@@ -57,7 +57,7 @@ pub(super) enum Stage {
 pub(super) enum Guest {
     /// A core of another node, in that life of it.
     Peer { node: u8, life: u64 },
-    /// A client, with so many commands that are not answered yet.
+    /// A client, and the number of its commands that are not answered yet.
     Client { commands: u32 },
     /// Asks for the status.
     Status,

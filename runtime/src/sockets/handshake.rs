@@ -1,4 +1,4 @@
-//! The first words on a connection: what this core says, and whom it refuses, and why.
+//! The first words on a connection: what this core says, and which senders it refuses, and why.
 //!
 //! ```text
 //!   hello of a peer, client or status request
@@ -14,7 +14,7 @@
 //!   Admission::Here ──▶ Welcome
 //! ```
 //!
-//! It touches no socket, so that tests can say to it whatever a peer could.
+//! It touches no socket, so that tests can hand it any hello.
 
 use loggos_net::wire::{self, Hello, LogPosition, Purpose, Reason, Refusal, WIRE_VERSION, Welcome};
 use loggos_protocol::FormationId;
@@ -110,7 +110,9 @@ impl Handshake {
         let ours = &self.identity;
         let (guest, core) = match hello.purpose {
             Purpose::Peer { to_node, .. } if to_node != ours.node => {
-                return refuse(Reason::Node, "you were looking for another node".to_owned());
+                let text =
+                    format!("this is node {}, not the node {to_node} that was called", ours.node);
+                return refuse(Reason::Node, text);
             }
             Purpose::Peer { to_core, .. } if to_core > ours.core_last => {
                 return refuse(Reason::Node, format!("this node has no core {to_core}"));
@@ -119,12 +121,15 @@ impl Handshake {
                 (Guest::Peer { node, life: hello.nonce }, to_core)
             }
             Purpose::Client | Purpose::Status if clients_count >= CLIENTS_MAX => {
-                return refuse(Reason::Busy, format!("{CLIENTS_MAX} clients are connected"));
+                return refuse(
+                    Reason::Busy,
+                    format!("{CLIENTS_MAX} clients are connected already"),
+                );
             }
             Purpose::Client => match ours.gateway_core {
                 Some(core) => (Guest::Client { commands: 0 }, core),
                 None => {
-                    let text = "this node has no gateway: ask one that has";
+                    let text = "this node has no gateway: connect to one that has";
                     return refuse(Reason::Node, text.to_owned());
                 }
             },
@@ -154,14 +159,18 @@ impl Handshake {
             return refuse(Reason::Cluster, text);
         }
         if is_peer && hello.cluster_digest != ours.digest {
-            let text = "our configurations differ: roles, limits, nodes or placement";
+            let text = "the configurations differ: roles, limits, nodes or placement";
             return refuse(Reason::Digest, text.to_owned());
         }
         if let (Some(theirs), Some(our)) = (hello.formation, self.formation)
             && theirs != our
         {
-            let text = "we belong to another formation of the cluster: one of us has forgotten";
-            return refuse(Reason::Formation, text.to_owned());
+            let text = format!(
+                "this node belongs to formation {:016x} of the cluster, not {:016x}: one of the two has lost \
+                 its memory",
+                our.0, theirs.0
+            );
+            return refuse(Reason::Formation, text);
         }
         Ok(())
     }
@@ -222,13 +231,13 @@ impl Handshake {
 
 /// Returns the refusal of a hello in other versions than ours, of which only these can be read.
 pub(super) fn other_versions(min: u8, max: u8) -> Refusal {
-    let text = format!("we speak version {WIRE_VERSION}, you {min} to {max}");
+    let text = format!("this process speaks wire version {WIRE_VERSION}, not {min} to {max}");
     Refusal { reason: Reason::Version, text }
 }
 
 /// Returns the refusal of a hello in our version whose messages are laid out otherwise.
 pub(super) fn other_wire() -> Refusal {
-    let text = "messages of the same version that look otherwise: another build?";
+    let text = "the same wire version with another message layout: use one build";
     Refusal { reason: Reason::Wire, text: text.to_owned() }
 }
 

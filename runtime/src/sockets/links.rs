@@ -20,7 +20,7 @@ pub(super) const STALL_MAX: Duration = Duration::from_secs(5);
 /// Bytes that wait to be sent over a link; what exceeds them is dropped. As many again are reserved for
 /// what elections need.
 pub(super) const LINK_BYTES_MAX: usize = 8 << 20;
-/// A link that was up is called again soon: that nobody answers is worth knowing (R28).
+/// A link that was up is called again soon, to learn whether the process behind it has ended (R28).
 const PACE: Pace = Pace {
     wait_first: Duration::from_millis(10),
     wait_after_up: Duration::from_millis(1),
@@ -105,7 +105,7 @@ impl Link {
         }
     }
 
-    /// Nobody is at its address; returns whether that shows that the process it led to has ended.
+    /// The call was refused; returns whether that shows that the process which the link led to has ended.
     pub(super) fn is_gone(&mut self) -> bool {
         std::mem::take(&mut self.is_in_doubt)
     }

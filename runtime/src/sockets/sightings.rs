@@ -1,14 +1,14 @@
-//! What was seen of other cores' logs, so that an older copy of one is known when it comes.
+//! How far the logs of other cores have been seen to be, by which an older copy of a log is recognised.
 //!
 //! ```text
 //!   this life of a log      began with ───────▶ is at          told by hello, welcome, log
-//!   an earlier one          … was at ─┐
-//!                                     └─ above what this life began with? It is an older copy
+//!   an earlier life         … was at ─┐
+//!                                     └─ above what this life began with? Then this log is an older copy
 //! ```
 //!
-//! Nothing that is told is of a batch that was not synced, and recovery finds all that was. So a life that began
-//! with less than another one had is not its successor. Numbers of one and the same life never count against it,
-//! in whichever order they arrive: what it began with stays.
+//! A core tells of synced batches only, and recovery finds all batches that were synced. So a life that began with less
+//! than another life had reached is not its successor. Numbers of one and the same life never count against it, in
+//! any order of arrival: the batch that it began with does not change.
 //!
 //! source: R33
 
@@ -17,10 +17,10 @@ use std::fmt;
 use loggos_net::wire::LogPosition;
 use loggos_protocol::DirectoryId;
 
-/// The last batches that were seen of so many logs; those are forgotten first that were not seen for longest.
+/// The last batches that were seen of up to `logs_max` logs. The log that was not seen for longest is forgotten first.
 #[derive(Debug)]
 pub(crate) struct Sightings {
-    /// The one seen last comes last.
+    /// In the order in which they were last seen.
     seen: Vec<Sighting>,
     logs_max: usize,
 }
@@ -29,35 +29,35 @@ pub(crate) struct Sightings {
 #[derive(Clone, Copy, Debug)]
 struct Sighting {
     directory: DirectoryId,
-    /// Who has told of it last.
+    /// The life that has told of it last.
     life: u64,
-    /// The last batch that this one has told of; never goes down.
+    /// The last batch that this life has told of. Never goes down within a life.
     synced: u64,
-    /// The last batch that any other has told of; never goes down.
+    /// The last batch that any other life has told of. Never goes down.
     earlier: u64,
 }
 
-/// A log that has forgotten: it began with less than had been synced.
+/// A log that is an older copy: its life began with less than had been synced.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Older {
-    /// What it began with.
+    /// The last batch that it began with.
     recovered: u64,
-    /// What was seen of another life.
+    /// The last batch that was seen of another life.
     seen: u64,
 }
 
 impl Sightings {
-    /// None yet, and never of more than `logs_max` logs.
+    /// Returns sightings of no log, and later of `logs_max` logs at the most.
     pub(crate) fn new(logs_max: usize) -> Self {
-        assert!(logs_max > 0, "there is a log, or nobody asks");
+        assert!(logs_max > 0, "it could remember no log");
         Self { seen: Vec::new(), logs_max }
     }
 
-    /// Takes in where a log stands in that `life` of its core, unless it is an older copy.
+    /// Remembers where a log stands in that `life` of its core.
     ///
     /// # Errors
     ///
-    /// If it is; then what was seen before stays as it was.
+    /// If the log is an older copy; then nothing is remembered of this life.
     ///
     /// source: R33, "an older backup … is caught where a live peer has seen a later log number"
     pub(crate) fn see(&mut self, life: u64, log: LogPosition) -> Result<(), Older> {
@@ -87,9 +87,8 @@ impl fmt::Display for Older {
         let Self { recovered, seen } = self;
         write!(
             f,
-            "your log is older than what we have seen of it: it came back with batch {recovered}, "
-        )?;
-        write!(f, "and batch {seen} was synced")
+            "the log is an older copy: it was recovered up to batch {recovered}, and batch {seen} was synced"
+        )
     }
 }
 

@@ -1,4 +1,4 @@
-//! Votes that only the disk has, asked for by somebody who speaks as the rest of the cluster.
+//! Votes that only the disk has, asked for by a test that speaks as the rest of the cluster.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -21,8 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How long it takes to ask once more.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The acceptor's node, alone, with all that it has voted on disk; and in the other one's place somebody who
-/// asks.
+/// The acceptor's node, alone, with all its votes on disk; and in the place of the other node, sockets of the test.
 struct Asker {
     node: Process,
     /// To the node.
@@ -213,7 +212,7 @@ fn r34_a_vote_that_cannot_be_read_back_stops_the_acceptor_for_good() {
     file.write_all_at(&[8], at).unwrap();
     file.sync_all().unwrap();
     let replay = |first| ToAcceptor::Replay(Replay { replica: ReplicaId(0), first });
-    // Whoever does not ask for it is answered.
+    // A request for other votes is answered.
     let first = asker.ask(&replay(Slot(0)), |to| {
         let To::Replica(_, ToReplica::Replayed(it)) = to else { return None };
         Some(it.from)

@@ -1,12 +1,11 @@
-//! What takes its time: new files, and votes read back. Done by a thread of its own, for the loop waits for
-//! nothing.
+//! The log's worker thread: it makes new files and reads votes back, which would block the core.
 //!
 //! ```text
-//!   core                           librarian
-//!   Request::Create ─────────────▶ a file of zeros, synced, and its name
-//!   Request::Read ───────────────▶ blocks of votes, past the cache
-//!        ◀── answers, alarm ─────── either; what is for replicas after all else that waits
-//!   Request::Condemn ────────────▶ a file that says that nobody may serve from here again
+//!   core                           worker
+//!   Request::Create ─────────────▶ makes a file of zeros, and syncs it and its name
+//!   Request::Read ───────────────▶ reads blocks of votes, past the page cache; those for replicas last
+//!        ◀── answers, alarm ─────── answers either
+//!   Request::Condemn ────────────▶ writes a file that forbids to serve from this directory
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,16 +25,17 @@ use tracing::error;
 use super::sync_directory;
 use crate::alarm::Alarm;
 
-/// What is there where nobody may serve from a log, for it is an older copy.
+/// The file that forbids to serve from a log, since it is an older copy.
 const CONDEMNED_FILE: &str = "outdated";
-/// How much is read at once, where a vote is not longer; and how much that nobody asked for may be in it.
+/// The most that is read at once, unless a single vote is longer.
 const CHUNK_BYTES: u64 = 256 * 1024;
+/// The most bytes between two votes that are read with them, though they were not asked for.
 const GAP_BYTES: u64 = 32 * 1024;
 
-/// Does what takes its time. Dropping it waits until it has done what it was asked for.
+/// The core's end of the worker thread. Dropping it waits until all requests are done.
 #[derive(Debug)]
-pub(crate) struct Librarian {
-    /// None once it is to end.
+pub(crate) struct LogWorker {
+    /// `None` once the thread is to end.
     requests: Option<Sender<Request>>,
     answers: Arc<SegQueue<Answer>>,
     thread: Option<JoinHandle<()>>,
@@ -48,11 +48,11 @@ enum Request {
     Condemn(String),
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Created(FileId, io::Result<File>),
-    /// Votes in slot order, and up to where these are all there are.
+    /// Votes in slot order; below the watermark, all that were asked for.
     Read(ReadRequest, Watermark, Vec<(Slot, Vote)>),
     /// A vote could not be read, or is not what was written there.
     Unreadable(ReadRequest, VotePlace, io::Error),
@@ -67,27 +67,19 @@ impl Request {
     }
 }
 
-impl Librarian {
-    /// Hires one for the log in `folder`, with segments of so many bytes; `alarm` wakes whom it answers.
+impl LogWorker {
+    /// Starts the thread that `files` are for; `alarm` wakes the core once it has answered.
     ///
     /// # Errors
     ///
-    /// If there can be no other thread.
-    pub(crate) fn start(
-        (folder, disk): (PathBuf, Folder),
-        segment_bytes: u64,
-        page_bytes_max: u32,
-        alarm: Alarm,
-    ) -> io::Result<Self> {
+    /// If the thread cannot be started.
+    pub(crate) fn start(mut files: WorkerFiles, alarm: Alarm) -> io::Result<Self> {
         let (requests, asked) = mpsc::channel();
         let answers = Arc::new(SegQueue::new());
-        let desk = Arc::clone(&answers);
+        let answered = Arc::clone(&answers);
         let work = move || {
-            let page_bytes_max = page_bytes_max as usize;
-            let mut shelf =
-                Shelf { disk, folder, segment_bytes, page_bytes_max, bytes: Buffer::new() };
-            shelf.serve(&asked, |answer| {
-                desk.push(answer);
+            files.serve(&asked, |answer| {
+                answered.push(answer);
                 alarm.ring();
             });
         };
@@ -103,35 +95,36 @@ impl Librarian {
         self.ask(Request::Read(request));
     }
 
-    /// Has it written down that this directory is an older copy, and why: nobody serves from it again (R33).
+    /// Asks for the file that says that this directory is an older copy, and why: no process serves from it again (R33).
     pub(crate) fn condemn(&self, why: String) {
         self.ask(Request::Condemn(why));
     }
 
+    /// Returns the oldest answer, once.
     pub(crate) fn answer(&self) -> Option<Answer> {
         self.answers.pop()
     }
 
-    /// Whether it has answered.
+    /// Whether there is an answer.
     pub(crate) fn has_answered(&self) -> bool {
         !self.answers.is_empty()
     }
 
     fn ask(&self, request: Request) {
         let asked = self.requests.as_ref().map(|requests| requests.send(request));
-        assert!(matches!(asked, Some(Ok(()))), "the librarian has left");
+        assert!(matches!(asked, Some(Ok(()))), "the log's worker thread has ended");
     }
 }
 
-impl Drop for Librarian {
+impl Drop for LogWorker {
     fn drop(&mut self) {
         self.requests = None;
-        // If it has panicked, that was told.
+        // A panic was reported by the thread itself.
         drop(self.thread.take().map(JoinHandle::join));
     }
 }
 
-/// Why nobody may serve from the log in `folder`, if that was written down.
+/// Returns why no process may serve from the log in `folder`, if that was written down.
 pub(crate) fn condemned(folder: &Path) -> io::Result<Option<String>> {
     match std::fs::read(folder.join(CONDEMNED_FILE)) {
         Ok(why) => Ok(Some(String::from_utf8_lossy(&why).trim_end().to_owned())),
@@ -140,7 +133,8 @@ pub(crate) fn condemned(folder: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Writes it down. Whatever is left of the file by a crash says enough by being there.
+/// Writes down that no process may serve from the log in `folder`. The file counts by its existence, so that a crash
+/// while its text is written makes no difference.
 fn condemn(folder: &Path, why: &str) -> io::Result<()> {
     let mut file = File::create(folder.join(CONDEMNED_FILE))?;
     writeln!(file, "{why}")?;
@@ -148,17 +142,20 @@ fn condemn(folder: &Path, why: &str) -> io::Result<()> {
     sync_directory(folder)
 }
 
-/// Where it looks.
-struct Shelf {
-    disk: Folder,
-    folder: PathBuf,
-    segment_bytes: u64,
-    page_bytes_max: usize,
-    /// What was read last.
-    bytes: Buffer,
+/// What the worker thread works on.
+#[derive(Debug)]
+pub(crate) struct WorkerFiles {
+    pub(crate) folder: PathBuf,
+    pub(crate) disk: Folder,
+    /// The length of a new file.
+    pub(crate) segment_bytes: u64,
+    /// The most bytes of votes in an answer, unless a single one is longer.
+    pub(crate) page_bytes_max: usize,
+    /// The bytes of the last read.
+    pub(crate) bytes: Buffer,
 }
 
-impl Shelf {
+impl WorkerFiles {
     fn serve(&mut self, asked: &Receiver<Request>, tell: impl Fn(Answer)) {
         let mut waiting = VecDeque::new();
         loop {
@@ -167,7 +164,7 @@ impl Shelf {
                 waiting.push_back(request);
             }
             waiting.extend(asked.try_iter());
-            // Replicas that start over ask for everything there is. Elections do not wait for that.
+            // Replicas that start over ask for all votes that there are. Elections must not wait for these.
             let is_first = waiting.iter().position(|request| !request.is_for_replica());
             let Some(request) = waiting.remove(is_first.unwrap_or(0)) else { continue };
             match request {
@@ -178,18 +175,18 @@ impl Shelf {
                 Request::Read(request) => tell(self.read(request)),
                 Request::Condemn(why) => {
                     if let Err(error) = condemn(&self.folder, &why) {
-                        error!(%error, "what is written down of an older copy may be lost: remove it");
+                        error!(%error, "cannot write down that {} is an older copy: remove it", self.folder.display());
                     }
                 }
             }
         }
     }
 
-    /// Reads a page of votes.
+    /// Reads one page of the votes that are asked for.
     fn read(&mut self, request: ReadRequest) -> Answer {
         let (places, covered) = request.page(self.page_bytes_max);
         let mut places = places.to_vec();
-        // In the order of the disk, which is another one where slots were voted in more than once.
+        // In the order of the disk, which differs from that of slots where a slot was voted in more than once.
         places.sort_unstable_by_key(|place| (place.file, place.blocks()));
         let mut votes = BTreeMap::new();
         let mut rest = &places[..];
@@ -197,7 +194,7 @@ impl Shelf {
             let (run, others) = rest.split_at(run_length(rest));
             rest = others;
             if let Err(error) = self.read_run(run, &mut votes) {
-                // They are read in this order: the first that is missing is the one that failed.
+                // They are read in this order, so the first one without a vote is the one that failed.
                 let place = *run.iter().find(|p| !votes.contains_key(&p.slot)).unwrap_or(first);
                 return Answer::Unreadable(request, place, error);
             }
@@ -206,7 +203,7 @@ impl Shelf {
         Answer::Read(request, covered, votes)
     }
 
-    /// Reads votes that lie close to each other with one read.
+    /// Reads votes that lie close together by one read.
     fn read_run(&mut self, run: &[VotePlace], votes: &mut BTreeMap<Slot, Vote>) -> io::Result<()> {
         let (start, end) = (run[0].blocks().0, run.iter().map(end).max().unwrap_or(0));
         self.bytes.clear();
@@ -222,7 +219,7 @@ impl Shelf {
     }
 }
 
-/// How many of `places`, in the order of the disk and at least the first, are read at once.
+/// Returns how many of `places`, which are in the order of the disk, are read at once: at least the first.
 fn run_length(places: &[VotePlace]) -> usize {
     let (first, start) = (&places[0], places[0].blocks().0);
     let mut reached = end(first);
