@@ -32,12 +32,12 @@ use report::{Found, Report};
 use subject::{RoleState, Subject};
 use tempfile::TempDir;
 
-/// How long the cluster may take to elect its first leader and answer a command.
+/// The longest time until the cluster has elected its first leader and answered a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long replicas may take to be equal once nothing is under way.
+/// The longest time until replicas are equal, once no command is under way.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What to measure.
+/// The options of `bench`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// The cluster to measure, as `loggos config example` shows it; by default as it is there.
@@ -218,7 +218,7 @@ fn create(file: impl AsRef<Path>) -> Result<File, String> {
     File::create(file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// What was run, such that a shell would run it again.
+/// Returns the command line, quoted so that a shell would run it again.
 fn command_line() -> String {
     let arguments = std::env::args_os().skip(1);
     let arguments = arguments.map(|argument| quoted(&argument.to_string_lossy()));

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use loggos::{Config, Durability, Losses, NodeConfig, RoleId};
 
-/// What to do with configurations.
+/// The operation on a configuration.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     #[command(subcommand)]

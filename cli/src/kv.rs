@@ -8,7 +8,7 @@ use loggos::kv::{Answer, Command};
 
 use crate::remote::Target;
 
-/// What to do with which key.
+/// The operation, and its key.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -40,7 +40,7 @@ enum Operation {
     Incr {
         /// The key.
         key: String,
-        /// What to add.
+        /// The number to add.
         #[arg(default_value_t = 1, allow_hyphen_values = true)]
         by: i64,
     },

@@ -11,27 +11,27 @@ use clap::Args;
 use loggos::kv::Kv;
 use loggos::{Config, Durability, Node, NodeConfig};
 
-/// Where `up` listens, and where clients look.
+/// The address where `up` listens, and that clients connect to, by default.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7420";
 
-/// How often it is looked whether all cores are alive.
+/// The interval of checks that all cores are alive.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Where to listen.
+/// The options of `up`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UpOptions {
-    /// Where to listen for clients.
+    /// The address to listen at for clients.
     #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS)]
     listen: SocketAddr,
 }
 
-/// Which node to run.
+/// The options of `node`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NodeOptions {
     /// The cluster's configuration, the same for all its nodes.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Which of its nodes this is.
+    /// The name of the node to run.
     #[arg(long, value_name = "NAME")]
     name: String,
 }

@@ -1,4 +1,4 @@
-//! How commands name the cluster that they talk to.
+//! The options by which commands name the cluster that they talk to.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ impl Target {
         Ok(nodes.map(|node| (node.name, node.address)).collect())
     }
 
-    /// How to reach a gateway.
+    /// The options to reach a gateway.
     pub(crate) fn options(&self) -> Result<RemoteOptions, Box<dyn std::error::Error>> {
         let Some(file) = &self.config else {
             return Ok(RemoteOptions::new(vec![self.connect]));
@@ -48,7 +48,7 @@ fn load(file: &Path) -> Result<Config, Box<dyn std::error::Error>> {
     Ok(config)
 }
 
-/// How to reach the gateways of a cluster that has nodes.
+/// Returns the options to reach the gateways of a cluster with nodes.
 pub(crate) fn options_of(config: &Config) -> RemoteOptions {
     let is_gateway = |role: &RoleId| matches!(role, RoleId::Gateway(_));
     let nodes = config.nodes.iter().filter(|node| node.roles.iter().any(is_gateway));

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::remote::Target;
 
-/// How long a node may take to answer.
+/// The longest time until a node has answered.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whom to ask.
+/// The options of `status`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     #[command(flatten)]

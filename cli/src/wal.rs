@@ -16,10 +16,10 @@ use loggos_storage::{
 };
 use serde_json::{Value as Json, json};
 
-/// How often a log is read that does not hold still.
+/// The most attempts to read a log that changes meanwhile.
 const READS_MAX: u32 = 5;
 
-/// What to do with logs.
+/// The operation on a log.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     #[command(subcommand)]
@@ -92,7 +92,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     }
 }
 
-/// Why there is no good news.
+/// The reasons of exit codes other than 0.
 #[derive(Debug)]
 enum Failure {
     Log(PathBuf, StorageError),
@@ -260,7 +260,7 @@ fn to_json(found: &Scan, is_live: bool, has_rest: bool) -> Json {
     })
 }
 
-/// Why a log cannot be used; where, if that is a place.
+/// The damage of a log, with its place if it has one.
 fn refusal(error: &StorageError, is_live: bool) -> Json {
     let (verdict, place) = match error {
         StorageError::Disk { file, .. } => ("unreadable", file.map(|file| (file, None))),

@@ -34,40 +34,40 @@ const OPCODE_SET_IF_ABSENT: u8 = 7;
 pub enum Command<'a> {
     /// Gives `key` a value.
     Put {
-        /// Which.
+        /// The key.
         key: &'a [u8],
         /// Replaces what the key had.
         value: &'a [u8],
     },
     /// Asks for the value of `key`.
     Get {
-        /// Which.
+        /// The key.
         key: &'a [u8],
     },
     /// Asks for the value of `key` and where in the log it was written.
     GetVersioned {
-        /// Which.
+        /// The key.
         key: &'a [u8],
     },
     /// Takes the value of `key` away.
     Delete {
-        /// Which.
+        /// The key.
         key: &'a [u8],
     },
     /// Adds to a value that is a decimal integer in ASCII, as Redis does; an absent one counts as 0.
     Increment {
-        /// Which.
+        /// The key.
         key: &'a [u8],
-        /// How much; may be negative.
+        /// The number to add; may be negative.
         by: i64,
     },
     /// Gives `key` a value if it has the expected one.
     CompareAndSet {
-        /// Which.
+        /// The key.
         key: &'a [u8],
-        /// What it must have, to the byte; `None` if it must have nothing.
+        /// The value that it must have, to the byte; `None` if it must have none.
         expected: Option<&'a [u8]>,
-        /// What it gets.
+        /// The new value.
         value: &'a [u8],
     },
 }
@@ -76,7 +76,7 @@ pub enum Command<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MalformedCommand;
 
-/// Why a command cannot be encoded.
+/// The reason why a command cannot be encoded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum EncodeError {
     /// The key has this many bytes, none or more than [`KEY_BYTES_MAX`].
@@ -175,7 +175,7 @@ fn split_header(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     (!key.is_empty()).then_some((*opcode, key, rest))
 }
 
-/// What all commands begin with.
+/// The beginning of all commands.
 struct Header<'a> {
     opcode: u8,
     key_len: u16,

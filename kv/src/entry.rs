@@ -114,7 +114,7 @@ impl Entry {
         }
     }
 
-    /// Where the value was written.
+    /// Returns the position in the log of the write.
     #[inline]
     pub(crate) fn version(&self) -> Version {
         Version { slot: self.slot, index: self.index & !MARK }
@@ -130,14 +130,14 @@ impl Entry {
         self.body.overwrite(value);
     }
 
-    /// What the entry, whose key's hash is `key_hash`, adds to the digest of the whole store.
+    /// Returns what the entry, whose key's hash is `key_hash`, adds to the digest of the whole store.
     #[inline]
     pub(crate) fn digest(&self, key_hash: u64) -> u64 {
         digest(key_hash, self.value(), self.version())
     }
 }
 
-/// What an entry of this value and version adds to the digest of the whole store.
+/// Returns what an entry of this value and version adds to the digest of the whole store.
 #[inline]
 pub(crate) fn digest(key_hash: u64, value: &[u8], version: Version) -> u64 {
     hash(mix(key_hash ^ version.slot.0, version.index.into()), value)

@@ -35,6 +35,7 @@ mod model;
 mod number;
 mod prefetch;
 mod reply;
+mod restore;
 mod store;
 mod walk;
 
@@ -71,7 +72,7 @@ impl Kv {
         Self { store: Store::with_capacity(entries) }
     }
 
-    /// How many keys have a value.
+    /// Returns the number of keys that have a value.
     #[must_use]
     pub fn len(&self) -> usize {
         self.store.len()
@@ -227,7 +228,7 @@ impl StateMachine for Kv {
     }
 
     fn restore(&mut self, part: &[u8]) -> Result<(), MalformedSnapshot> {
-        walk::restore(&mut self.store, part)
+        restore::restore(&mut self.store, part)
     }
 }
 

@@ -57,7 +57,7 @@ pub enum Answer<'a> {
     Missing,
     /// The key has no value any more.
     Deleted,
-    /// What the value is after the increment.
+    /// The value after the increment.
     Number(i64),
     /// The expectation was met and the value is set.
     Swapped,

@@ -30,11 +30,11 @@ pub(crate) struct Store {
     len: usize,
     /// The sum of the entries' digests, modulo 2^64.
     digest: u64,
-    /// Which entries of a frozen store are written.
+    /// The walk over the entries of a frozen store.
     walk: Walk,
 }
 
-/// Where a key is, or would be. Good until the next change.
+/// The place where a key is, or would be. Valid until the next change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Place {
     /// The bucket that has it.
@@ -53,7 +53,7 @@ impl Store {
         Self { buckets: empty(buckets), len: 0, digest: 0, walk: Walk::default() }
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -215,7 +215,7 @@ impl Default for Store {
     }
 }
 
-/// How many entries that many buckets hold.
+/// Returns the number of entries that `buckets` buckets hold.
 fn entries_max(buckets: usize) -> usize {
     buckets / 4 * 3
 }

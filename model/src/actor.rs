@@ -8,7 +8,7 @@ use loggos_protocol::{
     Timer, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Value,
 };
 
-use crate::world::Bounds;
+use crate::bounds::Bounds;
 
 /// When everything happens but timers.
 pub(crate) const START: Time = Time(1_000_000_000_000);

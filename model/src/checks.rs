@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use loggos_protocol::{
-    AcceptorSet, Ballot, Chosen, P2a, QuorumSystem, Slot, To, ToAcceptor, ToProxyLeader, Value,
+    AcceptorSet, Ballot, Chosen, Content, P2a, QuorumSystem, Slot, To, ToAcceptor, ToProxyLeader,
+    Value,
 };
 
 use crate::actor::Letter;
-use crate::ladder::name;
 
 /// What was broken, and how.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -112,4 +112,15 @@ fn p2a(to: &To) -> Option<&P2a> {
 fn vote(letter: &Letter) -> Option<(Slot, Ballot, &Value)> {
     let To::ProxyLeader(_, ToProxyLeader::P2b(p2b)) = &letter.to else { return None };
     letter.voted.as_ref().map(|value| (p2b.slot, p2b.ballot, value))
+}
+
+/// Names a value by the command in it: the first proposer's are x, the second's are y.
+pub(crate) fn name(value: &Value) -> String {
+    match &value.content {
+        Content::Noop => "no-op".to_owned(),
+        Content::Batch(batch) => {
+            let letter = if batch.id.incarnation.0 == 0 { 'x' } else { 'y' };
+            format!("{letter}{}", batch.id.number)
+        }
+    }
 }

@@ -2,12 +2,21 @@
 
 use std::fmt::Write;
 
-use loggos_protocol::{Content, P1b, P2a, To, ToAcceptor, ToProposer, ToProxyLeader, Value};
+use loggos_protocol::{P1b, P2a, To, ToAcceptor, ToProposer, ToProxyLeader};
 use stateright::Path;
 
 use crate::actor::{Letter, Stimulus};
+use crate::checks::name;
 use crate::model::{Action, Clusters, State};
-use crate::search::Ladder;
+
+/// A path, step by step.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ladder {
+    /// How many steps it takes.
+    pub steps: usize,
+    /// What happens to whom in each, and what is said.
+    pub text: String,
+}
 
 /// Tells `path` step by step: what happens to whom, and what is said then that was not before.
 pub(crate) fn ladder(clusters: &Clusters, path: Path<State, Action>) -> Ladder {
@@ -79,17 +88,6 @@ fn content(to: &To) -> String {
         | To::ProxyLeader(..)
         | To::Acceptor(..) => {
             format!("{to:?}")
-        }
-    }
-}
-
-/// Whose command a value is: the first proposer's are x, the second's are y.
-pub(crate) fn name(value: &Value) -> String {
-    match &value.content {
-        Content::Noop => "no-op".to_owned(),
-        Content::Batch(batch) => {
-            let letter = if batch.id.incarnation.0 == 0 { 'x' } else { 'y' };
-            format!("{letter}{}", batch.id.number)
         }
     }
 }

@@ -27,11 +27,14 @@
 //! there is a bounded number; so all that a role remembers of time follows from how many did.
 
 mod actor;
+mod bounds;
 mod checks;
 mod ladder;
 mod model;
 mod search;
 mod world;
 
-pub use search::{Finding, Findings, Ladder, Limits, search};
-pub use world::{Bounds, World};
+pub use bounds::Bounds;
+pub use ladder::Ladder;
+pub use search::{Finding, Findings, Limits, search};
+pub use world::World;

@@ -15,8 +15,9 @@ use loggos_protocol::Chosen;
 use stateright::{Model, Property};
 
 use crate::actor::{Actor, Letter, LetterNo, Lost, Role, Stimulus};
+use crate::bounds::PROPOSERS;
 use crate::checks::{AGREEMENT, ASSERTIONS, Flaw, ONE_PROPOSAL, Said, TRUTH};
-use crate::world::{PROPOSERS, World};
+use crate::world::World;
 
 /// What must hold in every state, and what must come up in some for the search to be worth it.
 const PROPERTIES: [&str; 8] = [

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use crate::ladder::ladder;
+use crate::ladder::{Ladder, ladder};
 use crate::model::Clusters;
 use crate::world::World;
 
@@ -41,15 +41,6 @@ pub struct Finding {
     pub is_rule: bool,
     /// Where it is broken, or comes up.
     pub path: Option<Ladder>,
-}
-
-/// A path, step by step.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Ladder {
-    /// How many steps it takes.
-    pub steps: usize,
-    /// What happens to whom in each, and what is said.
-    pub text: String,
 }
 
 impl Findings {

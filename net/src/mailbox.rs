@@ -87,7 +87,7 @@ impl<T> MailboxSender<T> {
         !self.filling.is_empty()
     }
 
-    /// How many items were dropped so far.
+    /// Returns the number of items dropped so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped

@@ -1,4 +1,4 @@
-//! What goes out on a connection: bytes written here, and payloads that are only referenced.
+//! The bytes that go out on a connection: some written here, and payloads that are only referenced.
 //!
 //! ```text
 //!   bytes     │ head, header │ head, header │ … │        one buffer, reused
@@ -12,7 +12,7 @@
 use bytes::Bytes;
 use loggos_protocol::Payload;
 
-/// What a connection sends next.
+/// The bytes that a connection sends next.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     bytes: Vec<u8>,
@@ -45,7 +45,7 @@ impl Outgoing {
         &mut self.bytes[start..]
     }
 
-    /// How many bytes were written, not counting payloads by reference.
+    /// Returns the number of bytes written, payloads by reference left out.
     #[must_use]
     pub fn written(&self) -> usize {
         self.bytes.len()

@@ -31,12 +31,15 @@
 //! the caller that appends.
 
 mod buffers;
+mod completion;
 mod connection;
 mod files;
 mod gather;
 #[expect(unsafe_code, reason = "the kernel works on memory that is lent to it")]
 mod operations;
+mod options;
 mod record;
+mod socket;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -47,45 +50,26 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use io_uring::types::Timespec;
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, sockopt};
+use rustix::net::{SocketAddrAny, sockopt};
 
-use self::buffers::{ReceiveBuffers, take_received};
+use self::buffers::ReceiveBuffers;
 use self::connection::{Connecting, Connection, Seat};
 use self::files::{FileWrite, OpenFile};
-use self::gather::Gather;
 use self::operations::{Operation, Operations, Timer};
+use self::options::refusal;
+use self::socket::{new_socket, prepare};
 use crate::Outgoing;
 
 pub use self::files::{AlignedBytes, RingFile, Written};
+pub use self::options::RingOptions;
 pub use self::record::RingRecord;
 
-/// How long connecting may take.
+/// The longest time until a connection has come about.
 pub const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// How long what was sent may go unacknowledged by the peer's kernel before the connection counts as broken.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
-/// How long a connection may be silent before its peer's kernel is asked whether it is still there, and how
-/// long between two such questions.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
-/// How long a listener waits when there is no descriptor or memory for another connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
-
-/// What a ring is made with.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RingOptions {
-    /// Operations that one system call submits; more take more calls. 1 to 32,768.
-    pub entries: u32,
-    /// The size of a receive buffer, and so the most that one receive brings. Working sets of more than some
-    /// 64 KiB a connection fall out of the cache.
-    pub receive_bytes: usize,
-    /// Whether the core polls: the kernel then does its part of an operation only while we are in a system
-    /// call, rather than interrupt us. It sleeps all the same. Needs Linux 6.1.
-    pub is_polled: bool,
-}
 
 /// Names a connection of one ring. A closed connection's name is never used again.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -94,7 +78,7 @@ pub struct ConnectionId {
     generation: u32,
 }
 
-/// What has happened to a connection.
+/// An event of a connection.
 ///
 /// Of a connection that was closed or released since, events can still come out of the same
 /// [`poll`](Ring::poll): its name is dead by then, and everything done with it is ignored.
@@ -113,7 +97,7 @@ pub enum RingEvent {
     Closed(ConnectionId, CloseReason),
 }
 
-/// Why a connection has ended.
+/// The reason why a connection has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CloseReason {
     /// The peer sends no more. That it might still read is not made use of.
@@ -124,7 +108,7 @@ pub enum CloseReason {
     ConnectFailed(io::ErrorKind),
 }
 
-/// What a ring has done so far. None of it ever goes down.
+/// Counters of a ring. None ever goes down.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct RingCounters {
     /// Flushes that found something to send.
@@ -169,17 +153,11 @@ pub struct Ring {
     /// Connections that the next flush looks at, each once.
     dirty: Vec<ConnectionId>,
     buffers: ReceiveBuffers,
-    /// What ends a sleep.
+    /// The eventfd that ends a sleep.
     alarm: Option<OwnedFd>,
     counters: RingCounters,
-    /// Who hears of everything that is started and done, in order.
+    /// Hears of every send and write, in order; in tests.
     recorder: Option<mpsc::Sender<RingRecord>>,
-}
-
-impl Default for RingOptions {
-    fn default() -> Self {
-        Self { entries: 256, receive_bytes: 64 * 1024, is_polled: true }
-    }
 }
 
 impl fmt::Debug for Ring {
@@ -415,182 +393,11 @@ impl Ring {
         self.operations.sleep(most)
     }
 
-    /// What it has done so far.
+    /// Returns the counters so far.
     #[must_use]
     pub fn counters(&self) -> RingCounters {
         let receive_buffers = self.buffers.allocated();
         RingCounters { enters: self.operations.enters(), receive_buffers, ..self.counters }
-    }
-
-    fn on_completion(
-        &mut self,
-        operation: Operation,
-        result: Result<usize, Errno>,
-        events: &mut Vec<RingEvent>,
-    ) {
-        match operation {
-            Operation::Accept(listener, socket) => {
-                self.on_accept(listener, socket, result.err(), events);
-            }
-            Operation::Connect(id, _) => self.on_connect(id, result.err(), events),
-            Operation::Receive(id, buffer) => self.on_receive(id, buffer, result, events),
-            Operation::Send(id, gather) => self.on_send(id, gather, result, events),
-            Operation::Write(write) => self.on_write(write, result),
-            Operation::Wait(Timer::Accept(listener), _) => self.accept(listener),
-            Operation::Wait(Timer::Connect(id), _) => {
-                // Also if the wait itself failed: better no connection than one that is waited for for ever.
-                let connection = live(&mut self.seats, id);
-                if let Some(connecting) = connection.and_then(|it| it.connecting) {
-                    self.operations.start(Operation::Cancel(connecting.connect), None);
-                }
-            }
-            Operation::Alarm(count) => {
-                if let Some(eventfd) = &self.alarm {
-                    self.operations.start(Operation::Alarm(count), Some(eventfd.as_fd()));
-                }
-            }
-            Operation::Cancel(_) => {} // what was cancelled tells
-        }
-    }
-
-    fn on_accept(
-        &mut self,
-        listener: usize,
-        socket: Option<OwnedFd>,
-        error: Option<Errno>,
-        events: &mut Vec<RingEvent>,
-    ) {
-        match error {
-            None | Some(Errno::INTR | Errno::CONNABORTED) => self.accept(listener),
-            // No descriptor or no memory, for example: there may be some in a while.
-            Some(_) => {
-                let pause = Box::new(Timespec::from(ACCEPT_PAUSE));
-                self.operations.start(Operation::Wait(Timer::Accept(listener), pause), None);
-            }
-        }
-        let Some(socket) = socket else { return };
-        // A peer that has broken off by now has no address.
-        let Ok(Some(peer)) = rustix::net::getpeername(&socket) else { return };
-        let Ok(peer) = SocketAddr::try_from(peer) else { return };
-        if prepare(&socket).is_ok() {
-            self.counters.accepted += 1;
-            events.push(RingEvent::Accepted(self.seat(socket), peer));
-        }
-    }
-
-    fn on_connect(&mut self, id: ConnectionId, error: Option<Errno>, events: &mut Vec<RingEvent>) {
-        let connection = seated(&mut self.seats, id);
-        let connecting = connection.connecting.take().expect("connected but once");
-        if connection.is_closing {
-            return self.settle(id);
-        }
-        match error {
-            None => {
-                self.operations.start(Operation::Cancel(connecting.timeout), None);
-                connection.mark_dirty(id, &mut self.dirty);
-                self.counters.connected += 1;
-                events.push(RingEvent::Connected(id));
-            }
-            Some(error) => {
-                let kind = match error {
-                    // Only the timeout cancels a connection that is not closing.
-                    Errno::CANCELED => io::ErrorKind::TimedOut,
-                    other => {
-                        self.operations.start(Operation::Cancel(connecting.timeout), None);
-                        other.kind()
-                    }
-                };
-                self.fail(id, CloseReason::ConnectFailed(kind), events);
-            }
-        }
-    }
-
-    fn on_receive(
-        &mut self,
-        id: ConnectionId,
-        mut buffer: BytesMut,
-        result: Result<usize, Errno>,
-        events: &mut Vec<RingEvent>,
-    ) {
-        let connection = seated(&mut self.seats, id);
-        let is_closing = connection.is_closing;
-        if !is_closing && matches!(result, Err(Errno::INTR | Errno::AGAIN)) {
-            return connection.start_receive(id, buffer, &mut self.operations);
-        }
-        let received = take_received(&mut buffer);
-        (connection.receive, connection.buffer) = (None, Some(buffer));
-        match result {
-            _ if is_closing => self.settle(id),
-            Ok(0) => self.fail(id, CloseReason::PeerClosed, events),
-            Ok(bytes) => {
-                self.counters.receives += 1;
-                self.counters.received_bytes += bytes as u64;
-                events.push(RingEvent::Received(id, received));
-            }
-            Err(error) => self.fail(id, CloseReason::Failed(error.kind()), events),
-        }
-    }
-
-    fn on_send(
-        &mut self,
-        id: ConnectionId,
-        mut gather: Box<Gather>,
-        result: Result<usize, Errno>,
-        events: &mut Vec<RingEvent>,
-    ) {
-        let connection = seated(&mut self.seats, id);
-        let sent = match result {
-            Err(Errno::INTR | Errno::AGAIN) => Ok(0),
-            // Bytes were asked for, so this is no answer; it would come for ever.
-            Ok(0) => Err(io::ErrorKind::WriteZero),
-            other => other.map_err(|error| error.kind()),
-        };
-        self.counters.sent_bytes += sent.unwrap_or(0) as u64;
-        let whole = sent.ok().and_then(|bytes| gather.advance(bytes));
-        if whole.is_none() && sent.is_ok() && !connection.is_closing {
-            return connection.start_send(id, gather, &mut self.operations);
-        }
-        (connection.send, connection.gather) = (None, Some(gather));
-        if connection.is_closing {
-            return self.settle(id);
-        }
-        match (sent, whole) {
-            (Err(kind), _) => self.fail(id, CloseReason::Failed(kind), events),
-            (Ok(_), whole) => {
-                if !connection.outgoing.is_empty() {
-                    connection.mark_dirty(id, &mut self.dirty);
-                }
-                events.extend(whole.map(|bytes| RingEvent::Sent(id, bytes)));
-            }
-        }
-    }
-
-    fn on_write(&mut self, mut write: FileWrite, result: Result<usize, Errno>) {
-        let file = write.file;
-        let open = &mut self.files[file.0 as usize];
-        let Some(outcome) = write.advance(result) else {
-            self.operations.start(Operation::Write(write), Some(open.file.as_fd()));
-            return;
-        };
-        let bytes = write.into_bytes();
-        if outcome.is_ok() {
-            self.counters.syncs += 1;
-            self.counters.synced_bytes += bytes.len() as u64;
-        }
-        open.is_busy = false;
-        let is_durable = outcome.is_ok();
-        record(self.recorder.as_ref(), || RingRecord::Written { file, is_durable });
-        self.written.push_back(Written { file, bytes, outcome });
-    }
-
-    fn fail(&mut self, id: ConnectionId, reason: CloseReason, events: &mut Vec<RingEvent>) {
-        self.close(id);
-        events.push(RingEvent::Closed(id, reason));
-    }
-
-    fn accept(&mut self, listener: usize) {
-        let socket = self.listeners[listener].as_fd();
-        self.operations.start(Operation::Accept(listener, None), Some(socket));
     }
 
     fn seat(&mut self, socket: OwnedFd) -> ConnectionId {
@@ -601,14 +408,6 @@ impl Ring {
         let seat = &mut self.seats[index as usize];
         seat.connection = Some(Connection::new(socket));
         ConnectionId { index, generation: seat.generation }
-    }
-
-    /// Lets go of a closing connection once nothing of it is in flight: its socket is closed with it.
-    fn settle(&mut self, id: ConnectionId) {
-        let connection = seated(&mut self.seats, id);
-        if connection.is_closing && connection.in_flight().next().is_none() {
-            drop(self.unseat(id));
-        }
     }
 
     fn unseat(&mut self, id: ConnectionId) -> Option<Connection> {
@@ -640,52 +439,4 @@ fn seated(seats: &mut [Seat], id: ConnectionId) -> &mut Connection {
     let seat = &mut seats[id.index as usize];
     assert_eq!(seat.generation, id.generation, "a connection left while the kernel was at it");
     seat.connection.as_mut().expect("a seat stays taken while anything is in flight")
-}
-
-/// Has a socket send at once, and notice a peer that has gone without a word.
-fn prepare(socket: &OwnedFd) -> io::Result<()> {
-    sockopt::set_tcp_nodelay(socket, true)?;
-    let most = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
-    sockopt::set_tcp_user_timeout(socket, most)?;
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, KEEPALIVE.0)?;
-    sockopt::set_tcp_keepintvl(socket, KEEPALIVE.1)?;
-    Ok(())
-}
-
-fn new_socket(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    // Blocking: the kernel waits for us.
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    Ok(socket)
-}
-
-/// Says what to set so that there can be a ring.
-fn refusal(error: &io::Error, options: &RingOptions) -> io::Error {
-    let advice = match Errno::from_io_error(error) {
-        Some(Errno::PERM | Errno::ACCESS) => {
-            "io_uring is switched off here: set /proc/sys/kernel/io_uring_disabled to 0, and see that no \
-             container profile (seccomp) forbids io_uring_setup"
-        }
-        Some(Errno::NOSYS) => {
-            "there is no io_uring: it needs Linux 5.11 or newer, and a container profile (seccomp) that \
-             allows io_uring_setup"
-        }
-        Some(Errno::NOMEM) => {
-            "there is not enough lockable memory: raise it with `ulimit -l`, or LimitMEMLOCK= of a systemd \
-             unit"
-        }
-        Some(Errno::MFILE | Errno::NFILE) => {
-            "there is no file descriptor left: raise the limit with `ulimit -n`, or LimitNOFILE= of a \
-             systemd unit"
-        }
-        Some(Errno::INVAL) if options.is_polled => {
-            "entries are 1 to 32768, and a ring that is polled needs Linux 6.1 or newer"
-        }
-        _ => "entries are 1 to 32768, and Linux is 5.11 or newer",
-    };
-    io::Error::new(error.kind(), format!("cannot make an io_uring: {error}: {advice}"))
 }

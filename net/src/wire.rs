@@ -15,6 +15,7 @@
 
 mod bodies;
 mod client;
+mod cursor;
 mod decode;
 mod encode;
 mod error;
@@ -41,7 +42,7 @@ pub use kind::{Kind, encode};
 pub use pool::BatchPool;
 pub use reader::FrameReader;
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Message {
     /// A message between roles.
@@ -52,20 +53,20 @@ pub enum Message {
     Welcome(Welcome),
     /// It is not.
     Refusal(Refusal),
-    /// How far the sender's log is by now (R33).
+    /// The position of the sender's log by now (R33).
     Log(LogPosition),
     /// A client's command.
     Command {
-        /// What the client calls it.
+        /// The number that the client gave it.
         number: u64,
         /// The command.
         command: Payload,
     },
-    /// What became of a client's command.
+    /// The result of a client's command.
     Result {
-        /// What the client calls it.
+        /// The number that the client gave it.
         number: u64,
-        /// Where it was executed and its reply, or why there is none.
+        /// Its position in the log and its reply, or the reason why there is none.
         result: Result<(Position, Payload), Failure>,
     },
     /// A question for the node's status.

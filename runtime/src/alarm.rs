@@ -1,4 +1,4 @@
-//! How a core that sleeps is woken, from any thread.
+//! The alarm that wakes a core that sleeps, from any thread.
 //!
 //! ```text
 //!   other core                         this core

@@ -37,7 +37,7 @@ pub struct Executed {
     pub reply: Payload,
 }
 
-/// Why a command has no result.
+/// The reason why a command has no result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CallError {
     /// It was never sent on, and will not be executed: until the deadline the gateway had as many commands under way as

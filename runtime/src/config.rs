@@ -13,6 +13,7 @@ mod cores;
 mod durability;
 mod error;
 mod example;
+mod given;
 mod keys;
 mod layout;
 mod losses;
@@ -44,9 +45,9 @@ pub use weakness::Weakness;
 
 /// The default name of a cluster.
 const NAME: &str = "loggos";
-/// How long a core polls before it sleeps, by default.
+/// The default time that a core polls before it sleeps.
 const POLL_IDLE: Duration = Duration::from_micros(500);
-/// How long a call may take, by default.
+/// The default deadline of a call.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The most cores of one process: they are numbered in a byte.
 const CPUS_MAX: usize = 256;
@@ -68,9 +69,9 @@ pub struct Config {
     pub cpus: Vec<usize>,
     /// The core of each role: an index into the `cpus` of its node, or into ours without nodes.
     pub placement: BTreeMap<RoleId, usize>,
-    /// What a core does when it has no work.
+    /// The behaviour of a core that has no work.
     pub idle: Idle,
-    /// How long a call may take.
+    /// The deadline of a call.
     pub deadline: Duration,
     /// Where acceptors keep their promises and votes. With `None` the command `loggos node` takes [`Durability::Sync`];
     /// [`Node`](crate::Node) and [`LocalCluster`](crate::LocalCluster) take [`Durability::Memory`].

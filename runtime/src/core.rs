@@ -53,7 +53,7 @@ use crate::idle::IdlePolicy;
 use crate::log::Log;
 use crate::sockets::Sockets;
 
-/// How long a core sleeps at the most.
+/// The longest sleep of a core.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// A core at work.
@@ -81,7 +81,7 @@ pub(crate) struct Core<M> {
     inlets: Vec<MailboxReceiver<Envelope>>,
     /// All I/O of the core: its sockets', its log's and its sleep.
     ring: Ring,
-    /// What the ring has told of connections, until the sockets have taken it in.
+    /// The ring's events of connections, until the sockets have taken them in.
     events: Vec<RingEvent>,
     /// `None` where all roles live in this process.
     sockets: Option<Sockets>,
@@ -89,7 +89,7 @@ pub(crate) struct Core<M> {
     log: Option<Log>,
     status_requests: Vec<StatusRequest>,
 
-    /// What the role whose turn it is wants done.
+    /// The effects of the role that has its turn.
     out: Outbox,
     /// Events that were logged, and are not to be logged again.
     told: Vec<Event>,
@@ -426,7 +426,7 @@ impl<M: StateMachine> Core<M> {
         sockets.into_iter().chain(log).chain(self.callers.next_timeout()).fold(next, Time::min)
     }
 
-    /// What wakes this core.
+    /// The alarm of this core.
     fn alarm(&self) -> &Alarm {
         self.siblings[self.core].alarm()
     }

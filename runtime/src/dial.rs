@@ -11,7 +11,7 @@ use std::time::Duration;
 use loggos_net::ConnectionId;
 use loggos_protocol::Time;
 
-/// How long to wait before the next call.
+/// The waits before the next call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     /// After the first call that has failed.
@@ -27,13 +27,13 @@ pub(crate) struct Pace {
 pub(crate) struct Dial {
     state: DialState,
     pace: Pace,
-    /// How long it waits after the next failure.
+    /// The wait after the next failure.
     wait: Duration,
     /// Whether its trouble was reported: once, and not with every call that fails.
     is_reported: bool,
 }
 
-/// How far a connection has come.
+/// The stage of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum DialState {
     /// Not connected. The next call is not made before `until`.
@@ -44,7 +44,7 @@ pub(crate) enum DialState {
     Up { connection: ConnectionId },
 }
 
-/// How a connection has ended.
+/// The end of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct DialEnd {
     /// Whether it was up.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use loggos_protocol::Time;
 
-/// How long a loop polls before it yields the processor core.
+/// The time that a loop polls before it yields the processor core.
 const LOOK_MAX: Duration = Duration::from_micros(2);
 /// A round that takes longer was interrupted by a thread that does not yield in turn, as the cores of other processes of
 /// a cluster do; it kept the processor core until the scheduler took it away.
 const ROUND_MAX: Duration = Duration::from_millis(1);
-/// How long it polls before it judges: an interrupt now and then is no other thread that wants the processor core.
+/// The time that it polls before it judges: an interrupt now and then is no other thread that wants the processor core.
 const LOOKED_MIN: Duration = Duration::from_millis(5);
 /// The part of this time that such threads may have had: one in `LOST_PART`.
 const LOST_PART: u32 = 2;
@@ -17,7 +17,7 @@ const LOST_PART: u32 = 2;
 /// least woken in preference to that thread. Finding out again costs a few milliseconds.
 const TAKEN_TIME: Duration = Duration::from_millis(200);
 
-/// What a core does when it has no work.
+/// The behaviour of a core that has no work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Idle {
     /// Keeps polling: the lowest latency, and a whole processor core for each core.
@@ -27,7 +27,7 @@ pub enum Idle {
     /// Polls for a while, then sleeps. Yields the processor core to other threads meanwhile, and sleeps at once where one
     /// of them does not yield in turn.
     Adaptive {
-        /// How long it polls after its last work.
+        /// The time that it polls after its last work.
         poll_idle: Duration,
     },
 }

@@ -1,4 +1,4 @@
-//! Which roles are on which cores of which node, and what each core of a process is started with.
+//! The layout of roles on nodes and cores, and the plans that cores are started with.
 
 use std::io;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +21,7 @@ const MAILBOX_TICKS_MAX: usize = 64;
 /// Bytes of a frame beside the command in it, and of a hello.
 const FRAME_ROOM_BYTES: u32 = 4096;
 
-/// Which roles are where, as one process sees it.
+/// The place of each role, as one process sees it.
 pub(crate) struct Layout<'a> {
     config: &'a Config,
     /// The node that this process is; `None` where one process is the whole cluster.
@@ -34,7 +34,7 @@ pub(crate) struct Layout<'a> {
     remotes: Arc<[Remote]>,
 }
 
-/// What a process is started with.
+/// The plan that a process is started with.
 #[derive(Debug)]
 pub(crate) struct ProcessPlan {
     pub(crate) cores: Vec<CorePlan>,

@@ -34,6 +34,7 @@ pub use config::{
 };
 pub use data::DataError;
 pub use idle::Idle;
+pub use log::LogState;
 pub use loggos_kv as kv;
 pub use loggos_protocol::{
     AcceptorId, At, Cluster, GatewayId, Halt, Items, NoRole, Payload, Position, ProposerId,
@@ -44,7 +45,7 @@ pub use node::Node;
 pub use process::StartError;
 pub use remote::{RemoteCluster, RemoteOptions, remote_status};
 pub use resident::{Desk, Next, Resident};
-pub use status::{LogState, ReplicaStanding, RoleStatus, Standing, Traffic};
+pub use status::{ReplicaStanding, RoleStatus, Standing, Traffic};
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]

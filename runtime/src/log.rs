@@ -13,6 +13,7 @@
 //! tick never waits for one. A write that fails poisons the log, and then no message that waits for it is ever sent
 //! (R34).
 
+mod status;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -31,21 +32,19 @@ use loggos_storage::{
 };
 use tracing::warn;
 
+pub use self::status::LogState;
+pub(crate) use self::status::LogStatus;
 pub(crate) use self::worker::condemned;
 use self::worker::{Answer, LogWorker, WorkerFiles};
 use crate::alarm::Alarm;
-use crate::status::LogState;
 
-/// How long a log must be idle before it writes a mark (R33).
+/// The time that a log is idle before it writes a mark (R33).
 const IDLE: Duration = Duration::from_millis(200);
 
-/// How long a write may take before the disk is reported to hang.
-const HANG: Duration = Duration::from_secs(1);
-
-/// How long to wait before a file is tried for again that there was no room for.
+/// The wait before the next attempt to make a file that there was no room for.
 const ROOM: Duration = Duration::from_secs(1);
 
-/// What a core's log is started with.
+/// The plan that a core's log is started with.
 #[derive(Debug)]
 pub(crate) struct LogPlan {
     /// The log as it was recovered.
@@ -64,7 +63,7 @@ pub(crate) struct Log {
     shared: SharedLog,
     /// The last batch that recovery found.
     recovered: u64,
-    /// What another node said when it found this log to be an older copy.
+    /// The text of another node that found this log to be an older copy.
     outdated: Option<String>,
     /// Files that the ring does not know yet.
     fresh: Vec<(FileId, File)>,
@@ -82,34 +81,16 @@ pub(crate) struct Log {
     room_at: Option<Time>,
 }
 
-/// Why a log serves no more, for good.
+/// The reason why a log serves no more, for good.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Stop {
     /// It has failed (R34).
     Poison(Poison),
     /// It is an older copy: another node has seen more of it (R33).
     Outdated {
-        /// What that node said.
+        /// The text of that node.
         why: String,
     },
-}
-
-/// How a log stands.
-#[derive(Clone, Debug)]
-pub(crate) struct LogStatus {
-    /// Batches that were synced since it was formatted. Never goes down.
-    pub(crate) synced: u64,
-    pub(crate) segments: usize,
-    /// Records that are not durable yet.
-    pub(crate) waiting: u64,
-    /// Messages that wait for such records.
-    pub(crate) held: usize,
-    /// How long the write under way has taken so far.
-    pub(crate) writing_for: Duration,
-    pub(crate) is_low: bool,
-    /// Whether records wait for room.
-    pub(crate) is_full: bool,
-    pub(crate) stopped: Option<Stop>,
 }
 
 impl Log {
@@ -360,20 +341,6 @@ impl Log {
             let place = number as usize;
             self.files.resize(self.files.len().max(place + 1), None);
             self.files[place] = Some(ring.add_file(file.into()));
-        }
-    }
-}
-
-impl LogStatus {
-    pub(crate) fn state(&self) -> LogState {
-        if self.writing_for >= HANG {
-            LogState::Hangs
-        } else if self.is_full {
-            LogState::Full
-        } else if self.is_low {
-            LogState::Low
-        } else {
-            LogState::Fine
         }
     }
 }

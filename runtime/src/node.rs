@@ -55,7 +55,7 @@ impl Node {
         data::format(config, Some(node))
     }
 
-    /// Where it listens, to nodes and clients.
+    /// Returns the address where it listens, to nodes and clients.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

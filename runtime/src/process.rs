@@ -20,7 +20,7 @@ use crate::layout::{Layout, ProcessPlan};
 use crate::resident::{MoveIn, Resident};
 use crate::status::RoleStatus;
 
-/// How long a core may take to report how its roles stand.
+/// The longest time until a core has reported the state of its roles.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The cores of this process. Dropping it stops them.
@@ -35,13 +35,13 @@ pub(crate) struct Process {
     port: Arc<Port>,
     /// The core of the gateway that the port leads to, if there is one.
     gateway_core: Option<usize>,
-    /// Where it listens, if it does.
+    /// The address where it listens, if it does.
     address: Option<SocketAddr>,
     /// The data directory, if acceptors are durable: locked as long as this is.
     _data: Option<Data>,
 }
 
-/// Why a cluster did not start.
+/// The reason why a cluster did not start.
 #[derive(Debug)]
 pub enum StartError {
     /// An executor, a ring or an address could not be had: the text says what to set.

@@ -34,30 +34,30 @@ use crate::random::random_u64;
 use crate::resident::{MoveIn, Resident};
 use crate::sockets::{describe, refused_us};
 
-/// How long an address may take to answer our hello.
+/// The longest time until an address has answered our hello.
 const GREETING_MAX: Duration = Duration::from_secs(2);
-/// How long to wait before the next address is tried.
+/// The wait before the next address is tried.
 const BACK_OFF: Duration = Duration::from_millis(50);
 const PACE: Pace = Pace { wait_first: BACK_OFF, wait_after_up: BACK_OFF, wait_max: BACK_OFF };
-/// How long the thread sleeps at the most.
+/// The longest sleep of the thread.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// The most bytes that wait to be sent; more commands wait in the queue.
 const OUTGOING_BYTES_MAX: usize = 1 << 20;
 /// The longest frame that a gateway sends us: a reply.
 const FRAME_BYTES_MAX: u32 = 64 << 20;
 
-/// How to reach a cluster.
+/// The options to reach a cluster.
 #[derive(Clone, Debug)]
 pub struct RemoteOptions {
     /// Nodes that have gateways. One is connected to at a time; the next is tried when the connection has ended.
     pub addresses: Vec<SocketAddr>,
     /// The cluster's name; empty takes any.
     pub cluster: String,
-    /// How long a call may take.
+    /// The deadline of a call.
     pub deadline: Duration,
     /// Commands in flight at the most; others wait.
     pub commands_in_flight_max: u32,
-    /// What the connection's thread does when it has no work.
+    /// The behaviour of the connection's thread when it has no work.
     pub idle: Idle,
 }
 
@@ -88,7 +88,7 @@ struct Caller {
     events: Vec<RingEvent>,
     /// To one of the addresses.
     dial: Dial,
-    /// What the gateway that it leads to lets us do; counts while it is up.
+    /// The limits of the gateway that it leads to; valid while it is up.
     limits: Limits,
     /// Commands that were sent over it, and have no answer yet.
     commands: u32,
@@ -101,7 +101,7 @@ struct Caller {
     formation: Option<FormationId>,
 }
 
-/// What a gateway lets us do.
+/// The limits that a gateway's welcome sets.
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {
     commands_in_flight: u32,
@@ -434,7 +434,7 @@ pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u
     }
 }
 
-/// Who we are: any client may ask any cluster.
+/// Returns the hello of a client: it may connect to any cluster.
 fn hello(cluster_name: String, purpose: Purpose) -> Hello {
     Hello {
         wire_digest: wire::wire_digest(),

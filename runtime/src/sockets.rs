@@ -39,10 +39,10 @@ use self::links::{Link, STALL_MAX};
 use crate::callers::RemoteCall;
 use crate::client::CallError;
 
-/// How often to look whether something has taken too long.
+/// The interval of checks for what has taken too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What came in.
+/// Something that came in over the sockets.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     /// A message for a role of this core.
@@ -60,7 +60,7 @@ pub(crate) enum Incoming {
     Gone { link: usize },
 }
 
-/// What went over the sockets of a core. None of it ever goes down.
+/// Counters of the sockets of a core. None ever goes down.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SocketCounters {
     /// Messages for other nodes that were dropped for want of a link or of room.
@@ -79,9 +79,9 @@ pub(crate) struct Sockets {
     handshake: Handshake,
     links: Vec<Link>,
     connections: BTreeMap<ConnectionId, Connection>,
-    /// What has come in, until the core takes it; oldest first.
+    /// Arrivals, until the core takes them; oldest first.
     incoming: VecDeque<Incoming>,
-    /// How many more commands of clients this tick takes in.
+    /// The number of commands of clients that this tick still takes in.
     room: usize,
     /// Clients that were not read to the end for want of room.
     stalled: VecDeque<ConnectionId>,

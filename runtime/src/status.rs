@@ -1,4 +1,4 @@
-//! How the roles of a process stand, for `status` and for tests.
+//! The state of a process's roles, for `status` and for tests.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use loggos_protocol::{
 use serde_json::{Value, json};
 use tracing::{debug, error, info, warn};
 
-use crate::log::LogStatus;
+use crate::log::{LogState, LogStatus};
 use crate::sockets::SocketCounters;
 
 /// The state of one role, at one moment.
@@ -71,7 +71,7 @@ pub enum Standing {
         is_leading: bool,
         /// The ballot it leads or campaigns in.
         ballot: Option<Ballot>,
-        /// What it has done so far.
+        /// Its counters so far.
         counters: ProposerCounters,
     },
     /// A proxy leader.
@@ -84,25 +84,11 @@ pub enum Standing {
         truncated: Watermark,
         /// The state of its log.
         log: LogState,
-        /// What it has done so far.
+        /// Its counters so far.
         counters: AcceptorCounters,
     },
     /// A replica.
     Replica(ReplicaStanding),
-}
-
-/// The state of an acceptor's log. A durable acceptor says nothing before its log has written it.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum LogState {
-    /// It is written to, or the acceptor has none.
-    #[default]
-    Fine,
-    /// So little room is left that the acceptor votes only for what may be chosen already.
-    Low,
-    /// No room is left: the acceptor promises and votes for nothing until there is some.
-    Full,
-    /// The disk has not answered for a second: the acceptor promises and votes for nothing until it does.
-    Hangs,
 }
 
 /// The state of a replica.
@@ -112,9 +98,9 @@ pub struct ReplicaStanding {
     pub executed: Watermark,
     /// The digest of its state there.
     pub state_hash: u64,
-    /// Why it executes no more, if so.
+    /// The reason why it executes no more, if so.
     pub halted: Option<Halt>,
-    /// What it has done so far.
+    /// Its counters so far.
     pub counters: ReplicaCounters,
 }
 
@@ -183,7 +169,7 @@ pub(crate) fn tell(event: &Event) {
     }
 }
 
-/// How the roles of one process stand, for a program to read.
+/// Returns the state of one process's roles as JSON.
 ///
 /// `replicas` has what replicas are compared by; `roles` everything.
 pub(crate) fn to_json(cores: &[CoreStatus]) -> Vec<u8> {

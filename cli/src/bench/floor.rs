@@ -9,12 +9,12 @@ use serde::Serialize;
 
 const ROUND_TRIPS: usize = 5_000;
 const SYNCS: usize = 300;
-/// What a small message is about.
+/// The length of a small message.
 const MESSAGE_BYTES: usize = 64;
-/// What a disk writes at least.
+/// The least that a disk writes.
 const BLOCK_BYTES: usize = 4096;
 
-/// What the machine takes, in microseconds, medians.
+/// The times of the machine itself, in microseconds; medians.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Floor {
     /// A message there and back over loopback, between two threads that block.

@@ -290,7 +290,7 @@ fn push_below(svg: &mut String, x: f64, label: &str) {
     );
 }
 
-/// Where the values of one direction lie in a picture.
+/// The scale of one direction of a picture.
 #[derive(Clone, Copy, Debug)]
 struct Axis {
     from: f64,

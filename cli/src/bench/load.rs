@@ -23,7 +23,7 @@ const WARMING_UP: u8 = 0;
 const MEASURING: u8 = 1;
 const OVER: u8 = 2;
 
-/// What callers do, and whether it counts.
+/// The stage of the load: whether callers run, and whether their operations count.
 #[derive(Debug)]
 pub(crate) struct Load {
     options: Options,
@@ -35,7 +35,7 @@ pub(crate) struct Load {
     is_interrupted: AtomicBool,
 }
 
-/// What they measured.
+/// The measurements of callers.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// Latency of every operation that was answered while it counted, in nanoseconds.
@@ -126,7 +126,7 @@ impl Measured {
         self.latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// What both have measured.
+    /// Adds the measurements of another one.
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.latency.add(&other.latency).expect("both have the same bounds");
         let seconds = self.by_second.len().max(other.by_second.len());

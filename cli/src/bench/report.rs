@@ -1,4 +1,4 @@
-//! What a benchmark has to say, for people and for programs.
+//! The report of a benchmark, for people and for programs.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -13,16 +13,16 @@ use super::floor::Floor;
 use super::load::Measured;
 use super::subject::RoleState;
 
-/// What `--unreplicated` measures, in the words of every report.
+/// The description of `--unreplicated` in every report.
 pub(super) const UNREPLICATED: &str = "unreplicated: one role of each kind, all on one core, f = 0";
 
 /// Points of a curve: more than a picture of it has room for.
 const CURVE_POINTS: u32 = 100;
 
-/// What was seen besides the callers' own figures.
+/// The figures beside those of the callers.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// How the roles stood when measuring began.
+    /// The state of the roles when measuring began.
     pub(crate) before: Vec<RoleState>,
     /// And when it ended.
     pub(crate) after: Vec<RoleState>,
@@ -30,14 +30,14 @@ pub(crate) struct Found {
     pub(crate) checked_keys: usize,
     /// The replicas that were equal at the end.
     pub(crate) replicas: Vec<RoleState>,
-    /// What the machine itself takes, if that was asked.
+    /// The times of the machine itself, with `--floor`.
     pub(crate) floor: Option<Floor>,
 }
 
 /// The figures.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// What was run.
+    /// The command line.
     pub(super) command: String,
     pub(super) unreplicated: bool,
     pub(super) throughput_mean: f64,
@@ -51,7 +51,7 @@ pub(crate) struct Report {
     pub(super) read_back: ReadBack,
     pub(super) load: LoadFigures,
     pub(super) operations_by_second: Vec<u64>,
-    /// How many of these were measured from beginning to end: all, or all but the last.
+    /// The number of these that were measured from beginning to end: all, or all but the last.
     #[serde(skip)]
     pub(super) whole_seconds: usize,
 }
@@ -85,7 +85,7 @@ pub(super) struct RoleFigures {
     pub(super) messages_out_per_slot: f64,
 }
 
-/// What the machine itself takes, and how often that goes into what was measured.
+/// The times of the machine itself, and the measured times as multiples of them.
 #[derive(Debug, Serialize)]
 pub(super) struct FloorFigures {
     #[serde(flatten)]
@@ -94,7 +94,7 @@ pub(super) struct FloorFigures {
     pub(super) p99_per_loopback_rtt: f64,
 }
 
-/// What was found at the end.
+/// The result of the read-back.
 #[derive(Debug, Serialize)]
 pub(super) struct ReadBack {
     pub(super) keys: usize,

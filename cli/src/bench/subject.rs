@@ -1,4 +1,4 @@
-//! What is measured: a cluster in this process, or one of other processes.
+//! The measured cluster: one in this process, or one of other processes.
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use loggos::{Client, LocalCluster, RemoteCluster, RemoteOptions, Resident, RoleStatus};
 use serde::Deserialize;
 
-/// How long a node may take to tell how its roles stand.
+/// The longest time until a node has reported the state of its roles.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The cluster that is measured.
@@ -19,7 +19,7 @@ pub(crate) enum Subject {
     Remote { connections: Vec<RemoteCluster>, nodes: Vec<(String, SocketAddr)> },
 }
 
-/// How a role stands, as far as it is measured.
+/// The measured state of a role.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct RoleState {
     pub(crate) role: String,
@@ -27,7 +27,7 @@ pub(crate) struct RoleState {
     pub(crate) busy_ns: u64,
     pub(crate) messages_in: u64,
     pub(crate) messages_out: u64,
-    /// How far it is and what it has then, if it is a replica.
+    /// The executed watermark of a replica, and the digest of its state there.
     pub(crate) executed_watermark: Option<u64>,
     pub(crate) state_hash: Option<String>,
     #[serde(default)]
@@ -64,7 +64,7 @@ impl Subject {
         }
     }
 
-    /// How many residents share the load.
+    /// Returns the number of residents that share the load.
     pub(crate) fn entrances(&self) -> u32 {
         match self {
             Self::Local(_) => 1,
@@ -87,7 +87,7 @@ impl Subject {
         }
     }
 
-    /// How all roles stand. Nodes that do not answer are left out.
+    /// Returns the state of all roles. Nodes that do not answer are left out.
     pub(crate) fn roles(&self) -> Vec<RoleState> {
         match self {
             Self::Local(cluster) => cluster.status().iter().map(RoleState::of).collect(),

@@ -58,7 +58,7 @@ impl ReceiveBuffers {
         }
     }
 
-    /// How many were allocated so far. Stands still in a steady state.
+    /// Returns the number of buffers allocated so far. It stands still in a steady state.
     pub(super) fn allocated(&self) -> u64 {
         self.allocated
     }

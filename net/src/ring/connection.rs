@@ -27,13 +27,13 @@ pub(super) struct Connection {
     pub(super) connecting: Option<Connecting>,
     /// The receive that is armed.
     pub(super) receive: Option<OperationId>,
-    /// Where it received last. `None` before the first receive, and while the kernel has it.
+    /// The buffer of the last receive. `None` before the first one, and while the kernel has it.
     pub(super) buffer: Option<BytesMut>,
     /// The send that is in flight.
     pub(super) send: Option<OperationId>,
-    /// What it sends. `None` while the kernel has it.
+    /// The gathered send. `None` while the kernel has it.
     pub(super) gather: Option<Box<Gather>>,
-    /// What goes out with the next send.
+    /// The frames of the next send.
     pub(super) outgoing: Outgoing,
     /// Whether the next flush looks here.
     pub(super) is_dirty: bool,
@@ -63,7 +63,7 @@ impl Connection {
         }
     }
 
-    /// What the kernel is at.
+    /// Returns the operations that are in flight.
     pub(super) fn in_flight(&self) -> impl Iterator<Item = OperationId> + use<> {
         let connect = self.connecting.map(|connecting| connecting.connect);
         [connect, self.receive, self.send].into_iter().flatten()

@@ -8,9 +8,9 @@ use rustix::io::Errno;
 /// Memory that direct I/O takes as it is: aligned to a block of 4 KiB.
 pub type AlignedBytes = rkyv::util::AlignedVec<4096>;
 
-/// What direct I/O reads and writes as a whole.
+/// The unit of direct I/O.
 const BLOCK_BYTES: usize = 4096;
-/// How often a write is gone on with that was done in part only. A disk that goes on like that is broken.
+/// The most partial results of one write. A disk that needs more is broken.
 const PARTS_MAX: u32 = 8;
 
 /// Names a file of one ring.
@@ -42,7 +42,7 @@ pub(super) struct FileWrite {
     bytes: AlignedBytes,
     /// So many of them are written.
     done: usize,
-    /// How often only a part was written.
+    /// The number of partial results so far.
     parts: u32,
 }
 
@@ -58,12 +58,12 @@ impl FileWrite {
         Self { file, offset, bytes, done: 0, parts: 0 }
     }
 
-    /// What is left to be written.
+    /// Returns the bytes that are not written yet.
     pub(super) fn left(&self) -> &[u8] {
         &self.bytes[self.done..]
     }
 
-    /// Where in the file that goes.
+    /// Returns their offset in the file.
     pub(super) fn offset_left(&self) -> u64 {
         self.offset + self.done as u64
     }

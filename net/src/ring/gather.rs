@@ -9,7 +9,7 @@ const PIECES_MAX: usize = 1024;
 /// Above this, the room of what was sent is given back rather than kept for the next.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
-/// What is being sent, and how far that has come. On the heap, as the kernel reads its header.
+/// The bytes that are being sent, and how far that has come. On the heap, as the kernel reads its header.
 pub(super) struct Gather {
     /// Not touched while there is anything in `pieces`, which point into it.
     outgoing: Outgoing,

@@ -28,12 +28,12 @@ use super::files::FileWrite;
 use super::gather::Gather;
 use super::{ConnectionId, RingOptions};
 
-/// How long a ring that is dropped waits for what it has cancelled.
+/// The longest time that a dropped ring waits for the operations that it has cancelled.
 const DROP_MAX: Duration = Duration::from_secs(1);
-/// How long it waits at a time.
+/// The time of one such wait.
 const DROP_WAIT: Duration = Duration::from_millis(20);
 
-/// What the kernel can be asked for, with the memory that it uses meanwhile.
+/// An operation of the kernel, with the memory that it uses meanwhile.
 pub(super) enum Operation {
     /// A new connection of a listener: its socket, once there is one.
     Accept(usize, Option<OwnedFd>),
@@ -50,7 +50,7 @@ pub(super) enum Operation {
     Cancel(OperationId),
 }
 
-/// What happens after a wait.
+/// The purpose of a wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Timer {
     /// A listener accepts again.
@@ -268,7 +268,7 @@ impl Operations {
         }
     }
 
-    /// How often the kernel was entered.
+    /// Returns the number of system calls that entered the ring.
     pub(super) fn enters(&self) -> u64 {
         self.enters
     }

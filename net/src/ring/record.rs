@@ -1,4 +1,4 @@
-//! What a ring did, in order, for tests of what leaves before what.
+//! A record of a ring's sends and writes, for tests of their order.
 
 use super::{ConnectionId, RingFile};
 

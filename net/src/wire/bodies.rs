@@ -12,7 +12,7 @@ use loggos_protocol::{
     Watermark,
 };
 
-use super::decode::Incoming;
+use super::cursor::Cursor;
 use super::encode::{checked, payload_bytes};
 use super::layout::{Laid, Maybe, put};
 use super::{WireError, headers};
@@ -28,7 +28,7 @@ pub(super) trait Body: Sized {
     fn put_payloads(&self, _out: &mut Outgoing) {}
 
     /// Takes it out of a frame.
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError>;
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError>;
 }
 
 impl<M: Laid> Body for M {
@@ -38,7 +38,7 @@ impl<M: Laid> Body for M {
     }
 
     #[inline]
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         Self::read(from.header()?)
     }
 }
@@ -56,7 +56,7 @@ impl Body for Heartbeat {
         put_directories(&self.table, out);
     }
 
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::Heartbeat = from.header()?;
         Ok(Self {
             ballot: Ballot::read(&header.ballot)?,
@@ -83,7 +83,7 @@ impl Body for ProbeAck {
         }
     }
 
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::ProbeAck = from.header()?;
         Ok(Self {
             from: Rememberer::read(&header.from)?,
@@ -102,7 +102,7 @@ impl Body for Form {
         put_directories(&self.table, out);
     }
 
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::Form = from.header()?;
         let proposer = ProposerId::read(&header.proposer)?;
         Ok(Self { proposer, table: from.table(&header.table)? })
@@ -120,7 +120,7 @@ impl Body for Formed {
         put_directories(&self.table, out);
     }
 
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::Formed = from.header()?;
         Ok(Self {
             acceptor: AcceptorId::read(&header.acceptor)?,
@@ -143,7 +143,7 @@ impl Body for Propose {
     }
 
     #[inline]
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::Propose = from.header()?;
         Ok(Self { batch: from.batch(&header.batch)?, lowest: u64::read(&header.lowest)? })
     }
@@ -168,7 +168,7 @@ impl Body for P2a {
     }
 
     #[inline]
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::P2a = from.header()?;
         Ok(Self {
             ballot: Ballot::read(&header.ballot)?,
@@ -197,7 +197,7 @@ impl Body for Chosen {
     }
 
     #[inline]
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::Chosen = from.header()?;
         Ok(Self {
             slot: Slot::read(&header.slot)?,
@@ -226,7 +226,7 @@ impl Body for Box<Results> {
     }
 
     #[inline]
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::Results = from.header()?;
         Ok(Self::new(Results {
             replica: ReplicaId::read(&header.replica)?,
@@ -257,7 +257,7 @@ impl Body for Box<P1b> {
         self.votes.iter().for_each(|(_, vote)| put_block(&vote.value, out));
     }
 
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::P1b = from.header()?;
         let votes = from.votes(header.votes_count.into())?;
         Ok(Self::new(P1b {
@@ -290,7 +290,7 @@ impl Body for Box<Replayed> {
         self.votes.iter().for_each(|(_, vote)| put_block(&vote.value, out));
     }
 
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::Replayed = from.header()?;
         let votes = from.votes(header.votes_count.into())?;
         Ok(Self::new(Replayed {
@@ -322,7 +322,7 @@ impl Body for Fetched {
         self.slots.iter().for_each(|(_, value)| put_block(value, out));
     }
 
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::Fetched = from.header()?;
         let slots =
             from.entries(header.slots_count.into(), |from, entry: &headers::SlotValue| {
@@ -354,7 +354,7 @@ impl Body for Box<FetchedPart> {
         out.put_payload(&self.bytes);
     }
 
-    fn take(from: &mut Incoming<'_>) -> Result<Self, WireError> {
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::FetchedPart = from.header()?;
         Ok(Self::new(FetchedPart {
             replica: ReplicaId::read(&header.replica)?,
@@ -417,7 +417,7 @@ fn count(entries: usize) -> u32 {
     u32::try_from(entries).expect("fewer than 2^32 entries")
 }
 
-impl Incoming<'_> {
+impl Cursor<'_> {
     fn votes(&mut self, count: u32) -> Result<Vec<(Slot, Vote)>, WireError> {
         self.entries(count, |from, entry: &headers::SlotVote| {
             let ballot = Ballot::read(&entry.ballot)?;

@@ -2,7 +2,7 @@
 
 use loggos_protocol::{AcceptorSet, Failure, Position};
 
-use super::decode::Incoming;
+use super::cursor::Cursor;
 use super::encode::{checked, frame};
 use super::headers::{Command, CommandResult, Status};
 use super::layout::{Laid, Layout, put};
@@ -45,13 +45,13 @@ pub fn encode_status(status: &[u8], out: &mut Outgoing) {
     frame(Kind::Status, out, |out| put(&header, out), |out| out.put(status));
 }
 
-pub(super) fn take_command(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+pub(super) fn take_command(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let header: &Command = from.header()?;
     let command = from.checked(&header.command)?;
     Ok(Message::Command { number: header.number.into(), command })
 }
 
-pub(super) fn take_result(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+pub(super) fn take_result(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let header: &CommandResult = from.header()?;
     let number = header.number.into();
     if header.failure != 0 {
@@ -72,11 +72,11 @@ pub(super) fn take_result(from: &mut Incoming<'_>) -> Result<Message, WireError>
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "the same for all kinds")]
-pub(super) fn take_status_request(_: &mut Incoming<'_>) -> Result<Message, WireError> {
+pub(super) fn take_status_request(_: &mut Cursor<'_>) -> Result<Message, WireError> {
     Ok(Message::StatusRequest)
 }
 
-pub(super) fn take_status(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+pub(super) fn take_status(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let header: &Status = from.header()?;
     from.checked(&header.status).map(Message::Status)
 }

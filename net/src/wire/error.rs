@@ -1,4 +1,4 @@
-//! What is wrong with what arrived.
+//! The errors of bytes that arrived.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use std::fmt;
 pub enum WireError {
     /// A frame claims to be longer than a frame may be.
     TooLong {
-        /// What it claims.
+        /// The length that it claims.
         length: u32,
-        /// What it may be.
+        /// The greatest length allowed.
         max: u32,
     },
     /// A frame claims to be shorter than its head and header.
     TooShort {
-        /// What it claims to be.
+        /// The length that it claims.
         length: u32,
-        /// What it claims its header to be.
+        /// The header's length that it claims.
         header_bytes: u32,
     },
     /// A frame of another version, which is not a handshake.
@@ -39,33 +39,33 @@ pub enum WireError {
     },
     /// A frame of no kind.
     Kind {
-        /// What stands in the kind's place.
+        /// The number in the kind's place.
         kind: u8,
     },
-    /// What must be zero in a head is not.
+    /// A part of the head that must be zero is not.
     Spare {
-        /// What it is.
+        /// Its value.
         spare: u16,
     },
     /// Head and header are not what they were when their checksum was made.
     HeaderChecksum {
-        /// What the head says.
+        /// The checksum in the head.
         said: u32,
-        /// What they have now.
+        /// The checksum of head and header as they arrived.
         is: u32,
     },
     /// A header is not as long as what it holds.
     HeaderLength {
-        /// How many bytes should be left of it.
+        /// The bytes that should be left of it.
         needed: u64,
-        /// How many are.
+        /// The bytes that are left.
         is: usize,
     },
     /// A header that its layout does not admit.
     Malformed,
     /// A number that stands for nothing.
     Discriminant {
-        /// What it should stand for.
+        /// The type that it should be a value of.
         of: &'static str,
         /// The number.
         value: u8,
@@ -74,21 +74,21 @@ pub enum WireError {
     Absent,
     /// The lengths of payloads do not add up to the frame's.
     Payloads {
-        /// How many bytes the next payload should have; 0 after the last.
+        /// The length of the next payload; 0 after the last.
         wanted: usize,
-        /// How many bytes are left.
+        /// The bytes that are left.
         there: usize,
     },
     /// A payload is not what it was when its checksum was made.
     PayloadChecksum {
-        /// What the header says.
+        /// The checksum in the header.
         said: u32,
-        /// What it has now.
+        /// The checksum of the payload as it arrived.
         is: u32,
     },
     /// A Hello that does not begin as all do: no node or client of Loggos sent it.
     Magic,
-    /// What should be text is not UTF-8, or longer than its place.
+    /// A text is not UTF-8, or longer than its place.
     Text,
 }
 

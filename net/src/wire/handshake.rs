@@ -14,7 +14,7 @@
 
 use loggos_protocol::{DirectoryId, FormationId};
 
-use super::decode::Incoming;
+use super::cursor::Cursor;
 use super::encode::frame;
 use super::layout::{Laid, Layout, put};
 use super::{Kind, Message, WIRE_VERSION, WireError, headers, wire_digest};
@@ -30,25 +30,25 @@ const MAGIC: [u8; 6] = *b"LOGGOS";
 /// The first frame on a connection, from the side that has connected.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Hello {
-    /// How the sender's headers are laid out: see [`wire_digest`].
+    /// The digest of the sender's header layout: see [`wire_digest`].
     pub wire_digest: u64,
     /// The lowest and the highest version that the sender speaks.
     pub versions: (u8, u8),
     /// The cluster that the sender belongs to, of up to [`CLUSTER_NAME_BYTES_MAX`] bytes.
     pub cluster_name: String,
-    /// What nodes of a cluster agree on (R3): see [`Cluster::digest`](loggos_protocol::Cluster::digest).
+    /// The digest of the properties that all nodes of a cluster share (R3): see [`Cluster::digest`](loggos_protocol::Cluster::digest).
     pub cluster_digest: u64,
     /// The formation that the sender belongs to, if it knows of one (R4).
     pub formation: Option<FormationId>,
     /// The life of the sending process, or core of one.
     pub nonce: u64,
-    /// Where the log of the sending core stands, if a peer's has one (R33).
+    /// The position of the sending core's log, if it is a peer's and has one (R33).
     pub log: Option<LogPosition>,
-    /// What the connection is for.
+    /// The purpose of the connection.
     pub purpose: Purpose,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Purpose {
     /// Messages from the roles of one core to those of another.
@@ -72,7 +72,7 @@ pub enum Purpose {
 /// (R33).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct LogPosition {
-    /// Which memory it is (R4).
+    /// The memory that it belongs to (R4).
     pub directory: DirectoryId,
     /// The last batch that this life of the core found, before it added its own: the same as long as that lasts.
     pub recovered: u64,
@@ -89,9 +89,9 @@ pub struct Welcome {
     pub nonce: u64,
     /// The formation that it belongs to, if it knows of one (R4).
     pub formation: Option<FormationId>,
-    /// Where the log of the answering core stands, if it has one and a peer has asked (R33).
+    /// The position of the answering core's log, if it has one and a peer has connected (R33).
     pub log: Option<LogPosition>,
-    /// How many commands a client may have without an answer.
+    /// The most commands of a client without an answer.
     pub commands_in_flight_max: u32,
     /// The longest command.
     pub command_bytes_max: u32,
@@ -100,13 +100,13 @@ pub struct Welcome {
 /// The answer to a [`Hello`] that was not accepted, or the last word on a connection.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Refusal {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
     /// The same for a person, of up to [`REFUSAL_TEXT_BYTES_MAX`] bytes.
     pub text: String,
 }
 
-/// Why a connection is refused.
+/// The reason why a connection is refused.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[repr(u8)]
 pub enum Reason {
@@ -122,7 +122,7 @@ pub enum Reason {
     Formation = 5,
     /// Another node or core than the one that was meant.
     Node = 6,
-    /// What arrived is no frame, or none that belongs here.
+    /// The bytes that arrived are no frame, or a frame that is not expected here.
     Malformed = 7,
     /// There are as many connections as there may be.
     Busy = 8,
@@ -214,7 +214,7 @@ pub fn encode_refusal(refusal: &Refusal, out: &mut Outgoing) {
 }
 
 /// Reads a Hello, of which all that is certain is how it begins.
-pub(super) fn take_hello(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+pub(super) fn take_hello(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let greeting: &headers::Greeting = from.header()?;
     if greeting.magic != MAGIC {
         return Err(WireError::Magic);
@@ -233,7 +233,7 @@ pub(super) fn take_hello(from: &mut Incoming<'_>) -> Result<Message, WireError> 
 fn take_rest_of_hello(
     wire_digest: u64,
     versions: (u8, u8),
-    from: &mut Incoming<'_>,
+    from: &mut Cursor<'_>,
 ) -> Result<Hello, WireError> {
     let header: &headers::Hello = from.header()?;
     from.end()?;
@@ -255,7 +255,7 @@ fn take_rest_of_hello(
     })
 }
 
-pub(super) fn take_welcome(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+pub(super) fn take_welcome(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let header: &headers::Welcome = from.header()?;
     Ok(Message::Welcome(Welcome {
         version: header.version,
@@ -267,12 +267,12 @@ pub(super) fn take_welcome(from: &mut Incoming<'_>) -> Result<Message, WireError
     }))
 }
 
-pub(super) fn take_log(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+pub(super) fn take_log(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let header: &headers::LogPosition = from.header()?;
     LogPosition::read(header).map(Message::Log)
 }
 
-pub(super) fn take_refusal(from: &mut Incoming<'_>) -> Result<Message, WireError> {
+pub(super) fn take_refusal(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let header: &headers::Refusal = from.header()?;
     let mut reasons = Reason::ALL.into_iter();
     let reason = reasons.find(|reason| *reason as u8 == header.reason);

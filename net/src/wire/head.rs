@@ -25,7 +25,7 @@ pub(super) struct Head {
     pub(super) version: u8,
     /// Of the whole frame.
     pub(super) length: usize,
-    /// Where the header ends and payloads begin.
+    /// The offset where the header ends and payloads begin.
     pub(super) header_end: usize,
     checksum: u32,
 }

@@ -35,7 +35,7 @@ layouts! {
     message SessionId { slot: u64_ule, index: u32_ule, }
     /// (R16)
     message SnapshotId { at: u64_ule, replica: u8, incarnation: u64_ule, }
-    /// What identifies a whole snapshot.
+    /// The identity of a snapshot.
     message SnapshotInfo {
         id: SnapshotId,
         formation: u64_ule,
@@ -44,7 +44,7 @@ layouts! {
         digest: u64_ule,
         state_hash: u64_ule,
     }
-    /// Where a command was executed.
+    /// The position of a command in the log.
     message Position { slot: u64_ule, index: u32_ule, }
     /// A role that may be of several kinds.
     layout Who { kind: u8, id: u8, }
@@ -70,7 +70,7 @@ layouts! {
 
     // Messages between roles.
 
-    /// What all of them begin with: the sender's formation, and which gateway, proposer … it is for.
+    /// The beginning of all of them: the sender's formation, and the number of the receiving gateway, proposer and so on.
     layout Route { formation: Maybe<u64_ule>, to: u8, }
     layout Heartbeat {
         ballot: Ballot,
@@ -177,7 +177,7 @@ layouts! {
 
     // Connections.
 
-    /// What a [`Hello`] begins with, in every version.
+    /// The beginning of a [`Hello`], in every version.
     layout Greeting { magic: [u8; 6], version_min: u8, version_max: u8, wire_digest: u64_ule, }
     /// Follows [`Greeting`].
     layout Hello {

@@ -1,4 +1,4 @@
-//! What a frame holds, by number: one kind for each message of each role.
+//! The kinds of frames, by number: one for each message of each role.
 
 use loggos_protocol::{
     AcceptorId, Envelope, FormationId, GatewayId, ProposerId, ProxyLeaderId, ReplicaId, To,
@@ -6,7 +6,7 @@ use loggos_protocol::{
 };
 
 use super::bodies::Body;
-use super::decode::Incoming;
+use super::cursor::Cursor;
 use super::encode::frame;
 use super::headers::Route;
 use super::layout::{Laid, put};
@@ -74,7 +74,7 @@ macro_rules! kinds {
 
         /// Reads what a frame of `kind` says.
         #[inline]
-        pub(super) fn decode(kind: Kind, from: &mut Incoming<'_>) -> Result<Message, WireError> {
+        pub(super) fn decode(kind: Kind, from: &mut Cursor<'_>) -> Result<Message, WireError> {
             match kind {
                 $(Kind::$kind => $take(from),)*
                 $($(Kind::$role_kind => {
@@ -175,7 +175,7 @@ fn route<M: Body>(
     frame(kind, out, header, |out| message.put_payloads(out));
 }
 
-impl Incoming<'_> {
+impl Cursor<'_> {
     /// Takes what every message between roles begins with.
     #[inline]
     fn route(&mut self) -> Result<(Option<FormationId>, u8), WireError> {

@@ -1,4 +1,4 @@
-//! How a value lies in a frame: rkyv structs without references, padding or alignment.
+//! The layout of values in a frame: rkyv structs without references, padding or alignment.
 //!
 //! A layout is its own archive: unaligned little-endian numbers and bytes, in the order of its fields. rkyv
 //! writes it field by field, and checks it with bytecheck before it hands out a reference to it; numbers
@@ -21,7 +21,7 @@ use crate::Outgoing;
 pub(super) trait Layout:
     Copy + PartialEq + Portable + for<'a> CheckBytes<LowValidator<'a, Failure>> + 'static
 {
-    /// What lies where an optional part is absent.
+    /// The bytes in the place of an absent optional part.
     const ZERO: Self;
 
     /// Writes each field to its place.
@@ -194,7 +194,7 @@ impl<L: Layout, S: Fallible + ?Sized> Serialize<S> for Archiving<'_, L> {
     }
 }
 
-/// What rkyv writes to.
+/// The sink that rkyv writes to.
 struct Appending<'a>(&'a mut Outgoing);
 
 impl Positional for Appending<'_> {

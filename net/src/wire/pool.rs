@@ -56,7 +56,7 @@ impl BatchPool {
         }
     }
 
-    /// How many batches were allocated so far. Stands still in a steady state.
+    /// Returns the number of batches allocated so far. It stands still in a steady state.
     #[must_use]
     pub fn allocated(&self) -> u64 {
         self.allocated

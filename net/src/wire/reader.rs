@@ -24,18 +24,18 @@ const AHEAD_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub struct FrameReader {
     frame_bytes_max: u32,
-    /// What has not been looked at, oldest first. None is empty.
+    /// The pieces that were not looked at yet, oldest first. None is empty.
     pieces: VecDeque<Bytes>,
     /// The beginning of a frame that straddles pieces.
     straddling: BytesMut,
-    /// How much of it is wanted.
+    /// The part of it that is wanted.
     wanted: Wanted,
     /// Whether a frame was broken: where the next one would begin is unknown.
     is_broken: bool,
     copied_bytes: u64,
 }
 
-/// How much is wanted of a frame that straddles pieces, before more can be known of it.
+/// The part that is wanted of a frame that straddles pieces, before more is known of it.
 #[derive(Clone, Copy, Debug)]
 enum Wanted {
     Head,
@@ -88,7 +88,7 @@ impl FrameReader {
         next.transpose()
     }
 
-    /// How many bytes were copied so far, because their frames straddled pieces.
+    /// Returns the number of bytes copied so far, because their frames straddled pieces.
     #[must_use]
     pub fn copied_bytes(&self) -> u64 {
         self.copied_bytes

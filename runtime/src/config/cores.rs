@@ -5,10 +5,10 @@ use toml::de::DeValue;
 
 use super::CPUS_MAX;
 use super::error::{Report, instead};
-use super::read::Given;
+use super::given::Given;
 use super::value::{number, shown};
 
-/// What `idle` can be.
+/// The values of `idle`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum IdleKind {
     Adaptive,

@@ -4,17 +4,17 @@ use loggos_protocol::SettingsError;
 use loggos_storage::Options;
 
 use super::error::{Report, instead};
-use super::read::Given;
+use super::given::Given;
 use super::value::shown;
 
 /// Files of a log that are made ahead, and kept back for what frees others.
 const SEGMENTS_RESERVE: u32 = 2;
-/// How long a write of the log may be, where segments are long enough.
+/// The longest write of the log, where segments are long enough.
 const WRITE_BYTES_MAX: u32 = 1 << 20;
-/// What a segment needs beside two of the longest batches: its head, and what ends it.
+/// The bytes of a segment beside two of the longest batches: its head, and its end.
 const SEGMENT_ROOM_BYTES: u32 = 128 << 10;
 
-/// Where acceptors keep what they promised.
+/// The place where acceptors keep their promises and votes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Durability {
     /// In memory: an acceptor whose process has ended is gone for good (R4).
@@ -23,7 +23,7 @@ pub enum Durability {
     Sync,
 }
 
-/// How large the log of each core may become.
+/// The bounds of each core's log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LogLimits {
     /// All of it; what exceeds a multiple of `segment_bytes` is not used.
@@ -49,7 +49,7 @@ impl LogLimits {
         }
     }
 
-    /// What is wrong with them, for batches of up to `batch_bytes_max`.
+    /// Returns their mistakes, for batches of up to `batch_bytes_max`.
     pub(super) fn problems(&self, batch_bytes_max: u32) -> Vec<SettingsError> {
         let least = SEGMENT_ROOM_BYTES.saturating_add(batch_bytes_max.saturating_mul(2));
         let mut problems = Vec::new();

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where.
+//! The mistakes in a configuration, with their places.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,9 +16,9 @@ pub struct ConfigErrors {
 /// A mistake in a configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
-    /// Where; none if there is no text.
+    /// Its place; `None` if there is no text.
     pub place: Option<TextPlace>,
-    /// What is wrong, and what would be right.
+    /// The mistake, and how to mend it.
     pub what: String,
 }
 
@@ -35,7 +35,7 @@ pub struct TextPlace {
 #[derive(Debug)]
 pub(super) struct Report<'t> {
     text: &'t str,
-    /// Where the text is no TOML.
+    /// The parts of the text that are no TOML.
     broken: Vec<Range<usize>>,
     found: Vec<(Range<usize>, String)>,
     /// Keys without a usable value: what contradicts them is no mistake of its own.
@@ -125,7 +125,7 @@ pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
     (2 * distance <= longest).then_some(nearest)
 }
 
-/// What to say of a word that is none of `known`: the nearest one, or all.
+/// Returns the hint for a word that is none of `known`: the nearest one, or all.
 pub(super) fn instead(word: &str, known: impl IntoIterator<Item: AsRef<str>>) -> String {
     let known: Vec<_> = known.into_iter().collect();
     match nearest(word, known.iter().map(AsRef::as_ref)) {

@@ -111,7 +111,7 @@ mod tests {
         }
     }
 
-    /// What the example has as comments holds too.
+    /// The commented parts of the example are valid, too.
     #[test]
     fn the_examples_placement_is_the_default_on_two_cores() {
         let example = example();

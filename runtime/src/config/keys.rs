@@ -31,7 +31,7 @@ pub(super) struct NodeKey {
     pub(super) what: &'static str,
 }
 
-/// What values a key takes, and where they go.
+/// The type of a key's values, and where they are stored.
 #[derive(Debug)]
 pub(super) enum Kind {
     Count(fn(&mut Draft) -> &mut u8),

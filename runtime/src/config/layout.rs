@@ -14,7 +14,7 @@ use super::error::instead;
 pub struct NodeConfig {
     /// Unique in its cluster: 1 to 64 bytes of letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// Where it listens, to nodes and clients alike. Unique in its cluster; its port is not 0.
+    /// The address where it listens to nodes and clients. Unique in its cluster; its port is not 0.
     pub address: SocketAddr,
     /// The processor core of each of its cores; from 1 to 256. Another machine's cannot be checked here.
     pub cpus: Vec<usize>,

@@ -13,35 +13,35 @@ use super::{Config, NodeConfig};
 /// up to f = 12 with a node for each acceptor.
 const SETS_MAX: u64 = 1 << 24;
 
-/// What trying all losses of f nodes, or of f acceptors in one process, has shown.
+/// The result of trying all losses of f nodes, or of f acceptors in one process.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Losses {
     /// Each leaves the cluster live.
     Survived {
-        /// How many were tried.
+        /// The number of losses that were tried.
         sets: u64,
     },
     /// There are too many to try; that the cluster survives them follows from the sizes of its quorums, since
     /// no node has two roles of a kind.
     TooMany {
-        /// How many.
+        /// The number of losses.
         sets: u64,
     },
     /// Unknown: there are too many to try, and some nodes have two roles of a kind.
     Unproven {
-        /// How many.
+        /// The number of losses.
         sets: u64,
     },
     /// The cluster does not survive this one.
     Fatal {
-        /// What is lost.
+        /// The lost parts.
         lost: Vec<Part>,
         /// What would be missing; at least one.
         missing: Vec<Missing>,
     },
 }
 
-/// What can be lost at once.
+/// A part of a cluster that can be lost at once.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Part {
     /// An acceptor, in one process.
@@ -50,7 +50,7 @@ pub enum Part {
     Node(String),
 }
 
-/// What a cluster cannot be without.
+/// A need of a cluster that is not met.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missing {
     /// No leader could be elected, and nothing read.
@@ -183,7 +183,7 @@ impl Roles {
         }
     }
 
-    /// What `cluster` lacks if this is all that it has.
+    /// Returns what `cluster` lacks if these are all its living roles.
     fn missing(&self, cluster: &Cluster) -> Vec<Missing> {
         let f = cluster.f;
         // No layout can do better than to lose one replica with each node.
@@ -215,7 +215,7 @@ impl Roles {
     }
 }
 
-/// How many sets of `k` there are among `n`, at most 64.
+/// Returns the number of sets of `k` among `n`, which is at most 64.
 fn choose(n: usize, k: usize) -> u64 {
     let (n, k) = (n as u128, k as u128);
     // Exact at every step: it is the number of sets of i + 1 among n.

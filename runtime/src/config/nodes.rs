@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::cores::read_cpu_list;
 use super::error::{Report, instead};
+use super::given::{Given, in_a_node, misplaced};
 use super::keys::{self, NODE_KEYS};
-use super::read::{Given, misplaced};
 use super::roles::{Meant, read_role, roles_to_name};
 use super::spread::spread_in_node;
 use super::value::{name, shown};
@@ -29,20 +29,20 @@ pub(super) struct Nodes {
     nodes: Vec<NodeConfig>,
     /// The node of each role, an index into `nodes`.
     homes: BTreeMap<RoleId, usize>,
-    /// How many cores each role can choose from, where that is known.
+    /// The number of cores that each role can choose from, where that is known.
     pub(super) cores: BTreeMap<RoleId, usize>,
     /// Proxy leaders that no node names: each lives with its proposer.
     implied: Vec<ProxyLeaderId>,
 }
 
-/// What has been read of the nodes so far.
+/// The nodes as far as they have been read.
 struct Reading<'a> {
     settings: Option<&'a Settings>,
     usable: &'a [usize],
     nodes: Nodes,
-    /// Who has which address. An IPv4 address is one however it is written.
+    /// The node of each address. An IPv4 address is the same however it is written.
     addresses: BTreeMap<(IpAddr, u16), String>,
-    /// Who has which data directory of which machine.
+    /// The node of each data directory of each machine.
     folders: BTreeMap<(IpAddr, PathBuf), String>,
     durability: Option<Durability>,
     /// Roles that are not missing, since a word that is no role was probably meant to be one of them.
@@ -409,12 +409,7 @@ fn unknown_key(node: &str, key: &str, value: &DeValue<'_>) -> String {
     format!("unknown key `{key}` in {header}; {hint}{dotted}")
 }
 
-/// What to say of a node's key that is elsewhere.
-pub(super) fn in_a_node(key: &str) -> String {
-    format!("`{key}` belongs in the table of a node, such as [nodes.a]")
-}
-
-/// How the table of a node is headed.
+/// Returns the heading of a node's table.
 fn header(node: &str) -> String {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if !node.is_empty() && node.bytes().all(is_bare) {

@@ -10,7 +10,7 @@ use super::error::Report;
 use super::roles::read_role;
 use super::value::number;
 
-/// What the other sections say of roles and cores, as far as they are right.
+/// The roles and cores of the other sections, as far as these have no mistake.
 #[derive(Debug)]
 pub(super) struct Room<'a> {
     /// `None` if a mistake elsewhere leaves them unknown.
@@ -18,7 +18,7 @@ pub(super) struct Room<'a> {
     pub(super) cores: Cores<'a>,
 }
 
-/// How many cores there are to choose from.
+/// The number of cores to choose from.
 #[derive(Debug)]
 pub(super) enum Cores<'a> {
     /// A mistake elsewhere leaves it unknown.

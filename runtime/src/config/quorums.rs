@@ -5,7 +5,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Report, instead};
-use super::read::Given;
+use super::given::Given;
 use super::value::{number, shown};
 
 /// The most losses that any system of 64 acceptors survives: a majority of 63.

@@ -1,39 +1,21 @@
 //! Reads a configuration.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use loggos_protocol::{Cluster, Settings, SettingsError};
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::cores::{IdleKind, read_cpus, read_idle};
 use super::durability::read_durability;
-use super::error::{ConfigError, Report, instead};
-use super::keys::{self, Draft, Key, Kind, NODE_KEYS, NODES, PLACEMENT, SECTIONS};
-use super::nodes::{in_a_node, read_nodes};
+use super::error::{ConfigError, Report};
+use super::given::{Entry, Given};
+use super::keys::{self, Draft, Kind};
+use super::nodes::read_nodes;
 use super::placement::{Cores, Room, read_placement};
 use super::quorums::{read_f, read_quorums};
 use super::value::{NUMBER_MAX, bytes, long_bytes, name, number, shown, time};
 use super::{Config, NAME, standard_grid};
 use crate::idle::Idle;
-
-/// What a text says, by known sections and keys.
-#[derive(Debug, Default)]
-pub(super) struct Given<'t> {
-    sections: BTreeMap<&'static str, Range<usize>>,
-    entries: BTreeMap<&'static str, Entry<'t>>,
-    pub(super) nodes: Option<&'t DeTable<'t>>,
-    placement: Option<&'t DeTable<'t>>,
-}
-
-/// A key and its value in a text.
-#[derive(Debug)]
-pub(super) struct Entry<'t> {
-    key: &'static Key,
-    pub(super) at: Range<usize>,
-    pub(super) value: &'t Spanned<DeValue<'t>>,
-}
 
 /// Reads `text` for a process that may use the processor cores `usable`.
 pub(super) fn read(text: &str, usable: &[usize]) -> Result<Config, Vec<ConfigError>> {
@@ -97,72 +79,6 @@ pub(super) fn read(text: &str, usable: &[usize]) -> Result<Config, Vec<ConfigErr
         IdleKind::Park => Idle::Park,
     };
     Ok(config)
-}
-
-impl<'t> Given<'t> {
-    fn new(root: &'t DeTable<'t>, report: &mut Report<'_>) -> Self {
-        let mut given = Self::default();
-        for (name, value) in root.iter() {
-            let Some(section) = SECTIONS.iter().find(|section| section.name == name.get_ref())
-            else {
-                report.add(&name.span(), unknown_section(name.get_ref()));
-                continue;
-            };
-            given.sections.insert(section.name, name.span());
-            let Some(table) = value.get_ref().as_table() else {
-                let (name, shown) = (section.name, shown(value.get_ref()));
-                let what = format!("`{name}` must be a section, written [{name}], not {shown}");
-                report.add(&value.span(), what);
-                continue;
-            };
-            match section.name {
-                NODES => given.nodes = Some(table),
-                PLACEMENT => given.placement = Some(table),
-                section => given.add_section(section, table, report),
-            }
-        }
-        given
-    }
-
-    fn add_section(
-        &mut self,
-        section: &'static str,
-        table: &'t DeTable<'t>,
-        report: &mut Report<'_>,
-    ) {
-        for (name, value) in table.iter() {
-            match keys::find(name.get_ref()) {
-                Some(key) if key.section == section => {
-                    self.entries.insert(key.name, Entry { key, at: name.span(), value });
-                }
-                Some(key) => report.add(&name.span(), misplaced(key)),
-                None if is_of_nodes(name.get_ref()) => {
-                    report.add(&name.span(), in_a_node(name.get_ref()));
-                }
-                None => {
-                    let hint = instead(name.get_ref(), keys::names_in(section));
-                    let what = format!("unknown key `{}` in [{section}]; {hint}", name.get_ref());
-                    report.add(&name.span(), what);
-                }
-            }
-        }
-    }
-
-    /// What the text has for `key`, if anything.
-    pub(super) fn entry(&self, key: &str) -> Option<&Entry<'t>> {
-        self.entries.get(key)
-    }
-
-    /// Where `section` begins; or the beginning of all.
-    pub(super) fn section(&self, section: &str) -> Range<usize> {
-        self.sections.get(section).cloned().unwrap_or_default()
-    }
-
-    /// Where `key` is named; or its section, if it is not; or the beginning.
-    pub(super) fn place_of(&self, key: &str) -> Range<usize> {
-        let section = || self.sections.get(keys::find(key)?.section);
-        self.entry(key).map(|entry| &entry.at).or_else(section).cloned().unwrap_or_default()
-    }
 }
 
 impl Draft {
@@ -237,23 +153,4 @@ fn read_name(given: &Given<'_>, report: &mut Report<'_>) -> String {
         report.add_mistaken("name", &entry.value.span(), &what);
     }
     text.unwrap_or(NAME).to_owned()
-}
-
-fn unknown_section(name: &str) -> String {
-    match keys::find(name) {
-        Some(key) => misplaced(key),
-        None if is_of_nodes(name) => in_a_node(name),
-        None => {
-            let hint = instead(name, SECTIONS.iter().map(|section| section.name));
-            format!("unknown section `{name}`; {hint}")
-        }
-    }
-}
-
-fn is_of_nodes(key: &str) -> bool {
-    NODE_KEYS.iter().any(|known| known.name == key)
-}
-
-pub(super) fn misplaced(key: &Key) -> String {
-    format!("`{}` belongs in [{}]", key.name, key.section)
 }

@@ -23,7 +23,7 @@ pub(super) struct Unread {
     pub(super) meant: Meant,
 }
 
-/// What a word that names no role of the cluster was meant to be.
+/// The meaning of a word that names no role of the cluster.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Meant {
     /// Probably this one.

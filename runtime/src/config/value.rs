@@ -120,7 +120,7 @@ pub(super) fn name(text: &str) -> Result<(), String> {
     ))
 }
 
-/// What a value looks like, for a message.
+/// Returns a short form of a value, for a message.
 pub(super) fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("\"{}\"", text.escape_debug()),

@@ -1,4 +1,4 @@
-//! What a cluster does not survive, though it is well configured.
+//! Losses that a cluster does not survive, though its configuration is valid.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use loggos_protocol::RoleId;
 
 use super::{Config, NodeConfig};
 
-/// Why a cluster may stop although no more was lost than it is made for.
+/// A reason why a cluster may stop, although no more was lost than it is made for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Weakness {
     /// The slowest replica holds credit, and f + 1 must be there (R29).

@@ -1,4 +1,4 @@
-//! What comes over the sockets of a core, and where it goes.
+//! The arrivals of a core's sockets, and their receivers.
 
 use loggos_protocol::{Role, RoleId, StateMachine, Time};
 

@@ -1,4 +1,4 @@
-//! What a core can be told to do, by any thread.
+//! The orders that any thread can give a core.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) enum Order {
     Adopt(Visitor),
 }
 
-/// How to give orders to a core.
+/// The way to give orders to a core.
 #[derive(Clone, Debug)]
 pub(crate) struct Sibling {
     pub(super) orders: Arc<SegQueue<Order>>,

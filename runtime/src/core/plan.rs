@@ -1,4 +1,4 @@
-//! What a core is started with.
+//! The plan that a core is started with.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,11 +18,11 @@ use crate::idle::Idle;
 use crate::log::Log;
 use crate::sockets::{Identity, Remote, Sockets};
 
-/// How long a node waits for an address that is in use.
+/// The longest time that a node waits for an address that is in use.
 const ADDRESS_MAX: Duration = Duration::from_secs(2);
 const ADDRESS_PAUSE: Duration = Duration::from_millis(10);
 
-/// What a core is started with.
+/// The plan that a core is started with.
 #[derive(Debug)]
 pub(crate) struct CorePlan {
     pub(crate) core: usize,
@@ -39,12 +39,12 @@ pub(crate) struct CorePlan {
     pub(crate) port: Arc<Port>,
     /// The seat of the gateway that the port's commands go to, if it lives here.
     pub(crate) gateway: Option<usize>,
-    /// How long a call may take.
+    /// The deadline of a call.
     pub(crate) deadline: Duration,
     pub(crate) is_stopping: Arc<AtomicBool>,
     pub(crate) idle: Idle,
     pub(crate) clock: Clock,
-    /// What it takes to talk to other processes, if the cluster has several.
+    /// The plan of the sockets, if the cluster has several processes.
     pub(crate) network: Option<NetworkPlan>,
     /// Of the acceptors that live here, if they are durable.
     pub(crate) log: Option<Log>,
@@ -52,12 +52,12 @@ pub(crate) struct CorePlan {
     pub(crate) recorder: Option<mpsc::Sender<RingRecord>>,
 }
 
-/// What the sockets of a core are started with.
+/// The plan that the sockets of a core are started with.
 #[derive(Debug)]
 pub(crate) struct NetworkPlan {
     pub(crate) identity: Identity,
     pub(crate) remotes: Arc<[Remote]>,
-    /// Where this core accepts other nodes and clients, if it is the one that does.
+    /// The address where this core accepts other nodes and clients, if it is the one that does.
     pub(crate) listen: Option<SocketAddr>,
 }
 

@@ -1,4 +1,4 @@
-//! Where every role of the cluster is, as one process sees it.
+//! The place of every role of the cluster, as one process sees it.
 
 use loggos_protocol::{
     AcceptorId, Cluster, GatewayId, ProposerId, ProxyLeaderId, ReplicaId, RoleId,

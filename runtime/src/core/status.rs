@@ -1,4 +1,4 @@
-//! How the roles of this process stand, asked over a connection.
+//! The state of this process's roles, asked over a connection.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::log::LogStatus;
 use crate::sockets::Sockets;
 use crate::status::{CoreStatus, RoleStatus, Standing, to_json};
 
-/// How long a core may take to report how its roles stand; the answer goes without it then.
+/// The longest time that an answer waits for a core to report the state of its roles.
 const REPORT_MAX: Duration = Duration::from_secs(1);
 
 /// A question that is being answered.

@@ -1,4 +1,4 @@
-//! Why a data directory is refused.
+//! The errors of data directories.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use loggos_storage::StorageError;
 
 use super::identity::DATA_VERSION;
 
-/// Why a data directory cannot be made, or must not be served from.
+/// The reason why a data directory cannot be made, or must not be served from.
 #[derive(Debug)]
 pub enum DataError {
     /// The configuration names none, and there are acceptors that need one.

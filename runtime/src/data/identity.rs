@@ -10,7 +10,7 @@ use super::DataError;
 /// The version of the identity file, and of the directory's layout.
 pub(super) const DATA_VERSION: u32 = 1;
 
-/// What the identity file says.
+/// The content of the identity file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct NodeIdentity {
     pub(super) cluster_name: String,

@@ -1,4 +1,4 @@
-//! What leaves a node before what, seen at its ring; and what is read back from its log.
+//! The order in which a node's sends and writes leave its ring; and the votes that are read back from its log.
 
 mod recalls;
 
@@ -87,7 +87,7 @@ fn load(gateway: &Process) {
     });
 }
 
-/// Where the batch of each vote begins.
+/// Returns the offset of each vote's batch.
 fn votes(config: &Config) -> BTreeMap<(Slot, Ballot), u64> {
     let path = config.nodes[0].data.clone().unwrap().join("core-0");
     let mut votes = BTreeMap::new();

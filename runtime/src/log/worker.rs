@@ -142,7 +142,7 @@ fn condemn(folder: &Path, why: &str) -> io::Result<()> {
     sync_directory(folder)
 }
 
-/// What the worker thread works on.
+/// The files that the worker thread works on.
 #[derive(Debug)]
 pub(crate) struct WorkerFiles {
     pub(crate) folder: PathBuf,

@@ -13,9 +13,9 @@ use std::time::Duration;
 use loggos_net::wire::{FrameReader, Hello};
 use loggos_protocol::Time;
 
-/// How long a stranger may take to say who it is, and a core that we call to answer.
+/// The longest time until an accepted connection has said hello, and until a called core has answered.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(5);
-/// How many connections may be clients': the rest of [`CONNECTIONS_MAX`] is for peers.
+/// The most connections of clients: the rest of [`CONNECTIONS_MAX`] is for peers.
 pub(super) const CLIENTS_MAX: usize = 3072;
 /// Strangers, clients and peers that may be connected at once.
 pub(super) const CONNECTIONS_MAX: usize = 4096;
@@ -39,7 +39,7 @@ pub(super) struct Connection {
     pub(super) is_held: bool,
 }
 
-/// What a connection is.
+/// The stage of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stage {
     /// Called by us, for the link of that index.
@@ -52,7 +52,7 @@ pub(super) enum Stage {
     Refused { since: Time },
 }
 
-/// Who is welcome.
+/// The other end of a connection that was welcomed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Guest {
     /// A core of another node, in that life of it.
@@ -95,7 +95,7 @@ impl Connection {
         }
     }
 
-    /// Who is on its other end, once that is known.
+    /// Returns its other end, once that was welcomed.
     pub(super) fn guest(&self) -> Option<Guest> {
         match self.stage {
             Stage::Guest(guest) => Some(guest),

@@ -24,11 +24,11 @@ use super::connections::{CLIENT_COMMANDS_MAX, CLIENTS_MAX, Guest};
 use super::links::Remote;
 use super::sightings::Sightings;
 
-/// Who this core is, to other nodes and to clients.
+/// The identity of this core, to other nodes and to clients.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) cluster_name: String,
-    /// What nodes must agree on: quorums, f, windows (R3), and where every role lives.
+    /// The digest of the properties that all nodes must share: quorums, f, windows (R3), and the place of every role.
     pub(crate) digest: u64,
     pub(crate) node: u8,
     pub(crate) core: u8,
@@ -42,21 +42,21 @@ pub(crate) struct Identity {
     pub(crate) frame_bytes_max: u32,
 }
 
-/// What this core knows that decides who may connect.
+/// The knowledge of this core that decides which senders may connect.
 #[derive(Debug)]
 pub(super) struct Handshake {
     identity: Identity,
     /// The formation that roles of this core belong to, once they know of one (R4).
     formation: Option<FormationId>,
-    /// Where the log of this core stands, if it has one and that serves (R33).
+    /// The position of this core's log, if it has one and that serves (R33).
     log: Option<LogPosition>,
-    /// What was seen of the logs of other cores.
+    /// The last known positions of the logs of other cores.
     sightings: Sightings,
     /// The nodes that were refused so far, and why: each is reported once.
     refused_nodes: Vec<(u8, Reason)>,
 }
 
-/// What becomes of a hello that is not refused.
+/// The decision on a hello that is not refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Admission {
     /// The sender is welcome on this core.

@@ -15,7 +15,7 @@ use super::connections::{Connection, GREETING_MAX, Guest, Stage};
 use super::{Incoming, Sockets};
 use crate::dial::{Dial, DialEnd, Pace};
 
-/// How long a link may fail to send anything before it is taken for dead.
+/// The longest time that a link with something to send sends nothing; then it is taken for dead.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(5);
 /// Bytes that wait to be sent over a link; what exceeds them is dropped. As many again are reserved for
 /// what elections need.

@@ -1,4 +1,4 @@
-//! How far the logs of other cores have been seen to be, by which an older copy of a log is recognised.
+//! The last known positions of other cores' logs, by which an older copy of a log is recognised.
 //!
 //! ```text
 //!   this life of a log      began with ───────▶ is at          told by hello, welcome, log
@@ -25,7 +25,7 @@ pub(crate) struct Sightings {
     logs_max: usize,
 }
 
-/// What was seen of one log.
+/// The last known position of one log.
 #[derive(Clone, Copy, Debug)]
 struct Sighting {
     directory: DirectoryId,

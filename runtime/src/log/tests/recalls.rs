@@ -18,7 +18,7 @@ use crate::status::Standing;
 
 /// What anything that must happen may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How long it takes to ask once more.
+/// The pause before a question is repeated.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The acceptor's node, alone, with all its votes on disk; and in the place of the other node, sockets of the test.
@@ -114,7 +114,7 @@ impl Asker {
     }
 }
 
-/// What is said next, within a while.
+/// Returns the next message, if one comes within a while.
 fn hear(stream: &mut TcpStream, mut reader: FrameReader) -> (Option<Message>, FrameReader) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     loop {

@@ -1,4 +1,4 @@
-//! Whom a core admits, and what it answers the others.
+//! The hellos that a core admits, and its answers to the others.
 
 use loggos_protocol::DirectoryId;
 
@@ -147,7 +147,7 @@ fn r33_a_peer_whose_log_is_an_older_copy_is_refused() {
     assert!(handshake.judge(&whole, 0).is_ok());
 }
 
-/// What it says of its log counts on the core that it talks to, not on the one that listens.
+/// The position of its log counts on the core that it is for, not on the core that listens.
 #[test]
 fn r33_a_hello_for_another_core_leaves_no_trace() {
     let mut handshake = handshake();

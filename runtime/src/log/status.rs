@@ -1,0 +1,55 @@
+//! The state of a log, for `status`.
+
+use std::time::Duration;
+
+use super::Stop;
+
+/// How long a write may take before the disk is reported to hang.
+const HANG: Duration = Duration::from_secs(1);
+
+/// The state of an acceptor's log. A durable acceptor says nothing before its log has written it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogState {
+    /// It is written to, or the acceptor has none.
+    #[default]
+    Fine,
+    /// So little room is left that the acceptor votes only for what may be chosen already.
+    Low,
+    /// No room is left: the acceptor promises and votes for nothing until there is some.
+    Full,
+    /// The disk has not answered for a second: the acceptor promises and votes for nothing until it does.
+    Hangs,
+}
+
+/// The state of a log, in numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct LogStatus {
+    /// Batches that were synced since it was formatted. Never goes down.
+    pub(crate) synced: u64,
+    pub(crate) segments: usize,
+    /// Records that are not durable yet.
+    pub(crate) waiting: u64,
+    /// Messages that wait for such records.
+    pub(crate) held: usize,
+    /// The age of the write under way; zero if there is none.
+    pub(crate) writing_for: Duration,
+    pub(crate) is_low: bool,
+    /// Whether records wait for room.
+    pub(crate) is_full: bool,
+    pub(crate) stopped: Option<Stop>,
+}
+
+impl LogStatus {
+    /// Returns the state that these numbers show.
+    pub(crate) fn state(&self) -> LogState {
+        if self.writing_for >= HANG {
+            LogState::Hangs
+        } else if self.is_full {
+            LogState::Full
+        } else if self.is_low {
+            LogState::Low
+        } else {
+            LogState::Fine
+        }
+    }
+}
