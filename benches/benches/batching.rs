@@ -1,8 +1,8 @@
-//! Batching: what a gateway pays to put commands into a batch, and what a tick's P2as cost by the size of
-//! their batches.
+//! Batching: what a gateway pays to put commands into a batch, and what a tick's P2as cost by the
+//! size of their batches.
 //!
-//! The first is paid by every command. The second shows what is paid by reference: from the size on at which a
-//! block no longer travels inside its message, a P2a costs the same whatever it carries.
+//! The first is paid by every command. The second shows what is paid by reference: from the size on
+//! at which a block no longer travels inside its message, a P2a costs the same with any batch.
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! The acceptors' log: what a vote costs without a disk, what a write and its sync cost with one, and how fast a
-//! log is read when a node comes back.
+//! The acceptors' log: what a vote costs without a disk, what a write and its sync cost with one,
+//! and how fast a log is read when a node comes back.
 //!
 //! The folder is made where `TMPDIR` says; what is measured with a disk is that disk.
 
@@ -154,7 +154,8 @@ fn recover_from(
         log.append(votes);
         log.flush(|disk, write| {
             disk.write_at(write.file, write.offset, &write.bytes).expect("a disk");
-            // What is synced is none of what is measured: each file is, once, when it is recovered from.
+            // What is synced is none of what is measured: each file is, once, when it is recovered
+            // from.
         });
     }
     drop(recover(&mut log.disk, &identity(), &OPTIONS).expect("sound"));

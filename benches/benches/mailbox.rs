@@ -1,7 +1,7 @@
 //! The mailbox between two cores: how long a tick takes to get across, by the messages in it.
 //!
-//! Half of a round trip is what a slot pays each time it changes cores; divided by the messages of a tick it is
-//! what handing them over together saves.
+//! Half of a round trip is what a slot pays each time it changes cores; divided by the messages of
+//! a tick it is what handing them over together saves.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use loggos_net::mailbox;

@@ -1,7 +1,8 @@
 //! Counting votes until a write quorum is whole: the proxy leader's inner loop.
 //!
-//! The bit-set window is what Loggos does: a tagged ring of slots, one bit an acceptor. The hash map of sets is
-//! what a straightforward version does. The difference is what a slot saves at its proxy leader.
+//! The bit-set window is what Loggos does: a tagged ring of slots, one bit an acceptor. The hash
+//! map of sets is what a straightforward version does. The difference is what a slot saves at its
+//! proxy leader.
 
 use std::collections::{HashMap, HashSet};
 use std::hint::black_box;

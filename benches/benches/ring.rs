@@ -1,11 +1,12 @@
 //! The socket ring: how long an echo takes over loopback, between two threads with a ring each.
 //!
-//! *One connection*: half of it is what a message pays for each hop between two machines, wire aside; a slot
-//! takes five of them. *16 connections*: divided by 16 it is what one more peer costs a core in a tick, an
-//! operation each to send and to receive, as the system calls are shared. *By size*: up to a few KiB an
-//! operation costs the same, and what 16 KiB cost above 64 bytes is copying, twice in and twice out; so
-//! frames leave together. *Asleep*: what a core pays that does not poll, each side woken by what arrives;
-//! half the difference to the first row is what parking adds to each hop of a slot.
+//! *One connection*: half of it is what a message pays for each hop between two machines, wire
+//! aside; a slot takes five of them. *16 connections*: divided by 16 it is what one more peer costs
+//! a core in a tick, an operation each to send and to receive, as the system calls are shared. *By
+//! size*: up to a few KiB an operation costs the same, and what 16 KiB cost above 64 bytes is
+//! copying, twice in and twice out; so frames leave together. *Asleep*: what a core pays that does
+//! not poll, each side woken by what arrives; half the difference to the first row is what parking
+//! adds to each hop of a slot.
 //!
 //! *Tasks when we enter* is how a polled ring is made, *tasks by interrupt* how the other is.
 
@@ -30,8 +31,8 @@ struct Core {
 }
 
 impl Core {
-    /// Makes one and pins this thread to `cpu`, as a runtime would: two that poll on one core wait for each
-    /// other's time slices. Where there is no such core, it goes anywhere.
+    /// Makes one and pins this thread to `cpu`, as a runtime would: two that poll on one core wait
+    /// for each other's time slices. Where there is no such core, it goes anywhere.
     fn new(cpu: usize, is_polled: bool, sleeps: bool) -> Self {
         let mut cpus = CpuSet::new();
         cpus.set(cpu);
@@ -66,7 +67,7 @@ impl Core {
 fn echo(is_polled: bool, sleeps: bool, tell: &mpsc::Sender<SocketAddr>) {
     let mut core = Core::new(1, is_polled, sleeps);
     let address = core.ring.listen((Ipv4Addr::LOCALHOST, 0).into()).expect("a port is free");
-    tell.send(address).expect("somebody waits for it");
+    tell.send(address).expect("the other thread waits for it");
     let mut is_over = false;
     while !is_over {
         core.tick(|ring, event| match event {

@@ -1,8 +1,9 @@
 //! A slot through all roles, from a client's command to its reply, with nothing between them.
 //!
-//! The time of one command a batch is what the protocol itself costs a slot on one core: gateway, proposer,
-//! proxy leader, two acceptors, three replicas, sessions and results. The time of 512 is what a command
-//! costs once batching has spread that over many: encoding, three replicas that read it, a reply.
+//! The time of one command a batch is what the protocol itself costs a slot on one core: gateway,
+//! proposer, proxy leader, two acceptors, three replicas, sessions and results. The time of 512 is
+//! what a command costs once batching has spread that over many: encoding, three replicas that read
+//! it, a reply.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use loggos_benches::{Line, settings};

@@ -1,8 +1,10 @@
-//! Frames: what a message costs that leaves its process, beyond the socket, by the size of its payload.
+//! Frames: what a message costs that leaves its process, beyond the socket, by the size of its
+//! payload.
 //!
-//! A slot of an idle cluster is about a dozen frames and as many in the other direction, so each of these numbers
-//! counts some twelve times in a slot's latency, and once or twice in the throughput of each core that it
-//! passes. The socket operation that carries them costs some 5 µs, whatever there is in it.
+//! A slot of an idle cluster is about a dozen frames and as many in the other direction, so each of
+//! these numbers counts some twelve times in a slot's latency, and once or twice in the throughput
+//! of each core that it passes. The socket operation that carries them costs some 5 µs, with any
+//! content.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -108,8 +110,9 @@ fn decode_one(envelope: &Envelope, frames: u64, mut take: impl FnMut(Message)) -
     })
 }
 
-/// What a sender pays a message. Payloads go by reference, so their size is not to be seen, but for outcomes,
-/// whose checksum the sender makes: that of 16 KiB is what a replica pays for answering 512 commands.
+/// What a sender pays a message. Payloads go by reference, so their size is not to be seen, but for
+/// outcomes, whose checksum the sender makes: that of 16 KiB is what a replica pays for answering
+/// 512 commands.
 fn encode(c: &mut Criterion) {
     let mut group = c.benchmark_group("wire/encode");
     group.bench_function("P2b", |b| b.iter_custom(|n| encode_one(&p2b(), n)));
@@ -125,9 +128,9 @@ fn encode(c: &mut Criterion) {
     group.finish();
 }
 
-/// What a receiver pays a message: cutting it out of the stream, checking and reading it. At a proxy leader
-/// that is the same for all payloads that are referenced; an acceptor also checks the block, and the difference
-/// is the price of never logging what was damaged on the way.
+/// What a receiver pays a message: cutting it out of the stream, checking and reading it. At a
+/// proxy leader that is the same for all payloads that are referenced; an acceptor also checks the
+/// block, and the difference is the price of never logging what was damaged on the way.
 fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("wire/decode");
     let take = |message| drop(black_box(message));
@@ -147,8 +150,8 @@ fn decode(c: &mut Criterion) {
     group.finish();
 }
 
-/// What a proxy leader pays a slot for passing a P2a on to an acceptor, apart from its own state machine: one over
-/// this number bounds the slots a second that a proxy leader's core can take in.
+/// What a proxy leader pays a slot for passing a P2a on to an acceptor, apart from its own state
+/// machine: one over this number bounds the slots a second that a proxy leader's core can take in.
 fn forward(c: &mut Criterion) {
     let mut group = c.benchmark_group("wire/forward");
     for bytes in PAYLOAD_BYTES {

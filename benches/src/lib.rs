@@ -105,8 +105,8 @@ impl Line {
         line
     }
 
-    /// Submits `commands`, and lets everybody work until every reply is back. Returns how many slots
-    /// that took.
+    /// Submits `commands`, and lets all roles work until every reply is back. Returns how many
+    /// slots that took.
     pub fn run(&mut self, commands: u32) -> u64 {
         let before = (self.slots(), self.replies);
         self.now.0 += 1_000;

@@ -43,16 +43,17 @@ pub(crate) struct Options {
     /// The cluster to measure, as `loggos config example` shows it; by default as it is there.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Measure what is left without replication: the same load, gateway and batching before one state machine,
-    /// in a cluster of one role of each kind, all on the first core, that survives no loss (f = 0). What
-    /// replication costs is the difference to a run without this option.
+    /// Measure what is left without replication: the same load, gateway and batching before one
+    /// state machine, in a cluster of one role of each kind, all on the first core, that survives
+    /// no loss (f = 0). What replication costs is the difference to a run without this option.
     #[arg(long, conflicts_with_all = ["config", "kill"])]
     unreplicated: bool,
-    /// Where acceptors of a cluster that is started for the purpose keep what they promised; by default as the
-    /// configuration says, or in memory.
+    /// Where acceptors of a cluster that is started for the purpose keep what they promised; by
+    /// default as the configuration says, or in memory.
     #[arg(long, value_name = "memory|sync", conflicts_with = "connect", value_parser = durability)]
     durability: Option<Durability>,
-    /// Where a directory is made for their logs, and removed at the end; by default where temporary files are.
+    /// Where a directory is made for their logs, and removed at the end; by default where temporary
+    /// files are.
     #[arg(long, value_name = "DIR", conflicts_with = "connect")]
     data: Option<PathBuf>,
     /// The address of a node of a running cluster to measure, which must have a gateway.
@@ -76,8 +77,9 @@ pub(crate) struct Options {
     /// Keys, of 16 bytes each.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     keys: u32,
-    /// Send this many operations a second, whether earlier ones are answered or not, and count latency
-    /// from when each should have been sent. Without it every caller sends its next when it has an answer.
+    /// Send this many operations a second, whether earlier ones are answered or not, and count
+    /// latency from when each should have been sent. Without it every caller sends its next when it
+    /// has an answer.
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// How long to measure.
@@ -92,10 +94,12 @@ pub(crate) struct Options {
     /// Sleep as soon as there is no work.
     #[arg(long)]
     park: bool,
-    /// Kill this role when warming up begins, such as "replica 1": what is measured is what is left.
+    /// Kill this role when warming up begins, such as "replica 1": what is measured is what is
+    /// left.
     #[arg(long, value_name = "ROLE", value_parser = role)]
     kill: Option<RoleId>,
-    /// Measure a round trip over loopback and a sync in the same run, and tell latencies as multiples.
+    /// Measure a round trip over loopback and a sync in the same run, and tell latencies as
+    /// multiples.
     #[arg(long)]
     floor: bool,
     /// Write the figures to this file, or to standard output for `-`.
@@ -148,7 +152,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     tell(options, &Report::new(command_line(), options, &measured, &found))
 }
 
-/// Makes the data directory of a cluster that is started for the purpose, if its acceptors are durable.
+/// Makes the data directory of a cluster that is started for the purpose, if its acceptors are
+/// durable.
 fn data(options: &Options, config: &Config) -> Result<Option<TempDir>, Box<dyn std::error::Error>> {
     let is_ours = options.connect.is_none() && config.nodes.is_empty();
     if !is_ours || config.durability != Some(Durability::Sync) {
@@ -186,8 +191,8 @@ fn subject(options: &Options, config: &Config) -> Result<Subject, Box<dyn std::e
     remote(&RemoteOptions { idle, ..crate::remote::options_of(config) }, nodes)
 }
 
-/// What is left of a cluster when nothing is replicated: one role of each kind. On one core they are
-/// faster than on two (nothing is handed over), and a baseline shall be hard to beat.
+/// What is left of a cluster when nothing is replicated: one role of each kind. On one core they
+/// are faster than on two (nothing is handed over), and a baseline shall be hard to beat.
 fn unreplicated() -> Config {
     let grid = QuorumSystem::grid(1, 1, 0).expect("one acceptor survives no loss");
     let cluster = Settings::new(0, grid).check().expect("one role of each kind makes a cluster");
@@ -249,8 +254,8 @@ fn wait_until_ready(subject: &Subject) -> Result<(), Box<dyn std::error::Error>>
     }
 }
 
-/// Starts all callers, shared among the entrances; what they measured comes through the channel when the
-/// last ones of each have ended.
+/// Starts all callers, shared among the entrances; what they measured comes through the channel
+/// when the last ones of each have ended.
 fn start_clients(subject: &Subject, load: &Arc<Load>) -> Receiver<Measured> {
     let (sender, receiver) = channel();
     let entrances = subject.entrances();
@@ -281,7 +286,8 @@ fn wait(load: &Load, most: Duration, what: &str) {
     }
 }
 
-/// Waits until every replica that has not halted has executed as much as the others, and compares them.
+/// Waits until every replica that has not halted has executed as much as the others, and compares
+/// them.
 fn wait_until_equal(subject: &Subject) -> Result<Vec<RoleState>, Box<dyn std::error::Error>> {
     let started = Instant::now();
     loop {

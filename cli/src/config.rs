@@ -18,10 +18,11 @@ pub(crate) struct Options {
 enum Command {
     /// Say what cluster a configuration makes, or all that is wrong with it.
     ///
-    /// Prints one line for each kind of role, with the node or processor core of each, and one for each node.
-    /// Then tries every loss of f nodes, or, in one process, of f acceptors: whether the cluster can go on
-    /// without them. What it does not survive goes to standard error, as do all mistakes, each with its line
-    /// and column. Succeeds if there are no mistakes and every such loss is survived.
+    /// Prints one line for each kind of role, with the node or processor core of each, and one for
+    /// each node. Then tries every loss of f nodes, or, in one process, of f acceptors: whether the
+    /// cluster can go on without them. What it does not survive goes to standard error, as do all
+    /// mistakes, each with its line and column. Succeeds if there are no mistakes and every such
+    /// loss is survived.
     Check(CheckOptions),
     /// Print a configuration that names every key, with what it means and its default.
     Example,
@@ -66,7 +67,8 @@ fn has_disks(config: &Config) -> bool {
     config.nodes.len() > 1 && config.durability != Some(Durability::Memory)
 }
 
-/// One line for each kind of role, with the nodes, or else the processor cores, in the order of the roles.
+/// One line for each kind of role, with the nodes, or else the processor cores, in the order of the
+/// roles.
 fn roles(config: &Config) -> String {
     let kinds = ["gateways", "proposers", "proxy leaders", "acceptors", "replicas"];
     let mut text = String::new();

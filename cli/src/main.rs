@@ -14,7 +14,8 @@ use clap::{Parser, Subcommand};
 use loggos::ConfigErrors;
 use tracing_subscriber::EnvFilter;
 
-/// A replicated log and state-machine replication engine: Compartmentalized MultiPaxos, thread per core.
+/// A replicated log and state-machine replication engine: Compartmentalized MultiPaxos, thread per
+/// core.
 #[derive(Debug, Parser)]
 #[command(name = "loggos", version, propagate_version = true)]
 struct Options {

@@ -1,5 +1,5 @@
-//! `loggos up` and `loggos node`: processes that listen, until they are told to stop; and `loggos format`, which
-//! comes before.
+//! `loggos up` and `loggos node`: processes that listen, until they are told to stop; and `loggos
+//! format`, which comes before.
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! `loggos wal`: what is in an acceptor's log, and whether it can be relied on.
 //!
-//! Reads only: a log that is in use, or a copy of one. While a node writes, what is read first may be older than
-//! what is read last; so where something seems to be missing it is looked for again, and is missing only if
-//! it is twice.
+//! Reads only: a log that is in use, or a copy of one. While a node writes, what is read first may
+//! be older than what is read last; so where something seems to be missing it is looked for again,
+//! and is missing only if it is twice.
 
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
@@ -30,18 +30,19 @@ pub(crate) struct Options {
 enum Command {
     /// Say whether a log is sound, whose it is, and what it knows of each acceptor.
     ///
-    /// Reads every block, changes nothing, and decides as a node does when it starts. A log that a node is
-    /// writing to can be looked at: that its end is not finished is as it should be. So it is after a crash: what
-    /// was never synced is cut off when the node starts.
+    /// Reads every block, changes nothing, and decides as a node does when it starts. A log that a
+    /// node is writing to can be looked at: that its end is not finished is as it should be. So it
+    /// is after a crash: what was never synced is cut off when the node starts.
     ///
-    /// Exit code: 0 sound; 1 damaged, or no log that can be used; 2 it cannot be read, or was not asked for
-    /// rightly.
+    /// Exit code: 0 sound; 1 damaged, or no log that can be used; 2 it cannot be read, or was not
+    /// asked for rightly.
     #[command(verbatim_doc_comment)]
     Verify(VerifyOptions),
     /// Print what is in a log, a line for each record, in the order in which they were written.
     ///
-    /// Prints what comes before the first damage, and then says what is wrong. Of a log that is written to at the
-    /// same time, that may be nothing: ask verify, or dump a copy. Exit codes are those of verify.
+    /// Prints what comes before the first damage, and then says what is wrong. Of a log that is
+    /// written to at the same time, that may be nothing: ask verify, or dump a copy. Exit codes are
+    /// those of verify.
     Dump(DumpOptions),
 }
 
@@ -157,8 +158,8 @@ fn read(path: &Path, is_live: bool) -> Result<Scan, StorageError> {
     scan(&mut Folder::read_only(path), None, &mut |_, _| {})
 }
 
-/// Whether a process has locked the log, or one of its files. Asking for the lock would tell, too, and might keep
-/// a node from starting.
+/// Whether a process has locked the log, or one of its files. Asking for the lock would tell, too,
+/// and might keep a node from starting.
 fn is_live(path: &Path) -> bool {
     let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return false };
     let files = ["lock", "../lock", "log.00000"].map(|name| path.join(name).metadata());

@@ -1,7 +1,9 @@
-//! Disks that are full, or fail, under the acceptor of a real node: a file system of its own, on a file that is taken
-//! for a disk. What was acknowledged is there, and the other two go on meanwhile.
+//! Disks that are full, or fail, under the acceptor of a real node: a file system of its own, on a
+//! file that is taken for a disk. What was acknowledged is there, and the other two go on
+//! meanwhile.
 //!
-//! That takes root, loop devices and `mkfs.ext4`; where `LOGGOS_DISKS` is `must`, it is a failure if they are missing.
+//! That takes root, loop devices and `mkfs.ext4`; where `LOGGOS_DISKS` is `must`, it is a failure
+//! if they are missing.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "what is not tested is said")]
@@ -25,7 +27,8 @@ use tempfile::TempDir;
 
 const DISK_BYTES: u64 = 32 << 20;
 
-/// What may wait for a disk that hangs, in messages and in memory: these, their records, and what is around them.
+/// What may wait for a disk that hangs, in messages and in memory: these, their records, and what
+/// is around them.
 const HELD_MAX: u64 = 1 << 16;
 const MEMORY_MAX: u64 = 256 << 20;
 
@@ -48,7 +51,8 @@ impl Disk {
     }
 
     fn make() -> io::Result<Self> {
-        // SAFETY: it parts this thread from the others in what is mounted where, and in no descriptor.
+        // SAFETY: it parts this thread from the others in what is mounted where, and in no
+        // descriptor.
         unsafe { unshare_unsafe(UnshareFlags::NEWNS)? };
         run("mount", &["--make-rprivate", "/"])?;
         let folder = tempfile::tempdir()?;
@@ -70,7 +74,7 @@ impl Disk {
         run("mount", &["-o", "loop", image.to_str().unwrap(), self.path().to_str().unwrap()])
     }
 
-    /// Nobody may use it any more.
+    /// Unmounts it: no process may use it any more.
     fn unmount(&self) -> io::Result<()> {
         run("umount", &[self.path().to_str().unwrap()])
     }
@@ -99,7 +103,8 @@ impl Disk {
     }
 }
 
-/// A disk that hangs until this is dropped: before its cluster is, since who waits for such a disk cannot be killed.
+/// A disk that hangs until this is dropped: before its cluster is, since who waits for such a disk
+/// cannot be killed.
 struct Hung(PathBuf);
 
 impl Disk {
@@ -196,7 +201,8 @@ fn state(cluster: &Cluster, acceptor: u8) -> String {
     cluster.role(&format!("acceptor {acceptor}"))["state"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The acceptor whose disk was in trouble is needed for a quorum, and its log is read back with the others.
+/// The acceptor whose disk was in trouble is needed for a quorum, and its log is read back with the
+/// others.
 fn assert_votes_again(cluster: &mut Cluster, writer: &mut Writer) {
     cluster.kill(&[1]);
     writer.write();

@@ -1,5 +1,5 @@
-//! Three real nodes with data directories: what was acknowledged is there after all of them were killed at once,
-//! and a node whose directory is not what it should be says so and does not serve.
+//! Three real nodes with data directories: what was acknowledged is there after all of them were
+//! killed at once, and a node whose directory is not what it should be says so and does not serve.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -189,7 +189,7 @@ fn swap(a: &Path, b: &Path) {
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
-fn r34_an_acceptor_whose_log_fails_stops_saying_so_and_everybody_else_goes_on() {
+fn r34_an_acceptor_whose_log_fails_stops_saying_so_and_the_other_roles_go_on() {
     let mut cluster = Cluster::new();
     cluster.format();
     // What writes beyond a limit gets an error then, and is not killed.

@@ -1,5 +1,5 @@
-//! Processes that end under real nodes whose timeouts are far longer than any test: only by what is left of their
-//! connections can the others know.
+//! Processes that end under real nodes whose timeouts are far longer than any test: only by what is
+//! left of their connections can the others know.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "how a cluster stands whose test has failed is said")]

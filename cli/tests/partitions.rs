@@ -1,8 +1,10 @@
-//! Clusters whose network is cut, in one way or another, under load from both gateways: who can go on does, the
-//! others commit nothing, and once it is whole again all go on. Nothing acknowledged is lost or executed twice,
-//! each caller's commands stay in order, and replicas are equal in the end.
+//! Clusters whose network is cut, in one way or another, under load from both gateways: who can go
+//! on does, the others commit nothing, and once it is whole again all go on. Nothing acknowledged
+//! is lost or executed twice, each caller's commands stay in order, and replicas are equal in the
+//! end.
 //!
-//! Every node has a host of its own, which takes network namespaces, and so root and `ip` of iproute2.
+//! Every node has a host of its own, which takes network namespaces, and so root and `ip` of
+//! iproute2.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "how long a fault was felt is reported, not asserted")]
@@ -28,7 +30,8 @@ fn cut(strike: impl FnOnce(&Nodes, &Load)) {
     }
 }
 
-/// Lets `strike` silence first one leader and then the other, which shows whether `heal` has healed the first.
+/// Lets `strike` silence first one leader and then the other, which shows whether `heal` has healed
+/// the first.
 fn silence_leaders(fault: &str, strike: impl Fn(&Hosts, &str), heal: impl Fn(&Hosts, &str)) {
     cut(|nodes, load| {
         for _ in 0..2 {
@@ -38,7 +41,8 @@ fn silence_leaders(fault: &str, strike: impl Fn(&Hosts, &str), heal: impl Fn(&Ho
             load.go_on_after(&format!("{leader} {fault}"), &GATEWAYS);
             wait_for("another leader", || nodes.leads(other(&leader)));
             load.wait_for_more(MANY, &GATEWAYS);
-            std::thread::sleep(CUT.saturating_sub(struck.elapsed())); // how long it lasts is the fault
+            // How long it lasts is the fault.
+            std::thread::sleep(CUT.saturating_sub(struck.elapsed()));
             heal(nodes.hosts(), &leader);
             load.go_on_after(&format!("{leader} healed"), &GATEWAYS);
             wait_for("one leader", || !nodes.leads(&leader) || !nodes.leads(other(&leader)));
@@ -70,21 +74,21 @@ fn a_leader_that_is_cut_off_is_replaced() {
 }
 
 #[test]
-fn a_leader_that_nobody_hears_is_replaced() {
+fn a_leader_that_is_not_heard_is_replaced() {
     let strike = |hosts: &Hosts, leader: &str| hosts.mute(&[leader], &hosts.others(leader));
     let heal = |hosts: &Hosts, leader: &str| hosts.unmute(&[leader], &hosts.others(leader));
     silence_leaders("not heard", strike, heal);
 }
 
 #[test]
-fn a_leader_that_hears_nobody_is_replaced() {
+fn a_leader_that_hears_no_other_is_replaced() {
     let strike = |hosts: &Hosts, leader: &str| hosts.mute(&hosts.others(leader), &[leader]);
     let heal = |hosts: &Hosts, leader: &str| hosts.unmute(&hosts.others(leader), &[leader]);
     silence_leaders("deaf", strike, heal);
 }
 
-/// On one side are a row and a column of the grid; it lasts until the connections between the sides are taken
-/// for dead and called anew.
+/// On one side are a row and a column of the grid; it lasts until the connections between the sides
+/// are taken for dead and called anew.
 #[test]
 fn of_two_halves_the_one_with_quorums_goes_on() {
     cut(|nodes, load| {
@@ -160,11 +164,11 @@ fn flap(name: &str) {
 }
 
 #[test]
-fn a_proxy_leader_whose_cable_is_loose_holds_up_nobody() {
+fn a_proxy_leader_whose_cable_is_loose_holds_up_no_client() {
     flap("proxy-leader-0");
 }
 
 #[test]
-fn an_acceptor_whose_cable_is_loose_holds_up_nobody() {
+fn an_acceptor_whose_cable_is_loose_holds_up_no_client() {
     flap("acceptor-2");
 }

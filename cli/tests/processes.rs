@@ -1,6 +1,6 @@
-//! Clusters of real processes that lose one, or have one stopped, under load from both gateways: commands
-//! go on, nothing acknowledged is lost or executed twice, each caller's commands stay in order, and replicas
-//! are equal in the end.
+//! Clusters of real processes that lose one, or have one stopped, under load from both gateways:
+//! commands go on, nothing acknowledged is lost or executed twice, each caller's commands stay in
+//! order, and replicas are equal in the end.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "how long a fault was felt is reported, not asserted")]
@@ -41,7 +41,8 @@ fn stop(pick: impl FnOnce(&Nodes) -> String) {
         nodes.signal(&name, Signal::STOP);
         let stopped = Instant::now();
         load.go_on_after(&format!("stop of {name}"), &GATEWAYS);
-        std::thread::sleep(STOP.saturating_sub(stopped.elapsed())); // how long it sleeps is the fault
+        // How long it sleeps is the fault.
+        std::thread::sleep(STOP.saturating_sub(stopped.elapsed()));
         nodes.signal(&name, Signal::CONT);
         load.wait_for_more(MANY, &GATEWAYS);
     });
@@ -67,8 +68,8 @@ fn kill_of_a_replica() {
     kill(|_| "replica-1".to_owned());
 }
 
-/// Each of two replicas loses its memory, one after the other, once its peers hold none of the slots that it begins
-/// with any more.
+/// Each of two replicas loses its memory, one after the other, once its peers hold none of the
+/// slots that it begins with any more.
 #[test]
 fn replicas_that_are_killed_come_back_with_the_state_of_a_peer() {
     under_load(Nodes::start(), |nodes, load| {

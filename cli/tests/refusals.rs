@@ -1,5 +1,5 @@
-//! What real processes say when they cannot do what they are asked to: once, with what is wrong, and where it
-//! is a command that was asked, with exit code 1.
+//! What real processes say when they cannot do what they are asked to: once, with what is wrong,
+//! and where it is a command that was asked, with exit code 1.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -165,7 +165,8 @@ fn nodes_with_different_configurations_say_so_once() {
     let mut back = Running::start(&other, "back");
     let put = || failure(loggos().args(["kv", "--config"]).arg(&one).args(["put", "a", "1"]));
     assert!(put().contains("loggos: "), "a command of a cluster that is none says so");
-    // Each has called often enough to wait as long as it ever does between two attempts, and then again.
+    // Each has called often enough to wait as long as it ever does between two attempts, and then
+    // again.
     wait_for("many attempts", || addresses.iter().all(|address| refused(*address) >= 9));
     let why = ["cannot be reached", "it refuses us", "configurations differ"];
     wait_for("the front's word", || front.said(&why) > 0);

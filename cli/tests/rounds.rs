@@ -1,8 +1,9 @@
-//! Rounds of: load, `kill -9` of some nodes or all, at any moment, restart, read back. Every acknowledged write is
-//! there, no unknown one counts twice, and replicas are equal.
+//! Rounds of: load, `kill -9` of some nodes or all, at any moment, restart, read back. Every
+//! acknowledged write is there, no unknown one counts twice, and replicas are equal.
 //!
-//! `LOGGOS_ROUNDS` says how many rounds (3, if nothing is said), `LOGGOS_SEED` repeats what was drawn: the layouts,
-//! whom each kill struck, and when. A run of many rounds is one of several clusters, one after the other.
+//! `LOGGOS_ROUNDS` says how many rounds (3, if nothing is said), `LOGGOS_SEED` repeats what was
+//! drawn: the layouts, whom each kill struck, and when. A run of many rounds is one of several
+//! clusters, one after the other.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "how long a recovery takes is reported, not asserted")]
@@ -19,7 +20,8 @@ use kept::{Cluster, DEADLINE, Plan, wait_for};
 use loggos::kv::{Answer, Command};
 use loggos::{CallError, Client, Executed, RemoteCluster, RemoteOptions};
 
-/// Rounds of one cluster: its log is executed anew by every replica that comes back, and grows with each.
+/// Rounds of one cluster: its log is executed anew by every replica that comes back, and grows with
+/// each.
 const ROUNDS_OF_A_CLUSTER: u64 = 25;
 const CALLERS: usize = 8;
 const REPLICAS: usize = 3;
@@ -150,8 +152,8 @@ fn run(rounds: u64, chance: &mut Chance, tally: &mut Tally) {
          [limits]\nlog_segment_bytes = \"1MiB\"\nlog_bytes_max = \"512MiB\""
     );
     let mut cluster = Cluster::new(&config, plans, |_| None);
-    let everybody: Vec<usize> = (0..cluster.nodes_count()).collect();
-    cluster.start(&everybody);
+    let all_nodes: Vec<usize> = (0..cluster.nodes_count()).collect();
+    cluster.start(&all_nodes);
     let mut addresses = cluster.gateways();
     let connections: Vec<RemoteCluster> = (0..2)
         .map(|_| {
@@ -187,8 +189,8 @@ fn run(rounds: u64, chance: &mut Chance, tally: &mut Tally) {
     }
 }
 
-/// Kills nodes and starts them again, some of them twice in a row, and waits until every caller is served. Says
-/// what was done.
+/// Kills nodes and starts them again, some of them twice in a row, and waits until every caller is
+/// served. Says what was done.
 fn strike(
     cluster: &mut Cluster,
     chance: &mut Chance,
@@ -288,7 +290,8 @@ fn under_load<T>(
 }
 
 impl Ledger {
-    /// Writes a key of its own, or adds one to the caller's counter, in turn; whether that was acknowledged.
+    /// Writes a key of its own, or adds one to the caller's counter, in turn; whether that was
+    /// acknowledged.
     fn write(&mut self, client: &Client, caller: usize, round: u64, command: u64) -> bool {
         if command % 4 == 3 {
             return self.count(client, caller);
@@ -367,8 +370,8 @@ fn read(client: &Client, keys: &[&[u8]]) -> Vec<Option<u64>> {
         })
         .collect();
     // A command is sent when its call is first polled.
-    let mut nobody = Context::from_waker(Waker::noop());
-    let first: Vec<_> = calls.iter_mut().map(|call| call.as_mut().poll(&mut nobody)).collect();
+    let mut no_task = Context::from_waker(Waker::noop());
+    let first: Vec<_> = calls.iter_mut().map(|call| call.as_mut().poll(&mut no_task)).collect();
     let answers = calls.into_iter().zip(first).map(|(call, first)| match first {
         Poll::Ready(done) => done,
         Poll::Pending => wait(call),

@@ -1,5 +1,5 @@
-//! Writes what fuzzing begins with into `corpus`, beside what is there: to be run in this folder after the format
-//! has changed, before a round of fuzzing and `cargo fuzz cmin`.
+//! Writes what fuzzing begins with into `corpus`, beside what is there: to be run in this folder
+//! after the format has changed, before a round of fuzzing and `cargo fuzz cmin`.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! What payloads hold: blocks of batches and of results, commands and answers of the key-value store.
+//! What payloads hold: blocks of batches and of results, commands and answers of the key-value
+//! store.
 
 #![no_main]
 

@@ -5,7 +5,8 @@ use loggos::{Config, ConfigErrors, NodeConfig};
 /// Losses of which all are tried; for more it takes too long.
 const F_TRIED_MAX: u8 = 2;
 
-/// A text that is refused with mistakes that lie in it, or accepted, and all that follows from it is there.
+/// A text that is refused with mistakes that lie in it, or accepted, and all that follows from it
+/// is there.
 pub fn configuration(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Config::from_toml(text) {

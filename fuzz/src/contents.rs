@@ -1,4 +1,5 @@
-//! What payloads hold: blocks of a batch and of its results, and commands and answers of the key-value store.
+//! What payloads hold: blocks of a batch and of its results, and commands and answers of the
+//! key-value store.
 
 use loggos::kv::{Answer, Command, Kv};
 use loggos::{At, Items, RunReplies, Slot, StateMachine, Time};
@@ -7,7 +8,7 @@ use loggos_protocol::{Outcome, Outcomes, ResultWriter, Run, RunAnswers, Runs, Se
 const SESSION: SessionId = SessionId { slot: Slot(1), index: 2 };
 const AT: At = At { slot: Slot(3), index: 4, time: Time(5) };
 
-/// `data` as a block of commands, as one of outcomes, and as commands that anybody may send.
+/// `data` as a block of commands, as one of outcomes, and as commands that any client may send.
 pub fn contents(data: &[u8]) {
     for run in Runs::new(data).map_while(Result::ok) {
         if let Run::Commands(run) = run {
@@ -40,10 +41,10 @@ fn outcomes(block: &[u8]) {
             Outcome::Trimmed(session) => writer.trimmed(session),
         }
     }
-    assert!(block.starts_with(writer.take().as_slice()), "a block that nobody would have written");
+    assert!(block.starts_with(writer.take().as_slice()), "a block that no correct gateway writes");
 }
 
-/// Whatever they are, commands do and answer in a run what they would one by one.
+/// Any commands do and answer in a run what they would one by one.
 fn execute(commands: Items<'_>) {
     let (mut in_runs, mut one_by_one) = (Kv::default(), Kv::default());
     let in_a_run = replies(|replies| in_runs.apply_run(AT, commands, replies));

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use loggos_protocol::Rng;
 
-/// Runs `entry` on every file of `corpus/<target>`, then on as many mutants of these. What it panics on is
-/// printed.
+/// Runs `entry` on every file of `corpus/<target>`, then on as many mutants of these. What it
+/// panics on is printed.
 pub(crate) fn run(target: &str, mutants: usize, entry: fn(&[u8])) {
     let seeds = seeds(target);
     for seed in &seeds {
@@ -46,8 +46,8 @@ fn run_one(input: &[u8], entry: fn(&[u8])) {
     entry(shown.0);
 }
 
-/// Changes `bytes` somewhere, and not always for the worse: with a part of `other`, or a number that is often a
-/// bound.
+/// Changes `bytes` somewhere, and not always for the worse: with a part of `other`, or a number
+/// that is often a bound.
 fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
     let at = below(rng, bytes.len() + 1);
     let end = (at + 1 + below(rng, 8)).min(bytes.len());

@@ -1,5 +1,5 @@
-//! What the fuzz targets run. Ordinary tests of `net` and `runtime` take in the same modules, and run them over
-//! `corpus`; see `docs/TESTING.md`.
+//! What the fuzz targets run. Ordinary tests of `net` and `runtime` take in the same modules, and
+//! run them over `corpus`; see `docs/TESTING.md`.
 
 pub mod configuration;
 pub mod contents;

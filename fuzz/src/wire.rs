@@ -1,7 +1,7 @@
 //! What strangers send, up to the messages that it says.
 //!
-//! A checksum is more than a fuzzer guesses, so both targets also put right those of what they are given: then
-//! what they guard is looked at too.
+//! A checksum is more than a fuzzer guesses, so both targets also put right those of what they are
+//! given: then what they guard is looked at too.
 
 use bytes::Bytes;
 use loggos_net::wire::{HEAD_BYTES, Kind, Message, WIRE_VERSION, WireError};
@@ -11,7 +11,8 @@ use crate::samples::{craft, frame, parts, read, seal};
 /// Payloads of one frame whose checksums are put right.
 const MENDED_MAX: usize = 8;
 
-/// A stream: four sizes of pieces, taken in turn (0 is all that is left), then what arrives in them.
+/// A stream: four sizes of pieces, taken in turn (0 is all that is left), then what arrives in
+/// them.
 pub fn frames(data: &[u8]) {
     let Some((sizes, stream)) = data.split_first_chunk::<4>() else { return };
     arrive(sizes, stream);
@@ -61,7 +62,7 @@ fn arrive(sizes: &[u8], stream: &[u8]) {
     said.iter().filter_map(|said| said.as_ref().err()).for_each(told);
 }
 
-/// What is accepted is what somebody could have sent.
+/// What is accepted is what a correct sender could have sent.
 fn check(bytes: &[u8]) {
     match only(bytes) {
         // A refusal is the same in every version, and goes out in ours.
@@ -83,7 +84,7 @@ fn only(bytes: &[u8]) -> Option<Result<Message, WireError>> {
     read([Bytes::copy_from_slice(bytes)]).pop()
 }
 
-/// `stream` with all checksums right, up to where nobody knows the next frame to begin.
+/// `stream` with all checksums right, up to where it is unknown where the next frame begins.
 fn mended_stream(stream: &[u8]) -> Vec<u8> {
     let mut mended = stream.to_vec();
     let mut rest = &mut mended[..];
@@ -112,9 +113,9 @@ fn mend(frame: &mut [u8]) {
     }
 }
 
-/// Replaces the checksum `said` in a frame's header by what it `is`; returns whether it was found. Where a
-/// header has the same bytes more than once it is the last that makes a difference: checksums come last in
-/// their layouts.
+/// Replaces the checksum `said` in a frame's header by what it `is`; returns whether it was found.
+/// Where a header has the same bytes more than once it is the last that makes a difference:
+/// checksums come last in their layouts.
 fn mend_payload(frame: &mut [u8], said: u32, is: u32) -> bool {
     let header_end = HEAD_BYTES + parts(frame).1.len();
     let refused = Some(Err(WireError::PayloadChecksum { said, is }));

@@ -12,8 +12,9 @@
 //!                   7         value, where the key is expected to be absent
 //! ```
 //!
-//! All integers are little-endian. A command has one encoding: bytes left over make it malformed, as
-//! bytes missing do. A value has no length of its own, it is what the block has left of the command.
+//! All integers are little-endian. A command has one encoding: bytes left over make it malformed,
+//! as bytes missing do. A value has no length of its own, it is what the block has left of the
+//! command.
 
 use std::error::Error;
 use std::fmt;
@@ -54,7 +55,8 @@ pub enum Command<'a> {
         /// The key.
         key: &'a [u8],
     },
-    /// Adds to a value that is a decimal integer in ASCII, as Redis does; an absent one counts as 0.
+    /// Adds to a value that is a decimal integer in ASCII, as Redis does; an absent one counts as
+    /// 0.
     Increment {
         /// The key.
         key: &'a [u8],

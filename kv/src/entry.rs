@@ -34,8 +34,8 @@ pub struct Version {
 pub(crate) struct Entry {
     /// The upper half of the key's hash: decides the bucket, and spares comparing most other keys.
     tag: u32,
-    /// With `slot`, the version; apart, because together they would be padded by four bytes. The top bit is the
-    /// walk's: see [`Entry::mark`].
+    /// With `slot`, the version; apart, because together they would be padded by four bytes. The
+    /// top bit is the walk's: see [`Entry::mark`].
     index: u32,
     slot: Slot,
     body: Body,
@@ -48,7 +48,8 @@ enum Body {
     Boxed { key: Box<[u8]>, value: Box<[u8]> },
 }
 
-/// The bit of `index` that is the walk's. No batch has so many commands that its index needs the bit.
+/// The bit of `index` that is the walk's. No batch has so many commands that its index needs the
+/// bit.
 const MARK: u32 = 1 << 31;
 
 impl Entry {
@@ -130,7 +131,8 @@ impl Entry {
         self.body.overwrite(value);
     }
 
-    /// Returns what the entry, whose key's hash is `key_hash`, adds to the digest of the whole store.
+    /// Returns what the entry, whose key's hash is `key_hash`, adds to the digest of the whole
+    /// store.
     #[inline]
     pub(crate) fn digest(&self, key_hash: u64) -> u64 {
         digest(key_hash, self.value(), self.version())
@@ -189,8 +191,8 @@ impl Body {
     }
 }
 
-/// Copies `from`, which is as long as `to`: two words that overlap where they can, which most values
-/// are, because the library's copy is a call.
+/// Copies `from`, which is as long as `to`: two words that overlap where they can, which most
+/// values are, because the library's copy is a call.
 #[inline]
 fn copy(to: &mut [u8], from: &[u8]) {
     if from.len() <= 16

@@ -1,9 +1,9 @@
 //! Hashing that is the same on every replica, on every processor and in every build.
 //!
-//! The shape is that of wyhash (Wang Yi, public domain), without its unrolled loop for long inputs: two
-//! words at a time are multiplied to 128 bits, and the halves folded into one word. It is quick and
-//! mixes well. Its constants are public, so it is no defence against a client that makes up colliding
-//! keys; every client of a log is one that may write to it.
+//! The shape is that of wyhash (Wang Yi, public domain), without its unrolled loop for long inputs:
+//! two words at a time are multiplied to 128 bits, and the halves folded into one word. It is quick
+//! and mixes well. Its constants are public, so it is no defence against a client that makes up
+//! colliding keys; every client of a log is one that may write to it.
 
 const MIX: [u64; 4] =
     [0xA076_1D64_78BD_642F, 0xE703_7ED1_A0B4_28DB, 0x8EBC_6AF0_9C88_C6E3, 0x5899_65CC_7537_4CC3];
@@ -23,8 +23,8 @@ impl<'a> HashedKey<'a> {
     }
 }
 
-/// Hashes `bytes`; another `seed` gives another function. A seed is to be a well-mixed word: 0, say,
-/// would make a poor function of short inputs.
+/// Hashes `bytes`; another `seed` gives another function. A seed is to be a well-mixed word: 0,
+/// say, would make a poor function of short inputs.
 #[inline]
 pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let mut seed = seed;
@@ -45,8 +45,8 @@ pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u64 {
     fold(low ^ MIX[0] ^ bytes.len() as u64, high ^ MIX[1])
 }
 
-/// Whether two keys are equal. For short ones, four words compared in line; most keys are short, and the
-/// library's comparison is a call.
+/// Whether two keys are equal. For short ones, four words compared in line; most keys are short,
+/// and the library's comparison is a call.
 #[inline]
 pub(crate) fn are_equal(a: &[u8], b: &[u8]) -> bool {
     if a.len() == b.len() && a.len() <= 16 { ends(a) == ends(b) } else { a == b }

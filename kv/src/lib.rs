@@ -1,4 +1,5 @@
-//! The built-in key-value machine: the state machine of a replica, unless the embedding program brings another.
+//! The built-in key-value machine: the state machine of a replica, unless the embedding program
+//! brings another.
 //!
 //! ```text
 //!  command           when                         does                  answers
@@ -18,12 +19,13 @@
 //!  bytes that are no command                                            Malformed
 //! ```
 //!
-//! Every write leaves its place in the log with the value, so that a reader can tell which of several
-//! writes won. The places are part of the state: two stores are equal if the same commands stood at
-//! the same places.
+//! Every write leaves its place in the log with the value, so that a reader can tell which of
+//! several writes won. The places are part of the state: two stores are equal if the same commands
+//! stood at the same places.
 //!
-//! What the machine never does: read a clock, depend on the order of its table, keep a reference into
-//! the block that a command came in, or allocate for a write of a short value to a short key it has.
+//! What the machine never does: read a clock, depend on the order of its table, keep a reference
+//! into the block that a command came in, or allocate for a write of a short value to a short key
+//! it has.
 
 #![deny(unsafe_code)]
 
@@ -52,9 +54,9 @@ use crate::hash::HashedKey;
 use crate::number::Decimal;
 use crate::store::{Place, Store};
 
-/// How many commands of a run are hashed and prefetched before the first of them is executed: enough
-/// to hide a miss behind the others, and few enough that the first bucket is still cached when its
-/// turn comes.
+/// How many commands of a run are hashed and prefetched before the first of them is executed:
+/// enough to hide a miss behind the others, and few enough that the first bucket is still cached
+/// when its turn comes.
 const CHUNK_COMMANDS: usize = 32;
 
 /// A key-value store.
@@ -64,9 +66,11 @@ pub struct Kv {
 }
 
 impl Kv {
-    /// Returns an empty store with room for `entries`, so that it need not grow before it has as many.
+    /// Returns an empty store with room for `entries`, so that it need not grow before it has as
+    /// many.
     ///
-    /// Growing moves every entry at once; a replica that knows how many are coming should say so here.
+    /// Growing moves every entry at once; a replica that knows how many are coming should say so
+    /// here.
     #[must_use]
     pub fn with_capacity(entries: usize) -> Self {
         Self { store: Store::with_capacity(entries) }
@@ -116,8 +120,8 @@ impl Kv {
         }
     }
 
-    /// Hashes the key of a command and starts to load its bucket; returns the hash. Bytes that are no
-    /// command have any.
+    /// Hashes the key of a command and starts to load its bucket; returns the hash. Bytes that are
+    /// no command have any.
     #[inline]
     fn prepare(&self, command: &[u8]) -> u64 {
         let Some(key) = Command::peek_key(command) else {
@@ -128,8 +132,8 @@ impl Kv {
         key.hash
     }
 
-    /// Executes a command whose key has this hash. Always inlined: its answer is matched right away, and
-    /// built in memory it would have to be read back.
+    /// Executes a command whose key has this hash. Always inlined: its answer is matched right
+    /// away, and built in memory it would have to be read back.
     #[inline(always)]
     fn execute(&mut self, version: Version, command: &[u8], key_hash: u64) -> Answer<'_> {
         let Ok(command) = Command::decode(command) else {

@@ -139,8 +139,8 @@ fn assert_same(kv: &Kv, model: &Model) {
 
 #[test]
 fn the_machine_answers_as_an_ordered_map_would() {
-    // Few keys and many deletions: the table stays small, its chains are cut and closed all the time.
-    // Many keys and few deletions: it grows.
+    // Few keys and many deletions: the table stays small, its chains are cut and closed all the
+    // time. Many keys and few deletions: it grows.
     for (seed, keys, deletes) in [(1, 5, 4), (2, 12, 10), (3, 50, 20), (4, 3000, 1), (5, 3000, 8)] {
         let mut rng = Rng::new(seed);
         let (mut kv, mut model) = (Kv::default(), Model::new());

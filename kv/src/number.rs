@@ -23,8 +23,8 @@ impl Decimal {
         Self { bytes, len }
     }
 
-    /// Reads a number in the one form that [`Decimal::new`] gives it: `+1`, `-0`, `007` and ` 1` are
-    /// none, as in Redis.
+    /// Reads a number in the one form that [`Decimal::new`] gives it: `+1`, `-0`, `007` and ` 1`
+    /// are none, as in Redis.
     pub(crate) fn parse(text: &[u8]) -> Option<i64> {
         if text.len() > DECIMAL_BYTES_MAX {
             return None;

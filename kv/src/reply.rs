@@ -17,8 +17,8 @@
 //!  Malformed    11
 //! ```
 //!
-//! All integers are little-endian. The answer to a put has no bytes because it is the one that is sent
-//! most: its length is all there is to it, and it has no other encoding.
+//! All integers are little-endian. The answer to a put has no bytes because it is the one that is
+//! sent most: its length is all there is to it, and it has no other encoding.
 
 use std::error::Error;
 use std::fmt;

@@ -7,7 +7,8 @@ use crate::hash::HashedKey;
 use crate::store::Store;
 use crate::walk::{HEAD_BYTES, length, number};
 
-/// Puts the entries of a part into `store`, as [`Walk::write`](crate::walk::Walk::write) has appended them.
+/// Puts the entries of a part into `store`, as [`Walk::write`](crate::walk::Walk::write) has
+/// appended them.
 ///
 /// # Errors
 ///
@@ -53,7 +54,7 @@ mod tests {
 
     /// Writes, removes and growth between any two parts, several snapshots one after the other.
     #[test]
-    fn what_is_written_is_the_frozen_store_whatever_changes_meanwhile() {
+    fn what_is_written_is_the_frozen_store_though_it_changes_meanwhile() {
         for seed in 0..200 {
             let mut rng = Rng::new(seed);
             let mut store = Store::default();

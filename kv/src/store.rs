@@ -9,10 +9,10 @@
 //!  full      at three quarters: twice the buckets
 //! ```
 //!
-//! Linear probing reads consecutive lines, which is what processors fetch ahead by themselves. Beyond
-//! three quarters chains would grow long, and each step is a whole line. Where an entry lies depends
-//! on the history of its table, so nothing that leaves this module may: there is no iteration, and the
-//! digest is a sum.
+//! Linear probing reads consecutive lines, which is what processors fetch ahead by themselves.
+//! Beyond three quarters chains would grow long, and each step is a whole line. Where an entry lies
+//! depends on the history of its table, so nothing that leaves this module may: there is no
+//! iteration, and the digest is a sum.
 
 use crate::entry::{Entry, Version, digest, tag};
 use crate::hash::HashedKey;
@@ -95,11 +95,12 @@ impl Store {
         }
     }
 
-    /// Gives `key`, which was looked for and is or would be at `place`, a value. Always inlined: a put is
-    /// this and little else.
+    /// Gives `key`, which was looked for and is or would be at `place`, a value. Always inlined: a
+    /// put is this and little else.
     #[inline(always)]
     pub(crate) fn set(&mut self, place: Place, key: HashedKey<'_>, value: &[u8], version: Version) {
-        // From the arguments, not from the entry: reading back what was just written would wait for it.
+        // From the arguments, not from the entry: reading back what was just written would wait for
+        // it.
         self.digest = self.digest.wrapping_add(digest(key.hash, value, version));
         match place {
             Place::Found(at) => {
@@ -113,7 +114,8 @@ impl Store {
         }
     }
 
-    /// Forgets `key`, which was looked for and is or would be at `place`; returns whether it was there.
+    /// Forgets `key`, which was looked for and is or would be at `place`; returns whether it was
+    /// there.
     pub(crate) fn remove(&mut self, place: Place, key: HashedKey<'_>) -> bool {
         let Place::Found(at) = place else {
             return false;
@@ -131,7 +133,8 @@ impl Store {
         self.walk.begin(self.len);
     }
 
-    /// Appends frozen entries to `part`, until that has about `bytes_max` bytes; returns whether there are more.
+    /// Appends frozen entries to `part`, until that has about `bytes_max` bytes; returns whether
+    /// there are more.
     pub(crate) fn write_frozen(&mut self, part: &mut Vec<u8>, bytes_max: usize) -> bool {
         self.walk.write(&mut self.buckets, part, bytes_max)
     }
@@ -143,7 +146,8 @@ impl Store {
         }
     }
 
-    /// Fills an empty bucket. Never inlined, so that overwriting, which is more common, stays short.
+    /// Fills an empty bucket. Never inlined, so that overwriting, which is more common, stays
+    /// short.
     #[inline(never)]
     fn insert(&mut self, vacant: usize, key: HashedKey<'_>, value: &[u8], version: Version) {
         let mut entry = Entry::new(key, value, version);
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_around_the_end_stays_whole_whichever_entry_is_removed() {
+    fn a_chain_around_the_end_stays_whole_when_any_entry_is_removed() {
         for removed in 0..6 {
             let mut store = Store::default();
             let last = BUCKETS_MIN - 1;

@@ -9,10 +9,11 @@
 //!  end      no entry is left: all are marked again
 //! ```
 //!
-//! So each frozen entry is written once, as it was, and no other is: the bit stays with an entry wherever its
-//! table moves it, when it closes a gap or grows. An entry that moves to a bucket behind the walk is found in
-//! another round. A change costs one comparison, and a copy only for the first change of an entry that the walk
-//! has not come to. What is set aside is at most the frozen state once more.
+//! So each frozen entry is written once, as it was, and no other is: the bit stays with an entry
+//! wherever its table moves it, when it closes a gap or grows. An entry that moves to a bucket
+//! behind the walk is found in another round. A change costs one comparison, and a copy only for
+//! the first change of an entry that the walk has not come to. What is set aside is at most the
+//! frozen state once more.
 
 use crate::entry::Entry;
 
@@ -30,7 +31,8 @@ pub(crate) struct Walk {
     total: usize,
     /// The bucket that is looked at next.
     next: usize,
-    /// Entries that were changed before the walk came to them, in the form in which they are written.
+    /// Entries that were changed before the walk came to them, in the form in which they are
+    /// written.
     aside: Vec<u8>,
     /// The number of bytes of `aside` that are written.
     aside_read: usize,
@@ -64,8 +66,8 @@ impl Walk {
         put(entry, &mut self.aside);
     }
 
-    /// Appends entries to `part` for as long as it stays within `bytes_max` bytes, but at least one if that is
-    /// longer; returns whether there are more.
+    /// Appends entries to `part` for as long as it stays within `bytes_max` bytes, but at least one
+    /// if that is longer; returns whether there are more.
     pub(crate) fn write(
         &mut self,
         buckets: &mut [Entry],

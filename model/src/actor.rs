@@ -12,7 +12,7 @@ use crate::bounds::Bounds;
 
 /// When everything happens but timers.
 pub(crate) const START: Time = Time(1_000_000_000_000);
-/// How much later each timer fires: later than whatever is waited for.
+/// The time after which each timer fires: later than all that is waited for.
 const LATE: Duration = Duration::from_secs(2);
 
 /// A letter's number: letters are numbered as they come up.
@@ -174,8 +174,8 @@ impl Actor {
         }
     }
 
-    /// Starts a campaign, and gives up one under way. The pre-vote is granted: every acceptor is quiet,
-    /// and had promised nothing when it was asked.
+    /// Starts a campaign, and gives up one under way. The pre-vote is granted: every acceptor is
+    /// quiet, and had promised nothing when it was asked.
     fn campaign(&mut self, out: &mut Outbox) -> Option<()> {
         self.campaigns = self.campaigns.checked_sub(1)?;
         self.fired += 1;
@@ -205,7 +205,7 @@ impl Actor {
         Some(())
     }
 
-    /// Gives a leader a command that nobody else has.
+    /// Gives a leader a command that no other leader is given.
     fn command(&mut self, out: &mut Outbox) -> Option<()> {
         self.commands = self.commands.checked_sub(1)?;
         let now = self.now();
@@ -255,7 +255,7 @@ impl Actor {
         (!out.sends.is_empty()).then_some(()) // else nothing was undecided
     }
 
-    /// Asserts what must hold of every step, whatever the others do.
+    /// Asserts what must hold after every step of this role.
     fn check(&self, before: &Self, out: &Outbox) {
         match &self.role {
             Role::Proposer(role) => role.validate(),

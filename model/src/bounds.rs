@@ -16,11 +16,11 @@ pub struct Bounds {
     pub resends: u8,
     /// Times each proxy leader asks another write quorum because a timer fired.
     pub retries: u8,
-    /// Times each acceptor takes in a P1a, and each proxy leader a P2a, that it had before. All else may
-    /// be repeated for ever: only these are answered anew, from what has changed since.
+    /// Times each acceptor takes in a P1a, and each proxy leader a P2a, that it had before. All
+    /// else may be repeated for ever: only these are answered anew, from what has changed since.
     pub repeats: u8,
-    /// Whether acceptors' answers to proxy leaders are all lost. Nothing is said to be chosen then, but what
-    /// is chosen follows from what acceptors have said, heard or not; so agreement can be looked into
-    /// further.
+    /// Whether acceptors' answers to proxy leaders are all lost. Nothing is said to be chosen then,
+    /// but what is chosen follows from what acceptors have said, heard or not; so agreement can be
+    /// looked into further.
     pub is_deaf: bool,
 }

@@ -65,8 +65,8 @@ impl Said<'_> {
         Some(Flaw { property: TRUTH, what })
     }
 
-    /// Whether `news` makes it so that proposer 1 has proposed what is chosen in an earlier ballot of
-    /// proposer 0: by proposing that, or by being the last vote needed.
+    /// Whether `news` makes it so that proposer 1 has proposed what is chosen in an earlier ballot
+    /// of proposer 0: by proposing that, or by being the last vote needed.
     pub(crate) fn is_recovery(&self, news: &Letter) -> bool {
         let p2as = self.letters.iter().filter_map(|letter| p2a(&letter.to));
         let votes = self.letters.iter().filter_map(|letter| vote(letter));

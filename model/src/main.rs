@@ -1,4 +1,5 @@
-//! `loggos-model`: searches through every behaviour of a small cluster, and tells how one breaks a rule.
+//! `loggos-model`: searches through every behaviour of a small cluster, and tells how one breaks a
+//! rule.
 
 #![expect(clippy::print_stdout, reason = "results of a command go to standard output")]
 

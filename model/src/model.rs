@@ -1,9 +1,9 @@
 //! The states of a world, and how they follow from each other.
 //!
-//! A state of the world is a combination of few states of roles and few letters. Each of those is kept
-//! once, and numbered, so a state is a handful of numbers; and since what a role does depends on nothing
-//! but its own state and what happens to it, each such step is taken once, by the real role, and then
-//! remembered.
+//! A state of the world is a combination of few states of roles and few letters. Each of those is
+//! kept once, and numbered, so a state is a handful of numbers; and since what a role does depends
+//! on nothing but its own state and what happens to it, each such step is taken once, by the real
+//! role, and then remembered.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -46,8 +46,8 @@ pub(crate) struct State {
     actors: Box<[u32]>,
     /// In order of their numbers.
     letters: Box<[LetterNo]>,
-    /// Whether proposer 1 has proposed what is chosen in an earlier ballot of proposer 0. Follows from the
-    /// letters.
+    /// Whether proposer 1 has proposed what is chosen in an earlier ballot of proposer 0. Follows
+    /// from the letters.
     has_recovered: bool,
     pub(crate) flaw: Option<Arc<Flaw>>,
 }
@@ -103,8 +103,8 @@ impl Clusters {
         after.letters.iter().filter(is_new).map(|number| self.letter(*number)).collect()
     }
 
-    /// Whether `holds` is true, for the first time: the checker would keep the last path that it finds to
-    /// a property, and the first is the shortest.
+    /// Whether `holds` is true, for the first time: the checker would keep the last path that it
+    /// finds to a property, and the first is the shortest.
     fn is_first(&self, property: usize, holds: impl FnOnce() -> bool) -> bool {
         let found = &self.found[property];
         !found.load(Ordering::Relaxed) && holds() && !found.swap(true, Ordering::Relaxed)

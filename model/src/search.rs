@@ -24,7 +24,8 @@ pub struct Findings {
     pub properties: Vec<Finding>,
     /// States that came up, each counted once.
     pub states: usize,
-    /// How many steps away the furthest is that was looked at: at most, where there are several threads.
+    /// How many steps away the furthest is that was looked at: at most, where there are several
+    /// threads.
     pub steps: usize,
     /// Whether every state of the world was looked at.
     pub is_complete: bool,
@@ -51,7 +52,8 @@ impl Findings {
     }
 }
 
-/// Searches through `world`, breadth first, until a rule is broken or there is nothing more to look at.
+/// Searches through `world`, breadth first, until a rule is broken or there is nothing more to look
+/// at.
 #[must_use]
 pub fn search(world: World, limits: Limits) -> Findings {
     let started = Instant::now();

@@ -20,7 +20,8 @@ pub struct World {
 
 impl World {
     /// Returns the world of `quorums` in which `bounds` may happen. Without proxy leaders of the
-    /// cluster's own, `proxy_leaders` = 0, each proposer has one. A page of a P1b holds `page_slots` slots.
+    /// cluster's own, `proxy_leaders` = 0, each proposer has one. A page of a P1b holds
+    /// `page_slots` slots.
     ///
     /// # Errors
     ///
@@ -40,8 +41,8 @@ impl World {
 
     /// The roles once their cluster has formed, in the order of [`Self::place`].
     ///
-    /// Each acceptor is offered the table by each proposer, which hears of all; proxy leaders learn of it
-    /// by a heartbeat, as they would.
+    /// Each acceptor is offered the table by each proposer, which hears of all; proxy leaders learn
+    /// of it by a heartbeat, as they would.
     pub(crate) fn formed(&self) -> Vec<Actor> {
         let cluster = &self.cluster;
         let acceptors = cluster.quorums.acceptors();

@@ -1,4 +1,5 @@
-//! Small worlds, searched through to their ends: no rule is broken, and all that should come up does.
+//! Small worlds, searched through to their ends: no rule is broken, and all that should come up
+//! does.
 
 use loggos_model::{Bounds, Findings, Limits, World, search};
 use loggos_protocol::QuorumSystem;
@@ -88,7 +89,7 @@ fn promises_in_pages_of_one_slot_recover_both_slots() {
 
 #[test]
 #[ignore = "takes minutes"]
-fn whoever_is_deposed_and_leads_again_never_disagrees() {
+fn a_proposer_that_is_deposed_and_leads_again_never_disagrees() {
     assert_safe(&search_all(majority(), Bounds { campaigns: [2, 1], ..LEAST }));
     let further = Bounds { campaigns: [2, 1], retries: 1, is_deaf: true, ..LEAST };
     assert_safe(&search_all(majority(), further));

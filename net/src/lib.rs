@@ -1,4 +1,5 @@
-//! How messages travel, between the cores of a process and between processes; and how a core does I/O and sleeps.
+//! How messages travel, between the cores of a process and between processes; and how a core does
+//! I/O and sleeps.
 //!
 //! ```text
 //!   a core of the same process     mailbox     whole ticks, handed over as one vector; Slumber wakes the receiver

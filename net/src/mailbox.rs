@@ -9,8 +9,8 @@
 //! ```
 //!
 //! All messages of a core to another in one tick go over as one vector: the two cores touch each
-//! other's cache lines once a tick, not once a message. Emptied vectors come back, so that a steady state
-//! allocates nothing.
+//! other's cache lines once a tick, not once a message. Emptied vectors come back, so that a steady
+//! state allocates nothing.
 
 use std::sync::Arc;
 
@@ -54,8 +54,9 @@ pub fn mailbox<T>(ticks_max: usize, items_max: usize) -> (MailboxSender<T>, Mail
 }
 
 impl<T> MailboxSender<T> {
-    /// Adds an item to the tick being filled. Where the receiver has stopped reading, items beyond the bound are dropped and
-    /// counted: the roles that sent them will send them again. Urgent items have as much room again, reserved.
+    /// Adds an item to the tick being filled. Where the receiver has stopped reading, items beyond
+    /// the bound are dropped and counted: the roles that sent them will send them again. Urgent
+    /// items have as much room again, reserved.
     ///
     /// source: R29
     pub fn push(&mut self, item: T, is_urgent: impl FnOnce(&T) -> bool) {
@@ -67,7 +68,8 @@ impl<T> MailboxSender<T> {
         }
     }
 
-    /// Hands the tick over, if there is anything in it; returns whether the receiver has something new.
+    /// Hands the tick over, if there is anything in it; returns whether the receiver has something
+    /// new.
     pub fn flush(&mut self) -> bool {
         if self.filling.is_empty() {
             return false;
@@ -97,7 +99,8 @@ impl<T> MailboxSender<T> {
 impl<T> MailboxReceiver<T> {
     /// Hands every item of the ticks that have arrived to `take`, oldest first; returns how many.
     ///
-    /// Looks at no more ticks than had arrived when it began, so that a busy sender cannot keep it here.
+    /// Looks at no more ticks than had arrived when it began, so that a busy sender cannot keep it
+    /// here.
     pub fn drain(&mut self, mut take: impl FnMut(T)) -> usize {
         let mut items = 0;
         for _ in 0..self.shared.full.len() {

@@ -6,8 +6,8 @@
 //!   payloads              [ 4 KiB ]     [ 64 KiB ]       by count, where the sender got them
 //! ```
 //!
-//! All of it leaves with one gathered send. Short payloads are copied among the bytes: a copy costs less
-//! than another piece of the send.
+//! All of it leaves with one gathered send. Short payloads are copied among the bytes: a copy costs
+//! less than another piece of the send.
 
 use bytes::Bytes;
 use loggos_protocol::Payload;
@@ -39,8 +39,8 @@ impl Outgoing {
         }
     }
 
-    /// The bytes written from `start` on, to fill in what is only known at the end. Payloads by reference
-    /// are not among them.
+    /// The bytes written from `start` on, to fill in what is only known at the end. Payloads by
+    /// reference are not among them.
     pub fn written_from(&mut self, start: usize) -> &mut [u8] {
         &mut self.bytes[start..]
     }
@@ -74,7 +74,8 @@ impl Outgoing {
         self.len() == 0
     }
 
-    /// Everything in the order in which it goes out, in as few pieces as there can be. None is empty.
+    /// Everything in the order in which it goes out, in as few pieces as there can be. None is
+    /// empty.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let ends = self.payloads.iter().map(|(at, payload)| (*at, Some(payload)));
         let ends = ends.chain(std::iter::once((self.bytes.len(), None)));

@@ -1,5 +1,5 @@
-//! All sockets of a core on one `io_uring`: accepted, connected, received and sent without a system call each;
-//! and the writes of its log.
+//! All sockets of a core on one `io_uring`: accepted, connected, received and sent without a system
+//! call each; and the writes of its log.
 //!
 //! ```text
 //!   of a tick                the ring                                  the kernel
@@ -12,23 +12,25 @@
 //!   sleep     ─────────────▶ waits for a completion, or the alarm   ◀── the first that comes
 //! ```
 //!
-//! A socket operation costs about as much for a byte as for 8 KiB, and a system call comes on top: so all frames that
-//! a tick has for a connection leave with one send, and all queued operations with one `enter`. A send that was only done
-//! in part goes on before anything newer.
+//! A socket operation costs about as much for a byte as for 8 KiB, and a system call comes on top:
+//! so all frames that a tick has for a connection leave with one send, and all queued operations
+//! with one `enter`. A send that was only done in part goes on before anything newer.
 //!
-//! Nothing is received unless it was asked for. The core that has handled a piece asks for more, or stops reading, or
-//! gives the socket to another core; no operation is under way that would have to be undone.
+//! Nothing is received unless it was asked for. The core that has handled a piece asks for more, or
+//! stops reading, or gives the socket to another core; no operation is under way that would have to
+//! be undone.
 //!
 //! # Memory
 //!
-//! Each connection receives into a buffer of [`RingOptions::receive_bytes`] and hands out counted pieces of
-//! it. A buffer of which no piece is held is used again from its start. While pieces are held, it is filled up to seven
-//! eighths; then it is left to the holders and replaced, by a buffer that was left earlier and is free again, if there is
-//! one. So a connection has one buffer, plus those of which pieces are held. A held piece keeps up to `receive_bytes`
-//! alive: copy a small piece that is kept for long.
+//! Each connection receives into a buffer of [`RingOptions::receive_bytes`] and hands out counted
+//! pieces of it. A buffer of which no piece is held is used again from its start. While pieces are
+//! held, it is filled up to seven eighths; then it is left to the holders and replaced, by a buffer
+//! that was left earlier and is free again, if there is one. So a connection has one buffer, plus
+//! those of which pieces are held. A held piece keeps up to `receive_bytes` alive: copy a small
+//! piece that is kept for long.
 //!
-//! A send keeps its bytes and payloads until the kernel has taken the last of them. How much waits behind it is bounded by
-//! the caller that appends.
+//! A send keeps its bytes and payloads until the kernel has taken the last of them. How much waits
+//! behind it is bounded by the caller that appends.
 
 mod buffers;
 mod completion;
@@ -92,8 +94,8 @@ pub enum RingEvent {
     Received(ConnectionId, Bytes),
     /// All bytes of a flush, of that number, are on their way.
     Sent(ConnectionId, usize),
-    /// A connection has ended or has not come about; its name is dead. What was not sent yet is lost, as it
-    /// would be had it been sent. Not told of what [`close`](Ring::close) closes.
+    /// A connection has ended or has not come about; its name is dead. What was not sent yet is
+    /// lost, as it would be had it been sent. Not told of what [`close`](Ring::close) closes.
     Closed(ConnectionId, CloseReason),
 }
 
@@ -104,7 +106,8 @@ pub enum CloseReason {
     PeerClosed,
     /// It broke.
     Failed(io::ErrorKind),
-    /// It did not come about, within [`CONNECT_MAX`] if the kind is [`TimedOut`](io::ErrorKind::TimedOut).
+    /// It did not come about, within [`CONNECT_MAX`] if the kind is
+    /// [`TimedOut`](io::ErrorKind::TimedOut).
     ConnectFailed(io::ErrorKind),
 }
 
@@ -139,8 +142,8 @@ pub struct RingCounters {
     pub synced_bytes: u64,
 }
 
-/// The sockets of a core. It stays on the thread that made it: the kernel takes a polled ring's submissions
-/// from no other.
+/// The sockets of a core. It stays on the thread that made it: the kernel takes a polled ring's
+/// submissions from no other.
 pub struct Ring {
     /// Dropped before the sockets that it is at.
     operations: Operations,
@@ -195,9 +198,9 @@ impl Ring {
         })
     }
 
-    /// Listens at `address`, for as long as there is this ring, and returns the address that it got: port 0
-    /// is any that is free. Without a descriptor or memory for another connection it accepts more after a
-    /// pause.
+    /// Listens at `address`, for as long as there is this ring, and returns the address that it
+    /// got: port 0 is any that is free. Without a descriptor or memory for another connection it
+    /// accepts more after a pause.
     ///
     /// # Errors
     ///
@@ -213,8 +216,8 @@ impl Ring {
         Ok(bound)
     }
 
-    /// Connects to `address`. What comes of it is told by [`RingEvent::Connected`] or [`RingEvent::Closed`];
-    /// what is appended to its [`Outgoing`] until then is sent after it.
+    /// Connects to `address`. What comes of it is told by [`RingEvent::Connected`] or
+    /// [`RingEvent::Closed`]; what is appended to its [`Outgoing`] until then is sent after it.
     ///
     /// # Errors
     ///
@@ -244,9 +247,9 @@ impl Ring {
         Ok(self.seat(socket))
     }
 
-    /// Gives a connection's socket away, to be adopted by another ring, if nothing is under way on it: it is
-    /// connected, no receive is armed and nothing sent or to be sent. Its name is dead then. Else returns
-    /// `None` and changes nothing.
+    /// Gives a connection's socket away, to be adopted by another ring, if nothing is under way on
+    /// it: it is connected, no receive is armed and nothing sent or to be sent. Its name is dead
+    /// then. Else returns `None` and changes nothing.
     pub fn release(&mut self, id: ConnectionId) -> Option<OwnedFd> {
         let connection = live(&mut self.seats, id)?;
         if connection.in_flight().next().is_some() || !connection.outgoing.is_empty() {
@@ -266,16 +269,16 @@ impl Ring {
         connection.start_receive(id, buffer, &mut self.operations);
     }
 
-    /// Where to append what a connection sends with the next flush, or with the one after the send that is
-    /// under way. `None` if its name is dead.
+    /// Where to append what a connection sends with the next flush, or with the one after the send
+    /// that is under way. `None` if its name is dead.
     pub fn outgoing(&mut self, id: ConnectionId) -> Option<&mut Outgoing> {
         let connection = live(&mut self.seats, id)?;
         connection.mark_dirty(id, &mut self.dirty);
         Some(&mut connection.outgoing)
     }
 
-    /// Starts a send for each connection that has something and is not sending, and submits all that is
-    /// queued with one system call.
+    /// Starts a send for each connection that has something and is not sending, and submits all
+    /// that is queued with one system call.
     pub fn flush(&mut self) {
         let mut dirty = mem::take(&mut self.dirty);
         let sends = self.counters.sends;
@@ -300,8 +303,8 @@ impl Ring {
         drop(self.operations.submit());
     }
 
-    /// Appends what has happened to connections to `events`, in order for each of them, and keeps the writes that
-    /// have ended for [`next_written`](Ring::next_written). Never blocks.
+    /// Appends what has happened to connections to `events`, in order for each of them, and keeps
+    /// the writes that have ended for [`next_written`](Ring::next_written). Never blocks.
     ///
     /// # Errors
     ///
@@ -322,8 +325,8 @@ impl Ring {
         }
     }
 
-    /// Closes a connection: what is under way is cancelled, what was not sent is lost, its name is dead. The
-    /// peer hears of it once the kernel has let go, after the next flush or poll.
+    /// Closes a connection: what is under way is cancelled, what was not sent is lost, its name is
+    /// dead. The peer hears of it once the kernel has let go, after the next flush or poll.
     pub fn close(&mut self, id: ConnectionId) {
         let Some(connection) = live(&mut self.seats, id) else { return };
         connection.is_closing = true;
@@ -337,19 +340,20 @@ impl Ring {
 
     /// Takes a file in to be written to, for as long as there is this ring.
     ///
-    /// A file open for direct I/O (`O_DIRECT`) takes offsets, lengths and memory in whole blocks only, and a write to it
-    /// does not block this thread. Any other file would do, more slowly.
+    /// A file open for direct I/O (`O_DIRECT`) takes offsets, lengths and memory in whole blocks
+    /// only, and a write to it does not block this thread. Any other file would do, more slowly.
     pub fn add_file(&mut self, file: OwnedFd) -> RingFile {
         let place = u32::try_from(self.files.len()).expect("fewer files than descriptors");
         self.files.push(OpenFile::new(file));
         RingFile(place)
     }
 
-    /// Writes all of `bytes` to a file at `offset`, and makes them durable; the kernel hears of it with the next
-    /// flush or poll. [`Ring::next_written`] tells how it ended, once; until then the file takes no other.
+    /// Writes all of `bytes` to a file at `offset`, and makes them durable; the kernel hears of it
+    /// with the next flush or poll. [`Ring::next_written`] tells how it ended, once; until then the
+    /// file takes no other.
     ///
-    /// It is one operation (`RWF_DSYNC`): there is no write that succeeds beside a sync that does not. What was
-    /// only written in part is written again from there, a few times.
+    /// It is one operation (`RWF_DSYNC`): there is no write that succeeds beside a sync that does
+    /// not. What was only written in part is written again from there, a few times.
     ///
     /// source: R31, R34
     pub fn write(&mut self, file: RingFile, offset: u64, bytes: AlignedBytes) {
@@ -362,14 +366,14 @@ impl Ring {
         self.operations.start(write, Some(open.file.as_fd()));
     }
 
-    /// Returns the oldest write that a [`poll`](Ring::poll) found to have ended, with the memory that was lent to
-    /// it; each one once.
+    /// Returns the oldest write that a [`poll`](Ring::poll) found to have ended, with the memory
+    /// that was lent to it; each one once.
     pub fn next_written(&mut self) -> Option<Written> {
         self.written.pop_front()
     }
 
-    /// Tells `recorder` from now on of every send and write that is started and of every write that is done, in
-    /// order: for tests of what leaves before what. It copies what is sent.
+    /// Tells `recorder` from now on of every send and write that is started and of every write that
+    /// is done, in order: for tests of what leaves before what. It copies what is sent.
     pub fn set_recorder(&mut self, recorder: mpsc::Sender<RingRecord>) {
         self.recorder = Some(recorder);
     }
@@ -380,8 +384,8 @@ impl Ring {
         self.alarm = Some(eventfd);
     }
 
-    /// Submits what is queued and sleeps, with all of its thread, until something has happened or `most` has
-    /// passed. What has happened before ends it at once.
+    /// Submits what is queued and sleeps, with all of its thread, until something has happened or
+    /// `most` has passed. What has happened before ends it at once.
     ///
     /// # Errors
     ///

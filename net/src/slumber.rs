@@ -7,11 +7,12 @@
 //!   does it sleep? ── yes ──▶ wakes it           is there work? ── no ──▶ sleeps until it is woken
 //! ```
 //!
-//! A core that is awake is told nothing: its loop looks into its mailboxes. Each side writes before its fence
-//! and reads after it, so at least one of them sees what the other has written: no core sleeps over work.
-//! `tests/loom.rs` tries the interleavings: all with one such thread, those of few interruptions with two.
-//! The flag is only ever swapped, which costs nothing beside a sleep: loom knows the order of swaps, but assumes that a
-//! store may come before or after another thread's swap.
+//! A core that is awake is told nothing: its loop looks into its mailboxes. Each side writes before
+//! its fence and reads after it, so at least one of them sees what the other has written: no core
+//! sleeps over work. `tests/loom.rs` tries the interleavings: all with one such thread, those of
+//! few interruptions with two. The flag is only ever swapped, which costs nothing beside a sleep:
+//! loom knows the order of swaps, but assumes that a store may come before or after another
+//! thread's swap.
 
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -26,8 +27,9 @@ pub struct Slumber {
 }
 
 impl Slumber {
-    /// Announces that this core sleeps from now on, and returns whether it may: not if `has_work` finds something, which
-    /// looks after the announcement. To be followed by [`Slumber::end`] in either case.
+    /// Announces that this core sleeps from now on, and returns whether it may: not if `has_work`
+    /// finds something, which looks after the announcement. To be followed by [`Slumber::end`] in
+    /// either case.
     #[must_use]
     pub fn begin(&self, has_work: impl FnOnce() -> bool) -> bool {
         self.is_asleep.swap(true, Ordering::Relaxed);
@@ -40,8 +42,8 @@ impl Slumber {
         self.is_asleep.swap(false, Ordering::Relaxed);
     }
 
-    /// Returns whether the caller has to wake the core: it sleeps, or is about to, and no other caller was told so. To be
-    /// called after the work was put where the core looks.
+    /// Returns whether the caller has to wake the core: it sleeps, or is about to, and no other
+    /// caller was told so. To be called after the work was put where the core looks.
     #[must_use]
     #[inline]
     pub fn disturb(&self) -> bool {

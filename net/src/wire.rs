@@ -6,12 +6,15 @@
 //!                            └── payloads by ref ───┘ └────────── payloads by reference ──────┘
 //! ```
 //!
-//! Every byte is described in `docs/WIRE.md`. Nothing here does I/O, and nothing that arrives makes it panic:
-//! what is not as it should be is a [`WireError`], after which the connection is of no more use.
+//! Every byte is described in `docs/WIRE.md`. Nothing here does I/O, and nothing that arrives makes
+//! it panic: what is not as it should be is a [`WireError`], after which the connection is of no
+//! more use.
 //!
-//! What is checked where. Head and header of every frame: their checksum, then that every field is one, that
-//! what is absent is zero, and that the lengths add up. Blocks of batches: against the checksum that their gateway made,
-//! by every receiver, since a proxy leader hands them to an acceptor of its own process without a frame. Outcomes, commands, replies and status: against one that their sender made.
+//! What is checked where. Head and header of every frame: their checksum, then that every field is
+//! one, that what is absent is zero, and that the lengths add up. Blocks of batches: against the
+//! checksum that their gateway made, by every receiver, since a proxy leader hands them to an
+//! acceptor of its own process without a frame. Outcomes, commands, replies and status: against one
+//! that their sender made.
 
 mod bodies;
 mod client;
@@ -75,8 +78,9 @@ pub enum Message {
     Status(Payload),
 }
 
-/// A digest of how all headers are laid out, by the names and sizes of their fields, and of the numbers of
-/// the kinds. Two builds with different digests do not understand each other, even if they claim the same version.
+/// A digest of how all headers are laid out, by the names and sizes of their fields, and of the
+/// numbers of the kinds. Two builds with different digests do not understand each other, even if
+/// they claim the same version.
 #[must_use]
 pub fn wire_digest() -> u64 {
     const DIGEST: u64 = digest();

@@ -1,5 +1,6 @@
-//! In a steady state, frames on the hot path are written, cut and read without allocating anything but the
-//! box of results; and proposer, proxy leaders and acceptors, each behind its own sockets, allocate nothing.
+//! In a steady state, frames on the hot path are written, cut and read without allocating anything
+//! but the box of results; and proposer, proxy leaders and acceptors, each behind its own sockets,
+//! allocate nothing.
 
 #[allow(dead_code, reason = "shared with other tests")]
 mod samples;
@@ -102,7 +103,7 @@ impl StateMachine for Echo {
     }
 }
 
-/// A role, as a process of its own has it: whatever comes and goes is frames.
+/// A role, as a process of its own has it: all messages are frames.
 struct Process {
     role: Role<Echo>,
     reader: FrameReader,
@@ -175,7 +176,7 @@ impl Processes {
         Self { processes: processes.collect(), ids, now, replies: 0 }
     }
 
-    /// Submits commands of so many bytes, and lets everybody work for a while.
+    /// Submits commands of `bytes` bytes, and lets all roles work for a while.
     fn round(&mut self, commands: u64, bytes: usize) {
         let gateway = &mut self.processes[0];
         if let Role::Gateway(role) = &mut gateway.role {

@@ -14,7 +14,7 @@ fn streams_of_frames_say_the_same_however_they_arrive() {
 }
 
 #[test]
-fn frames_of_every_kind_are_refused_or_are_what_somebody_could_have_sent() {
+fn frames_of_every_kind_are_refused_or_are_what_a_correct_sender_could_send() {
     corpus::run("headers", 50_000, wire::headers);
 }
 

@@ -1,5 +1,5 @@
-//! No core sleeps over work: interleavings of who sleeps and who has work for it, and every order in which they
-//! may see each other's writes.
+//! No core sleeps over work: interleavings of who sleeps and who has work for it, and every order
+//! in which they may see each other's writes.
 //!
 //! Run by `RUSTFLAGS="--cfg loom" cargo test -p loggos-net --test loom --release`.
 
@@ -53,8 +53,8 @@ impl Core {
         }
     }
 
-    /// Works until there was as much to do as `wanted`. Asleep over work, it never wakes: loom takes that for
-    /// the deadlock that it is. Returns how often it slept.
+    /// Works until there was as much to do as `wanted`. Asleep over work, it never wakes: loom
+    /// takes that for the deadlock that it is. Returns how often it slept.
     fn work(&self, wanted: usize) -> usize {
         let (mut done, mut slept) = (0, 0);
         while done < wanted {
@@ -69,8 +69,8 @@ impl Core {
     }
 }
 
-/// Tries a core for which each of so many others has work once; how often it may have slept. What interrupts a
-/// thread is tried up to so many times at once; none is without end.
+/// Tries a core for which each of so many others has work once; how often it may have slept. What
+/// interrupts a thread is tried up to so many times at once; none is without end.
 fn try_all(givers: usize, interruptions_max: Option<usize>) -> BTreeSet<usize> {
     let seen = std::sync::Arc::new(StdMutex::new(BTreeSet::new()));
     let slept = std::sync::Arc::clone(&seen);

@@ -26,7 +26,7 @@ use rustix::event::EventfdFlags;
 /// How long anything may take before it counts as stuck.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A ring, and what it has told that nobody has looked at yet.
+/// A ring, and its events that no test has looked at yet.
 struct Node {
     ring: Ring,
     told: VecDeque<RingEvent>,
@@ -316,7 +316,7 @@ fn a_steady_echo_uses_the_same_buffer() {
 }
 
 #[test]
-fn nobody_is_at_a_closed_port() {
+fn a_call_to_a_closed_port_is_refused() {
     in_both_modes(|is_polled| {
         let address = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
         let mut node = Node::new(is_polled);
@@ -329,7 +329,7 @@ fn nobody_is_at_a_closed_port() {
 }
 
 #[test]
-fn a_connection_that_nobody_takes_up_is_given_up() {
+fn a_connection_that_is_not_accepted_is_given_up() {
     in_both_modes(|is_polled| {
         // With the backlog full, the kernel leaves further connections without an answer.
         let listener = TcpListener::bind(any_port()).unwrap();
@@ -517,12 +517,12 @@ fn a_ring_dropped_with_everything_in_flight_waits_for_the_kernel() {
             let ended = io::copy(client, &mut io::sink());
             assert!(!matches!(&ended, Err(e) if e.kind() == io::ErrorKind::WouldBlock), "open");
         }
-        assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+        assert!(TcpStream::connect(address).is_err(), "it listens no more");
     });
 }
 
 #[test]
-fn a_sleeping_core_is_woken_by_whatever_comes() {
+fn a_sleeping_core_is_woken_by_connections_pieces_and_ends() {
     in_both_modes(|is_polled| {
         let (mut node, address) = Node::listening(is_polled);
         let is_asleep = Arc::new(AtomicBool::new(false));
@@ -546,7 +546,7 @@ fn a_sleeping_core_is_woken_by_whatever_comes() {
                 is_asleep.store(true, Ordering::SeqCst);
                 let began = Instant::now();
                 node.ring.sleep(DEADLINE).unwrap();
-                assert!(began.elapsed() < DEADLINE, "nobody woke it");
+                assert!(began.elapsed() < DEADLINE, "it was not woken");
                 is_asleep.store(false, Ordering::SeqCst);
             }
             while let Some(event) = node.told.pop_front() {

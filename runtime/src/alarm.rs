@@ -7,9 +7,9 @@
 //!           yes ── eventfd ─────────▶  the read of it completes in the core's ring, and ends its sleep
 //! ```
 //!
-//! A core that is awake is told nothing: its loop looks into its mailboxes. A core that is about to sleep announces
-//! that and then looks once more; a thread that pushes something looks for the announcement after that: see
-//! [`Slumber`].
+//! A core that is awake is told nothing: its loop looks into its mailboxes. A core that is about to
+//! sleep announces that and then looks once more; a thread that pushes something looks for the
+//! announcement after that: see [`Slumber`].
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,18 +34,21 @@ impl Alarm {
         Ok(Self(Arc::new(AlarmState { slumber: Slumber::default(), eventfd })))
     }
 
-    /// Announces that the core is about to sleep; returns whether it may. It may not if `has_work` finds something,
-    /// which is looked for after the announcement: what is pushed later rings the alarm.
+    /// Announces that the core is about to sleep; returns whether it may. It may not if `has_work`
+    /// finds something, which is looked for after the announcement: what is pushed later rings the
+    /// alarm.
     pub(crate) fn begin_sleep(&self, has_work: impl FnOnce() -> bool) -> bool {
         self.0.slumber.begin(has_work)
     }
 
-    /// Announces that the core is awake. To be called after each [`Alarm::begin_sleep`], also if that returned `false`.
+    /// Announces that the core is awake. To be called after each [`Alarm::begin_sleep`], also if
+    /// that returned `false`.
     pub(crate) fn end_sleep(&self) {
         self.0.slumber.end();
     }
 
-    /// Returns another descriptor of the eventfd that is written to when the alarm rings: it must end the sleep.
+    /// Returns another descriptor of the eventfd that is written to when the alarm rings: it must
+    /// end the sleep.
     pub(crate) fn eventfd(&self) -> io::Result<OwnedFd> {
         self.0.eventfd.as_fd().try_clone_to_owned()
     }

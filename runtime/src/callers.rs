@@ -1,4 +1,5 @@
-//! The callers of a core: futures at the port, residents, and clients of connections; and the queue of their commands.
+//! The callers of a core: futures at the port, residents, and clients of connections; and the queue
+//! of their commands.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,16 +67,17 @@ impl Callers {
         self.residents_count += 1;
     }
 
-    /// Returns how many more commands may be taken in. Commands beyond the window wait at the port or in their socket, and
-    /// their callers with them (R29).
+    /// Returns how many more commands may be taken in. Commands beyond the window wait at the port
+    /// or in their socket, and their callers with them (R29).
     pub(crate) fn room(&self) -> usize {
         self.window.saturating_sub(self.client.under_way())
     }
 
     /// Gives residents their turns.
     ///
-    /// Where room is short each resident gets an equal share, and the port one, too; and each time another resident has
-    /// the first turn. So a resident that always wants more takes nothing from the others.
+    /// Where room is short each resident gets an equal share, and the port one, too; and each time
+    /// another resident has the first turn. So a resident that always wants more takes nothing from
+    /// the others.
     pub(crate) fn take_turns(&mut self, now: Time) -> bool {
         let room = self.room();
         let due = self.residents.iter().filter(|tenant| tenant.is_due(now, room)).count();
@@ -106,7 +108,8 @@ impl Callers {
         true
     }
 
-    /// Takes in the commands that callers have submitted at the port; returns whether there were any.
+    /// Takes in the commands that callers have submitted at the port; returns whether there were
+    /// any.
     pub(crate) fn take_submissions(&mut self, now: Time) -> bool {
         let waiting = self.port.len().min(SUBMISSIONS_A_TICK).min(self.room());
         for _ in 0..waiting {
@@ -131,8 +134,8 @@ impl Callers {
         self.client.next(has_room)
     }
 
-    /// Hands a result to its recipient. If that is a client of a connection, returns its call: the caller of this function
-    /// sends the result there.
+    /// Hands a result to its recipient. If that is a client of a connection, returns its call: the
+    /// caller of this function sends the result there.
     pub(crate) fn answer(
         &mut self,
         tag: u64,

@@ -8,7 +8,8 @@
 //!                    own cell
 //! ```
 //!
-//! A call's cell is taken from a pool and goes back to it, so that a steady state allocates nothing.
+//! A call's cell is taken from a pool and goes back to it, so that a steady state allocates
+//! nothing.
 
 use std::fmt;
 use std::future::Future;
@@ -40,15 +41,16 @@ pub struct Executed {
 /// The reason why a command has no result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CallError {
-    /// It was never sent on, and will not be executed: until the deadline the gateway had as many commands under way as
-    /// its window allows.
+    /// It was never sent on, and will not be executed: until the deadline the gateway had as many
+    /// commands under way as its window allows.
     Busy,
     /// It was never sent on: it is longer than `command_bytes_max`.
     TooLarge,
     /// It was never sent on: the logs of these acceptors have too little room for new proposals.
     NoRoom(AcceptorSet),
-    /// It was executed, but its reply is not available: it is longer than `reply_bytes_max`; or it was lost on its way, and
-    /// replicas had more than `answers_bytes_max` bytes of replies to keep.
+    /// It was executed, but its reply is not available: it is longer than `reply_bytes_max`; or it
+    /// was lost on its way, and replicas had more than `answers_bytes_max` bytes of replies to
+    /// keep.
     ReplyTooLarge,
     /// It may have been executed, or may yet be.
     OutcomeUnknown,
@@ -80,7 +82,8 @@ pub(crate) struct Submission {
     pub(crate) answer: Answer,
 }
 
-/// The way of a call's result back to it. If it is dropped unused, the call ends as [`CallError::Stopped`].
+/// The way of a call's result back to it. If it is dropped unused, the call ends as
+/// [`CallError::Stopped`].
 #[derive(Debug)]
 pub(crate) struct Answer(Option<Arc<Cell>>);
 
@@ -113,8 +116,8 @@ impl Client {
 
     /// Executes `command` on every replica; the future resolves to the reply of one of them.
     ///
-    /// Commands of one client take effect in the order in which their futures are first polled. Dropping
-    /// a future gives up the reply, not the command.
+    /// Commands of one client take effect in the order in which their futures are first polled.
+    /// Dropping a future gives up the reply, not the command.
     ///
     /// # Errors
     ///
@@ -123,8 +126,8 @@ impl Client {
         Call { port: &self.port, state: CallState::Unsent(Payload::copy(command)) }
     }
 
-    /// Executes `command` like [`Client::execute`], and blocks this thread meanwhile. Must not be called on a core of the
-    /// cluster.
+    /// Executes `command` like [`Client::execute`], and blocks this thread meanwhile. Must not be
+    /// called on a core of the cluster.
     ///
     /// # Errors
     ///
@@ -187,7 +190,8 @@ impl Future for Call<'_> {
 }
 
 impl Call<'_> {
-    /// Takes the result out of the cell, which goes back to the pool if the gateway's core has released it.
+    /// Takes the result out of the cell, which goes back to the pool if the gateway's core has
+    /// released it.
     fn finish(&mut self) -> Result<Executed, CallError> {
         let state = std::mem::replace(&mut self.state, CallState::Over);
         let CallState::Waiting(mut cell) = state else { panic!("finished before it was sent") };
@@ -255,8 +259,8 @@ impl Port {
         self.sweep_if_closed();
     }
 
-    /// Empties a port that is closed. A caller calls it after a push, and [`Port::close`] after closing: one of the two
-    /// finds a submission that the other missed.
+    /// Empties a port that is closed. A caller calls it after a push, and [`Port::close`] after
+    /// closing: one of the two finds a submission that the other missed.
     fn sweep_if_closed(&self) {
         if self.is_closed.load(Ordering::SeqCst) {
             while let Some(submission) = self.submissions.pop() {

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use loggos_protocol::Time;
 use quanta::Instant;
 
-/// Nanoseconds since the epoch that never go back: the wall clock when the process started, and what the
-/// processor's cycle counter has counted since.
+/// Nanoseconds since the epoch that never go back: the wall clock when the process started, and
+/// what the processor's cycle counter has counted since.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     cycles: quanta::Clock,

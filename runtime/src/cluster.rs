@@ -28,8 +28,8 @@ pub struct LocalCluster {
 pub struct NoSuchRole(pub RoleId);
 
 impl LocalCluster {
-    /// Starts the cluster that `config` describes; `machine` makes each replica's state machine, in its
-    /// initial state, on the replica's own core.
+    /// Starts the cluster that `config` describes; `machine` makes each replica's state machine, in
+    /// its initial state, on the replica's own core.
     ///
     /// Returns at once; commands wait until a leader is elected.
     ///
@@ -50,7 +50,8 @@ impl LocalCluster {
         Ok(Self { process })
     }
 
-    /// Makes the data directory of a cluster in one process, [`Config::data`], once; returns where it is.
+    /// Makes the data directory of a cluster in one process, [`Config::data`], once; returns where
+    /// it is.
     ///
     /// # Errors
     ///
@@ -66,8 +67,8 @@ impl LocalCluster {
         self.process.client()
     }
 
-    /// Lets a caller live on the core of the first gateway, and be called by its loop: the nearest that a
-    /// caller can be. `make` makes it there.
+    /// Lets a caller live on the core of the first gateway, and be called by its loop: the nearest
+    /// that a caller can be. `make` makes it there.
     pub fn move_in<R: Resident + 'static>(&self, make: impl FnOnce() -> R + Send + 'static) {
         self.process.move_in(make);
     }
@@ -87,8 +88,8 @@ impl LocalCluster {
         self.order_role(role, Order::Kill(role))
     }
 
-    /// Ends a role in good order: a leader announces it first, so that the next one need not wait for an
-    /// election timeout.
+    /// Ends a role in good order: a leader announces it first, so that the next one need not wait
+    /// for an election timeout.
     ///
     /// # Errors
     ///
@@ -106,10 +107,11 @@ impl LocalCluster {
         self.order_role(role, Order::Pause(role, most))
     }
 
-    /// Starts a role over in a new life, with a blank memory, or a durable acceptor with what its log says.
+    /// Starts a role over in a new life, with a blank memory, or a durable acceptor with what its
+    /// log says.
     ///
-    /// An acceptor in memory that has forgotten is not let in again (R4); a replica gets what it missed from its
-    /// peers, as far back as they hold it.
+    /// An acceptor in memory that has forgotten is not let in again (R4); a replica gets what it
+    /// missed from its peers, as far back as they hold it.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! The configuration of a cluster: its roles and settings, and the processes that it is spread over; checked.
+//! The configuration of a cluster: its roles and settings, and the processes that it is spread
+//! over; checked.
 //!
 //! ```text
 //!  text ─▶ TOML ─▶ known keys ─▶ values in range ─▶ settings that agree ─▶ roles in nodes, on cores ─▶ Config
@@ -6,8 +7,8 @@
 //!           └──────────┴───────────────┴─── every mistake, with its place ─────────┴──────────▶ ConfigErrors
 //! ```
 //!
-//! Reading goes on after a mistake, so that all mistakes of a file are reported at once. Those that only follow from
-//! another one are left out.
+//! Reading goes on after a mistake, so that all mistakes of a file are reported at once. Those that
+//! only follow from another one are left out.
 
 mod cores;
 mod durability;
@@ -57,15 +58,16 @@ const MAILBOX_MESSAGES_MAX: u32 = 1 << 16;
 /// A cluster, and where its roles live.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
-    /// The cluster's name: processes of clusters with different names refuse each other. 1 to 64 bytes of letters,
-    /// digits, `-`, `_` and `.`.
+    /// The cluster's name: processes of clusters with different names refuse each other. 1 to 64
+    /// bytes of letters, digits, `-`, `_` and `.`.
     pub name: String,
     /// Sizes, limits and timing.
     pub cluster: Cluster,
-    /// The processes that the cluster is spread over, in order of name. Empty if all roles live in one process.
+    /// The processes that the cluster is spread over, in order of name. Empty if all roles live in
+    /// one process.
     pub nodes: Vec<NodeConfig>,
-    /// The processor core of each of our cores, where all roles live in one process. Empty where there are
-    /// `nodes`: each has its own.
+    /// The processor core of each of our cores, where all roles live in one process. Empty where
+    /// there are `nodes`: each has its own.
     pub cpus: Vec<usize>,
     /// The core of each role: an index into the `cpus` of its node, or into ours without nodes.
     pub placement: BTreeMap<RoleId, usize>,
@@ -73,11 +75,12 @@ pub struct Config {
     pub idle: Idle,
     /// The deadline of a call.
     pub deadline: Duration,
-    /// Where acceptors keep their promises and votes. With `None` the command `loggos node` takes [`Durability::Sync`];
-    /// [`Node`](crate::Node) and [`LocalCluster`](crate::LocalCluster) take [`Durability::Memory`].
+    /// Where acceptors keep their promises and votes. With `None` the command `loggos node` takes
+    /// [`Durability::Sync`]; [`Node`](crate::Node) and [`LocalCluster`](crate::LocalCluster) take
+    /// [`Durability::Memory`].
     pub durability: Option<Durability>,
-    /// The data directory, where all roles live in one process and acceptors are durable; no text names it.
-    /// Where there are `nodes`, each has its own.
+    /// The data directory, where all roles live in one process and acceptors are durable; no text
+    /// names it. Where there are `nodes`, each has its own.
     pub data: Option<PathBuf>,
     /// The bounds of the acceptors' logs.
     pub log: LogLimits,
@@ -86,8 +89,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the default cluster: it survives one loss of each role, in memory, on all cores that this
-    /// process may use.
+    /// Returns the default cluster: it survives one loss of each role, in memory, on all cores that
+    /// this process may use.
     #[must_use]
     pub fn standard() -> Self {
         let cluster =
@@ -130,12 +133,13 @@ impl Config {
             .map_err(|errors| ConfigErrors { source: "configuration".to_owned(), errors })
     }
 
-    /// Reads the configuration in a file, as [`Config::from_toml`] does. Paths in it count from where the file
-    /// is.
+    /// Reads the configuration in a file, as [`Config::from_toml`] does. Paths in it count from
+    /// where the file is.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read; else every mistake in it, with its place and what would be right.
+    /// If the file cannot be read; else every mistake in it, with its place and what would be
+    /// right.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigErrors> {
         let path = path.as_ref();
         let read = match std::fs::read_to_string(path) {

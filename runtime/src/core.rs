@@ -12,13 +12,14 @@
 //!           until quiet; then replies, one message a mailbox, a send a socket ◀┘
 //! ```
 //!
-//! Each role takes its whole inbox before the next role has its turn, so its code and state are in cache
-//! for all of it. What arrived while a tick ran is the next one's batch: no message waits on purpose.
+//! Each role takes its whole inbox before the next role has its turn, so its code and state are in
+//! cache for all of it. What arrived while a tick ran is the next one's batch: no message waits on
+//! purpose.
 //!
-//! Held promises and votes are released by a sync. In memory there is nothing to wait for, but they pass through the
-//! same lane: the loop releases them once all inboxes are empty. Those of durable acceptors wait in the core's [`Log`]
-//! until a write has completed that covers their records, and the loop goes on meanwhile: what was appended since is the
-//! next write.
+//! Held promises and votes are released by a sync. In memory there is nothing to wait for, but they
+//! pass through the same lane: the loop releases them once all inboxes are empty. Those of durable
+//! acceptors wait in the core's [`Log`] until a write has completed that covers their records, and
+//! the loop goes on meanwhile: what was appended since is the next write.
 
 mod durable;
 mod network;
@@ -106,7 +107,8 @@ pub(crate) struct Core<M> {
 }
 
 impl<M: StateMachine> Core<M> {
-    /// Opens the core's ring and starts its roles. Must be called on the core's own thread, to which the ring belongs.
+    /// Opens the core's ring and starts its roles. Must be called on the core's own thread, to
+    /// which the ring belongs.
     ///
     /// Returns where it listens as well, if it does.
     ///
@@ -188,7 +190,8 @@ impl<M: StateMachine> Core<M> {
         self.alarm().end_sleep();
     }
 
-    /// Takes in all that has arrived and hands out all that follows from it; returns whether there was anything.
+    /// Takes in all that has arrived and hands out all that follows from it; returns whether there
+    /// was anything.
     fn tick(&mut self, now: Time) -> bool {
         self.now = now;
         let mut has_worked = self.drain_mailboxes();
@@ -231,7 +234,8 @@ impl<M: StateMachine> Core<M> {
         items > 0
     }
 
-    /// Takes in what the ring has done, for the sockets and for the log; returns whether there was anything.
+    /// Takes in what the ring has done, for the sockets and for the log; returns whether there was
+    /// anything.
     fn poll_ring(&mut self, now: Time) -> bool {
         if let Err(error) = self.ring.poll(&mut self.events) {
             warn!(%error, "the ring of a core fails");
@@ -242,8 +246,8 @@ impl<M: StateMachine> Core<M> {
         has_events | has_incoming | has_log_work
     }
 
-    /// Gives residents their turns and takes in the commands of futures, where the gateway is; returns whether there was
-    /// anything.
+    /// Gives residents their turns and takes in the commands of futures, where the gateway is;
+    /// returns whether there was anything.
     fn take_calls(&mut self, now: Time) -> bool {
         self.gateway.is_some() && self.callers.take_turns(now) | self.callers.take_submissions(now)
     }
@@ -277,8 +281,8 @@ impl<M: StateMachine> Core<M> {
         true
     }
 
-    /// Gives the gateway what it has room for; the last batch is closed after it. Where the gateway is
-    /// down or paused, commands wait for their deadline.
+    /// Gives the gateway what it has room for; the last batch is closed after it. Where the gateway
+    /// is down or paused, commands wait for their deadline.
     fn submit(&mut self, now: Time) {
         let Some(index) = self.gateway.filter(|_| self.callers.is_waiting()) else { return };
         let seat = &mut self.seats[index];
@@ -383,7 +387,8 @@ impl<M: StateMachine> Core<M> {
         self.out.replies.clear();
     }
 
-    /// Sends each other core what this tick has for it, as one message; and each connection what it has, as one send.
+    /// Sends each other core what this tick has for it, as one message; and each connection what it
+    /// has, as one send.
     fn flush(&mut self, now: Time) {
         for outlet in self.outlets.iter_mut().flatten() {
             if outlet.mailbox.flush() {
@@ -396,7 +401,8 @@ impl<M: StateMachine> Core<M> {
         self.ring.flush();
     }
 
-    /// Whether there is something to do, that is not due at a time and of which the ring does not know.
+    /// Whether there is something to do, that is not due at a time and of which the ring does not
+    /// know.
     fn has_work(&self, now: Time) -> bool {
         let can_read_on = |sockets: &Sockets| sockets.is_stalled() && self.callers.room() > 0;
         self.gateway.is_some() && self.callers.has_work(now)

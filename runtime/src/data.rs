@@ -7,8 +7,9 @@
 //!   data/core-0/outdated another node has found this log to be an older copy: no process serves from it any more
 //! ```
 //!
-//! `loggos format` makes it, once. A process compares it with the configuration before it serves from it, and refuses
-//! one that belongs to another node or cluster: an acceptor that has forgotten must not count (R4).
+//! `loggos format` makes it, once. A process compares it with the configuration before it serves
+//! from it, and refuses one that belongs to another node or cluster: an acceptor that has forgotten
+//! must not count (R4).
 
 mod error;
 mod identity;
@@ -31,7 +32,8 @@ use crate::random::random_u64;
 /// The identity file.
 const NODE_FILE: &str = "node";
 const LOCK_FILE: &str = "lock";
-/// How long a start waits for writes that an earlier life of the process had under way, and how often it looks.
+/// How long a start waits for writes that an earlier life of the process had under way, and how
+/// often it looks.
 const LATE_WRITES_MAX: Duration = Duration::from_secs(30);
 const LATE_WRITES_PAUSE: Duration = Duration::from_millis(5);
 /// The owner's name where one process is the whole cluster.
@@ -59,8 +61,8 @@ pub(crate) struct Data {
     pub(crate) logs: Vec<Option<LogPlan>>,
 }
 
-/// Makes the data directory of node `node` of `config`, or of the single process of a cluster without nodes; returns its
-/// path.
+/// Makes the data directory of node `node` of `config`, or of the single process of a cluster
+/// without nodes; returns its path.
 ///
 /// # Errors
 ///
@@ -99,7 +101,8 @@ pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, Da
     Ok(path)
 }
 
-/// Opens the data directory to serve from it, and recovers all its logs. Returns `None` if no acceptor needs one.
+/// Opens the data directory to serve from it, and recovers all its logs. Returns `None` if no
+/// acceptor needs one.
 ///
 /// # Errors
 ///
@@ -231,9 +234,10 @@ impl Owner {
 
     /// Recovers a log, once no write of an earlier process is under way.
     ///
-    /// The directory is locked by this process, so no other one serves from it. But writes that a killed process had
-    /// submitted may reach the disk after its end, and must not do so after recovery has read the log. The kernel holds
-    /// the killed process's locks on the log's files until these writes have ended.
+    /// The directory is locked by this process, so no other one serves from it. But writes that a
+    /// killed process had submitted may reach the disk after its end, and must not do so after
+    /// recovery has read the log. The kernel holds the killed process's locks on the log's files
+    /// until these writes have ended.
     fn recover_log(
         &self,
         folder: &Path,

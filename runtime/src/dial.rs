@@ -49,8 +49,8 @@ pub(crate) enum DialState {
 pub(crate) struct DialEnd {
     /// Whether it was up.
     pub(crate) was_up: bool,
-    /// Whether that is worth a message: it was up, or was called in vain for long, and none was written since it was last
-    /// up. A process that has only just started has its time to listen.
+    /// Whether that is worth a message: it was up, or was called in vain for long, and none was
+    /// written since it was last up. A process that has only just started has its time to listen.
     pub(crate) is_news: bool,
 }
 

@@ -6,15 +6,17 @@ use loggos_protocol::Time;
 
 /// The time that a loop polls before it yields the processor core.
 const LOOK_MAX: Duration = Duration::from_micros(2);
-/// A round that takes longer was interrupted by a thread that does not yield in turn, as the cores of other processes of
-/// a cluster do; it kept the processor core until the scheduler took it away.
+/// A round that takes longer was interrupted by a thread that does not yield in turn, as the cores
+/// of other processes of a cluster do; it kept the processor core until the scheduler took it away.
 const ROUND_MAX: Duration = Duration::from_millis(1);
-/// The time that it polls before it judges: an interrupt now and then is no other thread that wants the processor core.
+/// The time that it polls before it judges: an interrupt now and then is no other thread that wants
+/// the processor core.
 const LOOKED_MIN: Duration = Duration::from_millis(5);
 /// The part of this time that such threads may have had: one in `LOST_PART`.
 const LOST_PART: u32 = 2;
-/// How long a processor core that such a thread was seen on is left to it: the loop sleeps at once, and a sleeper is at
-/// least woken in preference to that thread. Finding out again costs a few milliseconds.
+/// How long a processor core that such a thread was seen on is left to it: the loop sleeps at once,
+/// and a sleeper is at least woken in preference to that thread. Finding out again costs a few
+/// milliseconds.
 const TAKEN_TIME: Duration = Duration::from_millis(200);
 
 /// The behaviour of a core that has no work.
@@ -24,8 +26,8 @@ pub enum Idle {
     Poll,
     /// Sleeps at once, until it is woken.
     Park,
-    /// Polls for a while, then sleeps. Yields the processor core to other threads meanwhile, and sleeps at once where one
-    /// of them does not yield in turn.
+    /// Polls for a while, then sleeps. Yields the processor core to other threads meanwhile, and
+    /// sleeps at once where one of them does not yield in turn.
     Adaptive {
         /// The time that it polls after its last work.
         poll_idle: Duration,
@@ -39,7 +41,8 @@ pub(crate) struct IdlePolicy {
     busy_at: Time,
     /// When the last round began, if it found no work.
     looked_at: Option<Time>,
-    /// How long it has polled since it last judged, and the part of that in which others had the processor core.
+    /// How long it has polled since it last judged, and the part of that in which others had the
+    /// processor core.
     looked: Duration,
     lost: Duration,
     /// Until then it sleeps at once.
@@ -61,7 +64,8 @@ impl IdlePolicy {
         }
     }
 
-    /// Notes that a round has ended at `now`, and whether it found work; returns whether the loop may sleep.
+    /// Notes that a round has ended at `now`, and whether it found work; returns whether the loop
+    /// may sleep.
     pub(crate) fn may_sleep(&mut self, now: Time, has_worked: bool) -> bool {
         if let Some(at) = self.looked_at {
             self.judge(now.since(at), now);
@@ -79,9 +83,10 @@ impl IdlePolicy {
         }
     }
 
-    /// Yields the processor core between two rounds without work: this loop may be waiting for another one there. Several
-    /// loops that poll so take turns at a processor core, and none of them need be woken, which takes longer than all
-    /// their turns. It costs a system call now and then, so [`Idle::Poll`] never yields.
+    /// Yields the processor core between two rounds without work: this loop may be waiting for
+    /// another one there. Several loops that poll so take turns at a processor core, and none of
+    /// them need be woken, which takes longer than all their turns. It costs a system call now and
+    /// then, so [`Idle::Poll`] never yields.
     pub(crate) fn offer(&mut self, now: Time) {
         let is_adaptive = matches!(self.idle, Idle::Adaptive { .. });
         if is_adaptive && self.looked_at.is_some() && now.since(self.offered_at) >= LOOK_MAX {
@@ -128,7 +133,8 @@ mod tests {
         assert_eq!(first, 14, "work in round 5, and 200 µs of 20 µs each");
     }
 
-    /// Polls for `rounds` rounds of `micros` microseconds each, after work at `from`; returns when the last one ended.
+    /// Polls for `rounds` rounds of `micros` microseconds each, after work at `from`; returns when
+    /// the last one ended.
     fn look(policy: &mut IdlePolicy, from: Time, rounds: u64, micros: u64) -> Time {
         policy.may_sleep(from, true);
         let at = |round: u64| from + Duration::from_micros(round * micros);

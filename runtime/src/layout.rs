@@ -61,7 +61,8 @@ impl<'a> Layout<'a> {
         Self { config, node, cpus, roles, remotes }
     }
 
-    /// Returns what this process is started with. `logs` are those of its cores, where acceptors are durable.
+    /// Returns what this process is started with. `logs` are those of its cores, where acceptors
+    /// are durable.
     ///
     /// # Errors
     ///
@@ -169,8 +170,8 @@ fn remotes(config: &Config, index: usize, node: &NodeConfig) -> impl Iterator<It
     })
 }
 
-/// Makes a mailbox for each ordered pair of cores, and returns the ends by core: those that send, by the core that they
-/// lead to, and those that receive.
+/// Makes a mailbox for each ordered pair of cores, and returns the ends by core: those that send,
+/// by the core that they lead to, and those that receive.
 fn mailboxes(siblings: &[Sibling], messages_max: usize) -> Vec<Ways> {
     let cores = siblings.len();
     let none = || (std::iter::repeat_with(|| None).take(cores).collect(), Vec::new());
@@ -188,8 +189,8 @@ fn mailboxes(siblings: &[Sibling], messages_max: usize) -> Vec<Ways> {
 /// The ways of a core: to each other one, and from each other one.
 type Ways = (Vec<Option<Outlet>>, Vec<MailboxReceiver<Envelope>>);
 
-/// Returns the digest of what nodes must agree on: besides what the cluster itself depends on (R3), where every role lives,
-/// and how long the messages may be that nodes send each other.
+/// Returns the digest of what nodes must agree on: besides what the cluster itself depends on (R3),
+/// where every role lives, and how long the messages may be that nodes send each other.
 pub(crate) fn agreement(config: &Config) -> u64 {
     let cluster = &config.cluster;
     let digest = Digest::new("loggos nodes").word(cluster.digest()).word(config.layout_digest());

@@ -1,7 +1,7 @@
 //! Loggos: a replicated log and state-machine replication engine.
 //!
-//! This is the crate to embed: a cluster on pinned cores of this process, and a client whose futures run
-//! on any executor.
+//! This is the crate to embed: a cluster on pinned cores of this process, and a client whose
+//! futures run on any executor.
 
 #![forbid(unsafe_code)]
 

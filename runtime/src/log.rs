@@ -9,9 +9,9 @@
 //!   next_recalled ◀────────────────────────────────────────────── votes
 //! ```
 //!
-//! One write is under way at a time. What is appended meanwhile is the next write: a slow disk makes long writes, and a
-//! tick never waits for one. A write that fails poisons the log, and then no message that waits for it is ever sent
-//! (R34).
+//! One write is under way at a time. What is appended meanwhile is the next write: a slow disk
+//! makes long writes, and a tick never waits for one. A write that fails poisons the log, and then
+//! no message that waits for it is ever sent (R34).
 
 mod status;
 #[cfg(test)]
@@ -94,8 +94,8 @@ pub(crate) enum Stop {
 }
 
 impl Log {
-    /// Goes on with a recovered log. Must not be called on the core's own thread, or the worker thread would be pinned to
-    /// that core, too.
+    /// Goes on with a recovered log. Must not be called on the core's own thread, or the worker
+    /// thread would be pinned to that core, too.
     ///
     /// # Errors
     ///
@@ -139,7 +139,8 @@ impl Log {
         self.shared.is_settled(acceptor)
     }
 
-    /// Takes from the outbox of an acceptor its records, the messages that wait for them, and its requests to read votes.
+    /// Takes from the outbox of an acceptor its records, the messages that wait for them, and its
+    /// requests to read votes.
     ///
     /// source: R31, R34
     pub(crate) fn take(&mut self, acceptor: &Acceptor, out: &mut Outbox) {
@@ -148,7 +149,8 @@ impl Log {
         }
     }
 
-    /// Whether a message must be dropped, since too much waits for the disk: see [`SharedLog::is_too_much`].
+    /// Whether a message must be dropped, since too much waits for the disk: see
+    /// [`SharedLog::is_too_much`].
     pub(crate) fn is_too_much(&self, to: &To) -> bool {
         match to {
             To::Acceptor(id, message) => self.shared.is_too_much(*id, message),
@@ -173,8 +175,8 @@ impl Log {
         self.shared.next_durable()
     }
 
-    /// Starts the next write, if there are records to write and no write is under way; asks the worker thread for
-    /// another file, if the log wants one.
+    /// Starts the next write, if there are records to write and no write is under way; asks the
+    /// worker thread for another file, if the log wants one.
     pub(crate) fn write(&mut self, ring: &mut Ring, now: Time) {
         self.add_files(ring);
         if self.outdated.is_some() {
@@ -192,8 +194,9 @@ impl Log {
         }
     }
 
-    /// Writes a mark, if the log has been idle for long enough: recovery can then tell its last batch from one that was
-    /// never complete (R33). Tries again for a file that there was no room for.
+    /// Writes a mark, if the log has been idle for long enough: recovery can then tell its last
+    /// batch from one that was never complete (R33). Tries again for a file that there was no room
+    /// for.
     pub(crate) fn on_time(&mut self, ring: &mut Ring, now: Time) {
         if self.room_at.take_if(|at| *at <= now).is_some() {
             self.shared.wal.try_again();
@@ -229,8 +232,8 @@ impl Log {
         }
     }
 
-    /// Takes in answers of the worker thread, until one has votes for an acceptor; returns these. Votes that a former life
-    /// of an acceptor has asked for are dropped.
+    /// Takes in answers of the worker thread, until one has votes for an acceptor; returns these.
+    /// Votes that a former life of an acceptor has asked for are dropped.
     pub(crate) fn next_recalled(&mut self) -> Option<Recalled> {
         while let Some(answer) = self.worker.answer() {
             match answer {
@@ -267,9 +270,9 @@ impl Log {
         self.shared.end_life(acceptor);
     }
 
-    /// Stops for good, since another node has seen more of this log than recovery found. What acceptors say from now on
-    /// could contradict what they said then, so they say nothing more; nor do later lives, when no other node may
-    /// remember.
+    /// Stops for good, since another node has seen more of this log than recovery found. What
+    /// acceptors say from now on could contradict what they said then, so they say nothing more;
+    /// nor do later lives, when no other node may remember.
     ///
     /// source: R33
     pub(crate) fn on_outdated(&mut self, why: String) {
@@ -285,7 +288,8 @@ impl Log {
         outdated.or_else(|| self.shared.wal.poisoned().map(Stop::Poison))
     }
 
-    /// Returns where it stands, for other nodes to remember; `None` once it is known to be an older copy.
+    /// Returns where it stands, for other nodes to remember; `None` once it is known to be an older
+    /// copy.
     ///
     /// source: R33
     pub(crate) fn position(&self) -> Option<LogPosition> {
@@ -315,8 +319,8 @@ impl Log {
         }
     }
 
-    /// A vote could not be read. If it has moved since it was asked for, it is asked for again; if not, the disk has lost
-    /// it.
+    /// A vote could not be read. If it has moved since it was asked for, it is asked for again; if
+    /// not, the disk has lost it.
     ///
     /// source: R34
     fn on_unreadable(&mut self, request: ReadRequest, place: VotePlace, error: &io::Error) {

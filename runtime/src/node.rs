@@ -25,15 +25,15 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts the node of `config` at place `node`, as [`Config::node`] finds it by name; `machine` makes the
-    /// state machine of each replica that lives here, in its initial state.
+    /// Starts the node of `config` at place `node`, as [`Config::node`] finds it by name; `machine`
+    /// makes the state machine of each replica that lives here, in its initial state.
     ///
     /// Returns when it listens. The cluster forms once all acceptors and replicas are there.
     ///
     /// # Errors
     ///
-    /// If the machine's cores, rings or the node's address cannot be had; if its acceptors are durable, and the
-    /// data directory is missing, damaged, in use, or belongs to another node.
+    /// If the machine's cores, rings or the node's address cannot be had; if its acceptors are
+    /// durable, and the data directory is missing, damaged, in use, or belongs to another node.
     pub fn start<M, F>(config: &Config, node: usize, machine: F) -> Result<Self, StartError>
     where
         M: StateMachine + 'static,
@@ -48,7 +48,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// If there is something there already, or it cannot be made; if the node has no acceptors, and needs none.
+    /// If there is something there already, or it cannot be made; if the node has no acceptors, and
+    /// needs none.
     ///
     /// source: R4
     pub fn format(config: &Config, node: usize) -> Result<PathBuf, DataError> {
@@ -61,14 +62,15 @@ impl Node {
         self.address
     }
 
-    /// Returns a handle to submit commands with, from any thread. Where the node has no gateway, every call
-    /// ends as [`CallError::Stopped`](crate::CallError::Stopped).
+    /// Returns a handle to submit commands with, from any thread. Where the node has no gateway,
+    /// every call ends as [`CallError::Stopped`](crate::CallError::Stopped).
     #[must_use]
     pub fn client(&self) -> Client {
         self.process.client()
     }
 
-    /// Lets a caller live on the core of the node's first gateway; where it has none, `make` is not called.
+    /// Lets a caller live on the core of the node's first gateway; where it has none, `make` is not
+    /// called.
     pub fn move_in<R: Resident + 'static>(&self, make: impl FnOnce() -> R + Send + 'static) {
         self.process.move_in(make);
     }
@@ -79,13 +81,15 @@ impl Node {
         self.process.status()
     }
 
-    /// Whether a core has failed, and its roles with it: the process had better end, and be started again.
+    /// Whether a core has failed, and its roles with it: the process had better end, and be started
+    /// again.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.process.has_failed()
     }
 
-    /// Stops in good order: a leader hands over, so that the next need not wait for an election timeout.
+    /// Stops in good order: a leader hands over, so that the next need not wait for an election
+    /// timeout.
     ///
     /// # Errors
     ///

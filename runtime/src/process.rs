@@ -51,12 +51,13 @@ pub enum StartError {
 }
 
 impl Process {
-    /// Starts the cores of `node`, or of the whole cluster where the configuration has no nodes. Where acceptors
-    /// are durable their logs are recovered first.
+    /// Starts the cores of `node`, or of the whole cluster where the configuration has no nodes.
+    /// Where acceptors are durable their logs are recovered first.
     ///
     /// # Errors
     ///
-    /// If the machine's cores, rings or the address cannot be had; if the data directory is not to be served from.
+    /// If the machine's cores, rings or the address cannot be had; if the data directory is not to
+    /// be served from.
     pub(crate) fn start<M, F>(
         config: &Config,
         node: Option<usize>,
@@ -200,7 +201,8 @@ impl Drop for Process {
     }
 }
 
-/// Notes that a core has ended, by a panic or not, and closes its port: no caller waits for a dead core.
+/// Notes that a core has ended, by a panic or not, and closes its port: no caller waits for a dead
+/// core.
 struct CoreEnd {
     port: Option<Arc<Port>>,
     has_ended: Arc<AtomicBool>,

@@ -7,9 +7,9 @@
 //!      └──── completion ◀───┘
 //! ```
 //!
-//! When a connection breaks, calls whose commands were sent over it end as unknown. Commands that were not sent wait for
-//! the next connection, to the next address; they may be executed before those of unknown outcome, if these are executed
-//! at all.
+//! When a connection breaks, calls whose commands were sent over it end as unknown. Commands that
+//! were not sent wait for the next connection, to the next address; they may be executed before
+//! those of unknown outcome, if these are executed at all.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -49,7 +49,8 @@ const FRAME_BYTES_MAX: u32 = 64 << 20;
 /// The options to reach a cluster.
 #[derive(Clone, Debug)]
 pub struct RemoteOptions {
-    /// Nodes that have gateways. One is connected to at a time; the next is tried when the connection has ended.
+    /// Nodes that have gateways. One is connected to at a time; the next is tried when the
+    /// connection has ended.
     pub addresses: Vec<SocketAddr>,
     /// The cluster's name; empty takes any.
     pub cluster: String,
@@ -96,8 +97,8 @@ struct Caller {
     batches: BatchPool,
     /// The next address to try, modulo their number.
     next_address: usize,
-    /// The formation of the first gateway that welcomed us. Another formation is another cluster, even under the same
-    /// name, and refuses us (R4).
+    /// The formation of the first gateway that welcomed us. Another formation is another cluster,
+    /// even under the same name, and refuses us (R4).
     formation: Option<FormationId>,
 }
 
@@ -166,7 +167,8 @@ impl RemoteCluster {
         Client::new(Arc::clone(&self.shared.port))
     }
 
-    /// Lets a caller live on the connection's thread, and be called by its loop. `make` makes it there.
+    /// Lets a caller live on the connection's thread, and be called by its loop. `make` makes it
+    /// there.
     pub fn move_in<R: Resident + 'static>(&self, make: impl FnOnce() -> R + Send + 'static) {
         self.shared.residents.push(MoveIn(Box::new(|| Box::new(make()))));
         self.shared.alarm.ring();
@@ -299,8 +301,8 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// If it belongs to no formation, or to another one than the gateways that we have talked to before. A gateway that
-    /// knows of none yet may come to belong to any (R4).
+    /// If it belongs to no formation, or to another one than the gateways that we have talked to
+    /// before. A gateway that knows of none yet may come to belong to any (R4).
     fn on_welcome(&mut self, id: ConnectionId, welcome: &Welcome) -> Result<(), &'static str> {
         match (welcome.formation, self.formation) {
             (None, _) => return Err("the cluster has not formed yet"),
@@ -395,7 +397,8 @@ impl Caller {
 ///
 /// # Errors
 ///
-/// If it cannot be reached, does not answer within `timeout`, or refuses us: the text is its reason.
+/// If it cannot be reached, does not answer within `timeout`, or refuses us: the text is its
+/// reason.
 pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;

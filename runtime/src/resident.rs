@@ -6,9 +6,9 @@
 //!             └───────────────── next tick ◀─────────────┘
 //! ```
 //!
-//! A call by future costs a task, a waker and a cell that two threads may touch; a resident's costs a
-//! function call. Residents are for services that serve many callers of their own from one core, embedded beside the
-//! log, and for load generators.
+//! A call by future costs a task, a waker and a cell that two threads may touch; a resident's costs
+//! a function call. Residents are for services that serve many callers of their own from one core,
+//! embedded beside the log, and for load generators.
 
 use std::time::Duration;
 
@@ -18,16 +18,18 @@ use crate::client::CallError;
 
 /// A caller that lives on the core of the first gateway.
 ///
-/// It shares that core with the roles there, so it must not block; if it panics, its core ends as if the
-/// machine had failed.
+/// It shares that core with the roles there, so it must not block; if it panics, its core ends as
+/// if the machine had failed.
 pub trait Resident {
     /// Puts its commands on the desk, and returns when it wants its next turn.
     ///
-    /// It is called when the resident has moved in, and from then on as the resident has asked. The commands of one turn,
-    /// and others that have arrived meanwhile, are one batch as far as they fit.
+    /// It is called when the resident has moved in, and from then on as the resident has asked. The
+    /// commands of one turn, and others that have arrived meanwhile, are one batch as far as they
+    /// fit.
     fn turn(&mut self, desk: &mut Desk<'_>) -> Next;
 
-    /// Hears the result of the command with that `tag`: its position in the log, and the state machine's reply.
+    /// Hears the result of the command with that `tag`: its position in the log, and the state
+    /// machine's reply.
     ///
     /// # Errors
     ///
@@ -78,10 +80,11 @@ pub(crate) struct Tenant {
 pub(crate) struct MoveIn(pub(crate) Box<dyn FnOnce() -> Box<dyn Resident> + Send>);
 
 impl Desk<'_> {
-    /// Submits `command`; its result will come with `tag`. Returns whether there was room. If not, nothing has happened, and
-    /// the resident has another turn once there is room.
+    /// Submits `command`; its result will come with `tag`. Returns whether there was room. If not,
+    /// nothing has happened, and the resident has another turn once there is room.
     ///
-    /// Commands take effect in the order in which they are put here; their results may arrive in another order.
+    /// Commands take effect in the order in which they are put here; their results may arrive in
+    /// another order.
     #[must_use = "without room the command was not submitted"]
     pub fn execute(&mut self, tag: u64, command: &[u8]) -> bool {
         if self.room == 0 {

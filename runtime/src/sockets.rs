@@ -1,5 +1,5 @@
-//! The sockets of a core: links to cores of other nodes, and the connections of clients. The core's ring, which
-//! they are on, is an argument.
+//! The sockets of a core: links to cores of other nodes, and the connections of clients. The core's
+//! ring, which they are on, is an argument.
 //!
 //! ```text
 //!   this core                                        a core of another node
@@ -27,9 +27,9 @@ use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent};
 use loggos_protocol::{Envelope, Failure, FormationId, Payload, Position, Time};
 use tracing::{info, warn};
 
-pub(crate) use self::connections::Visitor;
+pub(crate) use self::connections::HandedOver;
 use self::connections::{
-    CLIENT_BYTES_HELD, CLIENT_BYTES_MAX, CLIENT_COMMANDS_MAX, CONNECTIONS_MAX, Connection, Guest,
+    CLIENT_BYTES_HELD, CLIENT_BYTES_MAX, CLIENT_COMMANDS_MAX, CONNECTIONS_MAX, Connection, Party,
     Stage,
 };
 pub(crate) use self::handshake::Identity;
@@ -52,11 +52,11 @@ pub(crate) enum Incoming {
     /// A question for how the roles of this process stand.
     StatusRequest(ConnectionId),
     /// A connection that belongs to another core of this node.
-    HandOver { core: u8, visitor: Visitor },
+    HandOver { core: u8, handed_over: HandedOver },
     /// Another node has seen more of our log than we came back with, and says so (R33).
     Outdated { why: String },
-    /// The process that this link led to has ended: it has closed the link, and a new call was refused or led to another
-    /// life (R28).
+    /// The process that this link led to has ended: it has closed the link, and a new call was
+    /// refused or led to another life (R28).
     Gone { link: usize },
 }
 
@@ -107,8 +107,9 @@ pub(crate) fn refused_us(refusal: &Refusal) -> String {
 }
 
 impl Sockets {
-    /// Starts without a connection: links to `remotes` are called once there is something to say, or once it is time.
-    /// `batches_max` batches may be held at once; `logs_max` logs of other cores are remembered.
+    /// Starts without a connection: links to `remotes` are called once there is something to say,
+    /// or once it is time. `batches_max` batches may be held at once; `logs_max` logs of other
+    /// cores are remembered.
     pub(crate) fn new(
         identity: Identity,
         remotes: &[Remote],
@@ -144,8 +145,8 @@ impl Sockets {
         self.handshake.set_log(log);
     }
 
-    /// Begins a tick that takes in no more than `room` commands of clients. Those clients that were not read to the end
-    /// are read on; the one that has waited longest is the first.
+    /// Begins a tick that takes in no more than `room` commands of clients. Those clients that were
+    /// not read to the end are read on; the one that has waited longest is the first.
     pub(crate) fn begin_tick(&mut self, ring: &mut Ring, room: usize, now: Time) {
         self.room = room;
         for _ in 0..self.stalled.len() {
@@ -174,7 +175,7 @@ impl Sockets {
     ) {
         let RemoteCall { connection: to, number } = call;
         let Some(connection) = self.connections.get_mut(&to) else { return };
-        if let Stage::Guest(Guest::Client { commands }) = &mut connection.stage {
+        if let Stage::Admitted(Party::Client { commands }) = &mut connection.stage {
             if *commands == CLIENT_COMMANDS_MAX {
                 self.stalled.push_back(to); // it may be read on
             }
@@ -206,8 +207,8 @@ impl Sockets {
     }
 
     /// Takes a connection over from another core.
-    pub(crate) fn adopt(&mut self, ring: &mut Ring, visitor: Visitor, now: Time) {
-        let Visitor { socket, hello, connection } = visitor;
+    pub(crate) fn adopt(&mut self, ring: &mut Ring, handed_over: HandedOver, now: Time) {
+        let HandedOver { socket, hello, connection } = handed_over;
         match ring.adopt(socket) {
             Ok(id) => {
                 self.connections.insert(id, *connection);
@@ -265,7 +266,7 @@ impl Sockets {
                 ring.close(id);
             }
             RingEvent::Accepted(id, address) => {
-                self.insert(id, Stage::Stranger { since: now }, address);
+                self.insert(id, Stage::Unknown { since: now }, address);
                 ring.receive(id);
             }
             RingEvent::Connected(id) => self.greet(ring, id),
@@ -293,12 +294,12 @@ impl Sockets {
         match connection.stage {
             Stage::Refused { .. } => self.close(ring, id),
             Stage::Link(link) => self.links[link].on_moved(now),
-            Stage::Guest(_) => {
+            Stage::Admitted(_) => {
                 if std::mem::take(&mut connection.is_held) {
                     self.read(ring, id, now);
                 }
             }
-            Stage::Stranger { .. } => {}
+            Stage::Unknown { .. } => {}
         }
     }
 
@@ -307,7 +308,7 @@ impl Sockets {
         loop {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             // Read no further, a client is slowed (R29): until there is room, or it has an answer.
-            if let Stage::Guest(Guest::Client { commands }) = connection.stage {
+            if let Stage::Admitted(Party::Client { commands }) = connection.stage {
                 if commands >= CLIENT_COMMANDS_MAX {
                     return;
                 }
@@ -327,17 +328,17 @@ impl Sockets {
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
             match (&mut connection.stage, message) {
-                (Stage::Guest(Guest::Peer { .. }), Ok(Message::Envelope(envelope))) => {
+                (Stage::Admitted(Party::Peer { .. }), Ok(Message::Envelope(envelope))) => {
                     self.incoming.push_back(Incoming::Envelope(envelope));
                 }
-                (Stage::Guest(Guest::Peer { node, life }), Ok(Message::Log(log))) => {
+                (Stage::Admitted(Party::Peer { node, life }), Ok(Message::Log(log))) => {
                     if let Err(refusal) = self.handshake.see(*life, log) {
                         self.handshake.report_refused(*node, &refusal);
                         self.refuse(ring, id, refusal, now);
                     }
                 }
                 (
-                    Stage::Guest(Guest::Client { commands }),
+                    Stage::Admitted(Party::Client { commands }),
                     Ok(Message::Command { number, command }),
                 ) => {
                     *commands += 1;
@@ -345,7 +346,7 @@ impl Sockets {
                     self.incoming.push_back(Incoming::Command { from: id, number, command });
                 }
                 (
-                    Stage::Guest(Guest::Client { .. } | Guest::Status),
+                    Stage::Admitted(Party::Client { .. } | Party::Status),
                     Ok(Message::StatusRequest),
                 ) => self.incoming.push_back(Incoming::StatusRequest(id)),
                 (Stage::Refused { .. }, _) => {} // hears the reason, and is gone
@@ -364,13 +365,13 @@ impl Sockets {
     ) {
         let Some(connection) = self.connections.get(&id) else { return };
         match (connection.stage, message) {
-            (Stage::Stranger { .. }, Ok(Message::Hello(hello))) => {
+            (Stage::Unknown { .. }, Ok(Message::Hello(hello))) => {
                 self.on_hello(ring, id, hello, now);
             }
-            (Stage::Stranger { .. }, Err(WireError::Versions { min, max })) => {
+            (Stage::Unknown { .. }, Err(WireError::Versions { min, max })) => {
                 self.refuse(ring, id, other_versions(min, max), now);
             }
-            (Stage::Stranger { .. }, Err(WireError::WireDigest { .. })) => {
+            (Stage::Unknown { .. }, Err(WireError::WireDigest { .. })) => {
                 self.refuse(ring, id, other_wire(), now);
             }
             (Stage::Link(link), Ok(Message::Welcome(welcome))) => {
@@ -381,7 +382,7 @@ impl Sockets {
                 self.close(ring, id);
                 self.links[link].on_end(now, &refused_us(&refusal));
             }
-            (Stage::Guest(Guest::Peer { .. }), Ok(Message::Refusal(refusal)))
+            (Stage::Admitted(Party::Peer { .. }), Ok(Message::Refusal(refusal)))
                 if refusal.reason == Reason::Older =>
             {
                 self.heed(&refusal);
@@ -394,23 +395,23 @@ impl Sockets {
 
     /// A connection says who it is: it is refused, welcomed, or handed to another core.
     fn on_hello(&mut self, ring: &mut Ring, id: ConnectionId, hello: Hello, now: Time) {
-        let guests = self.connections.values().filter_map(Connection::guest);
-        let clients = guests.filter(|guest| !matches!(guest, Guest::Peer { .. }));
+        let parties = self.connections.values().filter_map(Connection::party);
+        let clients = parties.filter(|party| !matches!(party, Party::Peer { .. }));
         match self.handshake.judge(&hello, clients.count()) {
-            Ok(Admission::Here(guest)) => {
+            Ok(Admission::Here(party)) => {
                 if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.admit(guest);
+                    connection.admit(party);
                 }
                 if let Some(outgoing) = ring.outgoing(id) {
-                    wire::encode_welcome(&self.handshake.welcome(guest), outgoing);
+                    wire::encode_welcome(&self.handshake.welcome(party), outgoing);
                 }
                 ring.receive(id);
             }
             Ok(Admission::Elsewhere { core }) => {
                 let connection = self.connections.remove(&id).map(Box::new);
                 if let (Some(connection), Some(socket)) = (connection, ring.release(id)) {
-                    let visitor = Visitor { socket, hello, connection };
-                    self.incoming.push_back(Incoming::HandOver { core, visitor });
+                    let handed_over = HandedOver { socket, hello, connection };
+                    self.incoming.push_back(Incoming::HandOver { core, handed_over });
                 }
             }
             Err(refusal) => {
@@ -422,8 +423,8 @@ impl Sockets {
         }
     }
 
-    /// Another node refuses us. If it knows our log for an older copy, acceptors that live by that log must stop, and we
-    /// speak of it no more.
+    /// Another node refuses us. If it knows our log for an older copy, acceptors that live by that
+    /// log must stop, and we speak of it no more.
     ///
     /// source: R33
     fn heed(&mut self, refusal: &Refusal) {

@@ -58,7 +58,8 @@ pub struct Traffic {
 pub enum Standing {
     /// It was killed.
     Down,
-    /// An acceptor whose log has failed, or is an older copy: it never serves again from there (R33, R34).
+    /// An acceptor whose log has failed, or is an older copy: it never serves again from there
+    /// (R33, R34).
     Stopped {
         /// The cause.
         why: String,

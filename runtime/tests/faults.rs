@@ -1,5 +1,5 @@
-//! Clusters in this process that lose a role, or have one paused, under load: commands go on, nothing
-//! acknowledged is lost or executed twice, and replicas stay equal.
+//! Clusters in this process that lose a role, or have one paused, under load: commands go on,
+//! nothing acknowledged is lost or executed twice, and replicas stay equal.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "how long a fault was felt is reported, not asserted")]
@@ -46,8 +46,8 @@ fn count(client: &Client, caller: usize, counted: &AtomicU64, is_over: &AtomicBo
     }
 }
 
-/// Runs a load, lets `fault` strike in the middle of it, and waits until every caller has got on well
-/// after that; returns the roles at the end.
+/// Runs a load, lets `fault` strike in the middle of it, and waits until every caller has got on
+/// well after that; returns the roles at the end.
 fn under_load(fault: impl FnOnce(&LocalCluster)) -> Vec<RoleStatus> {
     under_load_of(&config(), fault)
 }
@@ -103,7 +103,7 @@ fn leader(cluster: &LocalCluster) -> RoleId {
     statuses
         .iter()
         .find(|status| status.standing.is_leading())
-        .expect("somebody leads under load")
+        .expect("there is a leader under load")
         .role
 }
 
@@ -153,7 +153,8 @@ fn an_acceptor_that_comes_back_without_its_memory_is_refused() {
     assert!(counters.foreign > 0, "it was offered the table and P2as: {counters:?}");
 }
 
-/// Each at any moment of its writes, all of them again and again; then a replica replays what they have on disk.
+/// Each at any moment of its writes, all of them again and again; then a replica replays what they
+/// have on disk.
 #[test]
 fn durable_acceptors_that_start_over_in_their_process_forget_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -267,7 +268,7 @@ fn a_stopped_cluster_answers_every_call_with_an_error() {
 }
 
 #[test]
-fn a_command_over_the_limit_is_refused_and_harms_nobody() {
+fn a_command_over_the_limit_is_refused_and_others_are_served() {
     let config = config();
     let cluster = LocalCluster::start(&config, |_| Kv::default()).unwrap();
     let client = cluster.client();
@@ -277,7 +278,8 @@ fn a_command_over_the_limit_is_refused_and_harms_nobody() {
     cluster.stop().unwrap();
 }
 
-/// What the client promises: futures that any executor can poll, here one made of nothing but a waker.
+/// What the client promises: futures that any executor can poll, here one made of nothing but a
+/// waker.
 #[test]
 fn futures_of_one_client_take_effect_in_the_order_they_were_polled() {
     use std::future::Future;

@@ -1,5 +1,5 @@
-//! Nothing that people or clients write makes a process panic: the fuzz targets, over their corpus and mutants
-//! of it.
+//! Nothing that people or clients write makes a process panic: the fuzz targets, over their corpus
+//! and mutants of it.
 
 #[allow(unreachable_pub, reason = "shared with the fuzz targets")]
 #[path = "../../fuzz/src/configuration.rs"]

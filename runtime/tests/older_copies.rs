@@ -1,5 +1,5 @@
-//! An older copy of a data directory in its place: nodes that have seen more of it refuse it, its acceptors stop,
-//! and the cluster goes on without them; with the latest one they are back.
+//! An older copy of a data directory in its place: nodes that have seen more of it refuse it, its
+//! acceptors stop, and the cluster goes on without them; with the latest one they are back.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -112,12 +112,12 @@ fn r33_an_older_copy_of_a_directory_is_refused_and_the_latest_one_is_not() {
     drop(second);
     count(&first, 5, 5);
     assert!(votes(&third) > 0, "it was needed, and has not voted");
-    // Nobody connects meanwhile: the first hears of it in the course of time, or not at all.
+    // No node connects meanwhile: the first node hears of it by its link, or not at all.
     std::thread::sleep(TOLD);
     drop(third);
     std::fs::rename(&data, &latest).unwrap();
     copy(&older, &data);
-    // The copy knows nothing of the last five, and says so to nobody.
+    // The copy knows nothing of the last five, and no node is told so.
     let third = start(&config, 2);
     let mut standing = acceptor(&third);
     wait_for("the acceptor's end", || {
@@ -128,7 +128,7 @@ fn r33_an_older_copy_of_a_directory_is_refused_and_the_latest_one_is_not() {
     assert!(why.contains("older copy") && why.contains("was synced"), "{why}");
     let second = start(&config, 1);
     count(&first, 10, 5);
-    // Everybody else of that node is at work.
+    // The other roles of that node are at work.
     wait_for("its replica's return", || {
         let executed = |node: &Node| {
             node.status().iter().find_map(|s| s.standing.replica().map(|r| r.executed)).unwrap()
@@ -136,7 +136,7 @@ fn r33_an_older_copy_of_a_directory_is_refused_and_the_latest_one_is_not() {
         executed(&third) >= executed(&first)
     });
     drop(third);
-    // It stays an older copy, whether somebody remembers or not.
+    // It stays an older copy, even if no node remembers.
     let again = Node::start(&config, 2, |_| Kv::default()).unwrap_err().to_string();
     assert!(again.contains("core-0 is an older copy"), "{again}");
     std::fs::remove_dir_all(&data).unwrap();

@@ -1,4 +1,5 @@
-//! A client whose cluster has forgotten everything: it is told so, and not that its commands are done.
+//! A client whose cluster has forgotten everything: it is told so, and not that its commands are
+//! done.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

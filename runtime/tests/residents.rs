@@ -1,4 +1,5 @@
-//! Callers that live on the gateway's core: every command has one result, in order, and room is shared.
+//! Callers that live on the gateway's core: every command has one result, in order, and room is
+//! shared.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -24,7 +25,8 @@ fn increment(key: &[u8]) -> Vec<u8> {
     command
 }
 
-/// Increments a key of its own so many times, as fast as the desk has room, and tells what it heard.
+/// Increments a key of its own so many times, as fast as the desk has room, and tells what it
+/// heard.
 struct Counter {
     command: Vec<u8>,
     next: u64,
@@ -60,7 +62,7 @@ impl Resident for Counter {
 
 fn check(heard: &Receiver<Vec<(u64, i64, Position)>>, count: u64) {
     let mut heard = heard.recv_timeout(DEADLINE).unwrap();
-    heard.sort_unstable(); // batches are answered by different replicas, so results overtake each other
+    heard.sort_unstable(); // batches are answered by different replicas: results may overtake
     assert!(heard.iter().map(|(tag, ..)| *tag).eq(0..count), "each result once");
     let in_order = 1..=i64::try_from(count).unwrap();
     assert!(heard.iter().map(|(_, number, _)| *number).eq(in_order), "executed out of order");

@@ -1,5 +1,5 @@
-//! What the sockets do under load, every role on a node of its own: all that a tick has for a connection leaves
-//! with one send, and payloads are not copied on their way through.
+//! What the sockets do under load, every role on a node of its own: all that a tick has for a
+//! connection leaves with one send, and payloads are not copied on their way through.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -86,7 +86,8 @@ fn a_tick_sends_once_on_a_connection_and_copies_no_payload() {
     for (node, name) in names.iter().enumerate() {
         let done = Done::of(&nodes, node).since(before[node]);
         println!("{name}: {done:?}");
-        // To every other node, the callers, the witness, and whoever asked for the status.
+        // To every other node, the callers, the witness, and the connection that asked for the
+        // status.
         let connections = names.len() as u64 - 1 + 3;
         assert!(done.sends <= done.flushes * connections, "{name}: more than one send a flush");
         let has_carried = done.received_bytes > payload_bytes / 4;

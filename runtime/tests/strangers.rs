@@ -1,5 +1,6 @@
-//! What strangers can do to a node: nothing. Whatever arrives that should not is closed or refused, counted,
-//! and felt by nobody else: a client that is connected all along gets its answers, all of them right.
+//! What an unknown sender can do to a node: nothing. A connection that sends what it may not is
+//! closed or refused, and counted; a client that is connected meanwhile gets all its answers, and
+//! all are right.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -31,7 +32,8 @@ const GREETING_MAX: Duration = Duration::from_secs(5);
 /// What a process may grow by under an attack that would take gigabytes.
 const GROWTH_MAX: u64 = 512 << 20;
 
-/// Tests that need much memory or many descriptors have this process to themselves, among their like.
+/// Tests that need much memory or many descriptors have this process to themselves, among their
+/// like.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::new(());
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
@@ -58,7 +60,8 @@ fn client_hello() -> Hello {
     }
 }
 
-/// Says each of `words` over a connection of its own; all are closed without an answer, and counted.
+/// Says each of `words` over a connection of its own; all are closed without an answer, and
+/// counted.
 fn all_are_closed(nodes: &Nodes, node: usize, words: &[(String, Vec<u8>)]) {
     let (malformed, refused) = nodes.counts(node);
     for (what, bytes) in words {
@@ -95,7 +98,8 @@ fn what_is_no_frame_is_closed() {
     ]);
     for length in [HEAD_BYTES, 100, 1000, 100_000] {
         for nth in 0..10 {
-            // All begin with a length that the node may take: more than the first word is looked at.
+            // All begin with a length that the node may take: more than the first word is looked
+            // at.
             let mut noise: Vec<u8> = (0..length).map(|_| rng.below(256).to_le_bytes()[0]).collect();
             if nth % 2 == 0 {
                 noise[4..8].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
@@ -189,7 +193,7 @@ fn a_hello_that_is_sealed_but_wrong_is_closed() {
 }
 
 #[test]
-fn whatever_comes_before_a_hello_is_closed() {
+fn any_frame_before_a_hello_closes_the_connection() {
     let nodes = Nodes::start(Spread::OneCore);
     let envelope = Envelope { formation: None, to: fetch() };
     let mut words = other_words();
@@ -202,7 +206,7 @@ fn whatever_comes_before_a_hello_is_closed() {
     nodes.stop();
 }
 
-/// What nobody may say to a node, at whatever time.
+/// Frames that no sender may send to a node, at any time.
 fn other_words() -> Vec<(String, Vec<u8>)> {
     let welcome = Welcome {
         version: wire::WIRE_VERSION,
@@ -223,7 +227,7 @@ fn other_words() -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn who_was_admitted_as_one_says_what_another_may_and_is_closed() {
+fn a_message_that_another_kind_of_sender_may_send_closes_the_connection() {
     let nodes = Nodes::start(Spread::OneCore);
     let envelope = Envelope { formation: None, to: fetch() };
     let envelope = ("an envelope", bytes_of(|out| wire::encode(&envelope, out)));
@@ -325,7 +329,7 @@ fn r33_a_peer_whose_log_is_an_older_copy_is_refused_whenever_it_says_so() {
 }
 
 #[test]
-fn who_looks_for_another_node_is_refused() {
+fn a_hello_for_another_node_is_refused() {
     let nodes = Nodes::start(Spread::OneCore);
     let path = |to_node, to_core| {
         let purpose = Purpose::Peer { from_node: 1, from_core: 0, to_node, to_core };
@@ -337,7 +341,7 @@ fn who_looks_for_another_node_is_refused() {
 }
 
 #[test]
-fn who_looks_for_a_core_that_is_not_there_is_refused() {
+fn a_hello_for_a_core_that_is_not_there_is_refused() {
     for spread in [Spread::OneCore, Spread::TwoCores] {
         let nodes = Nodes::start(spread);
         for to_core in [2, 9, 255] {
@@ -356,13 +360,14 @@ fn a_client_of_a_node_without_a_gateway_is_refused() {
 }
 
 #[test]
-fn who_speaks_other_versions_is_told_so() {
+fn a_hello_of_other_versions_is_told_so() {
     let nodes = Nodes::start(Spread::OneCore);
     for versions in [(2, 3), (0, 0), (255, 255), (3, 2)] {
         let newer = hello(&Hello { versions, ..client_hello() });
         is_refused(&nodes, 0, &newer, Reason::Version, "version");
     }
-    // In its own version, as whoever does not speak ours writes it: only how it begins is certain.
+    // In its own version, as a process that does not speak ours writes it: only how it begins is
+    // certain.
     let mut newer = hello(&Hello { versions: (2, 3), ..client_hello() });
     newer[8] = 2;
     newer.truncate(newer.len() - 40);
@@ -439,7 +444,8 @@ fn a_client_that_does_not_wait_for_its_welcome_is_served_on_whichever_core() {
     }
 }
 
-/// At a node that only has a gateway: it is busy all the time, and no timer of its role is ever due.
+/// At a node that only has a gateway: it is busy all the time, and no timer of its role is ever
+/// due.
 #[test]
 fn half_a_hello_and_then_silence_is_closed_after_the_greeting_time() {
     let nodes = Nodes::start(Spread::TwoNodes);
@@ -477,7 +483,7 @@ fn say_as_peer(nodes: &Nodes, node: u8, to: impl IntoIterator<Item = To>) {
 fn envelopes_for_roles_that_are_not_here_go_nowhere() {
     let nodes = Nodes::start(Spread::TwoNodes);
     let ballot = Ballot::default();
-    let everybody = (0..=255_u8).flat_map(|id| {
+    let all_roles = (0..=255_u8).flat_map(|id| {
         let nack = Nack { slot: None, refused: ballot, promised: ballot };
         let pre_vote = PreVote { proposer: ProposerId(0), nonce: 1 };
         let identify = Identify { watcher: Watcher::Proposer(ProposerId(0)), nonce: 1 };
@@ -489,7 +495,7 @@ fn envelopes_for_roles_that_are_not_here_go_nowhere() {
         ]
     });
     // The first node has but a gateway.
-    say_as_peer(&nodes, 0, everybody);
+    say_as_peer(&nodes, 0, all_roles);
     assert!(nodes.go_on(), "after envelopes for roles elsewhere");
     let absent = (0..=255_u8).map(|id| {
         let batch = batch_id(0);
@@ -557,8 +563,8 @@ fn acks(ballot: Ballot) -> [ToProposer; 3] {
     .map(|from| ToProposer::HeartbeatAck(HeartbeatAck { from, ballot, is_low: false }))
 }
 
-/// To a proposer, of roles that no cluster has. As all that follow, they are well-formed, and move no ballot
-/// that is in use and no slot that is to be decided.
+/// To a proposer, of roles that no cluster has. As all that follow, they are well-formed, and move
+/// no ballot that is in use and no slot that is to be decided.
 fn to_proposer() -> Vec<ToProposer> {
     let (acceptor, replica, directory) = (ACCEPTOR, REPLICA, DIRECTORY);
     let probe_ack = |from| {
@@ -652,7 +658,7 @@ fn to_gateway() -> [ToGateway; 3] {
 }
 
 /// All of the above, to every proposer and proxy leader and the first of each other role.
-fn from_nobody() -> Vec<To> {
+fn from_unknown_roles() -> Vec<To> {
     let proposers = [0, 1].map(ProposerId).into_iter();
     let proposers =
         proposers.flat_map(|id| to_proposer().into_iter().map(move |m| To::Proposer(id, m)));
@@ -670,7 +676,7 @@ fn from_nobody() -> Vec<To> {
 fn a_message_of_a_role_that_is_not_there_ends_no_node() {
     let mut nodes = Nodes::start(Spread::OneCore);
     let mut fatal = Vec::new();
-    for to in from_nobody() {
+    for to in from_unknown_roles() {
         say_as_peer(&nodes, 0, [to.clone()]);
         if !nodes.go_on() {
             fatal.push(format!("{to:?}"));
@@ -681,7 +687,8 @@ fn a_message_of_a_role_that_is_not_there_ends_no_node() {
     assert!(fatal.is_empty(), "a node ends of: {fatal:#?}");
 }
 
-/// In the ballot that leads and the slots that are being decided, so that nobody takes them for stale.
+/// In the ballot that leads and the slots that are being decided, so that no role takes them for
+/// stale.
 #[test]
 fn a_vote_of_an_acceptor_that_is_not_there_ends_no_node() {
     let nodes = Nodes::start(Spread::OneCore);
@@ -698,7 +705,7 @@ fn a_vote_of_an_acceptor_that_is_not_there_ends_no_node() {
             both.into_iter().flatten()
         });
         say_as_peer(&nodes, 0, to_leader.chain(votes));
-        assert!(nodes.go_on(), "a node ends of votes of nobody");
+        assert!(nodes.go_on(), "a vote of an unknown acceptor ends a node");
     }
     nodes.stop();
 }
@@ -768,7 +775,7 @@ fn many_short_commands_with_long_replies_are_answered() {
 }
 
 #[test]
-fn who_sends_commands_and_reads_no_result_is_felt_by_nobody() {
+fn a_client_that_reads_no_results_does_not_slow_others() {
     let _alone = one_at_a_time();
     let nodes = Nodes::start(Spread::OneCore);
     let before = memory();
@@ -791,7 +798,7 @@ fn who_sends_commands_and_reads_no_result_is_felt_by_nobody() {
 
 /// Replies of some 180 MB: more than sockets hold, and than a node keeps for one client.
 #[test]
-fn who_reads_no_long_reply_is_cut_off_or_slowed() {
+fn a_client_that_reads_no_long_replies_is_cut_off_or_slowed() {
     let _alone = one_at_a_time();
     let few = |cluster: Cluster| {
         let mut settings = Settings::clone(&cluster);
@@ -820,7 +827,7 @@ fn who_reads_no_long_reply_is_cut_off_or_slowed() {
 }
 
 #[test]
-fn who_asks_for_the_status_and_reads_no_answer_is_cut_off_or_slowed() {
+fn a_sender_that_asks_for_the_status_and_reads_no_answer_is_cut_off_or_slowed() {
     let _alone = one_at_a_time();
     for purpose in [Purpose::Status, Purpose::Client] {
         let nodes = Nodes::start(Spread::OneCore);
@@ -868,7 +875,7 @@ fn hundreds_of_connections_come_and_go() {
             drop(strangers);
             assert!(nodes.go_on(), "after round {round}");
         }
-        // Each was executed once, whoever heard of it.
+        // Each was executed once, though not each result was heard.
         let (mut client, _) = nodes.admitted(0, Purpose::Client);
         client.say(&command(1, &increment(b"crowd")));
         let (_, reply) = client.result();

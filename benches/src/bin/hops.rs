@@ -1,8 +1,8 @@
-//! What a message costs from one parked process to the next, and nothing else: processes in a ring, each asleep in
-//! its `io_uring` until what it passes on arrives.
+//! What a message costs from one parked process to the next, and nothing else: processes in a ring,
+//! each asleep in its `io_uring` until what it passes on arrives.
 //!
-//! A command of a cluster whose roles are processes takes eight such hops: client, gateway, leader, proxy leader,
-//! acceptor, proxy leader, replica, gateway, client.
+//! A command of a cluster whose roles are processes takes eight such hops: client, gateway, leader,
+//! proxy leader, acceptor, proxy leader, replica, gateway, client.
 //!
 //! Usage: `hops [PROCESSES] [LAPS]`
 

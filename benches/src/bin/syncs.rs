@@ -1,7 +1,9 @@
-//! What the disk takes to sync, while several files are synced at once, and nothing else: threads that each write a
-//! block of 4 KiB over zeroes, past the cache (`O_DIRECT`) and on the disk when the write returns (`O_DSYNC`).
+//! What the disk takes to sync, while several files are synced at once, and nothing else: threads
+//! that each write a block of 4 KiB over zeroes, past the cache (`O_DIRECT`) and on the disk when
+//! the write returns (`O_DSYNC`).
 //!
-//! It is what three acceptors on one disk cannot do without; a command waits for the second of three.
+//! It is what three acceptors on one disk cannot do without; a command waits for the second of
+//! three.
 //!
 //! Usage: `syncs FOLDER [FILES] [SECONDS]`; prints JSON.
 
@@ -32,8 +34,8 @@ const WARM_UP: Duration = Duration::from_millis(200);
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Opens a new file of zeroes that are on the disk already: what is timed neither grows it nor changes what the
-/// file system knows of it. Its name is gone before anything can go wrong.
+/// Opens a new file of zeroes that are on the disk already: what is timed neither grows it nor
+/// changes what the file system knows of it. Its name is gone before anything can go wrong.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::DIRECT | OFlags::DSYNC;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;

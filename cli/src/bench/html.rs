@@ -1,11 +1,12 @@
-//! The report as one page of HTML that needs nothing else: no script, no file beside it, no network.
+//! The report as one page of HTML that needs nothing else: no script, no file beside it, no
+//! network.
 //!
 //! ```text
 //!   command line ─▶ totals ─▶ bars by second ─▶ latency: table, curve ─▶ roles ─▶ load, read-back, floor
 //! ```
 //!
-//! Figures are computed in `report`; here they are only drawn. Colours follow the reader's light or dark
-//! mode.
+//! Figures are computed in `report`; here they are only drawn. Colours follow the reader's light or
+//! dark mode.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
@@ -143,7 +144,8 @@ fn percentiles(latency: &Latency) -> String {
     )
 }
 
-/// The percentiles that have a name, and the nines of each; those of the slowest operation are the curve's.
+/// The percentiles that have a name, and the nines of each; those of the slowest operation are the
+/// curve's.
 fn named(latency: &Latency) -> impl Iterator<Item = (&'static str, f64, f64)> {
     let Latency { p50, p90, p99, p999, max, curve } = latency;
     let nines_max = curve.last().map_or(0.0, |last| last.nines);
@@ -217,7 +219,8 @@ fn by_second(report: &Report) -> String {
     svg
 }
 
-/// The curve of latency against percentile. Each nine has the same room: what is rare is what it is for.
+/// The curve of latency against percentile. Each nine has the same room: what is rare is what it is
+/// for.
 fn curve(latency: &Latency) -> String {
     let points = &latency.curve;
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return nothing() };
@@ -311,8 +314,8 @@ fn step(most: u64, parts: u64) -> u64 {
     steps.find(|step| step.saturating_mul(parts) >= most).unwrap_or(most)
 }
 
-/// Two or more round times in µs that enclose all from `least` to `most`: 1, 2, 5, 10, …, or, where these
-/// would be too many, powers of ten.
+/// Two or more round times in µs that enclose all from `least` to `most`: 1, 2, 5, 10, …, or, where
+/// these would be too many, powers of ten.
 fn levels(least: f64, most: f64) -> Vec<f64> {
     let enclosing = |digits: &[f64]| {
         let decades = (-3..=9).map(|power| 10_f64.powi(power));

@@ -1,5 +1,5 @@
-//! The callers, all on the gateway's core: closed loops of one command each; or, at a given rate, a free caller takes the
-//! next command that is due.
+//! The callers, all on the gateway's core: closed loops of one command each; or, at a given rate, a
+//! free caller takes the next command that is due.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -46,8 +46,8 @@ pub(crate) struct Measured {
     /// Writes that may have been executed, though their outcome is unknown.
     pub(crate) unknown: u64,
     pub(crate) elapsed: Duration,
-    /// The highest acknowledged write of each key, packed: this table is touched at random with every
-    /// operation, and shall not push the cluster out of the cache.
+    /// The highest acknowledged write of each key, packed: this table is touched at random with
+    /// every operation, and shall not push the cluster out of the cache.
     written: Vec<u64>,
 }
 
@@ -199,8 +199,8 @@ struct Operation {
 }
 
 impl Callers {
-    /// Returns the callers of one entrance of several, that have sent nothing; what they measured goes to
-    /// `done` when all have their last answers.
+    /// Returns the callers of one entrance of several, that have sent nothing; what they measured
+    /// goes to `done` when all have their last answers.
     pub(crate) fn new(
         load: Arc<Load>,
         done: Sender<Measured>,
@@ -283,8 +283,8 @@ impl Resident for Callers {
         match result {
             Ok((at, _)) => {
                 self.load.answered.fetch_add(1, Ordering::Relaxed);
-                // All that is answered while it counts, whenever it was sent: a stall at the beginning is
-                // in the figures.
+                // All that is answered while it counts, whenever it was sent: a stall at the
+                // beginning is in the figures.
                 if let (MEASURING, Some(began)) = (self.load.stage(), self.load.started.get()) {
                     let now = Instant::now();
                     let took = now.saturating_duration_since(operation.started);
@@ -305,8 +305,8 @@ impl Resident for Callers {
     }
 }
 
-/// When operations are due, at a given rate: they are handed out in order, each once. The wait of one that
-/// found no caller free counts, as it would for a client.
+/// When operations are due, at a given rate: they are handed out in order, each once. The wait of
+/// one that found no caller free counts, as it would for a client.
 #[derive(Debug)]
 struct Pace {
     every: Duration,

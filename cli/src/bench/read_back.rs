@@ -1,4 +1,5 @@
-//! Reading back what was written: each key must hold what the highest acknowledged write left there.
+//! Reading back what was written: each key must hold what the highest acknowledged write left
+//! there.
 
 use std::sync::mpsc::Sender;
 
@@ -19,7 +20,8 @@ pub(crate) struct ReadBack {
     done: Sender<Result<usize, String>>,
 }
 
-/// Reads back what `measured` says was written; tells how many keys that were, or what is wrong with one.
+/// Reads back what `measured` says was written; tells how many keys that were, or what is wrong
+/// with one.
 pub(crate) fn read_back(
     measured: &Measured,
 ) -> impl FnOnce(Sender<Result<usize, String>>) -> ReadBack + Send + use<> {

@@ -215,7 +215,8 @@ impl Latency {
     fn of(histogram: &Histogram<u64>) -> Self {
         let us = |quantile| as_f64(histogram.value_at_quantile(quantile)) / 1e3;
         let us_max = as_f64(histogram.max()) / 1e3;
-        // Evenly on the scale on which it is drawn, to where the slowest operation is the one in all of them.
+        // Evenly on the scale on which it is drawn, to where the slowest operation is the one in
+        // all of them.
         let nines_max = as_f64(histogram.len().max(1)).log10();
         let nines = (0..CURVE_POINTS).map(|n| nines_max * f64::from(n) / f64::from(CURVE_POINTS));
         let point = |nines: f64| Point { nines, latency_us: us(1.0 - 10_f64.powf(-nines)) };
@@ -298,8 +299,8 @@ fn whole_seconds(by_second: &[u64], elapsed: Duration) -> usize {
     usize::try_from(elapsed.as_secs()).unwrap_or(usize::MAX).min(by_second.len())
 }
 
-/// The throughput that the best tenth of whole seconds reached, as the paper quotes it; none where no
-/// second was whole.
+/// The throughput that the best tenth of whole seconds reached, as the paper quotes it; none where
+/// no second was whole.
 fn p90(whole_seconds: &[u64]) -> Option<f64> {
     let mut seconds = whole_seconds.to_vec();
     seconds.sort_unstable();

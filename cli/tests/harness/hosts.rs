@@ -1,5 +1,5 @@
-//! Hosts of their own for nodes and clients: network namespaces on a switch that is one, too, so that what is
-//! cut between them touches nobody else.
+//! Hosts of their own for nodes and clients: network namespaces on a switch that is one, too, so
+//! that what is cut between them touches no other host.
 //!
 //! ```text
 //!   gateway-0           acceptor-3          client-1        hosts, with their addresses
@@ -10,8 +10,8 @@
 //!                               ══════════ parted ═══       were parted from them
 //! ```
 //!
-//! A namespace lives for as long as somebody holds it or lives in it. Its name is given up at once, so nothing
-//! stays behind, not even after a test that was killed.
+//! A namespace lives for as long as a descriptor of it is open or a process is in it. Its name is
+//! given up at once, so nothing stays behind, not even after a test that was killed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -41,8 +41,8 @@ struct Host {
 struct Namespace(File);
 
 impl Hosts {
-    /// Makes hosts of these names, or says that none can be made here. Where `LOGGOS_NAMESPACES` is `must`, that
-    /// is a failure.
+    /// Makes hosts of these names, or says that none can be made here. Where `LOGGOS_NAMESPACES` is
+    /// `must`, that is a failure.
     pub(crate) fn new(names: &[String]) -> Option<Self> {
         match Self::make(names) {
             Ok(hosts) => Some(hosts),
@@ -84,7 +84,7 @@ impl Hosts {
         self.hosts[name].address.into()
     }
 
-    /// Does `what` on a host: whatever it starts lives there.
+    /// Does `what` on a host: processes that it starts live there.
     pub(crate) fn on<T: Send>(&self, name: &str, what: impl FnOnce() -> T + Send) -> T {
         self.hosts[name].namespace.enter(what)
     }
@@ -94,7 +94,7 @@ impl Hosts {
         self.hosts.keys().map(String::as_str).filter(|other| *other != name).collect()
     }
 
-    /// Parts hosts from all that are not: what is sent between them is lost, and nobody is told.
+    /// Parts hosts from all that are not: what is sent between them is lost, without an error.
     pub(crate) fn part(&self, names: &[&str]) {
         self.plug_into("parted", names);
     }
@@ -144,7 +144,8 @@ impl Namespace {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
-    /// Does `what` here, on a thread of its own: threads and processes that it starts are here, too.
+    /// Does `what` here, on a thread of its own: threads and processes that it starts are here,
+    /// too.
     fn enter<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
         let enter = || {
             let kind = Some(LinkNameSpaceType::Network);

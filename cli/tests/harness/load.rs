@@ -1,4 +1,5 @@
-//! Callers that count, at both gateways: what was acknowledged counts once, what is unknown at most once.
+//! Callers that count, at both gateways: what was acknowledged counts once, what is unknown at most
+//! once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -41,8 +42,8 @@ impl Drop for End<'_> {
     }
 }
 
-/// Lets `strike` do its worst to a cluster under load, with clients on a host `client-N` for each gateway. Then
-/// ends the load, reads the counters back and compares the replicas.
+/// Lets `strike` do its worst to a cluster under load, with clients on a host `client-N` for each
+/// gateway. Then ends the load, reads the counters back and compares the replicas.
 pub(crate) fn under_load(mut nodes: Nodes, strike: impl FnOnce(&mut Nodes, &Load)) {
     let clusters = GATEWAYS.map(|gateway| {
         let address = nodes.address(&format!("gateway-{gateway}"));
@@ -75,11 +76,12 @@ impl Load {
         self.acknowledged()[gateway * CALLERS..][..CALLERS].to_vec()
     }
 
-    /// Waits until every caller at `gateways` has been answered what it has asked since a fault, and tells how
-    /// long that took.
+    /// Waits until every caller at `gateways` has been answered what it has asked since a fault,
+    /// and tells how long that took.
     pub(crate) fn go_on_after(&self, fault: &str, gateways: &[usize]) {
         let struck = Instant::now();
-        // What was answered before the fault may be counted after it: the second is surely a new one.
+        // What was answered before the fault may be counted after it: the second is surely a new
+        // one.
         self.wait_for_more(2, gateways);
         println!("{fault}: every caller had its next answers after {:?}", struck.elapsed());
     }
@@ -146,8 +148,8 @@ fn key(caller: &str) -> Vec<u8> {
     format!("counter of {caller}").into_bytes()
 }
 
-/// Adds one to a counter of its own, over and over. Every answer must be one more than the last, but for what
-/// was lost with a gateway: that may have counted, or not.
+/// Adds one to a counter of its own, over and over. Every answer must be one more than the last,
+/// but for what was lost with a gateway: that may have counted, or not.
 fn count(cluster: &RemoteCluster, caller: &str, counted: &Counted, is_over: &AtomicBool) {
     let mut command = Vec::new();
     Command::Increment { key: &key(caller), by: 1 }.encode(&mut command).unwrap();

@@ -1,5 +1,5 @@
-//! Real processes, a role each: on ports that the kernel gave, or on hosts of their own. All of them end with
-//! the test.
+//! Real processes, a role each: on ports that the kernel gave, or on hosts of their own. All of
+//! them end with the test.
 
 pub(crate) mod hosts;
 pub(crate) mod load;
@@ -23,8 +23,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// A look takes no longer; what exceeds it is the machine's.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
-/// Looks again and again whether something holds. Time in which nobody looked, since the machine stood still,
-/// does not count.
+/// Looks again and again whether something holds. Time in which this thread did not run, since the
+/// machine stood still, does not count.
 pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let mut waited = Duration::ZERO;
     loop {
@@ -44,8 +44,8 @@ const KINDS: [(&str, u8); 5] =
 /// Where a node listens that has a host of its own.
 const PORT: u16 = 7400;
 
-/// A cluster of thirteen processes: f = 1, two gateways, two proposers, two proxy leaders, a 2 × 2 grid and
-/// three replicas.
+/// A cluster of thirteen processes: f = 1, two gateways, two proposers, two proxy leaders, a 2 × 2
+/// grid and three replicas.
 pub(crate) struct Nodes {
     _folder: tempfile::TempDir,
     config: PathBuf,
@@ -67,8 +67,8 @@ impl Nodes {
         Self::start_at(addresses, None)
     }
 
-    /// Starts each node on a host of its own, if there can be such hosts; two more are for the clients of each
-    /// gateway.
+    /// Starts each node on a host of its own, if there can be such hosts; two more are for the
+    /// clients of each gateway.
     pub(crate) fn start_apart() -> Option<Self> {
         let clients = GATEWAYS.map(|gateway| format!("client-{gateway}"));
         let hosts = Hosts::new(&names().chain(clients).collect::<Vec<_>>())?;
@@ -142,7 +142,7 @@ impl Nodes {
         kill_process(Pid::from_child(&self.running[name]), signal).unwrap();
     }
 
-    /// How a node's roles stand, if it answers; asked from where it lives, whatever network it has.
+    /// Returns the status of a node, if it answers; asked from its own host.
     pub(crate) fn status(&self, name: &str) -> Option<Value> {
         let address = self.addresses[name];
         let status = self.on(name, || loggos::remote_status(address, Duration::from_secs(1)));

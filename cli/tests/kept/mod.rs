@@ -1,5 +1,5 @@
-//! Real processes that keep what they have voted on disk. All of them end with the test; the folder of a test that
-//! fails stays, for inquiry.
+//! Real processes that keep what they have voted on disk. All of them end with the test; the folder
+//! of a test that fails stays, for inquiry.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -18,11 +18,11 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// A look takes no longer; what exceeds it is the machine's.
 const STANDSTILL: Duration = Duration::from_secs(5);
 
-/// Where the first node listens: a port that the kernel gives nobody.
+/// The port of the first node: one that the kernel gives to no other socket.
 const PORT: u16 = 7400;
 
-/// Looks again and again whether something holds. Time in which nobody looked, since the machine stood still,
-/// does not count.
+/// Looks again and again whether something holds. Time in which this thread did not run, since the
+/// machine stood still, does not count.
 pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let mut waited = Duration::ZERO;
     loop {
@@ -67,8 +67,9 @@ pub(crate) struct Cluster {
 /// A node that was started, and does not listen yet.
 pub(crate) struct Starting(BufReader<ChildStdout>);
 
-/// Addresses for so many nodes, which stay free while a node is away. A port that the kernel gave would not: it may
-/// give it to whoever calls, such as a node that looks for the one that is away.
+/// Addresses for so many nodes, which stay free while a node is away. A port that the kernel gave
+/// would not: it may give it to any outgoing call, such as that of a node that looks for the one
+/// that is away.
 fn addresses(count: usize) -> Vec<SocketAddr> {
     static CLUSTERS: AtomicU8 = AtomicU8::new(0);
     let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -85,8 +86,8 @@ pub(crate) fn loggos() -> Command {
 }
 
 impl Cluster {
-    /// Lays out a cluster and formats its directories. `config` is of the file, beyond what all clusters have;
-    /// `data` is where a node keeps its data, if not in the cluster's folder.
+    /// Lays out a cluster and formats its directories. `config` is of the file, beyond what all
+    /// clusters have; `data` is where a node keeps its data, if not in the cluster's folder.
     pub(crate) fn new(
         config: &str,
         plans: Vec<Plan>,

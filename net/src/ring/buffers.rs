@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-/// Buffers that were left to the holders of their pieces and are remembered, per ring. With 64 KiB each this is
-/// some MiB: about what the log of a busy core holds on to.
+/// Buffers that were left to the holders of their pieces and are remembered, per ring. With 64 KiB
+/// each this is some MiB: about what the log of a busy core holds on to.
 const LEFT_MAX: usize = 64;
 
 /// Gives connections what to receive into.
@@ -16,8 +16,8 @@ const LEFT_MAX: usize = 64;
 ///                             else, little room left ──▶ left to the holders ──▶ … ──▶ taken again
 /// ```
 ///
-/// Memory that was received into before is mapped, and may be in cache; what is freshly allocated the kernel has
-/// to clear first, page by page.
+/// Memory that was received into before is mapped, and may be in cache; what is freshly allocated
+/// the kernel has to clear first, page by page.
 #[derive(Debug)]
 pub(super) struct ReceiveBuffers {
     receive_bytes: usize,
@@ -33,10 +33,12 @@ impl ReceiveBuffers {
         Self { receive_bytes, left: VecDeque::with_capacity(LEFT_MAX), allocated: 0 }
     }
 
-    /// Returns a buffer with room to receive into; `last` is what the connection received into before, if it has.
+    /// Returns a buffer with room to receive into; `last` is what the connection received into
+    /// before, if it has.
     ///
-    /// The room is all of `receive_bytes` if no piece of `last` is held any more: then the next receive falls on memory
-    /// that is in cache. Else it is the rest of `last`, unless that is little: then `last` is exchanged for another.
+    /// The room is all of `receive_bytes` if no piece of `last` is held any more: then the next
+    /// receive falls on memory that is in cache. Else it is the rest of `last`, unless that is
+    /// little: then `last` is exchanged for another.
     pub(super) fn with_room(&mut self, last: Option<BytesMut>) -> BytesMut {
         if let Some(mut last) = last {
             assert!(last.is_empty(), "what was received is taken out first");
@@ -79,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_nobody_holds_is_used_again_from_its_start() {
+    fn a_buffer_that_is_not_held_is_used_again_from_its_start() {
         let mut buffers = ReceiveBuffers::new(1000);
         let mut buffer = buffers.with_room(None);
         let start = buffer.as_ptr();

@@ -37,7 +37,8 @@ impl Ring {
             Operation::Write(write) => self.on_write(write, result),
             Operation::Wait(Timer::Accept(listener), _) => self.accept(listener),
             Operation::Wait(Timer::Connect(id), _) => {
-                // Also if the wait itself failed: better no connection than one that is waited for for ever.
+                // Also if the wait itself failed: better no connection than one that is waited for
+                // for ever.
                 let connection = live(&mut self.seats, id);
                 if let Some(connecting) = connection.and_then(|it| it.connecting) {
                     self.operations.start(Operation::Cancel(connecting.connect), None);
@@ -193,7 +194,8 @@ impl Ring {
         self.operations.start(Operation::Accept(listener, None), Some(socket));
     }
 
-    /// Lets go of a closing connection once nothing of it is in flight: its socket is closed with it.
+    /// Lets go of a closing connection once nothing of it is in flight: its socket is closed with
+    /// it.
     pub(super) fn settle(&mut self, id: ConnectionId) {
         let connection = seated(&mut self.seats, id);
         if connection.is_closing && connection.in_flight().next().is_none() {

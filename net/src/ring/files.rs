@@ -68,11 +68,11 @@ impl FileWrite {
         self.offset + self.done as u64
     }
 
-    /// Takes in what came of an attempt; returns the end of the write, if this is it, or else there is to be
-    /// another.
+    /// Takes in what came of an attempt; returns the end of the write, if this is it, or else there
+    /// is to be another.
     ///
-    /// It has ended well only when its last byte was written by an operation that succeeded, which has synced
-    /// what it wrote, and so has each before it.
+    /// It has ended well only when its last byte was written by an operation that succeeded, which
+    /// has synced what it wrote, and so has each before it.
     pub(super) fn advance(
         &mut self,
         result: Result<usize, Errno>,
@@ -81,7 +81,8 @@ impl FileWrite {
             Ok(bytes) if bytes == self.left().len() => Some(Ok(())),
             Ok(bytes) => {
                 assert!(bytes < self.left().len(), "more was written than there was");
-                // A block of which a part was written is written again: what is left begins with a block.
+                // A block of which a part was written is written again: what is left begins with a
+                // block.
                 self.done = (self.done + bytes) / BLOCK_BYTES * BLOCK_BYTES;
                 self.parts += 1;
                 (self.parts > PARTS_MAX).then_some(Err(io::ErrorKind::WriteZero))

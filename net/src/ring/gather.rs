@@ -9,7 +9,8 @@ const PIECES_MAX: usize = 1024;
 /// Above this, the room of what was sent is given back rather than kept for the next.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
-/// The bytes that are being sent, and how far that has come. On the heap, as the kernel reads its header.
+/// The bytes that are being sent, and how far that has come. On the heap, as the kernel reads its
+/// header.
 pub(super) struct Gather {
     /// Not touched while there is anything in `pieces`, which point into it.
     outgoing: Outgoing,
@@ -56,7 +57,8 @@ impl Gather {
         &raw const self.header
     }
 
-    /// Notes that `sent` more bytes have gone; returns how many there were in all, once none is left.
+    /// Notes that `sent` more bytes have gone; returns how many there were in all, once none is
+    /// left.
     pub(super) fn advance(&mut self, sent: usize) -> Option<usize> {
         assert!(sent <= self.left, "more was sent than there was");
         self.left -= sent;

@@ -7,9 +7,9 @@
 //!                 backlog ─▶ submission queue ─▶ kernel ─▶ completion queue
 //! ```
 //!
-//! All memory that the kernel reads or writes is moved in here when an operation starts and comes out with its
-//! completion, so no other code can touch or free it in between. Buffers, addresses and headers lie on the heap, so their
-//! owners may move.
+//! All memory that the kernel reads or writes is moved in here when an operation starts and comes
+//! out with its completion, so no other code can touch or free it in between. Buffers, addresses
+//! and headers lie on the heap, so their owners may move.
 
 use std::collections::VecDeque;
 use std::io;
@@ -109,10 +109,11 @@ impl Operations {
         })
     }
 
-    /// Queues an operation, on `socket` if it is on one, or on a file; the kernel hears of it with the next
-    /// submit.
+    /// Queues an operation, on `socket` if it is on one, or on a file; the kernel hears of it with
+    /// the next submit.
     ///
-    /// The descriptor must stay open until the operation has come back: else it may go to another of that number.
+    /// The descriptor must stay open until the operation has come back: else it may go to another
+    /// of that number.
     pub(super) fn start(
         &mut self,
         operation: Operation,
@@ -140,14 +141,16 @@ impl Operations {
                 opcode::Recv::new(fd, room.as_mut_ptr().cast(), bytes).build()
             }
             Operation::Send(_, gather) => {
-                // To the last byte, as far as the kernel can: each partial send costs another operation.
+                // To the last byte, as far as the kernel can: each partial send costs another
+                // operation.
                 let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
                 opcode::SendMsg::new(fd, gather.header()).flags(flags.cast_unsigned()).build()
             }
             Operation::Write(write) => {
                 let left = write.left();
                 let bytes = u32::try_from(left.len()).expect("a write is far below 4 GiB");
-                // Its completion says that the data is durable: there is no sync to be told apart from it.
+                // Its completion says that the data is durable: there is no sync to be told apart
+                // from it.
                 opcode::Write::new(fd, left.as_ptr(), bytes)
                     .offset(write.offset_left())
                     .rw_flags(libc::RWF_DSYNC)
@@ -177,8 +180,9 @@ impl Operations {
     fn fill(&mut self) {
         let mut queue = self.ring.submission();
         while let Some(entry) = self.backlog.front() {
-            // SAFETY: the entry was built by `start` of memory that stays in `in_flight`, untouched, until
-            // its completion has been taken; `drop` leaks what has not come back by then.
+            // SAFETY: the entry was built by `start` of memory that stays in `in_flight`,
+            // untouched, until its completion has been taken; `drop` leaks what has not come back
+            // by then.
             if unsafe { queue.push(entry) }.is_err() {
                 break;
             }
@@ -186,7 +190,8 @@ impl Operations {
         }
     }
 
-    /// Hands everything queued to the kernel, and lets it post what it holds back, if there is either.
+    /// Hands everything queued to the kernel, and lets it post what it holds back, if there is
+    /// either.
     ///
     /// # Errors
     ///
@@ -212,8 +217,8 @@ impl Operations {
         }
     }
 
-    /// Whether the kernel has completions that it posts only when we enter: tasks to run for us, or more
-    /// than the queue had room for.
+    /// Whether the kernel has completions that it posts only when we enter: tasks to run for us, or
+    /// more than the queue had room for.
     pub(super) fn is_held_back(&mut self) -> bool {
         let queue = self.ring.submission();
         queue.cq_overflow() || self.is_polled && queue.taskrun()
@@ -246,14 +251,15 @@ impl Operations {
         if let (Operation::Receive(_, buffer), Ok(bytes)) = (&mut operation, result) {
             let end = buffer.len() + bytes;
             assert!(end <= buffer.capacity(), "more was received than there was room for");
-            // SAFETY: that it is within the capacity was just asserted, and the kernel has written `bytes`
-            // bytes from the length on.
+            // SAFETY: that it is within the capacity was just asserted, and the kernel has written
+            // `bytes` bytes from the length on.
             unsafe { buffer.set_len(end) };
         }
         Some((operation, result))
     }
 
-    /// Hands everything queued to the kernel and sleeps until something completes, or `most` has passed.
+    /// Hands everything queued to the kernel and sleeps until something completes, or `most` has
+    /// passed.
     pub(super) fn sleep(&mut self, most: Duration) -> io::Result<()> {
         self.fill();
         self.enters += 1;
@@ -279,8 +285,8 @@ impl Operations {
 }
 
 impl Drop for Operations {
-    /// Cancels everything and waits until the kernel is done with our memory; if it is not done in time, the
-    /// memory is leaked rather than freed under it.
+    /// Cancels everything and waits until the kernel is done with our memory; if it is not done in
+    /// time, the memory is leaked rather than freed under it.
     fn drop(&mut self) {
         let others =
             self.in_flight.iter().zip(0_u32..).filter(|(held, _)| held.operation.is_some());

@@ -9,11 +9,11 @@ use rustix::io::Errno;
 pub struct RingOptions {
     /// Operations that one system call submits; more take more calls. 1 to 32,768.
     pub entries: u32,
-    /// The size of a receive buffer, and so the most that one receive brings. Working sets of more than some
-    /// 64 KiB a connection fall out of the cache.
+    /// The size of a receive buffer, and so the most that one receive brings. Working sets of more
+    /// than some 64 KiB a connection fall out of the cache.
     pub receive_bytes: usize,
-    /// Whether the core polls: the kernel then does its part of an operation only while we are in a system
-    /// call, rather than interrupt us. It sleeps all the same. Needs Linux 6.1.
+    /// Whether the core polls: the kernel then does its part of an operation only while we are in a
+    /// system call, rather than interrupt us. It sleeps all the same. Needs Linux 6.1.
     pub is_polled: bool,
 }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-/// The longest time that sent bytes go unacknowledged by the peer's kernel; then the connection counts as broken.
+/// The longest time that sent bytes go unacknowledged by the peer's kernel; then the connection
+/// counts as broken.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
-/// How long a connection may be silent before its peer's kernel is asked whether it is still there, and how
-/// long between two such questions.
+/// How long a connection may be silent before its peer's kernel is asked whether it is still there,
+/// and how long between two such questions.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 /// Sets a socket to send at once, and to notice a peer that has gone without a word.
 pub(super) fn prepare(socket: &OwnedFd) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! The messages between roles, into a header and out of one.
 //!
-//! Most lie there field by field. Those with tables, votes or slots have entries behind the fixed part of their
-//! header, those with blocks and outcomes have payloads.
+//! Most lie there field by field. Those with tables, votes or slots have entries behind the fixed
+//! part of their header, those with blocks and outcomes have payloads.
 
 use std::sync::Arc;
 
@@ -425,9 +425,9 @@ impl Cursor<'_> {
         })
     }
 
-    /// Takes a batch, and checks its block: also where it is only passed on, since what goes from there to a
-    /// role of the same process goes without a frame. An acceptor there would vote for a damaged block, which
-    /// could then be neither executed nor replaced.
+    /// Takes a batch, and checks its block: also where it is only passed on, since what goes from
+    /// there to a role of the same process goes without a frame. An acceptor there would vote for a
+    /// damaged block, which could then be neither executed nor replaced.
     #[inline]
     pub(super) fn batch(&mut self, header: &headers::Batch) -> Result<Arc<Batch>, WireError> {
         let checksum = u32::read(&header.checksum)?;

@@ -22,7 +22,8 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Returns the cursor at the beginning of a frame's header, which ends at `header_end`. Batches come from `batches`.
+    /// Returns the cursor at the beginning of a frame's header, which ends at `header_end`. Batches
+    /// come from `batches`.
     #[inline]
     pub(super) fn new(
         frame: &'a Bytes,

@@ -37,8 +37,8 @@ impl Frame {
         self.bytes.len()
     }
 
-    /// What it says. Long payloads are slices of the memory that it was received in; batches come from
-    /// `batches`.
+    /// What it says. Long payloads are slices of the memory that it was received in; batches come
+    /// from `batches`.
     ///
     /// # Errors
     ///

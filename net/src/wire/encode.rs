@@ -1,7 +1,7 @@
 //! Frames on their way out.
 //!
-//! A frame is written once, front to back; only its head is filled in at the end. Payloads follow the header by
-//! reference, unless they are short.
+//! A frame is written once, front to back; only its head is filled in at the end. Payloads follow
+//! the header by reference, unless they are short.
 
 use super::Kind;
 use super::head::{self, HEAD_BYTES, checksum};

@@ -8,9 +8,9 @@
 //!      │ ── Log ────────────────────────▶ │   now and then: how far a peer's log is (R33)
 //! ```
 //!
-//! **The same in every version, for ever**: the head of a frame, what a Hello begins with (magic, versions,
-//! digest of the headers), and all of a Refusal. So a process that speaks other versions can be told so. A Hello is
-//! written in the lowest version that its sender speaks.
+//! **The same in every version, for ever**: the head of a frame, what a Hello begins with (magic,
+//! versions, digest of the headers), and all of a Refusal. So a process that speaks other versions
+//! can be told so. A Hello is written in the lowest version that its sender speaks.
 
 use loggos_protocol::{DirectoryId, FormationId};
 
@@ -36,7 +36,8 @@ pub struct Hello {
     pub versions: (u8, u8),
     /// The cluster that the sender belongs to, of up to [`CLUSTER_NAME_BYTES_MAX`] bytes.
     pub cluster_name: String,
-    /// The digest of the properties that all nodes of a cluster share (R3): see [`Cluster::digest`](loggos_protocol::Cluster::digest).
+    /// The digest of the properties that all nodes of a cluster share (R3): see
+    /// [`Cluster::digest`](loggos_protocol::Cluster::digest).
     pub cluster_digest: u64,
     /// The formation that the sender belongs to, if it knows of one (R4).
     pub formation: Option<FormationId>,
@@ -68,13 +69,14 @@ pub enum Purpose {
     Status,
 }
 
-/// Where a core's log stands, by the numbers of its batches: what peers remember of it, to know an older copy by
-/// (R33).
+/// Where a core's log stands, by the numbers of its batches: what peers remember of it, to know an
+/// older copy by (R33).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct LogPosition {
     /// The memory that it belongs to (R4).
     pub directory: DirectoryId,
-    /// The last batch that this life of the core found, before it added its own: the same as long as that lasts.
+    /// The last batch that this life of the core found, before it added its own: the same as long
+    /// as that lasts.
     pub recovered: u64,
     /// The last batch that is durable: never goes down.
     pub synced: u64,

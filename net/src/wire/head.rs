@@ -6,9 +6,9 @@
 //!              └──────────────── what the checksum covers ───────────────────┘
 //! ```
 //!
-//! All numbers are little-endian; the length is that of the whole frame. The checksum comes first, so that
-//! what it covers lies in one piece. **This layout is the same in every version**: a process that speaks
-//! another one can be told so.
+//! All numbers are little-endian; the length is that of the whole frame. The checksum comes first,
+//! so that what it covers lies in one piece. **This layout is the same in every version**: a
+//! process that speaks another one can be told so.
 
 use super::{Kind, WireError};
 
@@ -40,7 +40,8 @@ impl Head {
         if length > frame_bytes_max {
             return Err(WireError::TooLong { length, max: frame_bytes_max });
         }
-        // Kinds of another version may mean anything; only those of the handshake are the same in all.
+        // Kinds of another version may mean anything; only those of the handshake are the same in
+        // all.
         let kind = Kind::from_number(kind)
             .filter(|kind| version == WIRE_VERSION || matches!(kind, Kind::Hello | Kind::Refusal));
         let kind = match kind {
@@ -74,7 +75,8 @@ impl Head {
     }
 }
 
-/// Fills in the head of the frame that `bytes` begin with: payloads by reference are not among them.
+/// Fills in the head of the frame that `bytes` begin with: payloads by reference are not among
+/// them.
 #[inline]
 pub(super) fn fill(bytes: &mut [u8], kind: Kind, length: usize, header_bytes: usize) {
     let number = |bytes: usize| u32::try_from(bytes).expect("a frame is shorter than 4 GiB");

@@ -1,11 +1,11 @@
 //! The headers: one layout for each kind of message, and for the parts they share.
 //!
-//! The header of a message between roles is [`Route`], then the layout named after the message, then
-//! entries, as many as that says. What a frame begins with, and the handshake, are in `handshake`.
-//! `docs/WIRE.md` has all of them as tables, and a test compares the two.
+//! The header of a message between roles is [`Route`], then the layout named after the message,
+//! then entries, as many as that says. What a frame begins with, and the handshake, are in
+//! `handshake`. `docs/WIRE.md` has all of them as tables, and a test compares the two.
 //!
-//! A `message` has the name and the fields of a struct of the protocol, and is translated field by field; a
-//! `layout` is translated by hand, where it is used.
+//! A `message` has the name and the fields of a struct of the protocol, and is translated field by
+//! field; a `layout` is translated by hand, where it is used.
 
 use rkyv::Place;
 use rkyv::munge::munge;
@@ -70,7 +70,8 @@ layouts! {
 
     // Messages between roles.
 
-    /// The beginning of all of them: the sender's formation, and the number of the receiving gateway, proposer and so on.
+    /// The beginning of all of them: the sender's formation, and the number of the receiving
+    /// gateway, proposer and so on.
     layout Route { formation: Maybe<u64_ule>, to: u8, }
     layout Heartbeat {
         ballot: Ballot,
@@ -210,7 +211,8 @@ layouts! {
     /// A payload, with a checksum made when it was encoded.
     layout Checked { bytes: u32_ule, checksum: u32_ule, }
     layout Command { number: u64_ule, command: Checked, }
-    /// `failure` is 0 if there is a result; else the rest is zero, but for `acceptors` where it is for want of room.
+    /// `failure` is 0 if there is a result; else the rest is zero, but for `acceptors` where it is
+    /// for want of room.
     layout CommandResult {
         number: u64_ule,
         failure: u8,

@@ -13,8 +13,8 @@ use super::layout::{Laid, put};
 use super::{Message, WireError, client, handshake};
 use crate::Outgoing;
 
-/// Makes of the table below: [`Kind`], and the way of a message into a frame and out of one. A message that
-/// is not in the table does not compile.
+/// Makes of the table below: [`Kind`], and the way of a message into a frame and out of one. A
+/// message that is not in the table does not compile.
 macro_rules! kinds {
     (
         connections { $($kind:ident = $number:literal: $take:path,)* }
@@ -22,8 +22,8 @@ macro_rules! kinds {
             $($role_kind:ident = $role_number:literal: $message:ident,)*
         })*
     ) => {
-        /// The kind of a frame. The upper half of its number names the receiver: 0 the other end of the connection, 1 a
-        /// gateway, 2 a proposer, 3 a proxy leader, 4 an acceptor, 5 a replica.
+        /// The kind of a frame. The upper half of its number names the receiver: 0 the other end of
+        /// the connection, 1 a gateway, 2 a proposer, 3 a proxy leader, 4 an acceptor, 5 a replica.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         #[repr(u8)]
         pub enum Kind {

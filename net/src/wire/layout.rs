@@ -1,8 +1,9 @@
 //! The layout of values in a frame: rkyv structs without references, padding or alignment.
 //!
-//! A layout is its own archive: unaligned little-endian numbers and bytes, in the order of its fields. rkyv
-//! writes it field by field, and checks it with bytecheck before it hands out a reference to it; numbers
-//! that have a meaning of their own (flags, discriminants) are checked when they are read as that.
+//! A layout is its own archive: unaligned little-endian numbers and bytes, in the order of its
+//! fields. rkyv writes it field by field, and checks it with bytecheck before it hands out a
+//! reference to it; numbers that have a meaning of their own (flags, discriminants) are checked
+//! when they are read as that.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,5 @@
-//! Batches that are used again, and the last table, so that decoding allocates nothing in a steady state.
+//! Batches that are used again, and the last table, so that decoding allocates nothing in a steady
+//! state.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,9 +14,9 @@ use loggos_protocol::{Batch, Payload, Table};
 ///                └── taken, overwritten, handed out, newest again
 /// ```
 ///
-/// Roles let go of batches roughly in the order in which they got them, so only the oldest is looked at. It
-/// grows to as many as are held at once, and no further than its capacity: the oldest is given up then, and its last
-/// holder frees it.
+/// Roles let go of batches roughly in the order in which they got them, so only the oldest is
+/// looked at. It grows to as many as are held at once, and no further than its capacity: the oldest
+/// is given up then, and its last holder frees it.
 #[derive(Debug)]
 pub struct BatchPool {
     /// Oldest first.
@@ -27,8 +28,8 @@ pub struct BatchPool {
 }
 
 impl BatchPool {
-    /// Returns a pool that remembers up to `capacity` batches: as many as the roles that are fed from it hold at
-    /// once, or it will allocate.
+    /// Returns a pool that remembers up to `capacity` batches: as many as the roles that are fed
+    /// from it hold at once, or it will allocate.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         assert!(capacity > 0, "a pool of nothing");
@@ -48,8 +49,8 @@ impl BatchPool {
         handed_out
     }
 
-    /// Frees the payloads of batches that are held no more: for a driver that falls idle, so that they do not keep the
-    /// memory that they were received in.
+    /// Frees the payloads of batches that are held no more: for a driver that falls idle, so that
+    /// they do not keep the memory that they were received in.
     pub fn release(&mut self) {
         for batch in self.ring.iter_mut().filter_map(Arc::get_mut) {
             batch.block = Payload::empty();

@@ -18,9 +18,10 @@ const AHEAD_BYTES_MAX: usize = 1 << 20;
 ///                          copied together, and counted
 /// ```
 ///
-/// A frame inside one piece is a slice of it. One that straddles pieces is copied together, as far as it has
-/// arrived. Its length is judged by its head alone, and its header is checked before there is room made for
-/// its payloads; for either there is never much more than has arrived, since a length is only a claim.
+/// A frame inside one piece is a slice of it. One that straddles pieces is copied together, as far
+/// as it has arrived. Its length is judged by its head alone, and its header is checked before
+/// there is room made for its payloads; for either there is never much more than has arrived, since
+/// a length is only a claim.
 #[derive(Debug)]
 pub struct FrameReader {
     frame_bytes_max: u32,
@@ -57,8 +58,8 @@ impl FrameReader {
         }
     }
 
-    /// Takes frames of up to `frame_bytes_max` bytes from here on: a peer's may be longer than those of a sender that is
-    /// not known yet.
+    /// Takes frames of up to `frame_bytes_max` bytes from here on: a peer's may be longer than
+    /// those of a sender that is not known yet.
     pub fn set_frame_bytes_max(&mut self, frame_bytes_max: u32) {
         self.frame_bytes_max = frame_bytes_max;
     }
@@ -70,8 +71,8 @@ impl FrameReader {
         }
     }
 
-    /// The next frame, once all of it has arrived; or what is wrong with the stream, once: there is nothing
-    /// after that.
+    /// The next frame, once all of it has arrived; or what is wrong with the stream, once: there is
+    /// nothing after that.
     #[allow(clippy::should_implement_trait, reason = "after None, more may come")]
     #[inline]
     pub fn next(&mut self) -> Option<Result<Frame, WireError>> {
@@ -94,8 +95,8 @@ impl FrameReader {
         self.copied_bytes
     }
 
-    /// The next frame, if it lies whole in the oldest piece: the common case, in which nothing is written
-    /// down.
+    /// The next frame, if it lies whole in the oldest piece: the common case, in which nothing is
+    /// written down.
     #[inline]
     fn whole(&mut self) -> Result<Option<Frame>, WireError> {
         let Some(piece) = self.pieces.front_mut() else { return Ok(None) };
@@ -151,7 +152,8 @@ impl FrameReader {
             Wanted::Header(head) => head.header_end,
             Wanted::Payloads(head) => head.length,
         };
-        // Memory is used again once the frames that were in it are held no more. Beyond this it grows by doubling.
+        // Memory is used again once the frames that were in it are held no more. Beyond this it
+        // grows by doubling.
         self.straddling.reserve((wanted - self.straddling.len()).min(AHEAD_BYTES_MAX));
         while self.straddling.len() < wanted {
             let Some(piece) = self.pieces.front_mut() else { return false };

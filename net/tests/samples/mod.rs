@@ -25,8 +25,8 @@ pub(crate) const SHORT: usize = 21;
 /// A block that is referenced.
 pub(crate) const LONG: usize = 150;
 
-/// The kind that a message between roles is to have. A new one does not compile until it is added here; then
-/// it needs a sample, or [`Kind::ALL`] is not covered.
+/// The kind that a message between roles is to have. A new one does not compile until it is added
+/// here; then it needs a sample, or [`Kind::ALL`] is not covered.
 pub(crate) fn kind(to: &To) -> Kind {
     match to {
         To::Gateway(_, message) => match message {
@@ -452,7 +452,7 @@ pub(crate) fn frame(message: &Message) -> Vec<u8> {
     out.pieces().flatten().copied().collect()
 }
 
-/// A frame whose head is right, whatever it says.
+/// Returns a frame with any content, whose head is right.
 pub(crate) fn craft(version: u8, kind: u8, header: &[u8], payloads: &[u8]) -> Vec<u8> {
     let number = |bytes: usize| u32::try_from(bytes).expect("a short frame");
     let length = number(HEAD_BYTES + header.len() + payloads.len());

@@ -47,7 +47,8 @@ impl<'t> Report<'t> {
         Self { text, broken: Vec::new(), found: Vec::new(), mistaken: BTreeSet::new() }
     }
 
-    /// Notes that the text is no TOML. Only the first such mistake of a line is kept: others follow from it.
+    /// Notes that the text is no TOML. Only the first such mistake of a line is kept: others follow
+    /// from it.
     pub(super) fn add_broken(&mut self, span: Range<usize>, what: &str) {
         let line = self.place(span.start).line;
         if self.broken.iter().all(|other| self.place(other.start).line != line) {

@@ -95,7 +95,8 @@ impl Draft {
 }
 
 impl Key {
-    /// What `draft` has for this key, as it is written; none where the key is read by code of its own.
+    /// What `draft` has for this key, as it is written; none where the key is read by code of its
+    /// own.
     pub(super) fn shown(&self, draft: &mut Draft) -> Option<String> {
         match self.kind {
             Kind::Count(place) => Some(place(draft).to_string()),

@@ -16,12 +16,14 @@ pub struct NodeConfig {
     pub name: String,
     /// The address where it listens to nodes and clients. Unique in its cluster; its port is not 0.
     pub address: SocketAddr,
-    /// The processor core of each of its cores; from 1 to 256. Another machine's cannot be checked here.
+    /// The processor core of each of its cores; from 1 to 256. Another machine's cannot be checked
+    /// here.
     pub cpus: Vec<usize>,
-    /// The roles that live in it, in their order; at least one. Every role of a cluster lives in one node.
+    /// The roles that live in it, in their order; at least one. Every role of a cluster lives in
+    /// one node.
     pub roles: Vec<RoleId>,
-    /// Where it keeps what must not be lost; only one with durable acceptors needs it. Another machine's
-    /// cannot be checked here.
+    /// Where it keeps what must not be lost; only one with durable acceptors needs it. Another
+    /// machine's cannot be checked here.
     pub data: Option<PathBuf>,
 }
 
@@ -48,12 +50,13 @@ impl Config {
         })
     }
 
-    /// Returns the digest of where every role lives: the cluster's name, its nodes with their addresses, roles and numbers
-    /// of cores, and each role's core; not the processor cores, which only their node depends on. Two processes that
-    /// differ in it refuse each other, for they would send messages to cores that do not host the receiver.
+    /// Returns the digest of where every role lives: the cluster's name, its nodes with their
+    /// addresses, roles and numbers of cores, and each role's core; not the processor cores, which
+    /// only their node depends on. Two processes that differ in it refuse each other, for they
+    /// would send messages to cores that do not host the receiver.
     ///
-    /// It is the same on every machine and for every build. What else nodes must agree on is in the digest of
-    /// [`Config::cluster`].
+    /// It is the same on every machine and for every build. What else nodes must agree on is in the
+    /// digest of [`Config::cluster`].
     ///
     /// source: R3
     #[must_use]

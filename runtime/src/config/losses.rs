@@ -1,7 +1,8 @@
 //! Whether every loss of f leaves a cluster live, by trying.
 //!
-//! What is lost at once is a node, with all its roles. Where there is one process only, its loss is the
-//! cluster's; what is tried then is the loss of acceptors, the one kind whose number alone does not tell.
+//! What is lost at once is a node, with all its roles. Where there is one process only, its loss is
+//! the cluster's; what is tried then is the loss of acceptors, the one kind whose number alone does
+//! not tell.
 
 use std::fmt;
 
@@ -9,8 +10,8 @@ use loggos_protocol::{AcceptorId, AcceptorSet, Cluster, RoleId};
 
 use super::{Config, NodeConfig};
 
-/// The most sets of losses to try: a few seconds' worth. It is enough for all grids up to f = 6 and majorities
-/// up to f = 12 with a node for each acceptor.
+/// The most sets of losses to try: a few seconds' worth. It is enough for all grids up to f = 6 and
+/// majorities up to f = 12 with a node for each acceptor.
 const SETS_MAX: u64 = 1 << 24;
 
 /// The result of trying all losses of f nodes, or of f acceptors in one process.
@@ -21,8 +22,8 @@ pub enum Losses {
         /// The number of losses that were tried.
         sets: u64,
     },
-    /// There are too many to try; that the cluster survives them follows from the sizes of its quorums, since
-    /// no node has two roles of a kind.
+    /// There are too many to try; that the cluster survives them follows from the sizes of its
+    /// quorums, since no node has two roles of a kind.
     TooMany {
         /// The number of losses.
         sets: u64,
@@ -84,8 +85,8 @@ struct Roles {
 }
 
 impl Config {
-    /// Tries every loss of f nodes, or of f acceptors in one process: whether it leaves a read and a write
-    /// quorum of acceptors, a proposer with a proxy leader, and f + 1 replicas.
+    /// Tries every loss of f nodes, or of f acceptors in one process: whether it leaves a read and
+    /// a write quorum of acceptors, a proposer with a proxy leader, and f + 1 replicas.
     ///
     /// May take seconds.
     #[must_use]
@@ -136,8 +137,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Takes `more` parts from `first` on out of `left`, in every way, until something is missing; returns
-    /// that, with `lost` as it then was.
+    /// Takes `more` parts from `first` on out of `left`, in every way, until something is missing;
+    /// returns that, with `lost` as it then was.
     fn fatal_loss(&mut self, left: Roles, first: usize, more: usize) -> Option<Vec<Missing>> {
         if more == 0 {
             self.tried += 1;
@@ -203,8 +204,8 @@ impl Roles {
         needs.into_iter().filter(|(is_there, _)| !is_there).map(|(_, missing)| missing).collect()
     }
 
-    /// Whether a loss of this is a loss of at most one of each kind, so that f of them are what the cluster's
-    /// sizes are made for.
+    /// Whether a loss of this is a loss of at most one of each kind, so that f of them are what the
+    /// cluster's sizes are made for.
     fn has_one_of_a_kind(&self, cluster: &Cluster) -> bool {
         let is_paired = cluster.proxy_leaders > 0 || self.proposers == self.proxy_leaders;
         is_paired

@@ -45,14 +45,15 @@ struct Reading<'a> {
     /// The node of each data directory of each machine.
     folders: BTreeMap<(IpAddr, PathBuf), String>,
     durability: Option<Durability>,
-    /// Roles that are not missing, since a word that is no role was probably meant to be one of them.
+    /// Roles that are not missing, since a word that is no role was probably meant to be one of
+    /// them.
     meant: BTreeSet<RoleId>,
     /// Whether it is known of all such words which role they were meant to be.
     is_meant_known: bool,
 }
 
-/// Reads the nodes, each with all cores that are `usable` here unless it names its own; none if the text has
-/// no nodes.
+/// Reads the nodes, each with all cores that are `usable` here unless it names its own; none if the
+/// text has no nodes.
 ///
 /// Where `settings` are not known, for a mistake elsewhere, no role is missing.
 pub(super) fn read_nodes(
@@ -283,7 +284,8 @@ impl Reading<'_> {
         read.map_err(|unread| unread.what)
     }
 
-    /// Adds proxy leaders that no node names to the nodes of their proposers, where each proposer has one.
+    /// Adds proxy leaders that no node names to the nodes of their proposers, where each proposer
+    /// has one.
     fn add_implied(&mut self, report: &Report<'_>) {
         let is_known = !report.is_mistaken("proxy_leaders") && !report.is_mistaken("proposers");
         let Some(settings) =
@@ -320,8 +322,8 @@ impl Reading<'_> {
 }
 
 impl Nodes {
-    /// Returns the nodes in order of name, and the core of each role: as `placed`, else spread over the cores
-    /// of its node. All must have been right.
+    /// Returns the nodes in order of name, and the core of each role: as `placed`, else spread over
+    /// the cores of its node. All must have been right.
     pub(super) fn finish(
         mut self,
         placed: &BTreeMap<RoleId, usize>,

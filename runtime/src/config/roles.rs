@@ -114,8 +114,8 @@ pub(super) fn read_role(
     })
 }
 
-/// All roles of the cluster of `settings` that a node must name, but for kinds whose number is mistaken. Proxy
-/// leaders that proposers have of their own need not be named.
+/// All roles of the cluster of `settings` that a node must name, but for kinds whose number is
+/// mistaken. Proxy leaders that proposers have of their own need not be named.
 pub(super) fn roles_to_name<'a>(
     settings: &'a Settings,
     report: &'a Report<'_>,

@@ -15,8 +15,9 @@ pub(super) fn spread(cluster: &Cluster, cores: usize) -> BTreeMap<RoleId, usize>
     by_kind(&roles.collect::<Vec<_>>(), cores)
 }
 
-/// Spreads the roles of a node, in their order, over its cores: as in one process, unless that would leave
-/// cores without any. A node often has one role of each kind, and all of these would share the first core.
+/// Spreads the roles of a node, in their order, over its cores: as in one process, unless that
+/// would leave cores without any. A node often has one role of each kind, and all of these would
+/// share the first core.
 pub(super) fn spread_in_node(roles: &[RoleId], cores: usize) -> BTreeMap<RoleId, usize> {
     let placement = by_kind(roles, cores);
     let used: BTreeSet<_> = placement.values().collect();
@@ -26,9 +27,9 @@ pub(super) fn spread_in_node(roles: &[RoleId], cores: usize) -> BTreeMap<RoleId,
     roles.iter().enumerate().map(|(turn, role)| (*role, turn % cores)).collect()
 }
 
-/// Spreads the roles of each kind over the cores in turn; of replicas the first comes last, so that no core
-/// has all of the first ones. Acceptors are split in contiguous parts: a write quorum of a grid then shares a
-/// core, and a slot crosses between cores as seldom as can be.
+/// Spreads the roles of each kind over the cores in turn; of replicas the first comes last, so that
+/// no core has all of the first ones. Acceptors are split in contiguous parts: a write quorum of a
+/// grid then shares a core, and a slot crosses between cores as seldom as can be.
 fn by_kind(roles: &[RoleId], cores: usize) -> BTreeMap<RoleId, usize> {
     let mut placement = BTreeMap::new();
     for kind in roles.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {

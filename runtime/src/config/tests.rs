@@ -263,7 +263,7 @@ fn contradictions_are_told_where_the_setting_is() {
     );
 }
 
-/// Nobody finds a key that is not there: its section is named, and its default.
+/// A key that the text lacks has no place: its section is named, and its default.
 #[test]
 fn contradictions_with_a_default_are_told_where_its_section_is() {
     refused(

@@ -30,8 +30,8 @@ pub enum Weakness {
         /// f + 1.
         wanted: u8,
     },
-    /// Nothing is said of durability, so that `loggos node` takes "sync", and these nodes have acceptors and no
-    /// data directory.
+    /// Nothing is said of durability, so that `loggos node` takes "sync", and these nodes have
+    /// acceptors and no data directory.
     NoData {
         /// The nodes, by name.
         nodes: Vec<String>,

@@ -8,7 +8,8 @@ use super::routes::Place;
 use crate::log::Log;
 
 impl<M: StateMachine> Core<M> {
-    /// Takes in what the log has written and what was read back from it; returns whether there was anything.
+    /// Takes in what the log has written and what was read back from it; returns whether there was
+    /// anything.
     pub(super) fn poll_log(&mut self, now: Time) -> bool {
         let Some(log) = &mut self.log else { return false };
         let mut has_worked = false;
@@ -62,8 +63,8 @@ impl<M: StateMachine> Core<M> {
         self.held = held;
     }
 
-    /// Tells acceptors that little room is left in their log, and stops them for good when it has failed, or is an
-    /// older copy: what they hold is never sent, and the other roles go on.
+    /// Tells acceptors that little room is left in their log, and stops them for good when it has
+    /// failed, or is an older copy: what they hold is never sent, and the other roles go on.
     ///
     /// source: R33, R34
     pub(super) fn watch_log(&mut self) {

@@ -11,8 +11,8 @@ use crate::log::Log;
 use crate::sockets::{Incoming, Sockets};
 
 impl<M: StateMachine> Core<M> {
-    /// Hands the sockets what has happened to connections, and takes from them what has come in; returns whether
-    /// anything has.
+    /// Hands the sockets what has happened to connections, and takes from them what has come in;
+    /// returns whether anything has.
     pub(super) fn poll_sockets(&mut self, now: Time) -> bool {
         let Some(sockets) = &mut self.sockets else {
             assert!(self.events.is_empty(), "a connection of a core without sockets");
@@ -51,9 +51,9 @@ impl<M: StateMachine> Core<M> {
                 self.callers.submit_remote(call, command, now);
             }
             Incoming::StatusRequest(from) => self.ask_status(from, now),
-            Incoming::HandOver { core, visitor } => {
+            Incoming::HandOver { core, handed_over } => {
                 if let Some(sibling) = self.siblings.get(usize::from(core)) {
-                    sibling.order(Order::Adopt(visitor));
+                    sibling.order(Order::Adopt(handed_over));
                 }
             }
             Incoming::Gone { link } => self.on_gone(link, now),

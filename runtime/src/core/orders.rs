@@ -9,7 +9,7 @@ use loggos_protocol::{Role, RoleId, StateMachine, Time};
 use super::Core;
 use crate::alarm::Alarm;
 use crate::resident::MoveIn;
-use crate::sockets::Visitor;
+use crate::sockets::HandedOver;
 use crate::status::CoreStatus;
 
 /// An order to a core.
@@ -23,12 +23,13 @@ pub(crate) enum Order {
     Pause(RoleId, Duration),
     /// Starts a role over, with a blank memory; a durable acceptor with what its log says.
     Restart(RoleId),
-    /// Reports how the core's roles stand, and then rings the alarm of the thread that waits for it, if it has one.
+    /// Reports how the core's roles stand, and then rings the alarm of the thread that waits for
+    /// it, if it has one.
     Report(mpsc::Sender<CoreStatus>, Option<Alarm>),
     /// Takes a resident in.
     MoveIn(MoveIn),
     /// Takes a connection over from another core.
-    Adopt(Visitor),
+    Adopt(HandedOver),
 }
 
 /// The way to give orders to a core.
@@ -70,9 +71,9 @@ impl<M: StateMachine> Core<M> {
                     drop(to.send(self.status())); // the thread may wait no more
                     alarm.iter().for_each(Alarm::ring);
                 }
-                Order::Adopt(visitor) => {
+                Order::Adopt(handed_over) => {
                     if let Some(sockets) = &mut self.sockets {
-                        sockets.adopt(&mut self.ring, visitor, now);
+                        sockets.adopt(&mut self.ring, handed_over, now);
                     }
                 }
                 Order::MoveIn(resident) => self.callers.move_in(resident, now),

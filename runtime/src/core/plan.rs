@@ -88,8 +88,9 @@ pub(super) fn open_ring(
     Ok(ring)
 }
 
-/// Listens for other nodes and for clients. Waits a while for an address that is in use: the kernel closes the sockets
-/// of a ring after its process has ended, not before, and a process that is started again at once meets them.
+/// Listens for other nodes and for clients. Waits a while for an address that is in use: the kernel
+/// closes the sockets of a ring after its process has ended, not before, and a process that is
+/// started again at once meets them.
 pub(super) fn listen(ring: &mut Ring, address: SocketAddr) -> io::Result<SocketAddr> {
     let started = Instant::now();
     loop {

@@ -40,8 +40,8 @@ impl Routes {
         }
     }
 
-    /// Returns the place of a role; `None` if the cluster has no such role, which an answer to an unknown sender may
-    /// name.
+    /// Returns the place of a role; `None` if the cluster has no such role, which an answer to an
+    /// unknown sender may name.
     pub(crate) fn place(&self, id: RoleId) -> Option<Place> {
         let (places, index) = match id {
             RoleId::Gateway(id) => (&self.gateways, id.0),

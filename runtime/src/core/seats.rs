@@ -17,7 +17,8 @@ pub(super) struct Seat<M> {
     pub(super) id: RoleId,
     /// `None` once it was killed, or its log has failed.
     pub(super) role: Option<Role<M>>,
-    /// Whether it is to start over, once what its former life has under way with the log is settled.
+    /// Whether it is to start over, once what its former life has under way with the log is
+    /// settled.
     is_to_start: bool,
     pub(super) inbox: VecDeque<Envelope>,
     /// It takes nothing in before then.
@@ -41,7 +42,8 @@ impl<M> Seat<M> {
         }
     }
 
-    /// Puts a message in the inbox; returns how many more are pending for that: none while the role is paused.
+    /// Puts a message in the inbox; returns how many more are pending for that: none while the role
+    /// is paused.
     pub(super) fn take_in(&mut self, envelope: Envelope) -> usize {
         if self.paused_until.is_some() && self.inbox.len() >= INBOX_MESSAGES_MAX {
             self.traffic.dropped += 1;
@@ -77,8 +79,8 @@ impl<M: StateMachine> Core<M> {
         self.start_over(now);
     }
 
-    /// Starts the roles that are to start over, where their former lives are settled: what such a life has appended to
-    /// the log is durable.
+    /// Starts the roles that are to start over, where their former lives are settled: what such a
+    /// life has appended to the log is durable.
     pub(super) fn start_over(&mut self, now: Time) {
         for index in 0..self.seats.len() {
             let Seat { id, is_to_start, .. } = self.seats[index];
@@ -93,7 +95,8 @@ impl<M: StateMachine> Core<M> {
         }
     }
 
-    /// Starts a role: a durable acceptor with what its log says, unless that has failed; any other with a blank memory.
+    /// Starts a role: a durable acceptor with what its log says, unless that has failed; any other
+    /// with a blank memory.
     ///
     /// source: R2, R4, R34
     pub(super) fn make(&self, id: RoleId, now: Time) -> Option<Role<M>> {

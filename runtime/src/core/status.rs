@@ -39,8 +39,8 @@ impl<M: StateMachine> Core<M> {
         self.status_requests.push(StatusRequest { from, since: now, reports, cores: Vec::new() });
     }
 
-    /// Answers the questions for which all cores have reported, or which have waited long enough; returns whether there
-    /// were any.
+    /// Answers the questions for which all cores have reported, or which have waited long enough;
+    /// returns whether there were any.
     pub(super) fn tell_status(&mut self, now: Time) -> bool {
         let (before, cores) = (self.status_requests.len(), self.siblings.len());
         let Some(sockets) = &mut self.sockets else { return false };

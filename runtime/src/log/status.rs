@@ -17,7 +17,8 @@ pub enum LogState {
     Low,
     /// No room is left: the acceptor promises and votes for nothing until there is some.
     Full,
-    /// The disk has not answered for a second: the acceptor promises and votes for nothing until it does.
+    /// The disk has not answered for a second: the acceptor promises and votes for nothing until it
+    /// does.
     Hangs,
 }
 

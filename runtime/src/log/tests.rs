@@ -1,4 +1,5 @@
-//! The order in which a node's sends and writes leave its ring; and the votes that are read back from its log.
+//! The order in which a node's sends and writes leave its ring; and the votes that are read back
+//! from its log.
 
 mod recalls;
 
@@ -55,8 +56,8 @@ fn config(folder: &std::path::Path) -> Config {
     config
 }
 
-/// Puts a load on the cluster, and returns what the ring of the first acceptor's node has done, in how many
-/// ticks of its core.
+/// Puts a load on the cluster, and returns what the ring of the first acceptor's node has done, in
+/// how many ticks of its core.
 fn recorded(config: &Config) -> Result<(Vec<RingRecord>, u64), StartError> {
     let (recorder, records) = mpsc::channel();
     for node in 0..2 {
@@ -101,8 +102,8 @@ fn votes(config: &Config) -> BTreeMap<(Slot, Ballot), u64> {
     votes
 }
 
-/// One write is under way at a time, and all that a tick or more of them had to write is in the next: so there are
-/// no more syncs than ticks, and fewer by far than votes.
+/// One write is under way at a time, and all that a tick or more of them had to write is in the
+/// next: so there are no more syncs than ticks, and fewer by far than votes.
 #[test]
 fn r31_no_p2b_leaves_before_the_write_that_covers_its_vote_has_completed_and_that_covers_many() {
     let folder = tempfile::tempdir().unwrap();

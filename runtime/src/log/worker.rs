@@ -95,7 +95,8 @@ impl LogWorker {
         self.ask(Request::Read(request));
     }
 
-    /// Asks for the file that says that this directory is an older copy, and why: no process serves from it again (R33).
+    /// Asks for the file that says that this directory is an older copy, and why: no process serves
+    /// from it again (R33).
     pub(crate) fn condemn(&self, why: String) {
         self.ask(Request::Condemn(why));
     }
@@ -133,8 +134,8 @@ pub(crate) fn condemned(folder: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Writes down that no process may serve from the log in `folder`. The file counts by its existence, so that a crash
-/// while its text is written makes no difference.
+/// Writes down that no process may serve from the log in `folder`. The file counts by its
+/// existence, so that a crash while its text is written makes no difference.
 fn condemn(folder: &Path, why: &str) -> io::Result<()> {
     let mut file = File::create(folder.join(CONDEMNED_FILE))?;
     writeln!(file, "{why}")?;
@@ -164,7 +165,8 @@ impl WorkerFiles {
                 waiting.push_back(request);
             }
             waiting.extend(asked.try_iter());
-            // Replicas that start over ask for all votes that there are. Elections must not wait for these.
+            // Replicas that start over ask for all votes that there are. Elections must not wait
+            // for these.
             let is_first = waiting.iter().position(|request| !request.is_for_replica());
             let Some(request) = waiting.remove(is_first.unwrap_or(0)) else { continue };
             match request {
@@ -186,7 +188,8 @@ impl WorkerFiles {
     fn read(&mut self, request: ReadRequest) -> Answer {
         let (places, covered) = request.page(self.page_bytes_max);
         let mut places = places.to_vec();
-        // In the order of the disk, which differs from that of slots where a slot was voted in more than once.
+        // In the order of the disk, which differs from that of slots where a slot was voted in more
+        // than once.
         places.sort_unstable_by_key(|place| (place.file, place.blocks()));
         let mut votes = BTreeMap::new();
         let mut rest = &places[..];
@@ -194,7 +197,8 @@ impl WorkerFiles {
             let (run, others) = rest.split_at(run_length(rest));
             rest = others;
             if let Err(error) = self.read_run(run, &mut votes) {
-                // They are read in this order, so the first one without a vote is the one that failed.
+                // They are read in this order, so the first one without a vote is the one that
+                // failed.
                 let place = *run.iter().find(|p| !votes.contains_key(&p.slot)).unwrap_or(first);
                 return Answer::Unreadable(request, place, error);
             }
@@ -219,7 +223,8 @@ impl WorkerFiles {
     }
 }
 
-/// Returns how many of `places`, which are in the order of the disk, are read at once: at least the first.
+/// Returns how many of `places`, which are in the order of the disk, are read at once: at least the
+/// first.
 fn run_length(places: &[VotePlace]) -> usize {
     let (first, start) = (&places[0], places[0].blocks().0);
     let mut reached = end(first);

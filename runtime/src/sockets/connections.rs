@@ -1,9 +1,11 @@
-//! A connection, and what may be said on it by now.
+//! A connection, its stage, and the bounds of connections.
 //!
 //! ```text
-//!   called by us, for a link ──▶ Link ────────────────────────────────────────────── welcome, then refusals only
-//!   accepted ──▶ Stranger ── hello, welcomed ──▶ Guest: a peer's messages, a client's commands, status requests
-//!                    └────── hello, refused ───▶ Refused: nothing; closed once it was told why
+//!   stage                                 what its other end may send
+//!   called by us ──▶ Link                 a welcome; a refusal
+//!   accepted ──────▶ Unknown              a hello
+//!        welcomed ─▶ Admitted(Party)      a peer messages, a client commands and status requests, others status requests
+//!        refused ──▶ Refused              nothing: it is closed once it was told why
 //! ```
 
 use std::net::SocketAddr;
@@ -13,20 +15,23 @@ use std::time::Duration;
 use loggos_net::wire::{FrameReader, Hello};
 use loggos_protocol::Time;
 
-/// The longest time until an accepted connection has said hello, and until a called core has answered.
+/// The longest time until an accepted connection has said hello, and until a called core has
+/// answered.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(5);
 /// The most connections of clients: the rest of [`CONNECTIONS_MAX`] is for peers.
 pub(super) const CLIENTS_MAX: usize = 3072;
-/// Strangers, clients and peers that may be connected at once.
+/// The most connections at once, of peers, clients and unknown senders.
 pub(super) const CONNECTIONS_MAX: usize = 4096;
-/// Commands of one connection without an answer; a client that has as many is read no further.
+/// The most commands of one connection without an answer; a client that has as many is read no
+/// further.
 pub(super) const CLIENT_COMMANDS_MAX: u32 = 65_536;
-/// Bytes of results that wait for a client that does not read; with more it is read no further.
+/// A client for which more bytes of results wait, since it does not read them, is read no further.
 pub(super) const CLIENT_BYTES_HELD: usize = 1 << 20;
-/// The same; with more, which only long replies to what was read before can make, it is cut off.
+/// A client for which more bytes of results wait, as only long replies to earlier commands can
+/// make, is cut off.
 pub(super) const CLIENT_BYTES_MAX: usize = 64 << 20;
-/// The longest frame that a peer may send: a page of votes is one, and ends after the batch that is one too many. Its
-/// checksum is checked before room is made for it.
+/// The longest frame that a peer may send: a page of votes is one, and ends after the batch that is
+/// one too many. Its checksum is checked before room is made for it.
 pub(super) const PEER_FRAME_BYTES_MAX: u32 = 256 << 20;
 
 /// A connection, by what it has said so far.
@@ -45,16 +50,16 @@ pub(super) enum Stage {
     /// Called by us, for the link of that index.
     Link(usize),
     /// Accepted; it has not said who it is.
-    Stranger { since: Time },
+    Unknown { since: Time },
     /// Accepted and welcomed.
-    Guest(Guest),
+    Admitted(Party),
     /// Was refused, and is closed once it has been told why.
     Refused { since: Time },
 }
 
 /// The other end of a connection that was welcomed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Guest {
+pub(super) enum Party {
     /// A core of another node, in that life of it.
     Peer { node: u8, life: u64 },
     /// A client, and the number of its commands that are not answered yet.
@@ -65,7 +70,7 @@ pub(super) enum Guest {
 
 /// A connection on its way to another core of this node, with its hello.
 #[derive(Debug)]
-pub(crate) struct Visitor {
+pub(crate) struct HandedOver {
     pub(super) socket: OwnedFd,
     pub(super) hello: Hello,
     /// With the bytes that came behind the hello.
@@ -73,41 +78,41 @@ pub(crate) struct Visitor {
 }
 
 impl Connection {
-    /// Returns a new connection with `address`, whose frames are at most `frame_bytes_max` long until it is known for
-    /// a peer's.
+    /// Returns a new connection with `address`, whose frames are at most `frame_bytes_max` long
+    /// until it is known for a peer's.
     pub(super) fn new(stage: Stage, address: SocketAddr, frame_bytes_max: u32) -> Self {
         Self { reader: FrameReader::new(frame_bytes_max), stage, address, is_held: false }
     }
 
     /// Welcomes it.
-    pub(super) fn admit(&mut self, guest: Guest) {
-        if matches!(guest, Guest::Peer { .. }) {
+    pub(super) fn admit(&mut self, party: Party) {
+        if matches!(party, Party::Peer { .. }) {
             self.reader.set_frame_bytes_max(PEER_FRAME_BYTES_MAX);
         }
-        self.stage = Stage::Guest(guest);
+        self.stage = Stage::Admitted(party);
     }
 
     /// The link that it was called for.
     pub(super) fn link(&self) -> Option<usize> {
         match self.stage {
             Stage::Link(link) => Some(link),
-            Stage::Stranger { .. } | Stage::Guest(_) | Stage::Refused { .. } => None,
+            Stage::Unknown { .. } | Stage::Admitted(_) | Stage::Refused { .. } => None,
         }
     }
 
     /// Returns its other end, once that was welcomed.
-    pub(super) fn guest(&self) -> Option<Guest> {
+    pub(super) fn party(&self) -> Option<Party> {
         match self.stage {
-            Stage::Guest(guest) => Some(guest),
-            Stage::Link(_) | Stage::Stranger { .. } | Stage::Refused { .. } => None,
+            Stage::Admitted(party) => Some(party),
+            Stage::Link(_) | Stage::Unknown { .. } | Stage::Refused { .. } => None,
         }
     }
 
     /// Whether it has taken too long to say who it is, or to read why it is refused.
     pub(super) fn is_late(&self, now: Time) -> bool {
         match self.stage {
-            Stage::Stranger { since } | Stage::Refused { since } => now.since(since) > GREETING_MAX,
-            Stage::Link(_) | Stage::Guest(_) => false,
+            Stage::Unknown { since } | Stage::Refused { since } => now.since(since) > GREETING_MAX,
+            Stage::Link(_) | Stage::Admitted(_) => false,
         }
     }
 }

@@ -20,7 +20,7 @@ use loggos_net::wire::{self, Hello, LogPosition, Purpose, Reason, Refusal, WIRE_
 use loggos_protocol::FormationId;
 use tracing::warn;
 
-use super::connections::{CLIENT_COMMANDS_MAX, CLIENTS_MAX, Guest};
+use super::connections::{CLIENT_COMMANDS_MAX, CLIENTS_MAX, Party};
 use super::links::Remote;
 use super::sightings::Sightings;
 
@@ -28,7 +28,8 @@ use super::sightings::Sightings;
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) cluster_name: String,
-    /// The digest of the properties that all nodes must share: quorums, f, windows (R3), and the place of every role.
+    /// The digest of the properties that all nodes must share: quorums, f, windows (R3), and the
+    /// place of every role.
     pub(crate) digest: u64,
     pub(crate) node: u8,
     pub(crate) core: u8,
@@ -60,7 +61,7 @@ pub(super) struct Handshake {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Admission {
     /// The sender is welcome on this core.
-    Here(Guest),
+    Here(Party),
     /// The connection belongs to another core of this node.
     Elsewhere { core: u8 },
 }
@@ -93,8 +94,9 @@ impl Handshake {
         self.log = log;
     }
 
-    /// Decides what becomes of a connection that begins with `hello`, while this core has `clients_count` clients.
-    /// Where the sender's log stands is remembered if the connection stays on this core.
+    /// Decides what becomes of a connection that begins with `hello`, while this core has
+    /// `clients_count` clients. Where the sender's log stands is remembered if the connection stays
+    /// on this core.
     ///
     /// # Errors
     ///
@@ -106,9 +108,9 @@ impl Handshake {
         hello: &Hello,
         clients_count: usize,
     ) -> Result<Admission, Refusal> {
-        self.refuse_stranger(hello)?;
+        self.refuse_foreign(hello)?;
         let ours = &self.identity;
-        let (guest, core) = match hello.purpose {
+        let (party, core) = match hello.purpose {
             Purpose::Peer { to_node, .. } if to_node != ours.node => {
                 let text =
                     format!("this is node {}, not the node {to_node} that was called", ours.node);
@@ -118,7 +120,7 @@ impl Handshake {
                 return refuse(Reason::Node, format!("this node has no core {to_core}"));
             }
             Purpose::Peer { from_node: node, to_core, .. } => {
-                (Guest::Peer { node, life: hello.nonce }, to_core)
+                (Party::Peer { node, life: hello.nonce }, to_core)
             }
             Purpose::Client | Purpose::Status if clients_count >= CLIENTS_MAX => {
                 return refuse(
@@ -127,13 +129,13 @@ impl Handshake {
                 );
             }
             Purpose::Client => match ours.gateway_core {
-                Some(core) => (Guest::Client { commands: 0 }, core),
+                Some(core) => (Party::Client { commands: 0 }, core),
                 None => {
                     let text = "this node has no gateway: connect to one that has";
                     return refuse(Reason::Node, text.to_owned());
                 }
             },
-            Purpose::Status => (Guest::Status, ours.core),
+            Purpose::Status => (Party::Status, ours.core),
         };
         if core != ours.core {
             return Ok(Admission::Elsewhere { core });
@@ -141,13 +143,13 @@ impl Handshake {
         if let Some(log) = hello.log {
             self.see(hello.nonce, log)?;
         }
-        Ok(Admission::Here(guest))
+        Ok(Admission::Here(party))
     }
 
     /// Refuses a hello of another build, cluster, configuration or formation.
     ///
     /// source: R3, R4
-    fn refuse_stranger(&self, hello: &Hello) -> Result<(), Refusal> {
+    fn refuse_foreign(&self, hello: &Hello) -> Result<(), Refusal> {
         let ours = &self.identity;
         if hello.wire_digest != wire::wire_digest() {
             return Err(other_wire());
@@ -207,13 +209,13 @@ impl Handshake {
         }
     }
 
-    /// Returns the welcome of `guest`. Only a peer is told where our log stands.
-    pub(super) fn welcome(&self, guest: Guest) -> Welcome {
+    /// Returns the welcome of `party`. Only a peer is told where our log stands.
+    pub(super) fn welcome(&self, party: Party) -> Welcome {
         Welcome {
             version: WIRE_VERSION,
             nonce: self.identity.nonce,
             formation: self.formation,
-            log: self.log.filter(|_| matches!(guest, Guest::Peer { .. })),
+            log: self.log.filter(|_| matches!(party, Party::Peer { .. })),
             commands_in_flight_max: CLIENT_COMMANDS_MAX,
             command_bytes_max: self.identity.command_bytes_max,
         }

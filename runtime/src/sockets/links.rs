@@ -1,7 +1,7 @@
 //! The links of a core: its way to each core of another node.
 //!
-//! A link carries messages one way; answers take the other core's own link. What a link cannot take is dropped and
-//! counted, since its sender will send it again (R27, R29).
+//! A link carries messages one way; answers take the other core's own link. What a link cannot take
+//! is dropped and counted, since its sender will send it again (R27, R29).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use loggos_net::{ConnectionId, Ring};
 use loggos_protocol::{Envelope, Time};
 use tracing::{info, warn};
 
-use super::connections::{Connection, GREETING_MAX, Guest, Stage};
+use super::connections::{Connection, GREETING_MAX, Party, Stage};
 use super::{Incoming, Sockets};
 use crate::dial::{Dial, DialEnd, Pace};
 
 /// The longest time that a link with something to send sends nothing; then it is taken for dead.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(5);
-/// Bytes that wait to be sent over a link; what exceeds them is dropped. As many again are reserved for
-/// what elections need.
+/// Bytes that wait to be sent over a link; what exceeds them is dropped. As many again are reserved
+/// for what elections need.
 pub(super) const LINK_BYTES_MAX: usize = 8 << 20;
 /// A link that was up is called again soon, to learn whether the process behind it has ended (R28).
 const PACE: Pace = Pace {
@@ -34,8 +34,8 @@ pub(crate) struct Remote {
     pub(crate) core: u8,
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    /// Whether the link is kept up even if there is nothing to say: a leader may live there, and that it ends is to be
-    /// known at once.
+    /// Whether the link is kept up even if there is nothing to say: a leader may live there, and
+    /// that it ends is to be known at once.
     pub(crate) is_watched: bool,
 }
 
@@ -50,7 +50,8 @@ pub(super) struct Link {
     is_in_doubt: bool,
     /// When something was last sent, or there was nothing to send.
     moved_at: Time,
-    /// The last batch of our log that the remote core was told of; never goes down while the link is up.
+    /// The last batch of our log that the remote core was told of; never goes down while the link
+    /// is up.
     pub(super) told: u64,
 }
 
@@ -105,7 +106,8 @@ impl Link {
         }
     }
 
-    /// The call was refused; returns whether that shows that the process which the link led to has ended.
+    /// The call was refused; returns whether that shows that the process which the link led to has
+    /// ended.
     pub(super) fn is_gone(&mut self) -> bool {
         std::mem::take(&mut self.is_in_doubt)
     }
@@ -191,7 +193,8 @@ impl Sockets {
         }
     }
 
-    /// A link is up, unless the log of the core that it leads to is an older copy: then that core is told.
+    /// A link is up, unless the log of the core that it leads to is an older copy: then that core
+    /// is told.
     pub(super) fn on_welcome(
         &mut self,
         ring: &mut Ring,
@@ -213,13 +216,13 @@ impl Sockets {
         }
     }
 
-    /// The life that a link led to has ended: what it has said and is not read yet counts no more, or its last heartbeat
-    /// would be heard after its end.
+    /// The life that a link led to has ended: what it has said and is not read yet counts no more,
+    /// or its last heartbeat would be heard after its end.
     pub(super) fn on_gone(&mut self, ring: &mut Ring, link: usize) {
         let Some(gone) = self.links[link].life.take() else { return };
-        let is_of_it = |connection: &Connection| match connection.guest() {
-            Some(Guest::Peer { life, .. }) => life == gone,
-            Some(Guest::Client { .. } | Guest::Status) | None => false,
+        let is_of_it = |connection: &Connection| match connection.party() {
+            Some(Party::Peer { life, .. }) => life == gone,
+            Some(Party::Client { .. } | Party::Status) | None => false,
         };
         let of_it = self.connections.iter().filter(|(_, connection)| is_of_it(connection));
         for id in of_it.map(|(id, _)| *id).collect::<Vec<_>>() {

@@ -6,9 +6,10 @@
 //!                                     └─ above what this life began with? Then this log is an older copy
 //! ```
 //!
-//! A core tells of synced batches only, and recovery finds all batches that were synced. So a life that began with less
-//! than another life had reached is not its successor. Numbers of one and the same life never count against it, in
-//! any order of arrival: the batch that it began with does not change.
+//! A core tells of synced batches only, and recovery finds all batches that were synced. So a life
+//! that began with less than another life had reached is not its successor. Numbers of one and the
+//! same life never count against it, in any order of arrival: the batch that it began with does not
+//! change.
 //!
 //! source: R33
 
@@ -17,7 +18,8 @@ use std::fmt;
 use loggos_net::wire::LogPosition;
 use loggos_protocol::DirectoryId;
 
-/// The last batches that were seen of up to `logs_max` logs. The log that was not seen for longest is forgotten first.
+/// The last batches that were seen of up to `logs_max` logs. The log that was not seen for longest
+/// is forgotten first.
 #[derive(Debug)]
 pub(crate) struct Sightings {
     /// In the order in which they were last seen.
@@ -126,7 +128,8 @@ mod tests {
         assert_eq!(sightings.see(2, at(7, 12, 21)), Ok(()), "who was refused has changed nothing");
     }
 
-    /// Of two lives at once, which one directory copied to another machine can have, one is stopped.
+    /// Of two lives at once, which one directory copied to another machine can have, one is
+    /// stopped.
     #[test]
     fn r33_the_last_words_of_a_life_do_no_harm_to_the_next() {
         let mut sightings = Sightings::new(4);
@@ -152,6 +155,6 @@ mod tests {
         assert_eq!(sightings.see(1, at(3, 0, 9)), Ok(()));
         assert!(sightings.see(2, at(1, 0, 0)).is_err());
         assert!(sightings.see(2, at(3, 0, 0)).is_err());
-        assert_eq!(sightings.see(2, at(2, 0, 0)), Ok(()), "nobody remembers it");
+        assert_eq!(sightings.see(2, at(2, 0, 0)), Ok(()), "it is forgotten");
     }
 }

@@ -1,4 +1,5 @@
-//! Nodes in this process, a client that is served all along, and strangers that talk to them in bytes.
+//! Nodes in this process, a client that is served all along, and strangers that talk to them in
+//! bytes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -76,7 +77,7 @@ impl Nodes {
         self.witness.goes_on()
     }
 
-    /// How a node stands, as it tells whoever asks.
+    /// Returns the status of a node.
     pub(crate) fn status(&self, node: usize) -> Value {
         let status = loggos::remote_status(self.address(node), DEADLINE).unwrap();
         serde_json::from_slice(&status).unwrap()
@@ -237,7 +238,7 @@ impl Witness {
     }
 }
 
-/// Somebody with a connection, who says whatever it likes.
+/// A connection of the test, on which it may send anything.
 pub(crate) struct Stranger {
     stream: TcpStream,
     reader: FrameReader,
@@ -253,8 +254,8 @@ impl Stranger {
         Self { stream, reader: FrameReader::new(FRAME_BYTES_MAX), batches: BatchPool::new(1) }
     }
 
-    /// Sends bytes; returns whether the node has taken all of them: it may have closed, or take no more for
-    /// `patience`.
+    /// Sends bytes; returns whether the node has taken all of them: it may have closed, or take no
+    /// more for `patience`.
     pub(crate) fn say_within(&mut self, bytes: &[u8], patience: Duration) -> bool {
         self.stream.set_write_timeout(Some(patience)).unwrap();
         let said = self.stream.write_all(bytes).map_err(|error| error.kind());
@@ -335,7 +336,7 @@ pub(crate) fn command(number: u64, command: &[u8]) -> Vec<u8> {
     bytes_of(|out| wire::encode_command(number, command, out))
 }
 
-/// A frame whose head and checksum are right, whatever is in it.
+/// Returns a frame with any content, whose head and checksum are right.
 pub(crate) fn frame(kind: u8, header: &[u8], payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(wire::HEAD_BYTES + header.len() + payload.len()).unwrap();
     let header_bytes = u32::try_from(header.len()).unwrap();

@@ -13,7 +13,8 @@ use crate::etcd::Connection;
 
 /// The longest latency that is told apart from longer ones.
 const LATENCY_NANOS_MAX: u64 = 100_000_000_000;
-/// How long a caller waits after an error, so that a cluster in trouble is not asked again and again.
+/// How long a caller waits after an error, so that a cluster in trouble is not asked again and
+/// again.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
 
 const WARMING_UP: u8 = 0;
@@ -150,7 +151,8 @@ async fn call_until_over(
                 Ok(revision) => {
                     measured.acknowledged += 1;
                     measured.revision = measured.revision.max(revision);
-                    // All that is answered while it counts, whenever it was sent, as in `loggos bench`.
+                    // All that is answered while it counts, whenever it was sent, as in `loggos
+                    // bench`.
                     if stage.now() == MEASURING {
                         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
                         measured.latency.saturating_record(nanos);

@@ -1,5 +1,6 @@
-//! Puts from independent callers to the leader of an etcd cluster, as `loggos bench` puts to Loggos: the same keys and
-//! values, each caller sends its next put when it has an answer, and the figures are called the same in JSON.
+//! Puts from independent callers to the leader of an etcd cluster, as `loggos bench` puts to
+//! Loggos: the same keys and values, each caller sends its next put when it has an answer, and the
+//! figures are called the same in JSON.
 //!
 //! Callers share HTTP/2 connections, as those of etcd's own `benchmark put --target-leader` do.
 

@@ -21,7 +21,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// The pause before a question is repeated.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The acceptor's node, alone, with all its votes on disk; and in the place of the other node, sockets of the test.
+/// The acceptor's node, alone, with all its votes on disk; and in the place of the other node,
+/// sockets of the test.
 struct Asker {
     node: Process,
     /// To the node.
@@ -199,8 +200,9 @@ fn r16_pages_of_votes_that_only_the_disk_has_are_told_in_full() {
 fn r34_a_vote_that_cannot_be_read_back_stops_the_acceptor_for_good() {
     let folder = tempfile::tempdir().unwrap();
     let (config, mut asker, _votes) = restarted(folder.path());
-    // A byte of the value that was written last, in the middle of its block. Votes of one record are in the order
-    // in which they were voted, which need not be that of their slots: it is one of these.
+    // A byte of the value that was written last, in the middle of its block. Votes of one record
+    // are in the order in which they were voted, which need not be that of their slots: it is one
+    // of these.
     let places = votes(&config);
     let path = config.nodes[0].data.clone().unwrap().join("core-0/log.00000");
     let log = std::fs::read(&path).unwrap();

@@ -51,10 +51,10 @@ fn reason(hello: &Hello) -> Option<Reason> {
     handshake().judge(hello, 0).err().map(|refusal| refusal.reason)
 }
 
-const ADMITTED: Result<Admission, Refusal> = Ok(Admission::Here(Guest::Peer { node: 1, life: 99 }));
+const ADMITTED: Result<Admission, Refusal> = Ok(Admission::Here(Party::Peer { node: 1, life: 99 }));
 
 #[test]
-fn r3_r4_a_peer_is_refused_for_each_thing_that_is_not_as_ours() {
+fn r03_r04_a_peer_is_refused_for_each_thing_that_is_not_as_ours() {
     assert_eq!(handshake().judge(&hello(), 0), ADMITTED);
     let cases = [
         (Hello { wire_digest: 0, ..hello() }, Reason::Wire),
@@ -71,7 +71,7 @@ fn r3_r4_a_peer_is_refused_for_each_thing_that_is_not_as_ours() {
 }
 
 #[test]
-fn r4_a_peer_that_knows_of_no_formation_is_admitted_and_so_is_any_to_a_core_that_knows_of_none() {
+fn r04_a_peer_that_knows_of_no_formation_is_admitted_and_so_is_any_to_a_core_that_knows_of_none() {
     assert_eq!(reason(&Hello { formation: None, ..hello() }), None);
     let mut blank = handshake();
     blank.formation = None;
@@ -80,7 +80,7 @@ fn r4_a_peer_that_knows_of_no_formation_is_admitted_and_so_is_any_to_a_core_that
 }
 
 #[test]
-fn r4_the_first_formation_stays() {
+fn r04_the_first_formation_stays() {
     let mut handshake = handshake();
     handshake.set_formation(Some(FormationId(8)));
     handshake.set_formation(None);
@@ -95,7 +95,7 @@ fn a_connection_for_another_core_goes_there() {
         assert_eq!(admission, Ok(Admission::Elsewhere { core }), "{purpose:?}");
     }
     let status = Hello { purpose: Purpose::Status, ..hello() };
-    assert_eq!(handshake().judge(&status, 0), Ok(Admission::Here(Guest::Status)));
+    assert_eq!(handshake().judge(&status, 0), Ok(Admission::Here(Party::Status)));
 }
 
 #[test]
@@ -160,9 +160,9 @@ fn r33_a_hello_for_another_core_leaves_no_trace() {
 fn a_peer_is_told_where_our_log_stands_and_a_client_is_not() {
     let mut handshake = handshake();
     handshake.set_log(log(1, 2));
-    assert_eq!(handshake.welcome(Guest::Peer { node: 1, life: 9 }).log, log(1, 2));
-    assert_eq!(handshake.welcome(Guest::Client { commands: 0 }).log, None);
-    assert_eq!(handshake.welcome(Guest::Status).log, None);
+    assert_eq!(handshake.welcome(Party::Peer { node: 1, life: 9 }).log, log(1, 2));
+    assert_eq!(handshake.welcome(Party::Client { commands: 0 }).log, None);
+    assert_eq!(handshake.welcome(Party::Status).log, None);
 }
 
 /// Two cores of one cluster welcome each other.
@@ -179,5 +179,5 @@ fn our_hello_is_admitted_by_the_core_that_it_is_for() {
     let mut theirs = handshake();
     theirs.identity = Identity { node: 1, core: 0, ..theirs.identity };
     let admission = theirs.judge(&ours.hello(&to), 0);
-    assert_eq!(admission, Ok(Admission::Here(Guest::Peer { node: 2, life: 5 })));
+    assert_eq!(admission, Ok(Admission::Here(Party::Peer { node: 2, life: 5 })));
 }
