@@ -143,7 +143,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     wait(&load, options.duration, "measuring");
     load.stop_measuring();
     let after = subject.roles();
-    let measured = started.iter().reduce(Measured::merge).ok_or("no caller came to an end")?;
+    let measured = started.iter().reduce(Measured::merge).ok_or("no caller has finished")?;
     let checked_keys = subject.ask(read_back(&measured)).recv()??;
     let replicas = wait_until_equal(&subject)?;
     subject.stop()?;
@@ -320,20 +320,20 @@ fn durability(text: &str) -> Result<Durability, String> {
 }
 
 fn part(text: &str) -> Result<f64, String> {
-    let part: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    let part: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     if (0.0..=1.0).contains(&part) { Ok(part) } else { Err("must be from 0 to 1".to_owned()) }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no time, such as 10s"))?;
+    let number: f64 = number.parse().map_err(|_| format!("`{text}` is not a time such as 10s"))?;
     let seconds = match unit {
         "s" | "" => number,
         "ms" => number / 1e3,
         "us" => number / 1e6,
         "m" | "min" => number * 60.0,
-        _ => return Err(format!("`{unit}` is no unit of time: use us, ms, s or min")),
+        _ => return Err(format!("`{unit}` is not a unit of time: use us, ms, s or min")),
     };
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is too long"))
 }

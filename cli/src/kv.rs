@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let cluster = RemoteCluster::connect(options.target.options()?)?;
     let executed = cluster.client().execute_blocking(&command)?;
     let answer = Answer::decode(executed.reply.as_slice())
-        .map_err(|_| "the answer is none: does this cluster run another machine?")?;
+        .map_err(|_| "unrecognised reply: is this cluster running another state machine?")?;
     print(answer, &options.operation)
 }
 
@@ -80,10 +80,10 @@ fn print(answer: Answer<'_>, operation: &Operation) -> Result<(), Box<dyn std::e
         }
         Answer::Number(number) => writeln!(out, "{number}")?,
         Answer::Missing => return Err(format!("`{key}` has no value").into()),
-        Answer::NotANumber => return Err(format!("`{key}` holds no number").into()),
+        Answer::NotANumber => return Err(format!("the value of `{key}` is not a number").into()),
         Answer::Overflow => return Err(format!("`{key}`: the sum does not fit in 64 bits").into()),
         Answer::Malformed | Answer::Versioned { .. } | Answer::Swapped | Answer::Mismatch(_) => {
-            return Err(format!("`{key}`: answered {answer:?}").into());
+            return Err(format!("`{key}`: unexpected reply {answer:?}").into());
         }
     }
     Ok(())

@@ -43,7 +43,9 @@ fn load(file: &Path) -> Result<Config, Box<dyn std::error::Error>> {
     let config = Config::load(file)?;
     if config.nodes.is_empty() {
         let file = file.display();
-        return Err(format!("{file} has no [nodes]: its cluster listens nowhere").into());
+        return Err(
+            format!("{file} has no [nodes]: its cluster has no address to connect to").into()
+        );
     }
     Ok(config)
 }

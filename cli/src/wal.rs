@@ -192,7 +192,7 @@ fn print(found: &Scan, is_live: bool, has_rest: bool, out: &mut impl Write) -> i
     let (count, bytes) = (segments.len(), found.segment_bytes);
     writeln!(out, "segments  {count} of {bytes} bytes: {}", segments.join(", "))?;
     writeln!(out, "batches   up to {}", found.last)?;
-    writeln!(out, "end       {}, byte {}: behind it {}", found.end.0, found.end.1, rest(has_rest))?;
+    writeln!(out, "end       {}, byte {}; after it {}", found.end.0, found.end.1, rest(has_rest))?;
     for (acceptor, state) in found.acceptors() {
         write!(out, "acceptor {}: promised {}, ", acceptor.0, state.promised)?;
         write!(out, "truncated below {}, ", state.truncated.0)?;
@@ -211,15 +211,15 @@ fn print(found: &Scan, is_live: bool, has_rest: bool, out: &mut impl Write) -> i
         writeln!(out, "all their votes are truncated, and nothing else was in them alone")?;
     }
     if is_live {
-        writeln!(out, "in use    this is how it was a moment ago")?;
+        writeln!(out, "in use    a process writes to this log: these figures are a moment old")?;
     }
     writeln!(out, "sound")
 }
 
 fn rest(has_rest: bool) -> &'static str {
     match has_rest {
-        true => "is something older, or not finished, which a recovery cuts off",
-        false => "is nothing",
+        true => "an older or unfinished batch, which recovery cuts off",
+        false => "nothing",
     }
 }
 
@@ -334,7 +334,7 @@ fn line(place: EntryPlace, entry: &Entry<'_>, out: &mut impl Write) -> io::Resul
                     let (commands, bytes) = (batch.commands_count, batch.block.len());
                     writeln!(out, "{commands} commands, {bytes} bytes, {}", batch.id)
                 }
-                None => writeln!(out, "a block that is not what its gateway has summed"),
+                None => writeln!(out, "a block with a wrong checksum"),
             }
         }
         Entry::Revote { slot, ballot } => {

@@ -134,7 +134,7 @@ fn a_torn_end_is_sound_and_damage_before_it_is_told_by_file_and_offset() {
     flip(path, end - 4096 + 60);
     let (code, said, _) = wal(&["verify"], path);
     assert_eq!(code, 0, "nothing names the last batch as synced: {said}");
-    assert!(said.contains("behind it is something older, or not finished"), "{said}");
+    assert!(said.contains("after it an older or unfinished batch"), "{said}");
     let damaged = end - 3 * 4096;
     flip(path, damaged + 60);
     let (code, said, errors) = wal(&["verify"], path);

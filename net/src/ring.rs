@@ -380,6 +380,7 @@ impl Ring {
 
     /// Names the eventfd that ends a [`sleep`](Ring::sleep) when something is written to it.
     pub fn set_alarm(&mut self, eventfd: OwnedFd) {
+        assert!(self.alarm.is_none(), "a ring has one alarm, which the kernel reads");
         self.operations.start(Operation::Alarm(Box::default()), Some(eventfd.as_fd()));
         self.alarm = Some(eventfd);
     }

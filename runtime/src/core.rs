@@ -35,10 +35,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam::queue::SegQueue;
 use loggos_net::{MailboxReceiver, Ring, RingEvent};
 use loggos_protocol::{Cluster, Envelope, Event, Outbox, ReplicaId, Role, StateMachine, Time};
-use tracing::warn;
 
 pub(crate) use self::orders::{Order, Sibling};
 pub(crate) use self::plan::{CorePlan, NetworkPlan, Outlet};
@@ -52,6 +50,7 @@ use crate::clock::Clock;
 use crate::executor::yield_now;
 use crate::idle::IdlePolicy;
 use crate::log::Log;
+use crate::ring_report::{RING_PAUSE, RingReport};
 use crate::sockets::Sockets;
 
 /// The longest sleep of a core.
@@ -70,7 +69,6 @@ pub(crate) struct Core<M> {
     clock: Clock,
     idle: IdlePolicy,
     is_stopping: Arc<AtomicBool>,
-    orders: Arc<SegQueue<Order>>,
 
     seats: Vec<Seat<M>>,
     /// The seat of the gateway that callers of this core have, if it lives here.
@@ -86,6 +84,7 @@ pub(crate) struct Core<M> {
     events: Vec<RingEvent>,
     /// `None` where all roles live in this process.
     sockets: Option<Sockets>,
+    ring_report: RingReport,
     /// `None` where no durable acceptor lives on this core.
     log: Option<Log>,
     status_requests: Vec<StatusRequest>,
@@ -120,7 +119,6 @@ impl<M: StateMachine> Core<M> {
         factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>,
     ) -> io::Result<(Self, Option<SocketAddr>)> {
         let us = &plan.siblings[plan.core];
-        let orders = Arc::clone(&us.orders);
         let mut ring = plan::open_ring(us.alarm(), plan.recorder)?;
         let listen_at = plan.network.as_ref().and_then(|network| network.listen);
         let address = listen_at.map(|at| plan::listen(&mut ring, at)).transpose()?;
@@ -134,7 +132,6 @@ impl<M: StateMachine> Core<M> {
             idle: IdlePolicy::new(plan.idle, now),
             clock: plan.clock,
             is_stopping: plan.is_stopping,
-            orders,
             seats: plan.roles.into_iter().map(Seat::new).collect(),
             gateway: plan.gateway,
             callers: Callers::new(plan.port, plan.deadline, window),
@@ -143,6 +140,7 @@ impl<M: StateMachine> Core<M> {
             ring,
             events: Vec::new(),
             sockets: plan.network.map(|network| network.open(&plan.cluster)),
+            ring_report: RingReport::new("a core"),
             log: plan.log,
             status_requests: Vec::new(),
             out: Outbox::default(),
@@ -182,10 +180,12 @@ impl<M: StateMachine> Core<M> {
     /// Sleeps in the ring until it has something, the alarm rings or something is due.
     fn sleep(&mut self, now: Time) {
         let most = self.next_due.since(now).min(SLEEP_MAX);
-        if self.alarm().begin_sleep(|| self.has_work(now))
-            && let Err(error) = self.ring.sleep(most)
-        {
-            warn!(%error, "the ring of a core fails");
+        if self.alarm().begin_sleep(|| self.has_work(now)) {
+            let slept = self.ring.sleep(most);
+            self.ring_report.take(&slept);
+            if slept.is_err() {
+                std::thread::sleep(RING_PAUSE.min(most));
+            }
         }
         self.alarm().end_sleep();
     }
@@ -237,9 +237,8 @@ impl<M: StateMachine> Core<M> {
     /// Takes in what the ring has done, for the sockets and for the log; returns whether there was
     /// anything.
     fn poll_ring(&mut self, now: Time) -> bool {
-        if let Err(error) = self.ring.poll(&mut self.events) {
-            warn!(%error, "the ring of a core fails");
-        }
+        let polled = self.ring.poll(&mut self.events);
+        self.ring_report.take(&polled);
         let has_events = !self.events.is_empty();
         let has_incoming = self.poll_sockets(now);
         let has_log_work = self.poll_log(now);
@@ -407,7 +406,7 @@ impl<M: StateMachine> Core<M> {
         let can_read_on = |sockets: &Sockets| sockets.is_stalled() && self.callers.room() > 0;
         self.gateway.is_some() && self.callers.has_work(now)
             || self.inlets.iter().any(|inlet| !inlet.is_empty())
-            || !self.orders.is_empty()
+            || self.siblings[self.core].has_orders()
             || self.has_waiting_outlet()
             || self.log.as_ref().is_some_and(Log::has_work)
             || self.sockets.as_ref().is_some_and(can_read_on)

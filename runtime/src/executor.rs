@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::task::Poll;
 
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{BuilderErrorKind, GlommioError, LocalExecutorBuilder, Placement};
 use rustix::process::{Resource, getrlimit};
 
 /// Memory that glommio locks for each executor's rings.
@@ -12,14 +12,20 @@ const LOCKED_BYTES_MIN: u64 = 512 * 1024;
 
 /// A running executor.
 #[derive(Debug)]
-pub(crate) struct Executor(glommio::ExecutorJoinHandle<()>);
+pub(crate) struct Executor {
+    cpu: usize,
+    handle: glommio::ExecutorJoinHandle<()>,
+}
 
 impl Executor {
-    /// Starts an executor pinned to `cpu` and runs what `main` returns on it.
+    /// Starts a thread with an executor that is pinned to `cpu`, and runs what `main` returns on it.
+    ///
+    /// If the core is not there, or the executor gets no ring, the thread ends without calling
+    /// `main`, and [`Executor::join`] says why.
     ///
     /// # Errors
     ///
-    /// If the core does not exist, or the machine lets us have no ring: the text says what to set.
+    /// If there is too little lockable memory or no thread: the text says what to set.
     pub(crate) fn start<F, Fut>(name: &str, cpu: usize, main: F) -> io::Result<Self>
     where
         F: FnOnce() -> Fut + Send + 'static,
@@ -35,25 +41,31 @@ impl Executor {
                 LOCKED_BYTES_MIN / 1024,
             )));
         }
-        LocalExecutorBuilder::new(Placement::Fixed(cpu)).name(name).spawn(main).map(Self).map_err(
-            |error| {
-                io::Error::other(format!(
-                    "cannot start an executor on core {cpu}: {error}. It needs io_uring: see that \
-                     the kernel is 6.1 or newer, that /proc/sys/kernel/io_uring_disabled is 0, and \
-                     that no container profile forbids it"
-                ))
-            },
-        )
+        let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu)).name(name);
+        let handle = executor.spawn(main).map_err(|error| ended(cpu, &error))?;
+        Ok(Self { cpu, handle })
     }
 
     /// Waits until it has ended.
     ///
     /// # Errors
     ///
-    /// If it ended by a panic.
+    /// If it ended by a panic, or could not begin: the text says what to set.
     pub(crate) fn join(self) -> io::Result<()> {
-        self.0.join().map_err(|error| io::Error::other(error.to_string()))
+        self.handle.join().map_err(|error| ended(self.cpu, &error))
     }
+}
+
+/// Returns the error of an executor that has ended by itself.
+fn ended(cpu: usize, error: &GlommioError<()>) -> io::Error {
+    if let GlommioError::BuilderError(BuilderErrorKind::ThreadPanic(_)) = error {
+        return io::Error::other(format!("the thread on core {cpu} has panicked"));
+    }
+    io::Error::other(format!(
+        "cannot start an executor on core {cpu}: {error}. It needs that core, and io_uring: see that the \
+         kernel is 6.1 or newer, that /proc/sys/kernel/io_uring_disabled is 0, and that no container \
+         profile forbids it"
+    ))
 }
 
 /// Lets the other tasks of this core run.

@@ -23,6 +23,7 @@ mod process;
 mod random;
 mod remote;
 mod resident;
+mod ring_report;
 mod sockets;
 mod status;
 

@@ -109,6 +109,7 @@ impl Process {
         for (plan, cpu) in cores.into_iter().zip(layout.cpus) {
             let (name, factory) = (format!("loggos-{}", plan.core), Arc::clone(&factory));
             let closer = CoreEnd {
+                sibling: process.siblings[plan.core].clone(),
                 port: plan.gateway.is_some().then(|| Arc::clone(&plan.port)),
                 has_ended: Arc::clone(&process.has_core_ended),
             };
@@ -118,6 +119,7 @@ impl Process {
                 match Core::start(plan, factory) {
                     Ok((core, address)) => {
                         drop(ready.send(Ok(address))); // unless the process has given up starting
+                        drop(ready);
                         core.run().await;
                     }
                     Err(error) => drop(ready.send(Err(error))),
@@ -127,8 +129,14 @@ impl Process {
             process.executors.push(executor?);
         }
         drop(ready);
-        for opened in opened.iter().take(process.executors.len()) {
-            process.address = process.address.or(opened?);
+        for _ in 0..process.executors.len() {
+            // A core whose executor cannot begin, or that panics as it starts, sends nothing.
+            let Ok(address) = opened.recv() else {
+                let error = process.halt().err();
+                let error = error.unwrap_or_else(|| io::Error::other("a core ended as it started"));
+                return Err(error.into());
+            };
+            process.address = process.address.or(address?);
         }
         Ok(process)
     }
@@ -201,9 +209,10 @@ impl Drop for Process {
     }
 }
 
-/// Notes that a core has ended, by a panic or not, and closes its port: no caller waits for a dead
-/// core.
+/// Notes that a core has ended, by a panic or not, and closes the ways to it: no thread waits for a
+/// dead core.
 struct CoreEnd {
+    sibling: Sibling,
     port: Option<Arc<Port>>,
     has_ended: Arc<AtomicBool>,
 }
@@ -211,6 +220,7 @@ struct CoreEnd {
 impl Drop for CoreEnd {
     fn drop(&mut self) {
         self.has_ended.store(true, Ordering::SeqCst);
+        self.sibling.close();
         self.port.iter().for_each(|port| port.close());
     }
 }

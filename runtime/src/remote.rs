@@ -32,6 +32,7 @@ use crate::dial::{Dial, DialState, Pace};
 use crate::idle::{Idle, IdlePolicy};
 use crate::random::random_u64;
 use crate::resident::{MoveIn, Resident};
+use crate::ring_report::{RING_PAUSE, RingReport};
 use crate::sockets::{describe, refused_us};
 
 /// The longest time until an address has answered our hello.
@@ -86,6 +87,7 @@ struct Caller {
     shared: Arc<Shared>,
     callers: Callers,
     ring: Ring,
+    ring_report: RingReport,
     events: Vec<RingEvent>,
     /// To one of the addresses.
     dial: Dial,
@@ -194,6 +196,7 @@ impl Caller {
         Ok(Self {
             callers: Callers::new(Arc::clone(&shared.port), options.deadline, window),
             ring,
+            ring_report: RingReport::new("a connection"),
             events: Vec::new(),
             dial: Dial::new(PACE),
             limits: Limits::default(),
@@ -244,9 +247,8 @@ impl Caller {
     }
 
     fn poll(&mut self, now: Time) -> bool {
-        if let Err(error) = self.ring.poll(&mut self.events) {
-            warn!(%error, "the ring of a connection fails");
-        }
+        let polled = self.ring.poll(&mut self.events);
+        self.ring_report.take(&polled);
         let mut events = std::mem::take(&mut self.events);
         let has_happened = !events.is_empty();
         for event in events.drain(..) {
@@ -384,10 +386,12 @@ impl Caller {
                 || !shared.residents.is_empty()
                 || shared.is_stopping.load(Ordering::Relaxed)
         };
-        if shared.alarm.begin_sleep(has_work)
-            && let Err(error) = ring.sleep(most)
-        {
-            warn!(%error, "the ring of a connection fails");
+        if shared.alarm.begin_sleep(has_work) {
+            let slept = ring.sleep(most);
+            self.ring_report.take(&slept);
+            if slept.is_err() {
+                std::thread::sleep(RING_PAUSE.min(most));
+            }
         }
         shared.alarm.end_sleep();
     }

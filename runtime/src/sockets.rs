@@ -14,6 +14,8 @@ mod connections;
 mod handshake;
 mod links;
 mod sightings;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -34,13 +36,15 @@ use self::connections::{
 };
 pub(crate) use self::handshake::Identity;
 use self::handshake::{Admission, Handshake, other_versions, other_wire};
+use self::links::Link;
 pub(crate) use self::links::Remote;
-use self::links::{Link, STALL_MAX};
 use crate::callers::RemoteCall;
 use crate::client::CallError;
 
 /// The interval of checks for what has taken too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two ticks by which a stop of this process is known: a core sleeps for less.
+const STOPPED_MIN: Duration = Duration::from_secs(1);
 
 /// Something that came in over the sockets.
 #[derive(Debug)]
@@ -85,6 +89,8 @@ pub(crate) struct Sockets {
     room: usize,
     /// Clients that were not read to the end for want of room.
     stalled: VecDeque<ConnectionId>,
+    /// When the last tick began.
+    tick_at: Time,
     /// When to look next whether something has taken too long.
     sweep_at: Time,
     /// Whether nothing has happened since the last look.
@@ -123,6 +129,7 @@ impl Sockets {
             incoming: VecDeque::new(),
             room: 0,
             stalled: VecDeque::new(),
+            tick_at: Time(0),
             sweep_at: Time(0),
             is_quiet: true,
             batches: BatchPool::new(batches_max),
@@ -149,6 +156,11 @@ impl Sockets {
     /// not read to the end are read on; the one that has waited longest is the first.
     pub(crate) fn begin_tick(&mut self, ring: &mut Ring, room: usize, now: Time) {
         self.room = room;
+        if now.since(self.tick_at) > STOPPED_MIN {
+            // This process was stopped itself: that links have sent nothing shows nothing.
+            self.links.iter_mut().for_each(|link| link.on_moved(now));
+        }
+        self.tick_at = now;
         for _ in 0..self.stalled.len() {
             if let Some(connection) = self.stalled.pop_front() {
                 self.read(ring, connection, now);
@@ -183,8 +195,7 @@ impl Sockets {
         }
         let Some(outgoing) = ring.outgoing(to) else { return };
         if outgoing.len() > CLIENT_BYTES_MAX {
-            warn!(address = %connection.address, "closed a client that does not read its results");
-            return self.close(ring, to);
+            return self.cut_off(ring, to);
         }
         let result = result.map_err(|why| match why {
             CallError::Busy => Failure::Busy,
@@ -200,10 +211,19 @@ impl Sockets {
     /// Answers a question for the status.
     pub(crate) fn tell_status(&mut self, ring: &mut Ring, to: ConnectionId, status: &[u8]) {
         match ring.outgoing(to) {
-            Some(outgoing) if outgoing.len() > CLIENT_BYTES_MAX => self.close(ring, to),
+            Some(outgoing) if outgoing.len() > CLIENT_BYTES_MAX => self.cut_off(ring, to),
             Some(outgoing) => wire::encode_status(status, outgoing),
             None => {}
         }
+    }
+
+    /// Closes a connection that does not read what is sent to it.
+    fn cut_off(&mut self, ring: &mut Ring, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(&id) {
+            let address = connection.address;
+            warn!(%address, "closed a client that does not read its results");
+        }
+        self.close(ring, id);
     }
 
     /// Takes a connection over from another core.
@@ -232,10 +252,6 @@ impl Sockets {
     }
 
     fn sweep(&mut self, ring: &mut Ring, now: Time) {
-        if now.since(self.sweep_at) > STALL_MAX {
-            // We were stopped ourselves: no link is late.
-            self.links.iter_mut().for_each(|link| link.on_moved(now));
-        }
         self.sweep_at = now + SWEEP_INTERVAL;
         if std::mem::replace(&mut self.is_quiet, true) {
             self.batches.release(); // unused batches keep no receive buffer
@@ -292,7 +308,12 @@ impl Sockets {
     fn on_sent(&mut self, ring: &mut Ring, id: ConnectionId, now: Time) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         match connection.stage {
-            Stage::Refused { .. } => self.close(ring, id),
+            Stage::Refused { .. } => {
+                // Else this was an earlier send, and the refusal is in the next.
+                if ring.outgoing(id).is_none_or(|outgoing| outgoing.is_empty()) {
+                    self.close(ring, id);
+                }
+            }
             Stage::Link(link) => self.links[link].on_moved(now),
             Stage::Admitted(_) => {
                 if std::mem::take(&mut connection.is_held) {
@@ -408,11 +429,12 @@ impl Sockets {
                 ring.receive(id);
             }
             Ok(Admission::Elsewhere { core }) => {
-                let connection = self.connections.remove(&id).map(Box::new);
-                if let (Some(connection), Some(socket)) = (connection, ring.release(id)) {
-                    let handed_over = HandedOver { socket, hello, connection };
-                    self.incoming.push_back(Incoming::HandOver { core, handed_over });
-                }
+                let Some(connection) = self.connections.remove(&id).map(Box::new) else { return };
+                let Some(socket) = ring.release(id) else {
+                    return ring.close(id); // something was sent to it, which is not in its turn
+                };
+                let handed_over = HandedOver { socket, hello, connection };
+                self.incoming.push_back(Incoming::HandOver { core, handed_over });
             }
             Err(refusal) => {
                 if let Purpose::Peer { from_node, .. } = hello.purpose {

@@ -179,6 +179,54 @@ fn durable_acceptors_that_start_over_in_their_process_forget_nothing() {
     assert!(are_up, "{statuses:#?}");
 }
 
+/// Restarted while votes of its former life are not durable yet, it would come back a little later.
+#[test]
+fn a_durable_acceptor_that_is_retired_while_it_starts_over_stays_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.durability = Some(Durability::Sync);
+    config.data = Some(folder.path().join("data"));
+    LocalCluster::format(&config).unwrap();
+    let id = RoleId::Acceptor(AcceptorId(0));
+    let mut came_back = None;
+    under_load_of(&config, |cluster| {
+        let client = cluster.client();
+        let work = || drop(client.execute_blocking(b"not even a command").unwrap());
+        for _ in 0..100 {
+            (0..20).for_each(|_| work()); // it votes again
+            cluster.restart(id).unwrap();
+            cluster.retire(id).unwrap();
+            // What its former life had under way is durable by the time that others have answered.
+            (0..20).for_each(|_| work());
+            let statuses = cluster.status();
+            let status = statuses.into_iter().find(|status| status.role == id).unwrap();
+            if !matches!(status.standing, Standing::Down) {
+                came_back.get_or_insert(status);
+            }
+            cluster.restart(id).unwrap();
+        }
+    });
+    assert!(came_back.is_none(), "{came_back:?}");
+}
+
+#[test]
+fn a_cluster_on_a_processor_core_that_is_not_there_does_not_start() {
+    let config = Config::on_cpus(config().cluster, vec![config().cpus[0], 4_000]);
+    let error = LocalCluster::start(&config, |_| Kv::default()).unwrap_err();
+    assert!(error.to_string().contains("core 4000"), "{error}");
+}
+
+/// The machine of a replica is made on the replica's core.
+#[test]
+fn a_cluster_whose_state_machine_cannot_be_made_does_not_start() {
+    let refuse = |id: ReplicaId| -> Kv {
+        assert!(id != ReplicaId(1), "no machine for replica 1");
+        Kv::default()
+    };
+    let error = LocalCluster::start(&config(), refuse).unwrap_err();
+    assert!(error.to_string().contains("panicked"), "{error}");
+}
+
 #[test]
 fn commands_go_on_when_a_proxy_leader_is_killed() {
     under_load(|cluster| cluster.kill(RoleId::ProxyLeader(ProxyLeaderId(0))).unwrap());

@@ -45,7 +45,9 @@ impl Ring {
                 }
             }
             Operation::Alarm(count) => {
-                if let Some(eventfd) = &self.alarm {
+                // One that cannot be read would end every sleep at once.
+                let is_readable = matches!(result, Ok(_) | Err(Errno::INTR | Errno::AGAIN));
+                if let Some(eventfd) = self.alarm.as_ref().filter(|_| is_readable) {
                     self.operations.start(Operation::Alarm(count), Some(eventfd.as_fd()));
                 }
             }

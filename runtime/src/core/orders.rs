@@ -1,5 +1,6 @@
 //! The orders that any thread can give a core.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -35,24 +36,59 @@ pub(crate) enum Order {
 /// The way to give orders to a core.
 #[derive(Clone, Debug)]
 pub(crate) struct Sibling {
-    pub(super) orders: Arc<SegQueue<Order>>,
+    queue: Arc<OrderQueue>,
     alarm: Alarm,
+}
+
+#[derive(Debug, Default)]
+struct OrderQueue {
+    orders: SegQueue<Order>,
+    /// Whether the core has ended.
+    is_closed: AtomicBool,
 }
 
 impl Sibling {
     /// Returns the way to a core that `alarm` wakes.
     pub(crate) fn new(alarm: Alarm) -> Self {
-        Self { orders: Arc::new(SegQueue::new()), alarm }
+        Self { queue: Arc::default(), alarm }
     }
 
     pub(crate) fn alarm(&self) -> &Alarm {
         &self.alarm
     }
 
-    /// Gives an order, and wakes the core.
+    /// Gives an order, and wakes the core. An order to a core that has ended is dropped, and with
+    /// it the way back of its answer: no thread waits for that.
     pub(crate) fn order(&self, order: Order) {
-        self.orders.push(order);
+        self.queue.orders.push(order);
         self.alarm.ring();
+        self.sweep_if_closed();
+    }
+
+    /// Notes that the core has ended, and drops all orders, now and to come.
+    pub(crate) fn close(&self) {
+        self.queue.is_closed.store(true, Ordering::SeqCst);
+        self.sweep_if_closed();
+    }
+
+    /// Empties the queue of a core that has ended. It is called after an order is pushed, and after
+    /// the queue is closed: one of the two finds an order that the other missed.
+    fn sweep_if_closed(&self) {
+        if self.queue.is_closed.load(Ordering::SeqCst) {
+            while let Some(order) = self.queue.orders.pop() {
+                drop(order);
+            }
+        }
+    }
+
+    /// Returns the next order to the core.
+    pub(super) fn next_order(&self) -> Option<Order> {
+        self.queue.orders.pop()
+    }
+
+    /// Whether an order waits.
+    pub(super) fn has_orders(&self) -> bool {
+        !self.queue.orders.is_empty()
     }
 }
 
@@ -60,7 +96,7 @@ impl<M: StateMachine> Core<M> {
     /// Carries the orders out that were given; returns whether there were any.
     pub(super) fn take_orders(&mut self, now: Time) -> bool {
         let mut has_worked = false;
-        while let Some(order) = self.orders.pop() {
+        while let Some(order) = self.siblings[self.core].next_order() {
             has_worked = true;
             match order {
                 Order::Kill(id) => self.end_life(id),
@@ -88,7 +124,7 @@ impl<M: StateMachine> Core<M> {
             proposer.leave(&mut self.out);
             self.post(index);
         }
-        self.seats[index].role = None;
+        self.end_life(id);
     }
 
     fn pause(&mut self, id: RoleId, until: Time) {
@@ -96,6 +132,23 @@ impl<M: StateMachine> Core<M> {
         let seat = &mut self.seats[index];
         if seat.paused_until.replace(until).is_none() {
             self.pending -= seat.inbox.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_to_a_core_that_has_ended_is_dropped_with_the_way_back_of_its_answer() {
+        let core = Sibling::new(Alarm::new().unwrap());
+        let (before, after) = (mpsc::channel(), mpsc::channel());
+        core.order(Order::Report(before.0, None));
+        core.close();
+        core.order(Order::Report(after.0, None));
+        for answers in [before.1, after.1] {
+            assert!(matches!(answers.recv(), Err(mpsc::RecvError)), "no thread waits for it");
         }
     }
 }

@@ -1,0 +1,115 @@
+//! Two cores that talk over loopback, with the time as the test has it.
+
+use std::time::Instant;
+
+use loggos_net::RingOptions;
+use loggos_protocol::{Fetch, ReplicaId, Slot, To, ToReplica};
+
+use super::*;
+
+/// The longest time until the kernel has carried a message over loopback.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A core with sockets and without roles.
+struct Core {
+    ring: Ring,
+    sockets: Sockets,
+    address: SocketAddr,
+    /// What has come in.
+    incoming: Vec<Incoming>,
+}
+
+/// Core 0 of node `node`, which listens at a free port.
+fn core(node: u8, remotes: &[Remote]) -> Core {
+    let mut ring = Ring::new(&RingOptions::default()).unwrap();
+    let address = ring.listen(([127, 0, 0, 1], 0).into()).unwrap();
+    let identity = Identity {
+        cluster_name: "pair".to_owned(),
+        digest: 1,
+        node,
+        core: 0,
+        core_last: 0,
+        nonce: u64::from(node),
+        gateway_core: Some(0),
+        command_bytes_max: 1 << 16,
+        frame_bytes_max: 1 << 17,
+    };
+    let sockets = Sockets::new(identity, remotes, 8, 1);
+    Core { ring, sockets, address, incoming: Vec::new() }
+}
+
+impl Core {
+    /// One tick of the core's loop at `now`.
+    fn tick(&mut self, now: Time) {
+        let mut events = Vec::new();
+        self.ring.poll(&mut events).unwrap();
+        self.sockets.begin_tick(&mut self.ring, 1, now);
+        for event in events {
+            self.sockets.on_event(&mut self.ring, event, now);
+        }
+        self.incoming.extend(std::iter::from_fn(|| self.sockets.next_incoming()));
+        self.sockets.on_time(&mut self.ring, now);
+        self.sockets.note_idle_links(&mut self.ring, now);
+        self.ring.flush();
+    }
+
+    fn is_up(&self) -> bool {
+        self.sockets.links[0].dial.up().is_some()
+    }
+}
+
+/// Returns two cores at `now`: a link of the first to the second is up.
+fn linked(now: Time) -> [Core; 2] {
+    let mut to = core(1, &[]);
+    let remote = Remote {
+        node: 1,
+        core: 0,
+        name: "other".to_owned(),
+        address: to.address,
+        is_watched: true,
+    };
+    let mut from = core(0, &[remote]);
+    let started = Instant::now();
+    while !from.is_up() {
+        assert!(started.elapsed() < DEADLINE, "{:?}", from.sockets.links);
+        from.tick(now);
+        to.tick(now);
+    }
+    [from, to]
+}
+
+/// A stop of a process shows nothing of its links, however it lies to the sweeps.
+#[test]
+fn r28_a_link_outlives_a_stop_of_this_process_of_any_length() {
+    for stop_ms in (1_000..12_000).step_by(250) {
+        let mut now = Time(1_000_000_000);
+        let [mut from, mut to] = linked(now);
+        for _ in 0..20 {
+            now = now + Duration::from_millis(70);
+            from.tick(now);
+            to.tick(now);
+        }
+        now = now + Duration::from_millis(stop_ms);
+        from.tick(now);
+        assert!(from.is_up(), "after a stop of {stop_ms} ms");
+    }
+}
+
+/// A link on which something waits and nothing moves, while this process runs, is ended.
+#[test]
+fn r28_a_link_that_sends_nothing_is_ended_while_this_process_runs() {
+    let start = Time(1_000_000_000);
+    let [mut from, _to] = linked(start);
+    let mut now = start;
+    while from.is_up() {
+        now = now + Duration::from_millis(90);
+        assert!(now.since(start) < Duration::from_secs(30), "it is up for ever");
+        from.sockets.begin_tick(&mut from.ring, 1, now);
+        from.sockets.on_time(&mut from.ring, now);
+        let fetch = Fetch { replica: ReplicaId(0), first: Slot(0) };
+        let to = To::Replica(ReplicaId(1), ToReplica::Fetch(fetch));
+        from.sockets.send(&mut from.ring, 0, &Envelope { formation: None, to }, now);
+        from.sockets.note_idle_links(&mut from.ring, now);
+    }
+    assert!(now.since(start) > Duration::from_secs(5), "it was ended at {now:?}");
+}
