@@ -92,10 +92,11 @@ pub enum RingEvent {
     Connected(ConnectionId),
     /// Bytes have come, at least one. Nothing more is received until that is asked for.
     Received(ConnectionId, Bytes),
-    /// All bytes of a flush, of that number, are on their way.
+    /// The kernel has taken all bytes of a send; their number.
     Sent(ConnectionId, usize),
-    /// A connection has ended or has not come about; its name is dead. What was not sent yet is
-    /// lost, as it would be had it been sent. Not told of what [`close`](Ring::close) closes.
+    /// A connection has ended, or was not established; its name is dead. Bytes that were not sent
+    /// are lost, and those that were sent may be, too. Not reported for connections that
+    /// [`close`](Ring::close) closes.
     Closed(ConnectionId, CloseReason),
 }
 
@@ -136,16 +137,16 @@ pub struct RingCounters {
     pub closed: u64,
     /// Receive buffers allocated.
     pub receive_buffers: u64,
-    /// Writes to files that are durable; each is a sync.
+    /// Writes to files that have completed and are durable.
     pub syncs: u64,
     /// Bytes of them.
     pub synced_bytes: u64,
 }
 
-/// The sockets of a core. It stays on the thread that made it: the kernel takes a polled ring's
-/// submissions from no other.
+/// The sockets of a core, the writes of its log, and its sleep. It stays on the thread that made
+/// it: the kernel takes a polled ring's submissions from no other.
 pub struct Ring {
-    /// Dropped before the sockets that it is at.
+    /// Dropped before the sockets that the kernel still uses.
     operations: Operations,
     seats: Vec<Seat>,
     vacant: Vec<u32>,

@@ -91,10 +91,10 @@ pub(crate) struct Core<M> {
 
     /// The effects of the role that has its turn.
     out: Outbox,
-    /// Events that were logged, and are not to be logged again.
-    told: Vec<Event>,
-    /// Messages of acceptors in memory that wait for the end of the tick's exchange.
-    held: Vec<Envelope>,
+    /// Events that are not to be logged again.
+    logged_events: Vec<Event>,
+    /// Messages of acceptors in memory, held until all inboxes are empty.
+    held_in_memory: Vec<Envelope>,
     /// Messages in the inboxes of this core, those of paused roles left out.
     pending: usize,
     /// The time of this tick.
@@ -109,11 +109,11 @@ impl<M: StateMachine> Core<M> {
     /// Opens the core's ring and starts its roles. Must be called on the core's own thread, to
     /// which the ring belongs.
     ///
-    /// Returns where it listens as well, if it does.
+    /// Also returns the address that it listens on, if any.
     ///
     /// # Errors
     ///
-    /// If the kernel has no ring for us, or the address cannot be had: the text says what to set.
+    /// If the kernel refuses the ring, or the address is not available: the text says what to set.
     pub(crate) fn start(
         plan: CorePlan,
         factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>,
@@ -144,8 +144,8 @@ impl<M: StateMachine> Core<M> {
             log: plan.log,
             status_requests: Vec::new(),
             out: Outbox::default(),
-            told: Vec::new(),
-            held: Vec::new(),
+            logged_events: Vec::new(),
+            held_in_memory: Vec::new(),
             pending: 0,
             now,
             next_due: now,
@@ -280,8 +280,8 @@ impl<M: StateMachine> Core<M> {
         true
     }
 
-    /// Gives the gateway what it has room for; the last batch is closed after it. Where the gateway
-    /// is down or paused, commands wait for their deadline.
+    /// Submits waiting commands while the gateway has room, then closes its last batch. Where the
+    /// gateway is down or paused, commands wait for their deadline.
     fn submit(&mut self, now: Time) {
         let Some(index) = self.gateway.filter(|_| self.callers.is_waiting()) else { return };
         let seat = &mut self.seats[index];
@@ -330,7 +330,8 @@ impl<M: StateMachine> Core<M> {
         }
     }
 
-    /// Takes what the role in a seat wants done out of the outbox.
+    /// Empties the outbox after the turn of the role in seat `index`: its messages, held messages,
+    /// records and events.
     fn post(&mut self, index: usize) {
         let formation = self.seats[index].role.as_ref().and_then(Role::formation);
         let mut sends = std::mem::take(&mut self.out.sends);
@@ -345,16 +346,16 @@ impl<M: StateMachine> Core<M> {
             log.take(acceptor, &mut self.out);
         }
         assert!(self.out.records.is_empty(), "a record of a role without a log");
-        self.held.extend(self.out.held.drain(..).map(|to| Envelope { formation, to }));
+        self.held_in_memory.extend(self.out.held.drain(..).map(|to| Envelope { formation, to }));
         for event in self.out.events.drain(..) {
             // These come again and again for as long as their cause lasts; once is enough to tell.
             let is_repeated = matches!(
                 event,
                 Event::Forgotten { .. } | Event::Foreign { .. } | Event::NoSnapshots { .. }
             );
-            if !is_repeated || !self.told.contains(&event) {
+            if !is_repeated || !self.logged_events.contains(&event) {
                 crate::status::tell(&event);
-                self.told.extend(is_repeated.then_some(event));
+                self.logged_events.extend(is_repeated.then_some(event));
             }
         }
     }
@@ -400,8 +401,8 @@ impl<M: StateMachine> Core<M> {
         self.ring.flush();
     }
 
-    /// Whether there is something to do, that is not due at a time and of which the ring does not
-    /// know.
+    /// Whether there is work for which neither a timer nor a completion of the ring would wake this
+    /// core.
     fn has_work(&self, now: Time) -> bool {
         let can_read_on = |sockets: &Sockets| sockets.is_stalled() && self.callers.room() > 0;
         self.gateway.is_some() && self.callers.has_work(now)

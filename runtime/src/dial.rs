@@ -49,8 +49,8 @@ pub(crate) enum DialState {
 pub(crate) struct DialEnd {
     /// Whether it was up.
     pub(crate) was_up: bool,
-    /// Whether that is worth a message: it was up, or was called in vain for long, and none was
-    /// written since it was last up. A process that has only just started has its time to listen.
+    /// Whether to log it: it was up, or calls have failed for long; and it was not logged since it
+    /// was last up. So a process that has just started has time to begin to listen.
     pub(crate) is_news: bool,
 }
 

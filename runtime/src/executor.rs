@@ -18,7 +18,8 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Starts a thread with an executor that is pinned to `cpu`, and runs what `main` returns on it.
+    /// Starts a thread with an executor that is pinned to `cpu`, and runs what `main` returns on
+    /// it.
     ///
     /// If the core is not there, or the executor gets no ring, the thread ends without calling
     /// `main`, and [`Executor::join`] says why.

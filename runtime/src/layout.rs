@@ -18,7 +18,7 @@ use crate::sockets::{Identity, Remote};
 
 /// Ticks that a mailbox between two cores holds.
 const MAILBOX_TICKS_MAX: usize = 64;
-/// Bytes of a frame beside the command in it, and of a hello.
+/// The room in a client's frame beside the command; a hello fits in it, too.
 const FRAME_ROOM_BYTES: u32 = 4096;
 
 /// The place of each role, as one process sees it.
@@ -141,11 +141,11 @@ impl<'a> Layout<'a> {
             identity: Identity {
                 cluster_name: self.config.name.clone(),
                 digest: agreement(self.config),
-                node: small(node),
-                core: small(core),
-                core_last: small(self.cpus.len() - 1),
+                node: to_u8(node),
+                core: to_u8(core),
+                core_last: to_u8(self.cpus.len() - 1),
                 nonce: random_u64(),
-                gateway_core: gateway_core.map(small),
+                gateway_core: gateway_core.map(to_u8),
                 command_bytes_max,
                 frame_bytes_max: command_bytes_max + FRAME_ROOM_BYTES,
             },
@@ -162,8 +162,8 @@ fn remotes(config: &Config, index: usize, node: &NodeConfig) -> impl Iterator<It
         node.roles.iter().filter(is_there).any(|role| matches!(role, RoleId::Proposer(_)))
     };
     (0..node.cpus.len()).map(move |core| Remote {
-        node: small(index),
-        core: small(core),
+        node: to_u8(index),
+        core: to_u8(core),
         name: node.name.clone(),
         address: node.address,
         is_watched: has_proposer(core),
@@ -204,7 +204,7 @@ pub(crate) fn agreement(config: &Config) -> u64 {
     limits.into_iter().fold(digest, |digest, limit| digest.word(limit.into())).finish()
 }
 
-/// The configuration bounds nodes and their cores.
-fn small(index: usize) -> u8 {
+/// Narrows the index of a node or core, which the configuration bounds, to a byte.
+fn to_u8(index: usize) -> u8 {
     u8::try_from(index).expect("a configuration has at most 64 nodes, of at most 256 cores each")
 }

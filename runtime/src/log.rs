@@ -72,7 +72,7 @@ pub(crate) struct Log {
     /// The write that is under way, and when it was started.
     in_flight: Option<(RingFile, Write, Time)>,
     worker: LogWorker,
-    /// When it will have been idle long enough to write a mark.
+    /// When the log will have been idle long enough to write a mark.
     idle_at: Option<Time>,
     is_low: bool,
     /// Whether there was no room for another file at the last attempt.
@@ -355,9 +355,9 @@ impl fmt::Display for Stop {
             Self::Poison(poison) => poison.fmt(f),
             Self::Outdated { why } => write!(
                 f,
-                "the data directory is an older copy: another node said: {why}. This acceptor has forgotten \
-                 promises or votes and must not serve from it. Put the latest copy back, or go on without this \
-                 acceptor"
+                "the data directory is an older copy. Another node said: {why}. Its acceptors have forgotten \
+                 promises or votes and must not serve from it. Put the latest copy back, or go on without \
+                 them"
             ),
         }
     }

@@ -20,7 +20,7 @@ use crate::layout::{Layout, ProcessPlan};
 use crate::resident::{MoveIn, Resident};
 use crate::status::RoleStatus;
 
-/// The longest time until a core has reported the state of its roles.
+/// The longest time to wait for the next core's report of its roles.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The cores of this process. Dropping it stops them.
@@ -44,7 +44,7 @@ pub(crate) struct Process {
 /// The reason why a cluster did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// An executor, a ring or an address could not be had: the text says what to set.
+    /// An executor, a ring or an address was not available: the text says what to set.
     Executor(io::Error),
     /// The data directory is not to be served from.
     Data(DataError),
@@ -56,8 +56,8 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// If the machine's cores, rings or the address cannot be had; if the data directory is not to
-    /// be served from.
+    /// If the machine's cores, rings or the address are not available; if the data directory is not
+    /// to be served from.
     pub(crate) fn start<M, F>(
         config: &Config,
         node: Option<usize>,

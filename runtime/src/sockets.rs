@@ -71,7 +71,7 @@ pub(crate) struct SocketCounters {
     pub(crate) dropped: u64,
     /// Connections closed for what they said.
     pub(crate) malformed: u64,
-    /// Connections refused with a reason.
+    /// Connections refused: with a reason, or without one beyond `CONNECTIONS_MAX`.
     pub(crate) refused: u64,
     /// Bytes of frames that had not arrived in one piece, and were copied together.
     pub(crate) copied_bytes: u64,
@@ -107,7 +107,7 @@ pub(crate) fn describe(reason: &CloseReason) -> String {
     }
 }
 
-/// Describes why a link is down whose other end has refused us.
+/// Describes the end of a connection whose other end has refused us.
 pub(crate) fn refused_us(refusal: &Refusal) -> String {
     format!("it refuses us: {}", refusal.text)
 }
@@ -147,7 +147,8 @@ impl Sockets {
         self.handshake.set_formation(formation);
     }
 
-    /// Takes in where the log of this core stands, if it has one and that serves (R33).
+    /// Takes in the position of this core's log (R33); `None` if it has no log, or one that has
+    /// stopped.
     pub(crate) fn set_log(&mut self, log: Option<LogPosition>) {
         self.handshake.set_log(log);
     }
@@ -158,7 +159,7 @@ impl Sockets {
         self.room = room;
         if now.since(self.tick_at) > STOPPED_MIN {
             // This process was stopped itself: that links have sent nothing shows nothing.
-            self.links.iter_mut().for_each(|link| link.on_moved(now));
+            self.links.iter_mut().for_each(|link| link.note_progress(now));
         }
         self.tick_at = now;
         for _ in 0..self.stalled.len() {
@@ -298,7 +299,7 @@ impl Sockets {
                 let Some(link) = connection.and_then(|it| it.link()) else { return };
                 self.links[link].on_end(now, &describe(&reason));
                 let refused = CloseReason::ConnectFailed(io::ErrorKind::ConnectionRefused);
-                if reason == refused && self.links[link].is_gone() {
+                if reason == refused && self.links[link].on_refused() {
                     self.on_gone(ring, link);
                 }
             }
@@ -314,9 +315,9 @@ impl Sockets {
                     self.close(ring, id);
                 }
             }
-            Stage::Link(link) => self.links[link].on_moved(now),
+            Stage::Link(link) => self.links[link].note_progress(now),
             Stage::Admitted(_) => {
-                if std::mem::take(&mut connection.is_held) {
+                if std::mem::take(&mut connection.is_throttled) {
                     self.read(ring, id, now);
                 }
             }
@@ -337,7 +338,7 @@ impl Sockets {
                     return self.stalled.push_back(id);
                 }
                 if ring.outgoing(id).is_some_and(|o| o.len() > CLIENT_BYTES_HELD) {
-                    connection.is_held = true;
+                    connection.is_throttled = true;
                     return;
                 }
             }
@@ -370,14 +371,15 @@ impl Sockets {
                     Stage::Admitted(Party::Client { .. } | Party::Status),
                     Ok(Message::StatusRequest),
                 ) => self.incoming.push_back(Incoming::StatusRequest(id)),
-                (Stage::Refused { .. }, _) => {} // hears the reason, and is gone
-                (_, message) => self.on_handshake(ring, id, message, now),
+                (Stage::Refused { .. }, _) => {} // it is closed once the refusal is sent
+                (_, message) => self.on_other(ring, id, message, now),
             }
         }
     }
 
-    /// Takes in what a connection says before it is used, and what ends its use.
-    fn on_handshake(
+    /// Takes in the messages of a handshake, and closes the connection on any other that is
+    /// unexpected.
+    fn on_other(
         &mut self,
         ring: &mut Ring,
         id: ConnectionId,
@@ -399,14 +401,14 @@ impl Sockets {
                 self.on_welcome(ring, link, &welcome, now);
             }
             (Stage::Link(link), Ok(Message::Refusal(refusal))) => {
-                self.heed(&refusal);
+                self.note_older(&refusal);
                 self.close(ring, id);
                 self.links[link].on_end(now, &refused_us(&refusal));
             }
             (Stage::Admitted(Party::Peer { .. }), Ok(Message::Refusal(refusal)))
                 if refusal.reason == Reason::Older =>
             {
-                self.heed(&refusal);
+                self.note_older(&refusal);
                 self.close(ring, id);
             }
             (_, Ok(_)) => self.on_malformed(ring, id, now, "unexpected message"),
@@ -445,11 +447,11 @@ impl Sockets {
         }
     }
 
-    /// Another node refuses us. If it knows our log for an older copy, acceptors that live by that
-    /// log must stop, and we speak of it no more.
+    /// If another node refuses us because our log is an older copy, the acceptors of that log must
+    /// stop, and this core tells no node of that log any more.
     ///
     /// source: R33
-    fn heed(&mut self, refusal: &Refusal) {
+    fn note_older(&mut self, refusal: &Refusal) {
         if refusal.reason == Reason::Older && self.handshake.log().is_some() {
             self.handshake.set_log(None);
             self.incoming.push_back(Incoming::Outdated { why: refusal.text.clone() });

@@ -82,7 +82,7 @@ impl Ring {
 
     fn on_connect(&mut self, id: ConnectionId, error: Option<Errno>, events: &mut Vec<RingEvent>) {
         let connection = seated(&mut self.seats, id);
-        let connecting = connection.connecting.take().expect("connected but once");
+        let connecting = connection.connecting.take().expect("a connect completes once");
         if connection.is_closing {
             return self.settle(id);
         }
@@ -143,7 +143,7 @@ impl Ring {
         let connection = seated(&mut self.seats, id);
         let sent = match result {
             Err(Errno::INTR | Errno::AGAIN) => Ok(0),
-            // Bytes were asked for, so this is no answer; it would come for ever.
+            // A send of bytes cannot take none of them: to try again would loop.
             Ok(0) => Err(io::ErrorKind::WriteZero),
             other => other.map_err(|error| error.kind()),
         };

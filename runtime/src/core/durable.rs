@@ -40,10 +40,11 @@ impl<M: StateMachine> Core<M> {
 
     /// Whether a held message may leave.
     pub(super) fn has_released(&self) -> bool {
-        !self.held.is_empty() || self.log.as_ref().is_some_and(Log::has_released)
+        !self.held_in_memory.is_empty() || self.log.as_ref().is_some_and(Log::has_released)
     }
 
-    /// Releases held messages whose records are durable; in memory, all of them.
+    /// Releases held messages whose records are durable: first those that wait in the log, then
+    /// those of acceptors in memory, which wait for no record.
     ///
     /// source: R31
     pub(super) fn release(&mut self) {
@@ -56,11 +57,11 @@ impl<M: StateMachine> Core<M> {
         while let Some(envelope) = self.log.as_mut().and_then(Log::release) {
             self.route(envelope);
         }
-        let mut held = std::mem::take(&mut self.held);
+        let mut held = std::mem::take(&mut self.held_in_memory);
         for envelope in held.drain(..) {
             self.route(envelope);
         }
-        self.held = held;
+        self.held_in_memory = held;
     }
 
     /// Tells acceptors that little room is left in their log, and stops them for good when it has

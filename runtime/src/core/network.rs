@@ -18,7 +18,7 @@ impl<M: StateMachine> Core<M> {
             assert!(self.events.is_empty(), "a connection of a core without sockets");
             return false;
         };
-        // Callers of this process have their part, too.
+        // Half of the room is left to callers of this process, if any wait.
         let room = self.callers.room() / if self.callers.has_work(now) { 2 } else { 1 };
         if sockets.formation().is_none() {
             let formation = |seat: &Seat<M>| seat.role.as_ref().and_then(Role::formation);

@@ -46,7 +46,7 @@ pub(crate) struct CorePlan {
     pub(crate) clock: Clock,
     /// The plan of the sockets, if the cluster has several processes.
     pub(crate) network: Option<NetworkPlan>,
-    /// Of the acceptors that live here, if they are durable.
+    /// The log of the acceptors that live here, if they are durable.
     pub(crate) log: Option<Log>,
     /// Hears of what the ring does, in tests.
     pub(crate) recorder: Option<mpsc::Sender<RingRecord>>,

@@ -15,7 +15,8 @@ const INBOX_MESSAGES_MAX: usize = 1 << 16;
 /// A role's place on a core.
 pub(super) struct Seat<M> {
     pub(super) id: RoleId,
-    /// `None` once it was killed, or its log has failed.
+    /// `None` while the role is down: killed, retired, about to start over, or without a log that
+    /// serves.
     pub(super) role: Option<Role<M>>,
     /// Whether it is to start over, once what its former life has under way with the log is
     /// settled.

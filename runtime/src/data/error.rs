@@ -129,7 +129,7 @@ impl fmt::Display for DataError {
             ),
             Self::Outdated { path, why } => write!(
                 f,
-                "{} is an older copy: another node said: {why}. Its acceptors have forgotten promises or \
+                "{} is an older copy. Another node said: {why}. Its acceptors have forgotten promises or \
                  votes. Put the latest copy back, or go on without these acceptors",
                 path.display()
             ),

@@ -167,8 +167,8 @@ impl WorkerFiles {
             waiting.extend(asked.try_iter());
             // Replicas that start over ask for all votes that there are. Elections must not wait
             // for these.
-            let is_first = waiting.iter().position(|request| !request.is_for_replica());
-            let Some(request) = waiting.remove(is_first.unwrap_or(0)) else { continue };
+            let next = waiting.iter().position(|request| !request.is_for_replica());
+            let Some(request) = waiting.remove(next.unwrap_or(0)) else { continue };
             match request {
                 Request::Create(file) => {
                     let created = self.disk.create(file, self.segment_bytes);
@@ -177,7 +177,11 @@ impl WorkerFiles {
                 Request::Read(request) => tell(self.read(request)),
                 Request::Condemn(why) => {
                     if let Err(error) = condemn(&self.folder, &why) {
-                        error!(%error, "cannot write down that {} is an older copy: remove it", self.folder.display());
+                        error!(
+                            %error,
+                            "cannot mark {} as an older copy: never start from it again",
+                            self.folder.display()
+                        );
                     }
                 }
             }

@@ -20,15 +20,16 @@ use loggos_protocol::Time;
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(5);
 /// The most connections of clients: the rest of [`CONNECTIONS_MAX`] is for peers.
 pub(super) const CLIENTS_MAX: usize = 3072;
-/// The most connections at once, of peers, clients and unknown senders.
+/// With as many connections a core accepts no more. Those that another core of the node hands over
+/// are taken all the same.
 pub(super) const CONNECTIONS_MAX: usize = 4096;
 /// The most commands of one connection without an answer; a client that has as many is read no
 /// further.
 pub(super) const CLIENT_COMMANDS_MAX: u32 = 65_536;
-/// A client for which more bytes of results wait, since it does not read them, is read no further.
+/// Bytes of unsent results with which a client is read no further.
 pub(super) const CLIENT_BYTES_HELD: usize = 1 << 20;
-/// A client for which more bytes of results wait, as only long replies to earlier commands can
-/// make, is cut off.
+/// Bytes of unsent results with which a client is cut off: only long replies to earlier commands
+/// can make so many.
 pub(super) const CLIENT_BYTES_MAX: usize = 64 << 20;
 /// The longest frame that a peer may send: a page of votes is one, and ends after the batch that is
 /// one too many. Its checksum is checked before room is made for it.
@@ -40,8 +41,8 @@ pub(super) struct Connection {
     pub(super) reader: FrameReader,
     pub(super) stage: Stage,
     pub(super) address: SocketAddr,
-    /// Whether it is not read until its peer has read what was sent to it.
-    pub(super) is_held: bool,
+    /// Whether it is not read until the kernel has taken the results that wait for it.
+    pub(super) is_throttled: bool,
 }
 
 /// The stage of a connection.
@@ -81,7 +82,7 @@ impl Connection {
     /// Returns a new connection with `address`, whose frames are at most `frame_bytes_max` long
     /// until it is known for a peer's.
     pub(super) fn new(stage: Stage, address: SocketAddr, frame_bytes_max: u32) -> Self {
-        Self { reader: FrameReader::new(frame_bytes_max), stage, address, is_held: false }
+        Self { reader: FrameReader::new(frame_bytes_max), stage, address, is_throttled: false }
     }
 
     /// Welcomes it.

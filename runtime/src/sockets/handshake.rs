@@ -35,7 +35,7 @@ pub(crate) struct Identity {
     pub(crate) core: u8,
     /// The last core of this node.
     pub(crate) core_last: u8,
-    /// Of this core: another one under the same name is another life.
+    /// Drawn at each start: another nonce of the same core shows that it has started again.
     pub(crate) nonce: u64,
     /// The core whose gateway serves clients, if this node has one.
     pub(crate) gateway_core: Option<u8>,
@@ -43,13 +43,13 @@ pub(crate) struct Identity {
     pub(crate) frame_bytes_max: u32,
 }
 
-/// The knowledge of this core that decides which senders may connect.
+/// The knowledge of this core by which it judges a hello.
 #[derive(Debug)]
 pub(super) struct Handshake {
     identity: Identity,
     /// The formation that roles of this core belong to, once they know of one (R4).
     formation: Option<FormationId>,
-    /// The position of this core's log, if it has one and that serves (R33).
+    /// The position of this core's log (R33); `None` if it has no log, or one that has stopped.
     log: Option<LogPosition>,
     /// The last known positions of the logs of other cores.
     sightings: Sightings,
@@ -67,7 +67,7 @@ pub(super) enum Admission {
 }
 
 impl Handshake {
-    /// Remembers up to `logs_max` logs of other cores.
+    /// Returns one that remembers up to `logs_max` logs of other cores.
     pub(super) fn new(identity: Identity, logs_max: usize) -> Self {
         let sightings = Sightings::new(logs_max);
         Self { identity, formation: None, log: None, sightings, refused_nodes: Vec::new() }
@@ -114,16 +114,16 @@ impl Handshake {
             Purpose::Peer { to_node, .. } if to_node != ours.node => {
                 let text =
                     format!("this is node {}, not the node {to_node} that was called", ours.node);
-                return refuse(Reason::Node, text);
+                return refused(Reason::Node, text);
             }
             Purpose::Peer { to_core, .. } if to_core > ours.core_last => {
-                return refuse(Reason::Node, format!("this node has no core {to_core}"));
+                return refused(Reason::Node, format!("this node has no core {to_core}"));
             }
             Purpose::Peer { from_node: node, to_core, .. } => {
                 (Party::Peer { node, life: hello.nonce }, to_core)
             }
             Purpose::Client | Purpose::Status if clients_count >= CLIENTS_MAX => {
-                return refuse(
+                return refused(
                     Reason::Busy,
                     format!("{CLIENTS_MAX} clients are connected already"),
                 );
@@ -132,7 +132,7 @@ impl Handshake {
                 Some(core) => (Party::Client { commands: 0 }, core),
                 None => {
                     let text = "this node has no gateway: connect to one that has";
-                    return refuse(Reason::Node, text.to_owned());
+                    return refused(Reason::Node, text.to_owned());
                 }
             },
             Purpose::Status => (Party::Status, ours.core),
@@ -158,11 +158,11 @@ impl Handshake {
         if hello.cluster_name != ours.cluster_name && (is_peer || !hello.cluster_name.is_empty()) {
             let text =
                 format!("this is cluster `{}`, not `{}`", ours.cluster_name, hello.cluster_name);
-            return refuse(Reason::Cluster, text);
+            return refused(Reason::Cluster, text);
         }
         if is_peer && hello.cluster_digest != ours.digest {
             let text = "the configurations differ: roles, limits, nodes or placement";
-            return refuse(Reason::Digest, text.to_owned());
+            return refused(Reason::Digest, text.to_owned());
         }
         if let (Some(theirs), Some(our)) = (hello.formation, self.formation)
             && theirs != our
@@ -172,7 +172,7 @@ impl Handshake {
                  its memory",
                 our.0, theirs.0
             );
-            return refuse(Reason::Formation, text);
+            return refused(Reason::Formation, text);
         }
         Ok(())
     }
@@ -243,7 +243,7 @@ pub(super) fn other_wire() -> Refusal {
     Refusal { reason: Reason::Wire, text: text.to_owned() }
 }
 
-fn refuse<T>(reason: Reason, text: String) -> Result<T, Refusal> {
+fn refused<T>(reason: Reason, text: String) -> Result<T, Refusal> {
     Err(Refusal { reason, text })
 }
 

@@ -49,16 +49,16 @@ pub(super) struct Link {
     /// Whether it was up and has ended, and it is not known yet whether the process behind it has.
     is_in_doubt: bool,
     /// When something was last sent, or there was nothing to send.
-    moved_at: Time,
+    progress_at: Time,
     /// The last batch of our log that the remote core was told of; never goes down while the link
     /// is up.
-    pub(super) told: u64,
+    pub(super) told_batch: u64,
 }
 
 impl Link {
     pub(super) fn new(remote: Remote) -> Self {
         let dial = Dial::new(PACE);
-        Self { remote, dial, life: None, is_in_doubt: false, moved_at: Time(0), told: 0 }
+        Self { remote, dial, life: None, is_in_doubt: false, progress_at: Time(0), told_batch: 0 }
     }
 
     /// Whether to call now, to learn whether the process behind it has ended.
@@ -78,18 +78,18 @@ impl Link {
 
     /// The connection that takes too long to answer, or to send what waits.
     pub(super) fn late(&self, now: Time) -> Option<ConnectionId> {
-        let stalled = self.dial.up().filter(|_| now.since(self.moved_at) > STALL_MAX);
+        let stalled = self.dial.up().filter(|_| now.since(self.progress_at) > STALL_MAX);
         stalled.or_else(|| self.dial.unanswered(GREETING_MAX, now))
     }
 
     /// Notes that it has sent something by now, or has nothing to send, or could not be observed.
-    pub(super) fn on_moved(&mut self, now: Time) {
-        self.moved_at = now;
+    pub(super) fn note_progress(&mut self, now: Time) {
+        self.progress_at = now;
     }
 
     /// It is up, and leads to that `life`.
     pub(super) fn on_welcome(&mut self, connection: ConnectionId, life: u64, now: Time) {
-        (self.life, self.is_in_doubt, self.moved_at) = (Some(life), false, now);
+        (self.life, self.is_in_doubt, self.progress_at) = (Some(life), false, now);
         if self.dial.on_welcome(connection) {
             info!(node = self.remote.name, address = %self.remote.address, "reached again");
         }
@@ -106,9 +106,9 @@ impl Link {
         }
     }
 
-    /// The call was refused; returns whether that shows that the process which the link led to has
-    /// ended.
-    pub(super) fn is_gone(&mut self) -> bool {
+    /// Notes that the call was refused; returns whether that shows that the process which the link
+    /// led to has ended.
+    pub(super) fn on_refused(&mut self) -> bool {
         std::mem::take(&mut self.is_in_doubt)
     }
 }
@@ -136,7 +136,7 @@ impl Sockets {
             if let Some(connection) = link.dial.up()
                 && ring.outgoing(connection).is_none_or(|outgoing| outgoing.is_empty())
             {
-                link.on_moved(now);
+                link.note_progress(now);
             }
         }
     }
@@ -161,12 +161,12 @@ impl Sockets {
     /// source: R33
     pub(super) fn tell_log(&mut self, ring: &mut Ring) {
         let Some(log) = self.handshake.log() else { return };
-        for link in self.links.iter_mut().filter(|link| link.told < log.synced) {
+        for link in self.links.iter_mut().filter(|link| link.told_batch < log.synced) {
             if let Some(connection) = link.dial.up()
                 && let Some(outgoing) = ring.outgoing(connection)
             {
                 wire::encode_log(&log, outgoing);
-                link.told = log.synced;
+                link.told_batch = log.synced;
             }
         }
     }
@@ -175,7 +175,7 @@ impl Sockets {
     pub(super) fn greet(&mut self, ring: &mut Ring, id: ConnectionId) {
         let link = self.connections.get(&id).and_then(Connection::link);
         let Some(link) = link.map(|link| &mut self.links[link]) else { return };
-        link.told = self.handshake.log().map_or(0, |log| log.synced);
+        link.told_batch = self.handshake.log().map_or(0, |log| log.synced);
         if let Some(outgoing) = ring.outgoing(id) {
             wire::encode_hello(&self.handshake.hello(&link.remote), outgoing);
         }
