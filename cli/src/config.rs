@@ -83,7 +83,7 @@ fn roles(config: &Config) -> String {
         };
         let (count, places) = (places.len(), places.join(" "));
         writeln!(text, "{kind:<13} {count:>3}  {whose} {places}{note}")
-            .expect("a string takes all");
+            .expect("writing to a string does not fail");
     }
     text
 }
@@ -101,7 +101,8 @@ fn nodes(config: &Config) -> String {
     for node in &config.nodes {
         let (name, address) = (&node.name, node.address);
         let cpus = cpus_of(config, node).join("; ");
-        writeln!(text, "node {name:<width$}  {address}  {cpus}").expect("a string takes all");
+        writeln!(text, "node {name:<width$}  {address}  {cpus}")
+            .expect("writing to a string does not fail");
     }
     text
 }

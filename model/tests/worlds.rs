@@ -88,7 +88,7 @@ fn promises_in_pages_of_one_slot_recover_both_slots() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: .ci/nightly runs it"]
 fn a_proposer_that_is_deposed_and_leads_again_never_disagrees() {
     assert_safe(&search_all(majority(), Bounds { campaigns: [2, 1], ..LEAST }));
     let further = Bounds { campaigns: [2, 1], retries: 1, is_deaf: true, ..LEAST };
@@ -96,14 +96,14 @@ fn a_proposer_that_is_deposed_and_leads_again_never_disagrees() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: .ci/nightly runs it"]
 fn promises_and_proposals_that_come_twice_change_nothing() {
     assert_safe(&search_all(majority(), Bounds { repeats: 1, ..LEAST }));
     assert_safe(&search_all(grid(), Bounds { repeats: 1, is_deaf: true, ..LEAST }));
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: .ci/nightly runs it"]
 fn votes_of_both_rows_of_a_grid_never_make_a_slot_look_chosen() {
     assert_safe(&search_all(grid(), Bounds { retries: 1, ..LEAST }));
 }

@@ -31,11 +31,12 @@ impl LocalCluster {
     /// Starts the cluster that `config` describes; `machine` makes each replica's state machine, in
     /// its initial state, on the replica's own core.
     ///
-    /// Returns at once; commands wait until a leader is elected.
+    /// Returns once all cores have started and the state machines are made; commands wait until a
+    /// leader is elected.
     ///
     /// # Errors
     ///
-    /// If the machine's cores or rings cannot be had.
+    /// If the machine's cores or rings are not available, or a state machine panics as it is made.
     ///
     /// # Panics
     ///

@@ -50,7 +50,7 @@ use crate::clock::Clock;
 use crate::executor::yield_now;
 use crate::idle::IdlePolicy;
 use crate::log::Log;
-use crate::ring_report::{RING_PAUSE, RingReport};
+use crate::ring_report::RingReport;
 use crate::sockets::Sockets;
 
 /// The longest sleep of a core.
@@ -119,9 +119,8 @@ impl<M: StateMachine> Core<M> {
         factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync>,
     ) -> io::Result<(Self, Option<SocketAddr>)> {
         let us = &plan.siblings[plan.core];
-        let mut ring = plan::open_ring(us.alarm(), plan.recorder)?;
+        let ring = plan::open_ring(us.alarm(), plan.recorder)?;
         let listen_at = plan.network.as_ref().and_then(|network| network.listen);
-        let address = listen_at.map(|at| plan::listen(&mut ring, at)).transpose()?;
         let now = plan.clock.now();
         let window = plan.cluster.session_window as usize;
         let mut core = Self {
@@ -155,6 +154,8 @@ impl<M: StateMachine> Core<M> {
         for index in 0..core.seats.len() {
             core.seats[index].role = core.make(core.seats[index].id, now);
         }
+        // Not before: a node that listens must answer, and state machines may take long to make.
+        let address = listen_at.map(|at| plan::listen(&mut core.ring, at)).transpose()?;
         Ok((core, address))
     }
 
@@ -181,11 +182,7 @@ impl<M: StateMachine> Core<M> {
     fn sleep(&mut self, now: Time) {
         let most = self.next_due.since(now).min(SLEEP_MAX);
         if self.alarm().begin_sleep(|| self.has_work(now)) {
-            let slept = self.ring.sleep(most);
-            self.ring_report.take(&slept);
-            if slept.is_err() {
-                std::thread::sleep(RING_PAUSE.min(most));
-            }
+            self.ring_report.sleep(&mut self.ring, most);
         }
         self.alarm().end_sleep();
     }
@@ -237,8 +234,7 @@ impl<M: StateMachine> Core<M> {
     /// Takes in what the ring has done, for the sockets and for the log; returns whether there was
     /// anything.
     fn poll_ring(&mut self, now: Time) -> bool {
-        let polled = self.ring.poll(&mut self.events);
-        self.ring_report.take(&polled);
+        self.ring_report.poll(&mut self.ring, &mut self.events);
         let has_events = !self.events.is_empty();
         let has_incoming = self.poll_sockets(now);
         let has_log_work = self.poll_log(now);

@@ -92,7 +92,7 @@ impl<'a> Layout<'a> {
         let mut cores = Vec::new();
         logs.resize_with(self.cpus.len(), || None);
         let ways = mailboxes(&siblings, config.mailbox_messages_max).into_iter().zip(logs);
-        for (core, ((outlets, inlets), log)) in ways.enumerate() {
+        for (core, (Ways { outlets, inlets }, log)) in ways.enumerate() {
             let alarm = siblings[core].alarm();
             let page_bytes_max = config.cluster.page_bytes_max;
             let log = log.map(|log| Log::start(log, page_bytes_max, alarm.clone())).transpose()?;
@@ -174,20 +174,28 @@ fn remotes(config: &Config, index: usize, node: &NodeConfig) -> impl Iterator<It
 /// by the core that they lead to, and those that receive.
 fn mailboxes(siblings: &[Sibling], messages_max: usize) -> Vec<Ways> {
     let cores = siblings.len();
-    let none = || (std::iter::repeat_with(|| None).take(cores).collect(), Vec::new());
+    let none = || {
+        let outlets = std::iter::repeat_with(|| None).take(cores).collect();
+        Ways { outlets, inlets: Vec::new() }
+    };
     let mut ways: Vec<Ways> = std::iter::repeat_with(none).take(cores).collect();
     for (from, to) in (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))) {
         if from != to {
             let (mailbox, inlet) = mailbox(MAILBOX_TICKS_MAX, messages_max);
-            ways[from].0[to] = Some(Outlet { mailbox, alarm: siblings[to].alarm().clone() });
-            ways[to].1.push(inlet);
+            ways[from].outlets[to] = Some(Outlet { mailbox, alarm: siblings[to].alarm().clone() });
+            ways[to].inlets.push(inlet);
         }
     }
     ways
 }
 
-/// The ways of a core: to each other one, and from each other one.
-type Ways = (Vec<Option<Outlet>>, Vec<MailboxReceiver<Envelope>>);
+/// The ways between a core and the others of its process.
+struct Ways {
+    /// To each core; `None` in the place of this one.
+    outlets: Vec<Option<Outlet>>,
+    /// From each other core.
+    inlets: Vec<MailboxReceiver<Envelope>>,
+}
 
 /// Returns the digest of what nodes must agree on: besides what the cluster itself depends on (R3),
 /// where every role lives, and how long the messages may be that nodes send each other.

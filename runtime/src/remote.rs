@@ -32,7 +32,7 @@ use crate::dial::{Dial, DialState, Pace};
 use crate::idle::{Idle, IdlePolicy};
 use crate::random::random_u64;
 use crate::resident::{MoveIn, Resident};
-use crate::ring_report::{RING_PAUSE, RingReport};
+use crate::ring_report::RingReport;
 use crate::sockets::{describe, refused_us};
 
 /// The longest time until an address has answered our hello.
@@ -247,8 +247,7 @@ impl Caller {
     }
 
     fn poll(&mut self, now: Time) -> bool {
-        let polled = self.ring.poll(&mut self.events);
-        self.ring_report.take(&polled);
+        self.ring_report.poll(&mut self.ring, &mut self.events);
         let mut events = std::mem::take(&mut self.events);
         let has_happened = !events.is_empty();
         for event in events.drain(..) {
@@ -387,11 +386,7 @@ impl Caller {
                 || shared.is_stopping.load(Ordering::Relaxed)
         };
         if shared.alarm.begin_sleep(has_work) {
-            let slept = ring.sleep(most);
-            self.ring_report.take(&slept);
-            if slept.is_err() {
-                std::thread::sleep(RING_PAUSE.min(most));
-            }
+            self.ring_report.sleep(ring, most);
         }
         shared.alarm.end_sleep();
     }

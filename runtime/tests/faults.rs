@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use loggos::kv::{Answer, Command, Kv};
 use loggos::{
-    AcceptorId, At, CallError, Client, Config, Durability, Halt, Idle, LocalCluster, ProposerId,
-    ProxyLeaderId, ReplicaId, Reply, RoleId, RoleStatus, Standing, StateMachine,
+    AcceptorId, At, CallError, Client, Config, Durability, Halt, Idle, LocalCluster, Node,
+    NodeConfig, ProposerId, ProxyLeaderId, ReplicaId, Reply, RoleId, RoleStatus, Standing,
+    StateMachine,
 };
 
 /// What anything that must happen may take on a busy machine.
@@ -22,6 +23,16 @@ fn config() -> Config {
     config.idle = Idle::Park; // tests share the machine
     config.deadline = DEADLINE;
     config
+}
+
+/// The same with durable acceptors, formatted in a folder that is removed with it.
+fn durable() -> (tempfile::TempDir, Config) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.durability = Some(Durability::Sync);
+    config.data = Some(folder.path().join("data"));
+    LocalCluster::format(&config).unwrap();
+    (folder, config)
 }
 
 fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
@@ -157,11 +168,7 @@ fn an_acceptor_that_comes_back_without_its_memory_is_refused() {
 /// have on disk.
 #[test]
 fn durable_acceptors_that_start_over_in_their_process_forget_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut config = config();
-    config.durability = Some(Durability::Sync);
-    config.data = Some(folder.path().join("data"));
-    LocalCluster::format(&config).unwrap();
+    let (_folder, config) = durable();
     let acceptors: Vec<_> =
         config.cluster.quorums.acceptors().iter().map(RoleId::Acceptor).collect();
     let statuses = under_load_of(&config, |cluster| {
@@ -182,11 +189,7 @@ fn durable_acceptors_that_start_over_in_their_process_forget_nothing() {
 /// Restarted while votes of its former life are not durable yet, it would come back a little later.
 #[test]
 fn a_durable_acceptor_that_is_retired_while_it_starts_over_stays_down() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut config = config();
-    config.durability = Some(Durability::Sync);
-    config.data = Some(folder.path().join("data"));
-    LocalCluster::format(&config).unwrap();
+    let (_folder, config) = durable();
     let id = RoleId::Acceptor(AcceptorId(0));
     let mut came_back = None;
     under_load_of(&config, |cluster| {
@@ -214,6 +217,30 @@ fn a_cluster_on_a_processor_core_that_is_not_there_does_not_start() {
     let config = Config::on_cpus(config().cluster, vec![config().cpus[0], 4_000]);
     let error = LocalCluster::start(&config, |_| Kv::default()).unwrap_err();
     assert!(error.to_string().contains("core 4000"), "{error}");
+}
+
+/// A peer that reaches it takes silence for a fault, and a refused call for a process that is not
+/// there yet.
+#[test]
+fn a_node_does_not_listen_before_its_state_machines_are_made() {
+    let mut config = Config::on_cpus(config().cluster, vec![config().cpus[0]]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    config.nodes = vec![NodeConfig {
+        name: "all".to_owned(),
+        address,
+        cpus: std::mem::take(&mut config.cpus),
+        roles: config.placement.keys().copied().collect(),
+        data: None,
+    }];
+    let node = Node::start(&config, 0, move |_| {
+        assert!(std::net::TcpStream::connect(address).is_err(), "it listens already");
+        Kv::default()
+    });
+    let node = node.unwrap();
+    assert!(std::net::TcpStream::connect(address).is_ok(), "it does not listen");
+    node.stop().unwrap();
 }
 
 /// The machine of a replica is made on the replica's core.

@@ -19,6 +19,7 @@ use super::{CloseReason, ConnectionId, Ring, RingEvent, live, record, seated};
 
 /// The pause of a listener when there is no descriptor or memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 impl Ring {
     /// An operation has come back from the kernel.
     pub(super) fn on_completion(
