@@ -1,8 +1,9 @@
 //! What the benchmarks share: a whole cluster on one thread, with nothing between its roles.
 
 use loggos_protocol::{
-    At, Caller, ClientId, Cluster, Envelope, GatewayId, Incarnation, Items, Outbox, ProposerId,
-    QuorumSystem, ReplicaId, Reply, Role, RoleId, RunReplies, Settings, StateMachine, Time, To,
+    At, Caller, ClientId, ClusterSettings, Envelope, GatewayId, Incarnation, Items, Life, Outbox,
+    ProposerId, QuorumSystem, ReplicaId, Reply, Role, RoleId, RunReplies, Settings, StateMachine,
+    Time, To,
 };
 
 /// Reads every byte of every command, and answers nothing: what replicas at least have to do.
@@ -57,7 +58,7 @@ pub struct Line {
 ///
 /// If `batch_commands` or `window` are none that a cluster can have.
 #[must_use]
-pub fn settings(batch_commands: u32, window: u32) -> Cluster {
+pub fn settings(batch_commands: u32, window: u32) -> ClusterSettings {
     let grid = QuorumSystem::grid(2, 2, 1).expect("a 2 × 2 grid survives one loss");
     let mut settings = Settings::new(1, grid);
     settings.batch_commands_max = batch_commands;
@@ -70,7 +71,7 @@ pub fn settings(batch_commands: u32, window: u32) -> Cluster {
 impl Line {
     /// Starts a cluster, and lets it elect its leader. Commands have `command_bytes`.
     #[must_use]
-    pub fn new(cluster: &Cluster, command_bytes: usize) -> Self {
+    pub fn new(cluster: &ClusterSettings, command_bytes: usize) -> Self {
         let now = Time(1_000_000_000);
         let acceptors = cluster.quorums.acceptors();
         let ids: [Vec<RoleId>; 5] = [
@@ -84,8 +85,8 @@ impl Line {
         for (start, ids) in starts.iter_mut().zip(ids) {
             *start = roles.len();
             for id in ids {
-                let life = 1 + roles.len() as u64;
-                let life = (Incarnation(life), life);
+                let seed = 1 + roles.len() as u64;
+                let life = Life { incarnation: Incarnation(seed), seed };
                 roles.push(Role::start(cluster.clone(), id, life, now, |_| Reader::default()));
             }
         }

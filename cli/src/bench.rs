@@ -26,7 +26,7 @@ use loggos::{
     Settings,
 };
 
-use load::{Callers, Load, Measured};
+use load::{Callers, Load, Measured, Share};
 use read_back::read_back;
 use report::{Found, Report};
 use subject::{RoleState, Subject};
@@ -258,10 +258,10 @@ fn wait_until_ready(subject: &Subject) -> Result<(), Box<dyn std::error::Error>>
 /// when the last ones of each have ended.
 fn start_clients(subject: &Subject, load: &Arc<Load>) -> Receiver<Measured> {
     let (sender, receiver) = channel();
-    let entrances = subject.entrances();
-    subject.move_in(|entrance| {
+    let count = subject.entrances();
+    subject.move_in(|index| {
         let (load, sender) = (Arc::clone(load), sender.clone());
-        Box::new(move || Callers::new(load, sender, (entrance, entrances)))
+        Box::new(move || Callers::new(load, sender, Share { index, count }))
     });
     receiver
 }

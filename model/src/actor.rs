@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Batch, BatchId, Chosen, DirectoryId, Event, GatewayId,
-    Incarnation, Outbox, Payload, PreVoteAck, Propose, Proposer, ProxyLeader, ReplicaId, Time,
-    Timer, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Value,
+    Incarnation, Outbox, Payload, PreVoteAck, Propose, Proposer, ProposerTimer, ProxyLeader,
+    ProxyLeaderTimer, ReplicaId, Time, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Value,
 };
 
 use crate::bounds::Bounds;
@@ -185,9 +185,9 @@ impl Actor {
             return None;
         }
         if role.ballot().is_some() {
-            role.on_timeout(Timer::Phase1, now, out);
+            role.on_timeout(ProposerTimer::Phase1, now, out);
         }
-        role.on_timeout(Timer::Election, now, out);
+        role.on_timeout(ProposerTimer::Election, now, out);
         for to in std::mem::take(&mut out.sends) {
             if let To::Acceptor(acceptor, ToAcceptor::PreVote(pre_vote)) = to {
                 let ack = PreVoteAck {
@@ -235,10 +235,10 @@ impl Actor {
         self.fired += 1;
         let now = self.now();
         let Role::Proposer(role) = &mut self.role else { return None };
-        if !role.timers().is_set(Timer::Resend) {
+        if !role.timers().is_set(ProposerTimer::Resend) {
             return None;
         }
-        role.on_timeout(Timer::Resend, now, out);
+        role.on_timeout(ProposerTimer::Resend, now, out);
         Some(())
     }
 
@@ -248,10 +248,10 @@ impl Actor {
         self.fired += 1;
         let now = self.now();
         let Role::ProxyLeader(role) = &mut self.role else { return None };
-        if !role.timers().is_set(Timer::Retry) {
+        if !role.timers().is_set(ProxyLeaderTimer::Retry) {
             return None;
         }
-        role.on_timeout(Timer::Retry, now, out);
+        role.on_timeout(ProxyLeaderTimer::Retry, now, out);
         (!out.sends.is_empty()).then_some(()) // else nothing was undecided
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use loggos_protocol::{
-    Acceptor, AcceptorSet, Ballot, Cluster, Form, Heartbeat, Incarnation, Outbox, Proposer,
+    Acceptor, AcceptorSet, Ballot, ClusterSettings, Form, Heartbeat, Incarnation, Outbox, Proposer,
     ProposerId, ProxyLeader, QuorumSystem, Settings, SettingsError, Stage, Table, To, ToAcceptor,
     ToProxyLeader, Watermark,
 };
@@ -14,7 +14,7 @@ use crate::bounds::Bounds;
 /// A cluster with two proposers, and what may happen in it.
 #[derive(Clone, Debug)]
 pub struct World {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: ClusterSettings,
     pub(crate) bounds: Bounds,
 }
 

@@ -14,8 +14,8 @@ use bytes::{Bytes, BytesMut};
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Message};
 use loggos_protocol::{
-    AcceptorId, At, Caller, ClientId, Cluster, Envelope, GatewayId, Incarnation, Outbox,
-    ProposerId, ProxyLeaderId, QuorumSystem, ReplicaId, Reply, Role, RoleId, Settings,
+    AcceptorId, At, Caller, ClientId, ClusterSettings, Envelope, GatewayId, Incarnation, Life,
+    Outbox, ProposerId, ProxyLeaderId, QuorumSystem, ReplicaId, Reply, Role, RoleId, Settings,
     StateMachine, Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
 };
 
@@ -156,7 +156,7 @@ struct Processes {
 }
 
 impl Processes {
-    fn start(cluster: &Cluster) -> Self {
+    fn start(cluster: &ClusterSettings) -> Self {
         let ids: Vec<RoleId> = std::iter::once(RoleId::Gateway(GatewayId(0)))
             .chain(cluster.all_proposers().map(RoleId::Proposer))
             .chain(cluster.all_proxy_leaders().map(RoleId::ProxyLeader))
@@ -164,8 +164,9 @@ impl Processes {
             .chain((0..cluster.replicas).map(|id| RoleId::Replica(ReplicaId(id))))
             .collect();
         let now = Time(1_000_000_000);
-        let processes = ids.iter().zip(1..).map(|(id, life)| Process {
-            role: Role::start(cluster.clone(), *id, (Incarnation(life), life), now, |_| Echo),
+        let lives = (1..).map(|seed| Life { incarnation: Incarnation(seed), seed });
+        let processes = ids.iter().zip(lives).map(|(id, life)| Process {
+            role: Role::start(cluster.clone(), *id, life, now, |_| Echo),
             reader: FrameReader::new(samples::FRAME_BYTES_MAX),
             batches: BatchPool::new(8 * cluster.ring_slots() as usize),
             outgoing: ids.iter().map(|_| Outgoing::default()).collect(),

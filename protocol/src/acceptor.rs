@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 use self::ledger::{Ledger, Page, Place};
 use crate::{
-    AcceptorId, AcceptorState, Ballot, Cause, Cluster, DirectoryId, Event, Executed, Form,
+    AcceptorId, AcceptorState, Ballot, Cause, ClusterSettings, DirectoryId, Event, Executed, Form,
     FormationId, Formed, Heartbeat, HeartbeatAck, Identify, Listener, Membership, Nack, Outbox,
     P1a, P1b, P2a, P2b, PAGES_AHEAD, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, Recalled,
     Record, Rememberer, Replay, ReplayPage, Replayed, RoleId, Roster, Slot, Stage, Table, Time,
@@ -50,7 +50,7 @@ use crate::{
 /// One acceptor: the only truth about what may have been chosen.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Acceptor {
-    cluster: Cluster,
+    cluster: ClusterSettings,
     id: AcceptorId,
     /// The identity of this memory.
     directory: DirectoryId,
@@ -95,7 +95,12 @@ pub struct AcceptorCounters {
 impl Acceptor {
     /// Returns an acceptor with a blank memory, identified by `directory`; nonces follow from `seed`.
     #[must_use]
-    pub fn new(cluster: Cluster, id: AcceptorId, directory: DirectoryId, seed: u64) -> Self {
+    pub fn new(
+        cluster: ClusterSettings,
+        id: AcceptorId,
+        directory: DirectoryId,
+        seed: u64,
+    ) -> Self {
         assert!(id.0 < cluster.quorums.acceptors_count(), "{id:?} is not in the cluster");
         Self {
             id,
@@ -126,7 +131,7 @@ impl Acceptor {
     /// source: R4, R18, R32
     #[must_use]
     pub fn restore(
-        cluster: Cluster,
+        cluster: ClusterSettings,
         id: AcceptorId,
         directory: DirectoryId,
         state: &AcceptorState,

@@ -23,7 +23,7 @@ use crate::block::{CommandRun, ReplyLimits, ResultWriter, Run, Runs};
 use crate::machine::RunReplies;
 use crate::session::Sessions;
 use crate::{
-    Ask, At, Cluster, Halt, Payload, Position, SessionId, Slot, StateMachine, Time, Value,
+    Ask, At, ClusterSettings, Halt, Payload, Position, SessionId, Slot, StateMachine, Time, Value,
 };
 
 /// A state machine with its sessions.
@@ -65,7 +65,7 @@ pub(crate) enum Known {
 }
 
 impl<M: StateMachine> Executor<M> {
-    pub(crate) fn new(machine: M, cluster: &Cluster) -> Self {
+    pub(crate) fn new(machine: M, cluster: &ClusterSettings) -> Self {
         let limits = ReplyLimits {
             reply_bytes_max: cluster.reply_bytes_max as usize,
             run_bytes_max: cluster.answers_bytes_max as usize,

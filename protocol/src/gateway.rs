@@ -36,16 +36,36 @@ use std::sync::Arc;
 use crate::block::{BatchWriter, Outcome, Outcomes, ReplyItems, ReplyTooLarge};
 use crate::outbox::Caller;
 use crate::{
-    AcceptorSet, Ask, Ballot, Batch, BatchId, Cluster, Event, Failure, FormationId, GatewayId,
-    Heartbeat, HeartbeatAck, Incarnation, Latency, Listener, Membership, NotExecuted, NotLeader,
-    Outbox, Payload, Position, Propose, ProposerId, ReplicaId, Results, Rng, RoleId, SessionId,
-    Stage, Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Unserved,
+    AcceptorSet, Ask, Ballot, Batch, BatchId, ClusterSettings, Event, Failure, FormationId,
+    GatewayId, Heartbeat, HeartbeatAck, Incarnation, Latency, Listener, Membership, NotExecuted,
+    NotLeader, Outbox, Payload, Position, Propose, ProposerId, ReplicaId, Results, Rng, RoleId,
+    SessionId, Stage, Time, TimerName, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica,
+    Unserved,
 };
+
+/// What a gateway waits for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum GatewayTimer {
+    /// Batches in flight have no answer: send them again.
+    Resend,
+    /// Close the open batch: its oldest command has waited long enough.
+    Batch,
+    /// Nothing was answered for an election timeout: complain to acceptors.
+    Unserved,
+}
+
+impl TimerName<3> for GatewayTimer {
+    const ALL: [Self; 3] = [Self::Resend, Self::Batch, Self::Unserved];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
 
 /// One gateway.
 #[derive(Debug)]
 pub struct Gateway {
-    cluster: Cluster,
+    cluster: ClusterSettings,
     id: GatewayId,
     incarnation: Incarnation,
     membership: Membership,
@@ -74,7 +94,7 @@ pub struct Gateway {
     latency: Latency,
     /// Draws the incarnation that follows a lost session.
     incarnations: Rng,
-    timers: Timers,
+    timers: Timers<GatewayTimer, 3>,
     counters: GatewayCounters,
 }
 
@@ -104,6 +124,15 @@ struct Sending {
     attempt: u32,
     answerer: ReplicaId,
     at: Time,
+}
+
+/// Commands of a batch that are answered together.
+struct AnsweredRun<'a> {
+    numbers: Range<u64>,
+    /// Where the first of them was executed.
+    at: Position,
+    /// A reply to each.
+    replies: ReplyItems<'a>,
 }
 
 impl InFlight {
@@ -209,7 +238,7 @@ impl Gateway {
     /// lost, further ones follow from `seed`.
     #[must_use]
     pub fn new(
-        cluster: Cluster,
+        cluster: ClusterSettings,
         id: GatewayId,
         incarnation: Incarnation,
         seed: u64,
@@ -217,7 +246,7 @@ impl Gateway {
     ) -> Self {
         assert!(id.0 < cluster.gateways, "{id:?} is not in the cluster");
         let mut timers = Timers::default();
-        timers.set(Timer::Unserved, now + cluster.election_timeout);
+        timers.set(GatewayTimer::Unserved, now + cluster.election_timeout);
         Self {
             id,
             incarnation,
@@ -287,7 +316,7 @@ impl Gateway {
         let Some(since) = self.waiting_since else { return };
         let due = since + self.cluster.batch_delay;
         if now < due {
-            return self.timers.set_if_unset(Timer::Batch, due);
+            return self.timers.set_if_unset(GatewayTimer::Batch, due);
         }
         self.close_batch(now, out);
     }
@@ -372,7 +401,7 @@ impl Gateway {
                     if self.session == Some(session) && is_part && count > 0 {
                         self.sample_latency(place, results, now);
                         self.unserved_since = now;
-                        self.done(place, (numbers, at), replies, out);
+                        self.done(place, AnsweredRun { numbers, at, replies }, out);
                         self.ask_for_rest(results, now, out);
                     }
                 }
@@ -425,24 +454,19 @@ impl Gateway {
         }
     }
 
+    /// Fires every timer that is due.
+    pub fn on_time(&mut self, now: Time, out: &mut Outbox) {
+        while let Some(timer) = self.timers.take_due(now) {
+            self.on_timeout(timer, now, out);
+        }
+    }
+
     /// Does what a timer asks for.
-    pub fn on_timeout(&mut self, timer: Timer, now: Time, out: &mut Outbox) {
+    pub fn on_timeout(&mut self, timer: GatewayTimer, now: Time, out: &mut Outbox) {
         match timer {
-            Timer::Resend => self.resend(now, out),
-            Timer::Batch => self.close_batch(now, out),
-            Timer::Unserved => self.complain(now, out),
-            Timer::Formation
-            | Timer::Heartbeat
-            | Timer::Election
-            | Timer::Phase1
-            | Timer::Retry
-            | Timer::Probe
-            | Timer::Gap
-            | Timer::Replay
-            | Timer::Report
-            | Timer::Donation
-            | Timer::Transfer
-            | Timer::Deadline => unreachable!("a gateway never sets {timer:?}"),
+            GatewayTimer::Resend => self.resend(now, out),
+            GatewayTimer::Batch => self.close_batch(now, out),
+            GatewayTimer::Unserved => self.complain(now, out),
         }
     }
 
@@ -460,14 +484,14 @@ impl Gateway {
             assert_eq!(is_answered, sent.stage == InFlightStage::Done, "{:?}", sent.batch.id);
             next = sent.end();
         }
-        let is_watched = self.timers.is_set(Timer::Resend) || self.in_flight.is_empty();
+        let is_watched = self.timers.is_set(GatewayTimer::Resend) || self.in_flight.is_empty();
         assert!(is_watched, "batches in flight and no timer");
-        let may_complain = self.timers.is_set(Timer::Unserved) || !self.awaits_answer();
+        let may_complain = self.timers.is_set(GatewayTimer::Unserved) || !self.awaits_answer();
         assert!(may_complain, "an answer is awaited and no timer");
     }
 
     /// Its timers.
-    pub fn timers(&mut self) -> &mut Timers {
+    pub fn timers(&mut self) -> &mut Timers<GatewayTimer, 3> {
         &mut self.timers
     }
 
@@ -531,7 +555,7 @@ impl Gateway {
         let first = end - u64::from(count);
         let block = self.writer.close(session, first, self.lowest_unanswered);
         self.waiting_since = None;
-        self.timers.stop(Timer::Batch);
+        self.timers.stop(GatewayTimer::Batch);
         self.counters.batches += 1;
         self.send_new(count, block, now, out);
     }
@@ -556,7 +580,7 @@ impl Gateway {
         });
         if self.in_flight.is_empty() {
             self.unserved_since = now;
-            self.timers.set_if_unset(Timer::Unserved, now + self.cluster.election_timeout);
+            self.timers.set_if_unset(GatewayTimer::Unserved, now + self.cluster.election_timeout);
         }
         self.propose(&batch, out);
         let sent = Sending::new(&batch, now);
@@ -571,7 +595,7 @@ impl Gateway {
             stage: InFlightStage::Sent,
         });
         let at = now + self.timeout(0);
-        self.timers.set_if_unset(Timer::Resend, at);
+        self.timers.set_if_unset(GatewayTimer::Resend, at);
     }
 
     fn next_leader(&self) -> ProposerId {
@@ -626,14 +650,9 @@ impl Gateway {
         }
     }
 
-    /// Hands on the replies to commands of a batch, of which the first was executed at `at`.
-    fn done(
-        &mut self,
-        place: usize,
-        (numbers, mut at): (Range<u64>, Position),
-        replies: ReplyItems<'_>,
-        out: &mut Outbox,
-    ) {
+    /// Hands on the replies to commands of a batch.
+    fn done(&mut self, place: usize, run: AnsweredRun<'_>, out: &mut Outbox) {
+        let AnsweredRun { numbers, mut at, replies } = run;
         let batch = &mut self.in_flight[place];
         let offset = usize::try_from(numbers.start - self.lowest_unanswered).unwrap_or(usize::MAX);
         let callers = self.callers.range(offset..).zip(numbers.clone());
@@ -680,7 +699,7 @@ impl Gateway {
             self.lowest_unanswered = batch.end();
         }
         if self.in_flight.is_empty() {
-            self.timers.stop(Timer::Resend);
+            self.timers.stop(GatewayTimer::Resend);
         }
     }
 
@@ -690,7 +709,7 @@ impl Gateway {
         }
         assert_eq!(self.in_flight.len(), 1, "something was sent before the session was open");
         self.in_flight.clear();
-        self.timers.stop(Timer::Resend);
+        self.timers.stop(GatewayTimer::Resend);
         self.session = Some(session);
         out.event(Event::SessionOpened { gateway: self.id, session });
     }
@@ -789,7 +808,7 @@ impl Gateway {
             self.suspects.clear(); // all suspected is none suspected: the trouble lies elsewhere
         }
         if !self.in_flight.is_empty() {
-            self.timers.set(Timer::Resend, now + self.cluster.resend_min);
+            self.timers.set(GatewayTimer::Resend, now + self.cluster.resend_min);
         }
     }
 
@@ -810,14 +829,14 @@ impl Gateway {
         }
         let due = self.unserved_since + self.cluster.election_timeout;
         if now < due {
-            return self.timers.set(Timer::Unserved, due);
+            return self.timers.set(GatewayTimer::Unserved, due);
         }
         let unserved = Unserved { gateway: self.id };
         for acceptor in self.cluster.quorums.acceptors().iter() {
             out.tell_acceptor(acceptor, ToAcceptor::Unserved(unserved));
         }
         self.counters.complaints += 1;
-        self.timers.set(Timer::Unserved, now + self.cluster.election_timeout);
+        self.timers.set(GatewayTimer::Unserved, now + self.cluster.election_timeout);
     }
 
     /// The replicated state has closed our session: what is in flight was executed or will never be,

@@ -54,7 +54,7 @@ pub use block::{
 pub use client::Client;
 pub use digest::Digest;
 pub use formation::{Former, Membership, Table};
-pub use gateway::{Gateway, GatewayCounters};
+pub use gateway::{Gateway, GatewayCounters, GatewayTimer};
 pub use ids::{
     AcceptorId, Ballot, BatchId, ClientId, DirectoryId, FormationId, GatewayId, Incarnation,
     Position, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Watermark,
@@ -69,16 +69,16 @@ pub use message::{
 };
 pub use outbox::{Caller, Event, Failure, Halt, Outbox, Replies};
 pub use payload::{INLINE_BYTES_MAX, Payload};
-pub use proposer::{Proposer, ProposerCounters};
-pub use proxy_leader::{ProxyLeader, ProxyLeaderCounters};
+pub use proposer::{Proposer, ProposerCounters, ProposerTimer};
+pub use proxy_leader::{ProxyLeader, ProxyLeaderCounters, ProxyLeaderTimer};
 pub use quorum::{ACCEPTORS_MAX, AcceptorSet, QuorumError, QuorumSystem};
 pub use record::{AcceptorState, Cause, Recall, Recalled, Record, ReplayPage};
-pub use replica::{Replica, ReplicaCounters};
+pub use replica::{Replica, ReplicaCounters, ReplicaTimer};
 pub use rng::Rng;
-pub use role::{NoRole, Role, RoleId};
+pub use role::{Life, NoRole, Role, RoleId};
 pub use roster::Roster;
-pub use settings::{Cluster, Settings, SettingsError};
+pub use settings::{ClusterSettings, Settings, SettingsError};
 pub use snapshot::{MalformedSnapshot, SnapshotId, SnapshotInfo};
 pub use time::Time;
-pub use timer::{Latency, Timer, Timers};
+pub use timer::{Latency, TimerName, Timers};
 pub use window::Window;

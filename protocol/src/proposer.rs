@@ -42,11 +42,11 @@ use phase1::Phase1;
 use phase2::{Admission, Phase2, Suspicion, Suspicions};
 
 use crate::{
-    AcceptorId, AcceptorSet, Ballot, Batch, Cluster, Event, Executed, Form, FormationId, Formed,
-    Former, Heartbeat, HeartbeatAck, Identify, Incarnation, Latency, Listener, Membership, Nack,
-    Need, NotLeader, Outbox, P1b, PreVote, PreVoteAck, Probe, ProbeAck, Propose, ProposerId,
-    ReplicaId, Rng, RoleId, Roster, Slot, Stage, Table, Time, Timer, Timers, ToAcceptor, ToGateway,
-    ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Watcher, Watermark,
+    AcceptorId, AcceptorSet, Ballot, Batch, ClusterSettings, Event, Executed, Form, FormationId,
+    Formed, Former, Heartbeat, HeartbeatAck, Identify, Incarnation, Latency, Listener, Membership,
+    Nack, Need, NotLeader, Outbox, P1b, PreVote, PreVoteAck, Probe, ProbeAck, Propose, ProposerId,
+    ReplicaId, Rng, RoleId, Roster, Slot, Stage, Table, Time, TimerName, Timers, ToAcceptor,
+    ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Watcher, Watermark,
 };
 
 /// How many election timeouts f+1 replicas that replay may stay where they are, before a campaign proposes anew
@@ -61,10 +61,34 @@ const HAND_OVERS_MAX: u32 = 16;
 const EVIDENCE_STAGGER: Duration = Duration::from_millis(10);
 const EVIDENCE_RETRY: Duration = Duration::from_millis(5);
 
+/// What a proposer waits for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum ProposerTimer {
+    /// Ask again for the memories and tables that formation misses.
+    Formation,
+    /// Send the next heartbeat.
+    Heartbeat,
+    /// No leader was heard for an election timeout: ask for pre-votes.
+    Election,
+    /// Ask again for the pages that phase 1 misses.
+    Phase1,
+    /// Open slots make no progress: ask for them again.
+    Resend,
+}
+
+impl TimerName<5> for ProposerTimer {
+    const ALL: [Self; 5] =
+        [Self::Formation, Self::Heartbeat, Self::Election, Self::Phase1, Self::Resend];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// One of the proposers; at most one at a time gets anything chosen.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Proposer {
-    cluster: Cluster,
+    cluster: ClusterSettings,
     id: ProposerId,
     incarnation: Incarnation,
     former: Former,
@@ -104,7 +128,7 @@ pub struct Proposer {
     /// Whether it was told to stop, and must not campaign any more.
     has_left: bool,
     rng: Rng,
-    timers: Timers,
+    timers: Timers<ProposerTimer, 5>,
     counters: ProposerCounters,
 }
 
@@ -177,7 +201,7 @@ impl Proposer {
     /// from `seed`.
     #[must_use]
     pub fn new(
-        cluster: Cluster,
+        cluster: ClusterSettings,
         id: ProposerId,
         incarnation: Incarnation,
         seed: u64,
@@ -187,7 +211,7 @@ impl Proposer {
         let mut rng = Rng::new(seed);
         let nonce = rng.next_u64();
         let mut timers = Timers::default();
-        timers.set(Timer::Formation, now);
+        timers.set(ProposerTimer::Formation, now);
         Self {
             id,
             incarnation,
@@ -318,7 +342,7 @@ impl Proposer {
         self.say_heartbeat_to_replicas(self.seen, Stage::Waiting, out);
         self.counters.waits += 1;
         self.phase = Phase::Following;
-        self.timers.set(Timer::Election, now + self.cluster.heartbeat_interval);
+        self.timers.set(ProposerTimer::Election, now + self.cluster.heartbeat_interval);
     }
 
     /// Phase 1: takes in a page of a promise; the one that completes a read quorum ends it.
@@ -413,7 +437,7 @@ impl Proposer {
                 (self.heard, self.leader) = (None, None);
                 let turn = self.cluster.heartbeat_interval * u32::from(self.id.0);
                 if !self.has_left {
-                    self.timers.set(Timer::Election, now + turn);
+                    self.timers.set(ProposerTimer::Election, now + turn);
                 }
             }
         }
@@ -460,7 +484,7 @@ impl Proposer {
             self.pace.sample(closed.since_first_ask);
             self.fruitless_campaigns = 0;
             if std::mem::take(&mut phase2.is_silent) {
-                self.timers.set(Timer::Heartbeat, now);
+                self.timers.set(ProposerTimer::Heartbeat, now);
             }
         }
         self.go_on(now, out);
@@ -540,7 +564,8 @@ impl Proposer {
                     let count = self.cluster.proposers;
                     let turn = (self.id.0 + count - gone.0 - 1) % count;
                     self.urgent_until = Some(now + self.cluster.election_timeout);
-                    self.timers.set(Timer::Election, now + EVIDENCE_STAGGER * u32::from(turn));
+                    self.timers
+                        .set(ProposerTimer::Election, now + EVIDENCE_STAGGER * u32::from(turn));
                 }
             }
             RoleId::Replica(gone) => self.roster.on_gone(gone),
@@ -574,24 +599,21 @@ impl Proposer {
         self.go_on(now, out);
     }
 
+    /// Fires every timer that is due.
+    pub fn on_time(&mut self, now: Time, out: &mut Outbox) {
+        while let Some(timer) = self.timers.take_due(now) {
+            self.on_timeout(timer, now, out);
+        }
+    }
+
     /// Does what a timer asks for.
-    pub fn on_timeout(&mut self, timer: Timer, now: Time, out: &mut Outbox) {
+    pub fn on_timeout(&mut self, timer: ProposerTimer, now: Time, out: &mut Outbox) {
         match timer {
-            Timer::Formation => self.form(now, out),
-            Timer::Heartbeat => self.heartbeat(now, out),
-            Timer::Election => self.election(now, out),
-            Timer::Phase1 => self.resend_p1a(now, out),
-            Timer::Resend => self.resend(now, out),
-            Timer::Retry
-            | Timer::Probe
-            | Timer::Gap
-            | Timer::Replay
-            | Timer::Report
-            | Timer::Donation
-            | Timer::Transfer
-            | Timer::Batch
-            | Timer::Unserved
-            | Timer::Deadline => unreachable!("a proposer never sets {timer:?}"),
+            ProposerTimer::Formation => self.form(now, out),
+            ProposerTimer::Heartbeat => self.heartbeat(now, out),
+            ProposerTimer::Election => self.election(now, out),
+            ProposerTimer::Phase1 => self.resend_p1a(now, out),
+            ProposerTimer::Resend => self.resend(now, out),
         }
     }
 
@@ -615,12 +637,15 @@ impl Proposer {
         if let Phase::Phase2(phase2) = &self.phase {
             phase2.validate();
             let is_idle = !phase2.has_open();
-            assert!(is_idle || self.timers.is_set(Timer::Resend), "a slot is open, and no timer");
+            assert!(
+                is_idle || self.timers.is_set(ProposerTimer::Resend),
+                "a slot is open, and no timer"
+            );
         }
     }
 
     /// Its timers.
-    pub fn timers(&mut self) -> &mut Timers {
+    pub fn timers(&mut self) -> &mut Timers<ProposerTimer, 5> {
         &mut self.timers
     }
 
@@ -677,7 +702,7 @@ impl Proposer {
         if self.former.standing().is_some() {
             return;
         }
-        self.timers.set(Timer::Formation, now + self.cluster.heartbeat_interval);
+        self.timers.set(ProposerTimer::Formation, now + self.cluster.heartbeat_interval);
         if let Some(nonce) = self.former.probe_nonce() {
             let cluster_digest = self.cluster.digest();
             let probe = Probe { proposer: self.id, nonce, cluster_digest };
@@ -710,10 +735,10 @@ impl Proposer {
             let formation = table.id();
             out.event(Event::Formed { proposer: self.id, formation });
         }
-        if !self.timers.is_set(Timer::Election) && !self.has_left {
+        if !self.timers.is_set(ProposerTimer::Election) && !self.has_left {
             let turn = self.cluster.election_stagger * u32::from(self.id.0);
-            self.timers.set(Timer::Election, now + turn);
-            self.timers.stop(Timer::Formation);
+            self.timers.set(ProposerTimer::Election, now + turn);
+            self.timers.stop(ProposerTimer::Formation);
         }
     }
 
@@ -723,20 +748,20 @@ impl Proposer {
     fn election(&mut self, now: Time, out: &mut Outbox) {
         let cluster = &self.cluster;
         let again = cluster.election_timeout / 2 + self.rng.up_to(cluster.election_stagger);
-        self.timers.set(Timer::Election, now + again);
+        self.timers.set(ProposerTimer::Election, now + again);
         if self.ballot().is_some() || self.membership.table().is_none() {
             return;
         }
         let patience = cluster.election_timeout + cluster.election_stagger * u32::from(self.id.0);
         if let Some((at, _)) = self.heard.filter(|(at, _)| now.since(*at) < patience) {
-            self.timers.set(Timer::Election, at + patience);
+            self.timers.set(ProposerTimer::Election, at + patience);
             return self.say_heartbeat_to_replicas(self.seen, Stage::Following, out);
         }
         self.urgent_until.take_if(|until| *until <= now);
         if self.urgent_until.is_some() {
             // Acceptors may come to know of it a little later: they are asked again, and what the others have said
             // meanwhile still counts.
-            self.timers.set(Timer::Election, now + EVIDENCE_RETRY);
+            self.timers.set(ProposerTimer::Election, now + EVIDENCE_RETRY);
             if let Phase::PreVote { nonce, .. } = self.phase {
                 return self.say_pre_vote(nonce, out);
             }
@@ -788,7 +813,7 @@ impl Proposer {
         let phase1 = Phase1::new(&self.cluster, ballot, first, now, rerun_for);
         self.phase = Phase::Phase1(Box::new(phase1));
         self.say_heartbeat(ballot, Stage::Campaigning, &table, out);
-        self.timers.set(Timer::Heartbeat, now + self.cluster.heartbeat_interval);
+        self.timers.set(ProposerTimer::Heartbeat, now + self.cluster.heartbeat_interval);
         self.resend_p1a(now, out);
     }
 
@@ -815,7 +840,7 @@ impl Proposer {
                 out.tell_acceptor(acceptor, ToAcceptor::P1a(p1a));
             }
         }
-        self.timers.set(Timer::Phase1, now + 2 * self.cluster.resend_min);
+        self.timers.set(ProposerTimer::Phase1, now + 2 * self.cluster.resend_min);
     }
 
     /// Ends phase 1: every slot that it covers and somebody voted in, or that lies between such, is
@@ -842,7 +867,7 @@ impl Proposer {
         self.leader = Some(self.id);
         out.event(Event::Elected { ballot, first, next: phase2.next(), noops });
         self.phase = Phase::Phase2(Box::new(phase2));
-        self.timers.stop(Timer::Phase1);
+        self.timers.stop(ProposerTimer::Phase1);
         self.heartbeat(now, out);
         self.pump(now, out);
     }
@@ -905,8 +930,8 @@ impl Proposer {
         self.counters.proposed += phase2.pump(&self.roster, self.stamp, now, out);
         match phase2.resend_at(&self.latency) {
             // Only ever later than what is set: the timer looks again when it fires.
-            Some(at) => self.timers.set_if_unset(Timer::Resend, at),
-            None => self.timers.stop(Timer::Resend),
+            Some(at) => self.timers.set_if_unset(ProposerTimer::Resend, at),
+            None => self.timers.stop(ProposerTimer::Resend),
         }
     }
 
@@ -922,7 +947,7 @@ impl Proposer {
             self.counters.resent += phase2.resend(now, out);
         }
         if let Some(at) = phase2.resend_at(&self.latency) {
-            self.timers.set(Timer::Resend, at);
+            self.timers.set(ProposerTimer::Resend, at);
         }
         self.pump(now, out);
     }
@@ -942,11 +967,13 @@ impl Proposer {
             Phase::Following | Phase::PreVote { .. } => return,
             Phase::Phase1(phase1) => {
                 self.say_heartbeat(phase1.ballot, Stage::Campaigning, &table, out);
-                return self.timers.set(Timer::Heartbeat, now + self.cluster.heartbeat_interval);
+                return self
+                    .timers
+                    .set(ProposerTimer::Heartbeat, now + self.cluster.heartbeat_interval);
             }
             Phase::Phase2(phase2) => phase2.ballot,
         };
-        self.timers.set(Timer::Heartbeat, now + self.cluster.heartbeat_interval);
+        self.timers.set(ProposerTimer::Heartbeat, now + self.cluster.heartbeat_interval);
         // There may be room by now, or none; and a replica that is silent or stands still has given its credit up.
         self.pump(now, out);
         let is_useless = self.is_useless(now);
@@ -1105,7 +1132,7 @@ impl Proposer {
     fn give_up(&mut self, out: &mut Outbox) {
         let phase = std::mem::replace(&mut self.phase, Phase::Following);
         self.complaints.iter_mut().for_each(|complaint| complaint.since = None);
-        for timer in [Timer::Heartbeat, Timer::Phase1, Timer::Resend] {
+        for timer in [ProposerTimer::Heartbeat, ProposerTimer::Phase1, ProposerTimer::Resend] {
             self.timers.stop(timer);
         }
         if let Phase::Phase2(mut phase2) = phase {
@@ -1131,7 +1158,7 @@ impl Proposer {
         let cluster = &self.cluster;
         let turn = cluster.election_stagger * u32::from(self.id.0);
         let wait = cluster.election_timeout + turn + self.rng.up_to(cluster.election_stagger);
-        self.timers.set(Timer::Election, now + wait);
+        self.timers.set(ProposerTimer::Election, now + wait);
     }
 
     /// Whether `acceptor` with this memory is the table's; if not, it has forgotten, and says nothing

@@ -27,15 +27,33 @@
 use std::collections::VecDeque;
 
 use crate::{
-    AcceptorSet, Ballot, Chosen, Cluster, Event, FormationId, Heartbeat, HeartbeatAck, Latency,
-    Listener, Membership, Nack, Outbox, P2a, P2b, ProxyLeaderId, RoleId, Slot, Stage, Time, Timer,
-    Timers, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Window,
+    AcceptorSet, Ballot, Chosen, ClusterSettings, Event, FormationId, Heartbeat, HeartbeatAck,
+    Latency, Listener, Membership, Nack, Outbox, P2a, P2b, ProxyLeaderId, RoleId, Slot, Stage,
+    Time, TimerName, Timers, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated, Value,
+    Window,
 };
+
+/// What a proxy leader waits for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum ProxyLeaderTimer {
+    /// Slots have no write quorum: ask other acceptors.
+    Retry,
+    /// Ask suspected acceptors whether they vote again.
+    SuspectProbe,
+}
+
+impl TimerName<2> for ProxyLeaderTimer {
+    const ALL: [Self; 2] = [Self::Retry, Self::SuspectProbe];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
 
 /// Broadcasts for the leader, which is thereby left to sequence. \[CP §3.1\]
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct ProxyLeader {
-    cluster: Cluster,
+    cluster: ClusterSettings,
     id: ProxyLeaderId,
     membership: Membership,
     entries: Window<Entry>,
@@ -48,7 +66,7 @@ pub struct ProxyLeader {
     last_asked: Option<Slot>,
     /// From the first asking of a write quorum to the last vote needed.
     latency: Latency,
-    timers: Timers,
+    timers: Timers<ProxyLeaderTimer, 2>,
     counters: ProxyLeaderCounters,
 }
 
@@ -104,7 +122,7 @@ pub struct ProxyLeaderCounters {
 impl ProxyLeader {
     /// Returns a proxy leader with nothing in hand.
     #[must_use]
-    pub fn new(cluster: Cluster, id: ProxyLeaderId) -> Self {
+    pub fn new(cluster: ClusterSettings, id: ProxyLeaderId) -> Self {
         assert!(id.0 < cluster.proxy_leaders_running(), "{id:?} is not in the cluster");
         Self {
             id,
@@ -251,7 +269,8 @@ impl ProxyLeader {
             self.suspects.insert(acceptor);
             self.counters.suspicions += 1;
             self.say_suspected(acceptor, true, out);
-            self.timers.set_if_unset(Timer::Probe, now + self.cluster.probe_interval);
+            self.timers
+                .set_if_unset(ProxyLeaderTimer::SuspectProbe, now + self.cluster.probe_interval);
             let waits = |(slot, ballot, asked_at): &(Slot, Ballot, Time)| {
                 let entry = self.entries.at(*slot)?;
                 let is_current = entry.ballot == *ballot && entry.asked_at == *asked_at;
@@ -264,24 +283,18 @@ impl ProxyLeader {
         }
     }
 
+    /// Fires every timer that is due.
+    pub fn on_time(&mut self, now: Time, out: &mut Outbox) {
+        while let Some(timer) = self.timers.take_due(now) {
+            self.on_timeout(timer, now, out);
+        }
+    }
+
     /// Does what a timer asks for.
-    pub fn on_timeout(&mut self, timer: Timer, now: Time, out: &mut Outbox) {
+    pub fn on_timeout(&mut self, timer: ProxyLeaderTimer, now: Time, out: &mut Outbox) {
         match timer {
-            Timer::Retry => self.retry(now, out),
-            Timer::Probe => self.probe(now, out),
-            Timer::Formation
-            | Timer::Heartbeat
-            | Timer::Election
-            | Timer::Phase1
-            | Timer::Resend
-            | Timer::Gap
-            | Timer::Replay
-            | Timer::Report
-            | Timer::Donation
-            | Timer::Transfer
-            | Timer::Batch
-            | Timer::Unserved
-            | Timer::Deadline => unreachable!("a proxy leader never sets {timer:?}"),
+            ProxyLeaderTimer::Retry => self.retry(now, out),
+            ProxyLeaderTimer::SuspectProbe => self.probe(now, out),
         }
     }
 
@@ -292,12 +305,13 @@ impl ProxyLeader {
             assert_eq!(entry.is_chosen, is_whole, "{slot}: {:?}", entry.votes);
             assert!(!entry.asked.is_empty(), "{slot}: nobody was asked");
         }
-        let is_watched = self.timers.is_set(Timer::Retry) || self.undecided().next().is_none();
+        let is_watched =
+            self.timers.is_set(ProxyLeaderTimer::Retry) || self.undecided().next().is_none();
         assert!(is_watched, "undecided slots and no timer");
     }
 
     /// Its timers.
-    pub fn timers(&mut self) -> &mut Timers {
+    pub fn timers(&mut self) -> &mut Timers<ProxyLeaderTimer, 2> {
         &mut self.timers
     }
 
@@ -366,7 +380,7 @@ impl ProxyLeader {
         self.waiting.push_back((slot, entry.ballot, now));
         self.last_asked = Some(slot);
         let timeout = self.timeout(0);
-        self.timers.set_if_unset(Timer::Retry, now + timeout);
+        self.timers.set_if_unset(ProxyLeaderTimer::Retry, now + timeout);
     }
 
     /// Asks for `slot` once more: where there is a new suspect, the write quorum with the fewest of
@@ -404,14 +418,17 @@ impl ProxyLeader {
                 self.counters.suspicions += 1;
                 self.say_suspected(acceptor, true, out);
             }
-            self.timers.set_if_unset(Timer::Probe, now + self.cluster.probe_interval);
+            self.timers
+                .set_if_unset(ProxyLeaderTimer::SuspectProbe, now + self.cluster.probe_interval);
             self.ask_again(slot, !silent.is_empty(), now, out);
         }
         let next =
             self.undecided().next().map(|(asked_at, attempt)| asked_at + self.timeout(attempt));
         match next {
-            Some(at) => self.timers.set(Timer::Retry, at.max(now + self.cluster.resend_min / 4)),
-            None => self.timers.stop(Timer::Retry),
+            Some(at) => {
+                self.timers.set(ProxyLeaderTimer::Retry, at.max(now + self.cluster.resend_min / 4));
+            }
+            None => self.timers.stop(ProxyLeaderTimer::Retry),
         }
     }
 
@@ -423,7 +440,7 @@ impl ProxyLeader {
         if self.suspects.is_empty() {
             return;
         }
-        self.timers.set(Timer::Probe, now + self.cluster.probe_interval);
+        self.timers.set(ProxyLeaderTimer::SuspectProbe, now + self.cluster.probe_interval);
         let Some(slot) = self.last_asked else { return };
         let Some(entry) = self.entries.at(slot) else { return };
         for acceptor in self.suspects.iter() {

@@ -39,11 +39,11 @@ use self::transfer::{Restoring, Transfer};
 use crate::block;
 use crate::executor::{Executor, Known};
 use crate::{
-    AcceptorId, Ask, Ballot, BatchId, Chosen, Cluster, DirectoryId, Event, Executed, Fetch,
-    Fetched, FormationId, Halt, Heartbeat, Identify, Incarnation, Membership, Need, NotExecuted,
-    Outbox, PAGES_AHEAD, Payload, Probe, ProbeAck, Rememberer, Replay, Replayed, ReplicaId,
-    Results, Slot, Stage, StateMachine, Time, Timer, Timers, ToAcceptor, ToGateway, ToProposer,
-    ToReplica, Truncated, Value, Watcher, Watermark, Window,
+    AcceptorId, Ask, Ballot, Chosen, ClusterSettings, DirectoryId, Event, Executed, Fetch, Fetched,
+    FormationId, Halt, Heartbeat, Identify, Incarnation, Membership, Need, NotExecuted, Outbox,
+    PAGES_AHEAD, Probe, ProbeAck, Rememberer, Replay, Replayed, ReplicaId, Results, Slot, Stage,
+    StateMachine, Time, TimerName, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Truncated,
+    Value, Watcher, Watermark, Window,
 };
 
 /// How often every peer is asked for a slot before the leader is: it takes an election to answer.
@@ -52,10 +52,33 @@ const PEER_ROUNDS: u32 = 3;
 /// How often acceptors are asked with nothing to show for it, before it is left to phase 1.
 const REPLAY_ROUNDS_MAX: u32 = 20;
 
+/// What a replica waits for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum ReplicaTimer {
+    /// A slot is missing: ask for it.
+    Gap,
+    /// Ask again for the votes that a replay misses.
+    Replay,
+    /// Report the executed watermark.
+    Report,
+    /// Write the next part of a snapshot for peers, or send it.
+    Donation,
+    /// Ask again for the parts of a peer's snapshot, or restore the next one.
+    Transfer,
+}
+
+impl TimerName<5> for ReplicaTimer {
+    const ALL: [Self; 5] = [Self::Gap, Self::Replay, Self::Report, Self::Donation, Self::Transfer];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// One replica of the state machine.
 #[derive(Debug)]
 pub struct Replica<M> {
-    cluster: Cluster,
+    cluster: ClusterSettings,
     id: ReplicaId,
     incarnation: Incarnation,
     membership: Membership,
@@ -87,7 +110,7 @@ pub struct Replica<M> {
     /// The largest ballot that was heard to lead.
     leader: Ballot,
     halted: Option<Halt>,
-    timers: Timers,
+    timers: Timers<ReplicaTimer, 5>,
     counters: ReplicaCounters,
 }
 
@@ -157,7 +180,12 @@ pub struct ReplicaCounters {
 impl<M: StateMachine> Replica<M> {
     /// Returns a replica that has executed nothing on `machine`, which must be in its initial state.
     #[must_use]
-    pub fn new(cluster: Cluster, id: ReplicaId, incarnation: Incarnation, machine: M) -> Self {
+    pub fn new(
+        cluster: ClusterSettings,
+        id: ReplicaId,
+        incarnation: Incarnation,
+        machine: M,
+    ) -> Self {
         assert!(id.0 < cluster.replicas, "{id:?} is not in the cluster");
         Self {
             id,
@@ -398,14 +426,14 @@ impl<M: StateMachine> Replica<M> {
             return out.tell_gateway(ask.batch.gateway, ToGateway::NotExecuted(not_yet));
         }
         let is_past_open = ask.session.is_some_and(|session| self.executed.covers(session.slot));
-        let Ask { batch, attempt, .. } = *ask;
+        let (replica, Ask { batch, attempt, .. }) = (self.id, *ask);
         match self.executor.known(ask, is_past_open) {
             Known::Executed(outcomes) => {
                 let slot = Slot(self.executed.0.saturating_sub(1));
-                self.answer((batch, attempt), slot, outcomes, out);
+                self.answer(Results { replica, batch, attempt, slot, outcomes }, out);
             }
             Known::NotYet => {
-                let not_yet = NotExecuted { replica: self.id, batch, attempt };
+                let not_yet = NotExecuted { replica, batch, attempt };
                 out.tell_gateway(batch.gateway, ToGateway::NotExecuted(not_yet));
             }
         }
@@ -415,18 +443,12 @@ impl<M: StateMachine> Replica<M> {
     /// this: so however long replies are, no more of them are on their way at once.
     ///
     /// source: R29
-    fn answer(
-        &mut self,
-        (batch, attempt): (BatchId, u32),
-        slot: Slot,
-        outcomes: Payload,
-        out: &mut Outbox,
-    ) {
-        let whole = outcomes.len();
-        let outcomes = block::head(outcomes, self.cluster.results_bytes_max as usize);
-        self.counters.partial_answers += u64::from(outcomes.len() < whole);
-        let results = Results { replica: self.id, batch, attempt, slot, outcomes };
-        out.tell_gateway(batch.gateway, ToGateway::Results(Box::new(results)));
+    fn answer(&mut self, whole: Results, out: &mut Outbox) {
+        let (gateway, whole_bytes) = (whole.batch.gateway, whole.outcomes.len());
+        let outcomes = block::head(whole.outcomes, self.cluster.results_bytes_max as usize);
+        self.counters.partial_answers += u64::from(outcomes.len() < whole_bytes);
+        let results = Results { outcomes, ..whole };
+        out.tell_gateway(gateway, ToGateway::Results(Box::new(results)));
     }
 
     /// Learns that acceptors have truncated the slots it misses. What they truncate at least f+1 replicas have
@@ -438,27 +460,24 @@ impl<M: StateMachine> Replica<M> {
         self.transfer_if_needed(now, out);
     }
 
+    /// Fires every timer that is due.
+    pub fn on_time(&mut self, now: Time, out: &mut Outbox) {
+        while let Some(timer) = self.timers.take_due(now) {
+            self.on_timeout(timer, now, out);
+        }
+    }
+
     /// Does what a timer asks for.
-    pub fn on_timeout(&mut self, timer: Timer, now: Time, out: &mut Outbox) {
+    pub fn on_timeout(&mut self, timer: ReplicaTimer, now: Time, out: &mut Outbox) {
         if self.halted.is_some() {
             return;
         }
         match timer {
-            Timer::Gap => self.fill_gap(now, out),
-            Timer::Replay => self.go_on_replaying(now, out),
-            Timer::Report => self.report_to_all(out),
-            Timer::Donation => self.go_on_donating(now, out),
-            Timer::Transfer => self.go_on_transferring(now, out),
-            Timer::Formation
-            | Timer::Heartbeat
-            | Timer::Election
-            | Timer::Phase1
-            | Timer::Resend
-            | Timer::Retry
-            | Timer::Probe
-            | Timer::Batch
-            | Timer::Unserved
-            | Timer::Deadline => unreachable!("a replica never sets {timer:?}"),
+            ReplicaTimer::Gap => self.fill_gap(now, out),
+            ReplicaTimer::Replay => self.go_on_replaying(now, out),
+            ReplicaTimer::Report => self.report_to_all(out),
+            ReplicaTimer::Donation => self.go_on_donating(now, out),
+            ReplicaTimer::Transfer => self.go_on_transferring(now, out),
         }
     }
 
@@ -480,7 +499,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Its timers.
-    pub fn timers(&mut self) -> &mut Timers {
+    pub fn timers(&mut self) -> &mut Timers<ReplicaTimer, 5> {
         &mut self.timers
     }
 
@@ -560,7 +579,8 @@ impl<M: StateMachine> Replica<M> {
             match value.batch() {
                 Some(batch) if batch.answerer == self.id => {
                     self.counters.answers += 1;
-                    self.answer((batch.id, batch.attempt), slot, outcomes, out);
+                    let (replica, batch, attempt) = (self.id, batch.id, batch.attempt);
+                    self.answer(Results { replica, batch, attempt, slot, outcomes }, out);
                 }
                 Some(_) => {}
                 None => self.counters.noops += 1,
@@ -570,7 +590,7 @@ impl<M: StateMachine> Replica<M> {
         if self.executed.0 - self.reported.0 >= u64::from(self.cluster.slot_window / 8) {
             self.report_to_all(out);
         } else if self.executed > self.reported {
-            self.timers.set_if_unset(Timer::Report, now + self.cluster.report_interval);
+            self.timers.set_if_unset(ReplicaTimer::Report, now + self.cluster.report_interval);
         }
     }
 
@@ -578,9 +598,9 @@ impl<M: StateMachine> Replica<M> {
     fn watch_gap(&mut self, now: Time) {
         let slot = self.executed.first_open();
         let is_behind = self.executed < self.chosen && self.restoring.is_none();
-        if is_behind && !self.timers.is_set(Timer::Gap) {
+        if is_behind && !self.timers.is_set(ReplicaTimer::Gap) {
             self.gap = Some(Gap { slot, asked: 0, let_go: Vec::new() });
-            self.timers.set(Timer::Gap, now + self.cluster.resend_min);
+            self.timers.set(ReplicaTimer::Gap, now + self.cluster.resend_min);
         }
     }
 
@@ -594,7 +614,7 @@ impl<M: StateMachine> Replica<M> {
             self.gap = None;
             return;
         }
-        self.timers.set(Timer::Gap, now + self.cluster.resend_min);
+        self.timers.set(ReplicaTimer::Gap, now + self.cluster.resend_min);
         if gap.slot != slot {
             *gap = Gap { slot, asked: 0, let_go: Vec::new() }; // another slot: it may be on its way
             return;
@@ -631,7 +651,7 @@ impl<M: StateMachine> Replica<M> {
             self.replay = Some(Pages::new(self.cluster.quorums.acceptors_count()));
             self.replay_rounds = 0;
             self.say_replay(out);
-            self.timers.set(Timer::Replay, now + 2 * self.cluster.resend_min);
+            self.timers.set(ReplicaTimer::Replay, now + 2 * self.cluster.resend_min);
         }
     }
 
@@ -645,12 +665,12 @@ impl<M: StateMachine> Replica<M> {
             pages.ask_again();
         }
         self.say_replay(out);
-        self.timers.set(Timer::Replay, now + 2 * self.cluster.resend_min);
+        self.timers.set(ReplicaTimer::Replay, now + 2 * self.cluster.resend_min);
     }
 
     fn stop_replay(&mut self) {
         self.replay = None;
-        self.timers.stop(Timer::Replay);
+        self.timers.stop(ReplicaTimer::Replay);
     }
 
     /// Asks acceptors for the pages that are wanted of them.
@@ -685,7 +705,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     fn report_to_all(&mut self, out: &mut Outbox) {
-        self.timers.stop(Timer::Report);
+        self.timers.stop(ReplicaTimer::Report);
         self.reported = self.executed;
         let executed = self.report(None);
         for proposer in self.cluster.all_proposers() {

@@ -8,9 +8,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::{
-    Acceptor, AcceptorId, Cluster, DirectoryId, Envelope, Event, FormationId, Gateway, GatewayId,
-    Incarnation, Outbox, Proposer, ProposerId, ProxyLeader, ProxyLeaderId, Recalled, Replica,
-    ReplicaId, StateMachine, Time, Timers, To,
+    Acceptor, AcceptorId, ClusterSettings, DirectoryId, Envelope, Event, FormationId, Gateway,
+    GatewayId, Incarnation, Outbox, Proposer, ProposerId, ProxyLeader, ProxyLeaderId, Replica,
+    ReplicaId, StateMachine, Time, To,
 };
 
 /// Which role of a cluster.
@@ -26,6 +26,15 @@ pub enum RoleId {
     Acceptor(AcceptorId),
     /// A replica.
     Replica(ReplicaId),
+}
+
+/// A life of a role that starts with a blank memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Life {
+    /// The life's name, which no life of the role has had before (R2).
+    pub incarnation: Incarnation,
+    /// All that the role draws at random follows from it.
+    pub seed: u64,
 }
 
 /// A role.
@@ -102,18 +111,17 @@ impl To {
 }
 
 impl<M: StateMachine> Role<M> {
-    /// Starts the role of `id` with a blank memory, in a life that is called `incarnation` and has never
-    /// been before (R2); a replica gets the `machine`, in its initial state. All that is random follows
-    /// from `seed`.
+    /// Starts the role of `id` with a blank memory; a replica gets the `machine`, in its initial state.
     ///
-    /// In memory, an acceptor's directory is its life: it has forgotten whatever it knew in the last (R4).
+    /// An acceptor in memory has a new directory in each life: it has forgotten what it knew in the last one (R4).
     pub fn start(
-        cluster: Cluster,
+        cluster: ClusterSettings,
         id: RoleId,
-        (incarnation, seed): (Incarnation, u64),
+        life: Life,
         now: Time,
         machine: impl FnOnce(ReplicaId) -> M,
     ) -> Self {
+        let Life { incarnation, seed } = life;
         match id {
             RoleId::Gateway(id) => {
                 Self::Gateway(Box::new(Gateway::new(cluster, id, incarnation, seed, now)))
@@ -142,7 +150,7 @@ impl<M: StateMachine> Role<M> {
         let is_same = envelope.formation.is_some() && envelope.formation == self.formation();
         if !is_same && !envelope.to.precedes_formation() {
             if envelope.formation.is_some() && self.formation().is_some() {
-                out.events.push(Event::Foreign { at: "the door" });
+                out.events.push(Event::Foreign { at: "role: on_envelope" });
             }
             return;
         }
@@ -155,38 +163,6 @@ impl<M: StateMachine> Role<M> {
             (Self::Acceptor(role), To::Acceptor(_, message)) => role.on_message(message, now, out),
             (Self::Replica(role), To::Replica(_, message)) => role.on_message(message, now, out),
             (role, to) => panic!("{:?} was handed a message to {:?}", role.id(), to.role()),
-        }
-    }
-
-    /// Takes in that so many of its records are durable.
-    ///
-    /// # Panics
-    ///
-    /// If it is no durable acceptor: nobody else has records.
-    ///
-    /// source: R31
-    pub fn on_durable(&mut self, records: u64) {
-        match self {
-            Self::Acceptor(role) => role.on_durable(records),
-            Self::Gateway(_) | Self::Proposer(_) | Self::ProxyLeader(_) | Self::Replica(_) => {
-                panic!("{:?} has no log", self.id())
-            }
-        }
-    }
-
-    /// Hands it the votes that it has asked for.
-    ///
-    /// # Panics
-    ///
-    /// If it is no durable acceptor: nobody else asks for any.
-    ///
-    /// source: R10, R15
-    pub fn on_recalled(&mut self, recalled: &Recalled, now: Time, out: &mut Outbox) {
-        match self {
-            Self::Acceptor(role) => role.on_recalled(recalled, now, out),
-            Self::Gateway(_) | Self::Proposer(_) | Self::ProxyLeader(_) | Self::Replica(_) => {
-                panic!("{:?} has no log", self.id())
-            }
         }
     }
 
@@ -206,20 +182,24 @@ impl<M: StateMachine> Role<M> {
 
     /// Fires every timer that is due.
     pub fn on_time(&mut self, now: Time, out: &mut Outbox) {
-        while let Some(timer) = self.timers().and_then(|timers| timers.take_due(now)) {
-            match self {
-                Self::Gateway(role) => role.on_timeout(timer, now, out),
-                Self::Proposer(role) => role.on_timeout(timer, now, out),
-                Self::ProxyLeader(role) => role.on_timeout(timer, now, out),
-                Self::Acceptor(_) => unreachable!("an acceptor has no timers"),
-                Self::Replica(role) => role.on_timeout(timer, now, out),
-            }
+        match self {
+            Self::Gateway(role) => role.on_time(now, out),
+            Self::Proposer(role) => role.on_time(now, out),
+            Self::ProxyLeader(role) => role.on_time(now, out),
+            Self::Acceptor(_) => {} // has no timers
+            Self::Replica(role) => role.on_time(now, out),
         }
     }
 
     /// When the next timer fires.
     pub fn next_timeout(&mut self) -> Option<Time> {
-        self.timers().and_then(|timers| timers.next_at())
+        match self {
+            Self::Gateway(role) => role.timers().next_at(),
+            Self::Proposer(role) => role.timers().next_at(),
+            Self::ProxyLeader(role) => role.timers().next_at(),
+            Self::Acceptor(_) => None,
+            Self::Replica(role) => role.timers().next_at(),
+        }
     }
 
     /// Which role it is.
@@ -256,16 +236,6 @@ impl<M: StateMachine> Role<M> {
             Self::Replica(role) => role.validate(),
         }
     }
-
-    fn timers(&mut self) -> Option<&mut Timers> {
-        match self {
-            Self::Gateway(role) => Some(role.timers()),
-            Self::Proposer(role) => Some(role.timers()),
-            Self::ProxyLeader(role) => Some(role.timers()),
-            Self::Acceptor(_) => None,
-            Self::Replica(role) => Some(role.timers()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -288,6 +258,7 @@ mod tests {
     fn a_role_is_who_it_was_started_as() {
         let settings = Settings::new(1, QuorumSystem::grid(2, 2, 1).unwrap());
         let cluster = Settings { gateways: 2, ..settings }.check().unwrap();
+        let life = Life { incarnation: Incarnation(1), seed: 2 };
         for id in [
             RoleId::Gateway(GatewayId(1)),
             RoleId::Proposer(ProposerId(1)),
@@ -295,7 +266,7 @@ mod tests {
             RoleId::Acceptor(AcceptorId(3)),
             RoleId::Replica(ReplicaId(2)),
         ] {
-            let role = Role::start(cluster.clone(), id, (Incarnation(1), 2), Time(0), Owned);
+            let role = Role::start(cluster.clone(), id, life, Time(0), Owned);
             assert_eq!(role.id(), id);
             let Role::Replica(replica) = role else { continue };
             assert_eq!(replica.machine().state_hash(), 2, "the machine of another replica");

@@ -95,7 +95,7 @@ pub struct SettingsError {
 ///
 /// source: R3
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Cluster(Arc<Settings>);
+pub struct ClusterSettings(Arc<Settings>);
 
 impl Settings {
     /// Returns the defaults for `f` losses, in a cluster of the smallest useful size.
@@ -140,7 +140,7 @@ impl Settings {
     /// # Errors
     ///
     /// Every setting that contradicts another, with what would be right.
-    pub fn check(self) -> Result<Cluster, Vec<SettingsError>> {
+    pub fn check(self) -> Result<ClusterSettings, Vec<SettingsError>> {
         let mut errors = Vec::new();
         let mut require = |holds: bool, setting, what: String| {
             if !holds {
@@ -150,7 +150,7 @@ impl Settings {
         self.check_roles(&mut require);
         self.check_limits(&mut require);
         self.check_timing(&mut require);
-        if errors.is_empty() { Ok(Cluster(Arc::new(self))) } else { Err(errors) }
+        if errors.is_empty() { Ok(ClusterSettings(Arc::new(self))) } else { Err(errors) }
     }
 
     fn check_roles(&self, require: &mut impl FnMut(bool, &'static str, String)) {
@@ -253,7 +253,7 @@ impl Settings {
     }
 }
 
-impl Cluster {
+impl ClusterSettings {
     /// Identifies all that nodes must agree on: nodes that differ never act together.
     ///
     /// That is quorum system and f, without which quorums do not meet; what the state of sessions follows
@@ -310,7 +310,7 @@ impl Cluster {
     }
 }
 
-impl Deref for Cluster {
+impl Deref for ClusterSettings {
     type Target = Settings;
 
     fn deref(&self) -> &Settings {

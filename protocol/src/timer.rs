@@ -1,82 +1,47 @@
-//! Timers: each role keeps a small table of them, the driver asks for the earliest.
+//! Timers: each role names its own and keeps a small table of them; the driver asks for the earliest.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::Time;
 
-/// What a role may be waiting for. One list for all roles, so that a driver needs no other.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Timer {
-    /// Proposer: ask again for the memories and tables that formation misses.
-    Formation,
-    /// Proposer: say that we are here.
-    Heartbeat,
-    /// Proposer: nobody was heard for an election timeout; ask whether we may campaign.
-    Election,
-    /// Proposer: ask again for the pages that phase 1 misses.
-    Phase1,
-    /// Proposer: open slots make no progress. Gateway: batches have no answer.
-    Resend,
-    /// Proxy leader: slots have no write quorum.
-    Retry,
-    /// Proxy leader: see whether suspects are back.
-    Probe,
-    /// Replica: a slot is missing.
-    Gap,
-    /// Replica: ask again for the votes that a replay misses.
-    Replay,
-    /// Replica: tell how far we are.
-    Report,
-    /// Replica: write the next part of a snapshot for peers, or send it.
-    Donation,
-    /// Replica: ask again for the parts of a peer's snapshot, or restore the next one.
-    Transfer,
-    /// Gateway: close a batch that waited for company.
-    Batch,
-    /// Gateway: nothing has been answered for an election timeout.
-    Unserved,
-    /// Client: a command's deadline.
-    Deadline,
+/// The `COUNT` timers of one role.
+pub trait TimerName<const COUNT: usize>: Copy {
+    /// Each timer, in the order in which those that are due at once fire.
+    const ALL: [Self; COUNT];
+
+    /// The timer's index in `ALL`.
+    fn index(self) -> usize;
 }
 
-/// When each [`Timer`] of a role fires.
-#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
-pub struct Timers([Option<Time>; Timer::ALL.len()]);
-
-impl Timer {
-    const ALL: [Self; 15] = [
-        Self::Formation,
-        Self::Heartbeat,
-        Self::Election,
-        Self::Phase1,
-        Self::Resend,
-        Self::Retry,
-        Self::Probe,
-        Self::Gap,
-        Self::Replay,
-        Self::Report,
-        Self::Donation,
-        Self::Transfer,
-        Self::Batch,
-        Self::Unserved,
-        Self::Deadline,
-    ];
+/// When each timer of a role fires.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Timers<T, const COUNT: usize> {
+    /// By the timer's index; `None` while it is stopped.
+    fires_at: [Option<Time>; COUNT],
+    names: PhantomData<T>,
 }
 
-impl Timers {
+impl<T, const COUNT: usize> Default for Timers<T, COUNT> {
+    fn default() -> Self {
+        Self { fires_at: [None; COUNT], names: PhantomData }
+    }
+}
+
+impl<T: TimerName<COUNT>, const COUNT: usize> Timers<T, COUNT> {
     /// Sets `timer` to fire at `at`, whatever it was set to.
-    pub fn set(&mut self, timer: Timer, at: Time) {
-        self.0[timer as usize] = Some(at);
+    pub fn set(&mut self, timer: T, at: Time) {
+        self.fires_at[timer.index()] = Some(at);
     }
 
     /// Sets `timer` unless it is set already.
-    pub fn set_if_unset(&mut self, timer: Timer, at: Time) {
-        self.0[timer as usize].get_or_insert(at);
+    pub fn set_if_unset(&mut self, timer: T, at: Time) {
+        self.fires_at[timer.index()].get_or_insert(at);
     }
 
     /// Stops `timer`.
-    pub fn stop(&mut self, timer: Timer) {
-        self.0[timer as usize] = None;
+    pub fn stop(&mut self, timer: T) {
+        self.fires_at[timer.index()] = None;
     }
 
     /// Stops all.
@@ -86,20 +51,20 @@ impl Timers {
 
     /// Whether `timer` is set.
     #[must_use]
-    pub fn is_set(&self, timer: Timer) -> bool {
-        self.0[timer as usize].is_some()
+    pub fn is_set(&self, timer: T) -> bool {
+        self.fires_at[timer.index()].is_some()
     }
 
     /// When the next timer fires.
     #[must_use]
     pub fn next_at(&self) -> Option<Time> {
-        self.0.iter().flatten().min().copied()
+        self.fires_at.iter().flatten().min().copied()
     }
 
     /// Takes a timer out that is due at `now`.
-    pub fn take_due(&mut self, now: Time) -> Option<Timer> {
-        let due = |timer: &Timer| self.0[*timer as usize].is_some_and(|at| at <= now);
-        let timer = Timer::ALL.into_iter().find(due)?;
+    pub fn take_due(&mut self, now: Time) -> Option<T> {
+        let is_due = |timer: &T| self.fires_at[timer.index()].is_some_and(|at| at <= now);
+        let timer = T::ALL.into_iter().find(is_due)?;
         self.stop(timer);
         Some(timer)
     }
@@ -150,26 +115,31 @@ impl Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{GatewayTimer, ProposerTimer, ProxyLeaderTimer, ReplicaTimer};
 
     #[test]
     fn the_earliest_timer_is_taken_once() {
         let mut timers = Timers::default();
         assert_eq!((timers.next_at(), timers.take_due(Time(9))), (None, None));
-        timers.set(Timer::Election, Time(5));
-        timers.set(Timer::Heartbeat, Time(7));
-        timers.set_if_unset(Timer::Heartbeat, Time(1));
+        timers.set(ProposerTimer::Election, Time(5));
+        timers.set(ProposerTimer::Heartbeat, Time(7));
+        timers.set_if_unset(ProposerTimer::Heartbeat, Time(1));
         assert_eq!(timers.next_at(), Some(Time(5)));
         assert_eq!(timers.take_due(Time(4)), None);
-        assert_eq!(timers.take_due(Time(6)), Some(Timer::Election));
+        assert_eq!(timers.take_due(Time(6)), Some(ProposerTimer::Election));
         assert_eq!(timers.take_due(Time(6)), None);
         assert_eq!(timers.next_at(), Some(Time(7)));
     }
 
     #[test]
-    fn each_timer_has_a_place_of_its_own() {
-        for (place, timer) in Timer::ALL.into_iter().enumerate() {
-            assert_eq!(timer as usize, place);
+    fn each_timer_has_an_index_of_its_own() {
+        fn indices<T: TimerName<COUNT>, const COUNT: usize>() -> [usize; COUNT] {
+            T::ALL.map(T::index)
         }
+        assert_eq!(indices::<GatewayTimer, 3>(), [0, 1, 2]);
+        assert_eq!(indices::<ProposerTimer, 5>(), [0, 1, 2, 3, 4]);
+        assert_eq!(indices::<ProxyLeaderTimer, 2>(), [0, 1]);
+        assert_eq!(indices::<ReplicaTimer, 5>(), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -9,10 +9,11 @@ use harness::{
 };
 use loggos_protocol::{
     Acceptor, AcceptorCounters, AcceptorId, Ballot, Batch, BatchId, BatchWriter, Caller, Chosen,
-    ClientId, Content, DirectoryId, Fetched, Form, Gateway, GatewayCounters, GatewayId, Heartbeat,
-    Incarnation, Nack, Need, Outbox, P2a, P2b, Payload, PreVoteAck, ProposerCounters, ProposerId,
-    ProxyLeaderCounters, ReplicaCounters, ReplicaId, ResultWriter, Results, Role, SessionId,
-    Settings, Slot, Stage, Time, Timer, Value, Watermark,
+    ClientId, Content, DirectoryId, Fetched, Form, Gateway, GatewayCounters, GatewayId,
+    GatewayTimer, Heartbeat, Incarnation, Nack, Need, Outbox, P2a, P2b, Payload, PreVoteAck,
+    ProposerCounters, ProposerId, ProposerTimer, ProxyLeaderCounters, ProxyLeaderTimer,
+    ReplicaCounters, ReplicaId, ReplicaTimer, ResultWriter, Results, Role, SessionId, Settings,
+    Slot, Stage, Time, Value, Watermark,
 };
 
 const SESSION: SessionId = SessionId { slot: Slot(0), index: 0 };
@@ -123,7 +124,7 @@ fn a_proxy_leader_counts_what_it_refuses_repeats_and_gives_up() {
     proxy_leader.on_p2a(p2a(B2, 0), START, &mut out);
     proxy_leader.on_p2a(p2a(B2, 2), START, &mut out);
     proxy_leader.on_p2b(p2b(0, B2, 2), START, &mut out);
-    proxy_leader.on_timeout(Timer::Retry, START + millis(1000), &mut out);
+    proxy_leader.on_timeout(ProxyLeaderTimer::Retry, START + millis(1000), &mut out);
     proxy_leader.on_nack(Nack { slot: Some(Slot(2)), refused: B2, promised: B3 });
     let all = ProxyLeaderCounters {
         chosen: 1,
@@ -155,7 +156,7 @@ fn a_leader_counts_what_it_fills_resends_and_drops() {
         .for_each(|number| leader.on_propose(harness::propose(batch(number)), START, &mut out));
     let id = BatchId { gateway: GatewayId(7), ..batch_id(1) };
     leader.on_propose(harness::propose(Batch { id, ..batch(1) }), START, &mut out);
-    leader.on_timeout(Timer::Resend, START + millis(2000), &mut out);
+    leader.on_timeout(ProposerTimer::Resend, START + millis(2000), &mut out);
     let all = ProposerCounters {
         proposed: 6, // a window of 8, of which 2 are recovered
         resent: 4,
@@ -230,7 +231,7 @@ fn a_replica_counts_what_it_executes_and_what_it_was_told_in_vain() {
     }
     let value = Value::noop(START);
     replica.on_chosen(Chosen { slot: Slot(99), ballot: B1, value }, START, &mut out);
-    (1..3).for_each(|n| replica.on_timeout(Timer::Gap, START + millis(20 * n), &mut out));
+    (1..3).for_each(|n| replica.on_timeout(ReplicaTimer::Gap, START + millis(20 * n), &mut out));
     let (slots, executed) = (vec![(B1, values[2].clone())], Watermark(3));
     let fetched = Fetched { replica: ReplicaId(1), first: Slot(2), slots, executed };
     replica.on_fetched(fetched, START, &mut out);
@@ -284,7 +285,7 @@ fn a_gateway_counts_what_it_sends_again_asks_and_refuses() {
     gateway.on_results(&out_of_order(0), START, &mut out);
     gateway.on_results(&results(1, 1, &|w| w.trimmed(SESSION)), START, &mut out);
     gateway.on_results(&results(0, 0, &|w| w.opened(SESSION)), START, &mut out);
-    gateway.on_timeout(Timer::Resend, START + millis(1000), &mut out);
+    gateway.on_timeout(GatewayTimer::Resend, START + millis(1000), &mut out);
     let all = GatewayCounters {
         commands: 2,
         batches: 1,

@@ -9,14 +9,14 @@ use harness::{
     value,
 };
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorSet, AcceptorState, Cause, Cluster, Event, Executed, Form,
-    Heartbeat, Incarnation, Outbox, P1a, P2a, PAGES_AHEAD, PreVote, ProposerId, Recall, Recalled,
-    Record, Replay, ReplicaId, RoleId, Settings, Slot, Stage, To, ToAcceptor, ToProposer,
+    Acceptor, AcceptorId, AcceptorSet, AcceptorState, Cause, ClusterSettings, Event, Executed,
+    Form, Heartbeat, Incarnation, Outbox, P1a, P2a, PAGES_AHEAD, PreVote, ProposerId, Recall,
+    Recalled, Record, Replay, ReplicaId, RoleId, Settings, Slot, Stage, To, ToAcceptor, ToProposer,
     ToProxyLeader, ToReplica, Vote, Watermark,
 };
 
 /// The smallest ring, and pages of three slots.
-fn cluster() -> Cluster {
+fn cluster() -> ClusterSettings {
     harness::checked(Settings { page_slots_max: 3, ..small() })
 }
 

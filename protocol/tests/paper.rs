@@ -13,7 +13,7 @@ use harness::{
     value, vote,
 };
 use loggos_protocol::{
-    AcceptorSet, Ballot, Chosen, Cluster, Content, Envelope, Outbox, P2a, ProposerId,
+    AcceptorSet, Ballot, Chosen, ClusterSettings, Content, Envelope, Outbox, P2a, ProposerId,
     ProxyLeaderId, QuorumSystem, ReplicaId, RoleId, Settings, Slot, To, ToAcceptor, ToGateway,
     ToProposer, ToProxyLeader, ToReplica, Value, Watermark,
 };
@@ -166,7 +166,7 @@ fn a_chosen_value_survives_every_election() {
 }
 
 /// `write` votes for slot 0 in ballot 1; returns what proposer 1 proposes when `read` has promised.
-fn elect_over(cluster: &Cluster, write: AcceptorSet, read: AcceptorSet) -> Vec<P2a> {
+fn elect_over(cluster: &ClusterSettings, write: AcceptorSet, read: AcceptorSet) -> Vec<P2a> {
     let mut acceptors = acceptors(cluster);
     for voter in write.iter() {
         acceptors[usize::from(voter.0)].on_p2a(p2a(B1, 0), START, &mut Outbox::default());

@@ -9,11 +9,11 @@ use harness::{
     p1b, pick, proposer, replica, small, square, vote,
 };
 use loggos_protocol::{
-    AcceptorSet, Ask, Ballot, Batch, BatchId, BatchWriter, Caller, ClientId, Cluster, Event,
-    Failure, Gateway, GatewayId, Heartbeat, Incarnation, NotExecuted, NotLeader, Outbox, Outcome,
-    Outcomes, Payload, Position, Propose, Proposer, ProposerId, Replica, ReplicaId, ResultWriter,
-    Results, Run, Runs, SessionId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToGateway,
-    ToProposer, ToProxyLeader, ToReplica,
+    AcceptorSet, Ask, Ballot, Batch, BatchId, BatchWriter, Caller, ClientId, ClusterSettings,
+    Event, Failure, Gateway, GatewayId, GatewayTimer, Heartbeat, Incarnation, NotExecuted,
+    NotLeader, Outbox, Outcome, Outcomes, Payload, Position, Propose, Proposer, ProposerId,
+    Replica, ReplicaId, ResultWriter, Results, Run, Runs, SessionId, Settings, Slot, Stage, Time,
+    To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
 };
 
 const LIFE: Incarnation = Incarnation(1);
@@ -193,7 +193,7 @@ fn r23_no_number_beyond_the_session_window_is_executed() {
 
 /// A gateway that leads a conversation of its own.
 struct Desk {
-    cluster: Cluster,
+    cluster: ClusterSettings,
     gateway: Gateway,
     now: Time,
 }
@@ -260,7 +260,7 @@ impl Desk {
 
     fn pass(&mut self, time: u64) -> Outbox {
         self.now = self.now + millis(time);
-        out_of(|out| self.gateway.on_timeout(Timer::Resend, self.now, out))
+        out_of(|out| self.gateway.on_timeout(GatewayTimer::Resend, self.now, out))
     }
 }
 
@@ -493,7 +493,7 @@ fn r28_a_gateway_complains_once_an_election_timeout_while_nothing_is_answered() 
     let mut desk = Desk::new();
     let complaints = |desk: &mut Desk, after: u64| {
         let now = START + millis(after);
-        let out = out_of(|out| desk.gateway.on_timeout(Timer::Unserved, now, out));
+        let out = out_of(|out| desk.gateway.on_timeout(GatewayTimer::Unserved, now, out));
         pick!(out.sends, Acceptor(ToAcceptor::Unserved)).len()
     };
     assert_eq!(complaints(&mut desk, 300), 0, "it waits for nothing");
@@ -504,7 +504,7 @@ fn r28_a_gateway_complains_once_an_election_timeout_while_nothing_is_answered() 
     desk.now = START + millis(800);
     desk.answer(&batches[0], 0);
     assert_eq!(complaints(&mut desk, 1000), 0, "one was answered since");
-    assert!(desk.gateway.timers().is_set(Timer::Unserved), "it looks again");
+    assert!(desk.gateway.timers().is_set(GatewayTimer::Unserved), "it looks again");
     assert_eq!(complaints(&mut desk, 1100), 4);
 }
 

@@ -11,9 +11,9 @@ use harness::{
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Event, Form, GatewayId, HeartbeatAck, Incarnation, Listener,
-    Nack, Need, Outbox, P1b, PreVote, PreVoteAck, Proposer, ProposerId, ProxyLeaderId, ReplicaId,
-    Rng, RoleId, Settings, Slot, Stage, Time, Timer, To, ToAcceptor, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Unserved, Watermark,
+    Nack, Need, Outbox, P1b, PreVote, PreVoteAck, Proposer, ProposerId, ProposerTimer,
+    ProxyLeaderId, ReplicaId, Rng, RoleId, Settings, Slot, Stage, Time, To, ToAcceptor, ToGateway,
+    ToProposer, ToProxyLeader, ToReplica, Unserved, Watermark,
 };
 
 const P0: RoleId = RoleId::Proposer(ProposerId(0));
@@ -217,16 +217,16 @@ fn r28_a_candidate_heartbeats_from_its_p1a_on_and_gives_up_silent() {
     let late = START + millis(200);
     let page = P1b { to: Some(Watermark(3)), ..p1b(0, B1, vec![]) };
     candidate.on_p1b(page, late, &mut Outbox::default());
-    candidate.on_timeout(Timer::Phase1, START + millis(310), &mut Outbox::default());
+    candidate.on_timeout(ProposerTimer::Phase1, START + millis(310), &mut Outbox::default());
     assert_eq!(candidate.ballot(), Some(B1), "there was a new page");
-    let out = out_of(|out| candidate.on_timeout(Timer::Phase1, late + millis(300), out));
+    let out = out_of(|out| candidate.on_timeout(ProposerTimer::Phase1, late + millis(300), out));
     assert_eq!(out.events, [Event::CampaignFailed { ballot: B1 }]);
     assert!(out.sends.is_empty() && candidate.ballot().is_none());
-    assert!(!candidate.timers().is_set(Timer::Heartbeat));
+    assert!(!candidate.timers().is_set(ProposerTimer::Heartbeat));
 }
 
 fn beat(leader: &mut Proposer, now: Time) -> Vec<Stage> {
-    stages(&out_of(|out| leader.on_timeout(Timer::Heartbeat, now, out)))
+    stages(&out_of(|out| leader.on_timeout(ProposerTimer::Heartbeat, now, out)))
 }
 
 fn acknowledge(leader: &mut Proposer, acceptor: u8, now: Time) {
@@ -239,9 +239,9 @@ fn r28_a_leader_that_no_read_quorum_hears_falls_silent_and_resumes() {
     let mut leader = leader(&square());
     let now = START + millis(400);
     [0, 1].into_iter().for_each(|row| acknowledge(&mut leader, row, now));
-    let out = out_of(|out| leader.on_timeout(Timer::Heartbeat, now, out));
+    let out = out_of(|out| leader.on_timeout(ProposerTimer::Heartbeat, now, out));
     assert_eq!((stages(&out), out.events), (vec![], vec![Event::Silenced { ballot: B1 }]));
-    assert!(leader.timers().is_set(Timer::Heartbeat), "it looks again");
+    assert!(leader.timers().is_set(ProposerTimer::Heartbeat), "it looks again");
     acknowledge(&mut leader, 2, now);
     assert_eq!(beat(&mut leader, now), [Stage::Leading; 4], "a0 and a2 are a column");
 }
@@ -262,7 +262,7 @@ fn r28_a_leader_that_gets_nothing_chosen_falls_silent_and_resumes_with_progress(
         leader.on_executed(&executed(replica, 1, 1), now, &mut Outbox::default());
     }
     let due = std::iter::from_fn(|| leader.timers().take_due(START + millis(5010)));
-    assert!(due.collect::<Vec<_>>().contains(&Timer::Heartbeat), "at once");
+    assert!(due.collect::<Vec<_>>().contains(&ProposerTimer::Heartbeat), "at once");
     assert_eq!(heard(&mut leader, 5010).len(), 4);
 }
 
@@ -279,7 +279,7 @@ fn r28_a_leader_that_waits_for_a_replicas_credit_is_not_stalled() {
         let now = START + millis(after);
         report(&mut leader, 2, 0, now);
         (0..4).for_each(|acceptor| acknowledge(&mut leader, acceptor, now));
-        let out = out_of(|out| leader.on_timeout(Timer::Heartbeat, now, out));
+        let out = out_of(|out| leader.on_timeout(ProposerTimer::Heartbeat, now, out));
         assert_eq!((asked(&out), stages(&out)), (0, vec![Stage::Leading; 4]), "{after} ms");
     }
 }
@@ -292,7 +292,7 @@ fn tell_room(leader: &mut Proposer, low: &[u8], after: u64) -> Outbox {
         let from = Listener::Acceptor(AcceptorId(acceptor));
         leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low }, now);
     }
-    out_of(|out| leader.on_timeout(Timer::Heartbeat, now, out))
+    out_of(|out| leader.on_timeout(ProposerTimer::Heartbeat, now, out))
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn r34_a_write_quorum_that_has_room_and_is_not_heard_is_none() {
             leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low }, after);
         }
         let out = out_of(|out| {
-            leader.on_timeout(Timer::Heartbeat, after, out);
+            leader.on_timeout(ProposerTimer::Heartbeat, after, out);
             leader.on_propose(harness::propose(batch(0)), after, out);
         });
         asked(&out)
@@ -353,7 +353,7 @@ fn r28_a_leader_hands_over_for_a_gateway_that_it_does_not_hear() {
     assert_eq!(complain(&mut leader, 599), nothing, "patience is two election timeouts");
     let handed_over = Event::HandedOver { ballot: B1, unserved: GatewayId(0) };
     assert_eq!(complain(&mut leader, 600), (vec![Stage::Leaving; 4], vec![handed_over]));
-    assert!(!leader.is_leading() && leader.timers().is_set(Timer::Election));
+    assert!(!leader.is_leading() && leader.timers().is_set(ProposerTimer::Election));
     assert_eq!(complain(&mut leader, 2000), nothing, "it does not lead");
 }
 
@@ -401,7 +401,7 @@ fn r28_a_silent_leader_that_hears_of_a_larger_promise_steps_down() {
 
 /// How long after [`START`] its next election timer fires.
 fn next_election(proposer: &mut Proposer) -> Duration {
-    proposer.timers().stop(Timer::Heartbeat);
+    proposer.timers().stop(ProposerTimer::Heartbeat);
     proposer.timers().next_at().expect("it never rests").since(START)
 }
 
@@ -579,7 +579,7 @@ fn r28_closing_slots_by_truncation_is_progress() {
         at,
     );
     leader.on_truncated(truncated(0, B1, 1), at, &mut Outbox::default());
-    let out = out_of(|out| leader.on_timeout(Timer::Heartbeat, START + millis(600), out));
+    let out = out_of(|out| leader.on_timeout(ProposerTimer::Heartbeat, START + millis(600), out));
     assert!(out.events.is_empty(), "it fell silent: {:?}", out.events);
 }
 
@@ -590,7 +590,7 @@ fn r28_a_leader_told_to_stop_never_campaigns_again() {
     for stage in [Stage::Leading, Stage::Leaving] {
         let heartbeat = heartbeat(&square(), B2, stage);
         leader.on_heartbeat(&heartbeat, START, &mut Outbox::default());
-        assert!(!leader.timers().is_set(Timer::Election), "after a heartbeat of {stage:?}");
+        assert!(!leader.timers().is_set(ProposerTimer::Election), "after a heartbeat of {stage:?}");
     }
 }
 
@@ -624,7 +624,7 @@ fn r28_a_replica_that_is_stuck_does_not_silence_the_leader_that_serves_it() {
             for (replica, at) in [(0, sent), (1, sent), (2, 2)] {
                 leader.on_executed(&executed(replica, 1, at), now, out);
             }
-            leader.on_timeout(Timer::Heartbeat, now, out);
+            leader.on_timeout(ProposerTimer::Heartbeat, now, out);
         });
         let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
         sent = asked.into_iter().map(|(_, p2a)| p2a.slot.0 + 1).fold(sent, u64::max);

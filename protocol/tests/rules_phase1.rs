@@ -8,10 +8,10 @@ use harness::{
     truncate, truncated, value, vote,
 };
 use loggos_protocol::{
-    Acceptor, Ballot, Cluster, Event, Executed, HeartbeatAck, Incarnation, Listener, Nack, Need,
-    NotLeader, Outbox, P1a, P1b, P2a, Proposer, ProposerId, ProxyLeader, ReplicaId, Settings, Slot,
-    Stage, Time, Timer, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated,
-    Value, Vote, Watermark,
+    Acceptor, Ballot, ClusterSettings, Event, Executed, HeartbeatAck, Incarnation, Listener, Nack,
+    Need, NotLeader, Outbox, P1a, P1b, P2a, Proposer, ProposerId, ProposerTimer, ProxyLeader,
+    ReplicaId, Settings, Slot, Stage, Time, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
+    ToReplica, Truncated, Value, Vote, Watermark,
 };
 
 /// Slot and value of each P2a to a proxy leader.
@@ -31,7 +31,7 @@ fn p1as(out: &Outbox) -> Vec<(u8, P1a)> {
 }
 
 /// A candidate in [`B1`], from slot 0 on.
-fn candidate(cluster: &Cluster) -> Proposer {
+fn candidate(cluster: &ClusterSettings) -> Proposer {
     let mut candidate = proposer(cluster, 0);
     campaign(cluster, &mut candidate, Ballot::default(), START);
     candidate
@@ -70,11 +70,11 @@ fn r05_phase_1_starts_at_what_f_plus_1_replicas_have_executed_in_their_current_l
 fn r05_p1a_is_resent_to_whoever_is_missing_until_a_read_quorum_is_whole() {
     let mut candidate = candidate(&square());
     hand(&mut candidate, p1b(0, B1, vec![]));
-    let out = out_of(|out| candidate.on_timeout(Timer::Phase1, START + millis(40), out));
+    let out = out_of(|out| candidate.on_timeout(ProposerTimer::Phase1, START + millis(40), out));
     assert_eq!(p1as(&out), [1, 2, 3].map(|a| (a, p1a(B1))));
     hand(&mut candidate, p1b(2, B1, vec![]));
     assert!(candidate.is_leading());
-    assert!(!candidate.timers().is_set(Timer::Phase1));
+    assert!(!candidate.timers().is_set(ProposerTimer::Phase1));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn r06_the_first_slot_of_a_ballot_never_changes() {
     for replica in 0..3 {
         introduce(&mut candidate, replica, 1, 50, START);
     }
-    let out = out_of(|out| candidate.on_timeout(Timer::Phase1, START + millis(40), out));
+    let out = out_of(|out| candidate.on_timeout(ProposerTimer::Phase1, START + millis(40), out));
     assert!(p1as(&out).iter().all(|(_, again)| *again == p1a(B1)), "{out:?}");
 }
 
@@ -222,7 +222,7 @@ fn r07_even_what_has_votes_enough_is_proposed_again() {
 }
 
 /// A leader that has proposed slots 0 to 5; replicas 0 and 1 have executed them all, 2 only two.
-fn leader_at_6(cluster: &Cluster) -> Proposer {
+fn leader_at_6(cluster: &ClusterSettings) -> Proposer {
     let mut leader = leader(cluster);
     (0..6).for_each(|number| {
         leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
@@ -239,7 +239,7 @@ fn votes_from_2(until: u64) -> Vec<(Slot, Vote)> {
 }
 
 /// Replica 2 needs slot 2, and the leader's new ballot is elected for it.
-fn rerun_from_2(cluster: &Cluster, until: u64) -> (Proposer, Outbox) {
+fn rerun_from_2(cluster: &ClusterSettings, until: u64) -> (Proposer, Outbox) {
     let mut leader = leader_at_6(cluster);
     ask_for(&mut leader, need(2, 1, 2));
     let ballot = leader.ballot().expect("a campaign");
@@ -317,8 +317,8 @@ fn r08_a_run_begins_by_dropping_what_was_open() {
     let mut leader = leader_at_6(&square());
     leader.on_propose(harness::propose(batch(6)), START, &mut Outbox::default());
     ask_for(&mut leader, need(2, 1, 2));
-    assert!(!leader.timers().is_set(Timer::Resend));
-    let out = out_of(|out| leader.on_timeout(Timer::Resend, START + millis(5000), out));
+    assert!(!leader.timers().is_set(ProposerTimer::Resend));
+    let out = out_of(|out| leader.on_timeout(ProposerTimer::Resend, START + millis(5000), out));
     assert!(asked(&out).is_empty(), "slot 6 is no longer ours: {out:?}");
 }
 
@@ -377,12 +377,12 @@ fn r09_who_does_not_lead_says_who_might() {
 fn r09_stepping_down_drops_open_slots_and_their_timers() {
     let mut leader = leader(&square());
     leader.on_propose(harness::propose(batch(0)), START, &mut Outbox::default());
-    assert!(leader.timers().is_set(Timer::Resend));
+    assert!(leader.timers().is_set(ProposerTimer::Resend));
     let nack = Nack { slot: Some(Slot(0)), refused: B1, promised: B2 };
     let out = out_of(|out| leader.on_nack(nack, START, out));
     assert_eq!(out.events, [Event::SteppedDown { ballot: B1, promised: B2 }]);
-    assert_eq!((leader.ballot(), leader.timers().is_set(Timer::Resend)), (None, false));
-    for timer in [Timer::Resend, Timer::Heartbeat] {
+    assert_eq!((leader.ballot(), leader.timers().is_set(ProposerTimer::Resend)), (None, false));
+    for timer in [ProposerTimer::Resend, ProposerTimer::Heartbeat] {
         let out = out_of(|out| leader.on_timeout(timer, START + millis(5000), out));
         assert!(out.sends.is_empty(), "{:?}", out.sends);
     }
@@ -424,14 +424,14 @@ fn r09_a_resend_keeps_ballot_and_value() {
         let campaigning = heartbeat(&square(), ballot, Stage::Campaigning);
         leader.on_heartbeat(&campaigning, now, &mut Outbox::default());
         now = now + millis(2000);
-        let out = out_of(|out| leader.on_timeout(Timer::Resend, now, out));
+        let out = out_of(|out| leader.on_timeout(ProposerTimer::Resend, now, out));
         let again = claims(&out);
         assert!(again.contains(&first[0]), "the slot that holds all others up: {again:?}");
         assert!(again.iter().all(|claim| first.contains(claim)), "{again:?}");
     }
     hear(&mut leader, executed(0, 1, 3), now);
     hear(&mut leader, executed(1, 1, 3), now);
-    let out = out_of(|out| leader.on_timeout(Timer::Resend, now + millis(5000), out));
+    let out = out_of(|out| leader.on_timeout(ProposerTimer::Resend, now + millis(5000), out));
     assert!(claims(&out).is_empty(), "closed slots are not sent again");
 }
 

@@ -8,8 +8,9 @@ use harness::{
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Chosen, Event, HeartbeatAck, Incarnation, Listener,
-    Nack, Outbox, P2a, P2b, ProposerId, ProxyLeader, ProxyLeaderId, Slot, Stage, Time, Timer, To,
-    ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated,
+    Nack, Outbox, P2a, P2b, ProposerId, ProposerTimer, ProxyLeader, ProxyLeaderId,
+    ProxyLeaderTimer, Slot, Stage, Time, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica,
+    Truncated,
 };
 
 fn votes(out: &Outbox) -> Vec<(ProxyLeaderId, P2b)> {
@@ -101,7 +102,7 @@ fn r10_truncated_closes_the_slot_at_proxy_leader_and_proposer() {
     });
     leader.on_truncated(truncated(0, B2, 2), START, &mut Outbox::default());
     leader.on_truncated(forgotten, START, &mut Outbox::default());
-    let out = out_of(|out| leader.on_timeout(Timer::Resend, START + millis(2000), out));
+    let out = out_of(|out| leader.on_timeout(ProposerTimer::Resend, START + millis(2000), out));
     let resent = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     assert!(resent.iter().map(|(_, p2a)| p2a.slot.0).eq([1]), "slot 0 is closed: {resent:?}");
 }
@@ -186,7 +187,7 @@ fn r11_votes_of_all_rows_tried_add_up_as_a_set() {
     ask(&mut proxy_leader, p2a(B1, 0), START);
     assert!(count(&mut proxy_leader, p2b(0, B1, 0), START).is_empty());
     let later = START + millis(1000);
-    let out = out_of(|out| proxy_leader.on_timeout(Timer::Retry, later, out));
+    let out = out_of(|out| proxy_leader.on_timeout(ProxyLeaderTimer::Retry, later, out));
     assert_eq!(asked(&out).0, set([2, 3]), "the other row");
     assert!(count(&mut proxy_leader, p2b(2, B1, 0), later).is_empty(), "a0 and a2 are no row");
     assert_eq!(count(&mut proxy_leader, p2b(1, B1, 0), later).len(), 3, "a0 and a1 are one");
@@ -195,7 +196,7 @@ fn r11_votes_of_all_rows_tried_add_up_as_a_set() {
 /// What a retry after a second says.
 fn retry(proxy_leader: &mut ProxyLeader, now: &mut Time) -> Outbox {
     *now = *now + millis(1000);
-    out_of(|out| proxy_leader.on_timeout(Timer::Retry, *now, out))
+    out_of(|out| proxy_leader.on_timeout(ProxyLeaderTimer::Retry, *now, out))
 }
 
 #[test]
@@ -242,10 +243,13 @@ fn r12_suspects_are_probed_with_the_latest_value() {
     retry(&mut proxy_leader, &mut now);
     assert_eq!(proxy_leader.suspects(), set([0, 1]));
     ask(&mut proxy_leader, p2a(B1, 5), now);
-    assert!(proxy_leader.timers().is_set(Timer::Probe));
-    let out = out_of(|out| proxy_leader.on_timeout(Timer::Probe, now, out));
+    assert!(proxy_leader.timers().is_set(ProxyLeaderTimer::SuspectProbe));
+    let out = out_of(|out| proxy_leader.on_timeout(ProxyLeaderTimer::SuspectProbe, now, out));
     assert_eq!(asked(&out), (set([0, 1]), vec![p2a(B1, 5); 2]));
-    assert!(proxy_leader.timers().is_set(Timer::Probe), "for as long as there are suspects");
+    assert!(
+        proxy_leader.timers().is_set(ProxyLeaderTimer::SuspectProbe),
+        "for as long as there are suspects"
+    );
 }
 
 #[test]
@@ -258,7 +262,7 @@ fn r12_back_off_is_exponential_up_to_its_bound() {
         now = proxy_leader.timers().next_at().unwrap();
         while let Some(timer) = proxy_leader.timers().take_due(now) {
             let out = out_of(|out| proxy_leader.on_timeout(timer, now, out));
-            if timer == Timer::Retry && !out.sends.is_empty() {
+            if timer == ProxyLeaderTimer::Retry && !out.sends.is_empty() {
                 waits.push(now.since(asked_at));
                 asked_at = now;
             }
@@ -273,7 +277,7 @@ fn r12_a_proposer_resends_a_silent_proxy_leaders_slots_through_another() {
     let mut leader = leader(&square());
     let mut out = Outbox::default();
     (0..6).for_each(|number| leader.on_propose(harness::propose(batch(number)), START, &mut out));
-    let out = out_of(|out| leader.on_timeout(Timer::Resend, START + millis(2000), out));
+    let out = out_of(|out| leader.on_timeout(ProposerTimer::Resend, START + millis(2000), out));
     let resent = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     let slots: Vec<_> = resent.iter().map(|(to, p2a)| (to.0, p2a.slot.0)).collect();
     assert_eq!(slots, [(1, 0), (1, 2), (1, 4)], "all that went through proxy leader 0");

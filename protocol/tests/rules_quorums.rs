@@ -11,9 +11,9 @@ use harness::{
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, DirectoryId, Envelope, Event, Form, FormationId, Formed, Gateway,
-    GatewayId, Incarnation, Outbox, P1b, P2b, PreVoteAck, Probe, Proposer, ProposerId, Role,
-    RoleId, Slot, Stage, Table, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica,
-    Watermark,
+    GatewayId, Incarnation, Outbox, P1b, P2b, PreVoteAck, Probe, Proposer, ProposerId,
+    ProposerTimer, Role, RoleId, Slot, Stage, Table, Time, To, ToAcceptor, ToProposer,
+    ToProxyLeader, ToReplica, Watermark,
 };
 
 #[test]
@@ -150,7 +150,7 @@ fn r04_a_forgetful_acceptors_promise_vote_and_pre_vote_do_not_count() {
 #[test]
 fn r04_no_phase_1_starts_before_a_table_stands() {
     let mut blank = Proposer::new(square(), ProposerId(0), Incarnation(1), 1, START);
-    let asks = out_of(|out| blank.on_timeout(Timer::Formation, START, out));
+    let asks = out_of(|out| blank.on_timeout(ProposerTimer::Formation, START, out));
     assert_eq!(pick!(asks.sends, Acceptor(ToAcceptor::Probe)).len(), 4);
     assert_eq!(pick!(asks.sends, Replica(ToReplica::Probe)).len(), 3);
     assert_eq!(asks.sends.len(), 7, "{:?}", asks.sends);
@@ -159,7 +159,7 @@ fn r04_no_phase_1_starts_before_a_table_stands() {
         let formed = Formed { acceptor, directory, table: table(&square()) };
         blank.on_formed(&formed, START, &mut Outbox::default());
     }
-    let fired = out_of(|out| blank.on_timeout(Timer::Election, START, out));
+    let fired = out_of(|out| blank.on_timeout(ProposerTimer::Election, START, out));
     assert!(fired.sends.is_empty(), "a row has stored it, no read quorum: {:?}", fired.sends);
 }
 

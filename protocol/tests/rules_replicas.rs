@@ -12,9 +12,9 @@ use harness::{
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Batch, BatchWriter, Chosen, Content, Event, Executed, Fetch,
     Fetched, Form, GatewayId, Halt, Heartbeat, Identify, Incarnation, Outbox, P2a, PAGES_AHEAD,
-    Payload, ProposerId, Replay, Replayed, Replica, ReplicaId, Roster, SessionId, Settings, Slot,
-    Stage, Time, Timer, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Value, Vote, Watcher,
-    Watermark,
+    Payload, ProposerId, Replay, Replayed, Replica, ReplicaId, ReplicaTimer, Roster, SessionId,
+    Settings, Slot, Stage, Time, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Value, Vote,
+    Watcher, Watermark,
 };
 
 /// The session that slot 0 opens.
@@ -75,7 +75,7 @@ fn r15_a_missing_slot_is_asked_of_every_peer_and_then_of_the_leader() {
     while leaders.is_empty() {
         now = now + millis(20);
         assert!(now < START + millis(1000), "peers fail it, and nobody else is asked");
-        let out = out_of(|out| replica.on_timeout(Timer::Gap, now, out));
+        let out = out_of(|out| replica.on_timeout(ReplicaTimer::Gap, now, out));
         let fetches = pick!(out.sends, Replica(ToReplica::Fetch));
         assert!(fetches.iter().all(|(_, f)| (f.replica, f.first) == (ReplicaId(1), Slot(1))));
         peers.extend(fetches.iter().map(|(peer, _)| peer.0));
@@ -126,7 +126,7 @@ fn r15_a_replica_hears_by_heartbeat_that_it_misses_something() {
     let mut replica = replica(&square(), 0);
     let heartbeat = Heartbeat { chosen: Watermark(3), ..heartbeat(&square(), B1, Stage::Leading) };
     replica.on_heartbeat(&heartbeat, START, &mut Outbox::default());
-    let out = out_of(|out| replica.on_timeout(Timer::Gap, START + millis(20), out));
+    let out = out_of(|out| replica.on_timeout(ReplicaTimer::Gap, START + millis(20), out));
     assert_eq!(pick!(out.sends, Replica(ToReplica::Fetch)).len(), 1);
 }
 
@@ -287,7 +287,7 @@ fn asked_for_snapshots(executed: Watermark, is_truncated: bool) -> Vec<(u32, u8)
     let mut asked = Vec::new();
     for turn in 1..=20 {
         let now = START + millis(20 * u64::from(turn));
-        let mut out = out_of(|out| replica.on_timeout(Timer::Gap, now, out));
+        let mut out = out_of(|out| replica.on_timeout(ReplicaTimer::Gap, now, out));
         let fetches = pick!(out.sends, Replica(ToReplica::Fetch));
         let fetches: Vec<_> = fetches.iter().map(|(peer, fetch)| (*peer, fetch.first)).collect();
         for (replica_id, first) in fetches {
@@ -367,8 +367,8 @@ fn row_replays(replica: &mut Replica<Echo>, slots: Range<u64>, to: Option<u64>) 
 }
 
 fn on_replay_timer(replica: &mut Replica<Echo>) -> Outbox {
-    replica.timers().stop(Timer::Replay);
-    out_of(|out| replica.on_timeout(Timer::Replay, START, out))
+    replica.timers().stop(ReplicaTimer::Replay);
+    out_of(|out| replica.on_timeout(ReplicaTimer::Replay, START, out))
 }
 
 #[test]
@@ -388,7 +388,8 @@ fn r15_acceptors_are_asked_once_every_peer_was() {
     let mut replica = told(1, [0, 2]);
     let (mut peers, mut asked) = (Vec::new(), Vec::new());
     for turn in 1..=9 {
-        let out = out_of(|out| replica.on_timeout(Timer::Gap, START + millis(20 * turn), out));
+        let out =
+            out_of(|out| replica.on_timeout(ReplicaTimer::Gap, START + millis(20 * turn), out));
         if asked.is_empty() && !replays(&out).is_empty() {
             assert!(peers.contains(&0) && peers.contains(&2), "before acceptors: {peers:?}");
         }
@@ -396,7 +397,7 @@ fn r15_acceptors_are_asked_once_every_peer_was() {
         peers.extend(pick!(out.sends, Replica(ToReplica::Fetch)).iter().map(|(peer, _)| peer.0));
     }
     assert_eq!(asked, [0, 1, 2, 3].map(|acceptor| (acceptor, 1)), "once: the rest has a timer");
-    assert!(replica.timers().is_set(Timer::Replay));
+    assert!(replica.timers().is_set(ReplicaTimer::Replay));
 }
 
 #[test]
@@ -407,7 +408,7 @@ fn r15_acceptors_that_were_not_heard_or_had_no_more_are_asked_again() {
     replay(&mut replica, Replayed { from: Slot(1), ..page(3, 1..5, Some(5)) });
     let out = on_replay_timer(&mut replica);
     assert_eq!(replays(&out), [(1, 0), (2, 0), (3, 0)], "a0 has told what it has in slot 0");
-    assert!(replica.timers().is_set(Timer::Replay));
+    assert!(replica.timers().is_set(ReplicaTimer::Replay));
 }
 
 #[test]
@@ -457,7 +458,7 @@ fn r15_peers_give_several_pages_one_behind_the_other() {
     let (mut ahead, mut behind) = (replica(2), replica(1));
     (0..6).for_each(|slot| drop(out_of(|out| ahead.on_chosen(chosen(slot), START, out))));
     behind.on_chosen(chosen(5), START, &mut Outbox::default());
-    let out = out_of(|out| behind.on_timeout(Timer::Gap, START, out));
+    let out = out_of(|out| behind.on_timeout(ReplicaTimer::Gap, START, out));
     let mut fetch = *pick!(out.sends, Replica(ToReplica::Fetch))[0].1;
     for executed in [4, 6] {
         let out = out_of(|out| ahead.on_fetch(fetch, START, out));
@@ -482,10 +483,12 @@ fn r15_a_replay_that_gets_on_asks_no_peer_for_its_state() {
     let mut replica = replica(&square(), 0);
     hear_from_proposer(&mut replica, Stage::Leading, 600);
     let mut now = START;
-    while replica.timers().is_set(Timer::Gap) && !replica.timers().is_set(Timer::Replay) {
+    while replica.timers().is_set(ReplicaTimer::Gap)
+        && !replica.timers().is_set(ReplicaTimer::Replay)
+    {
         now = now + millis(20);
-        replica.timers().stop(Timer::Gap);
-        let out = out_of(|out| replica.on_timeout(Timer::Gap, now, out));
+        replica.timers().stop(ReplicaTimer::Gap);
+        let out = out_of(|out| replica.on_timeout(ReplicaTimer::Gap, now, out));
         for (peer, fetch) in pick!(out.sends, Replica(ToReplica::Fetch)) {
             let executed = Watermark(600);
             let fetched = Fetched { replica: peer, first: fetch.first, slots: vec![], executed };
@@ -526,7 +529,7 @@ fn r15_a_replay_that_brings_nothing_ends() {
     (0..15).for_each(|_| drop(on_replay_timer(&mut replica)));
     row_replays(&mut replica, 0..1, Some(1));
     assert_eq!((replica.executed(), rounds(&mut replica)), (Watermark(1), 20), "counted anew");
-    assert!(!replica.timers().is_set(Timer::Replay));
+    assert!(!replica.timers().is_set(ReplicaTimer::Replay));
     row_replays(&mut replica, 1..2, None);
     assert_eq!(replica.executed(), Watermark(1), "nobody asked");
     assert!(!replays(&hear_from_proposer(&mut replica, Stage::Waiting, 0)).is_empty());
@@ -540,7 +543,7 @@ fn r29_a_replica_that_misses_nothing_and_hears_a_leader_replays_no_more() {
     {
         let mut replica = replaying();
         hear_from_proposer(&mut replica, stage, chosen);
-        assert_eq!(replica.timers().is_set(Timer::Replay), goes_on, "{stage:?}, {chosen}");
+        assert_eq!(replica.timers().is_set(ReplicaTimer::Replay), goes_on, "{stage:?}, {chosen}");
         row_replays(&mut replica, 0..1, None);
         assert_eq!(replica.executed(), Watermark(goes_on.into()), "{stage:?}, {chosen}");
     }

@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use loggos_protocol::{Cluster, QuorumSystem, RoleId, Settings};
+use loggos_protocol::{ClusterSettings, QuorumSystem, RoleId, Settings};
 
 use self::spread::spread;
 use crate::idle::Idle;
@@ -62,7 +62,7 @@ pub struct Config {
     /// bytes of letters, digits, `-`, `_` and `.`.
     pub name: String,
     /// Sizes, limits and timing.
-    pub cluster: Cluster,
+    pub cluster: ClusterSettings,
     /// The processes that the cluster is spread over, in order of name. Empty if all roles live in
     /// one process.
     pub nodes: Vec<NodeConfig>,
@@ -104,7 +104,7 @@ impl Config {
     ///
     /// If there are no cores.
     #[must_use]
-    pub fn on_cpus(cluster: Cluster, cpus: Vec<usize>) -> Self {
+    pub fn on_cpus(cluster: ClusterSettings, cpus: Vec<usize>) -> Self {
         assert!(!cpus.is_empty(), "a cluster on no cores");
         let placement = spread(&cluster, cpus.len());
         Self {

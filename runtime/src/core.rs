@@ -36,7 +36,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use loggos_net::{MailboxReceiver, Ring, RingEvent};
-use loggos_protocol::{Cluster, Envelope, Event, Outbox, ReplicaId, Role, StateMachine, Time};
+use loggos_protocol::{
+    ClusterSettings, Envelope, Event, Outbox, ReplicaId, Role, StateMachine, Time,
+};
 
 pub(crate) use self::orders::{Order, Sibling};
 pub(crate) use self::plan::{CorePlan, NetworkPlan, Outlet};
@@ -60,7 +62,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 pub(crate) struct Core<M> {
     /// Its number in this process.
     core: usize,
-    cluster: Cluster,
+    cluster: ClusterSettings,
     routes: Arc<Routes>,
     /// All cores of this process, this one among them.
     siblings: Arc<[Sibling]>,

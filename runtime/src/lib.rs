@@ -38,7 +38,7 @@ pub use idle::Idle;
 pub use log::LogState;
 pub use loggos_kv as kv;
 pub use loggos_protocol::{
-    AcceptorId, At, Cluster, GatewayId, Halt, Items, NoRole, Payload, Position, ProposerId,
+    AcceptorId, At, ClusterSettings, GatewayId, Halt, Items, NoRole, Payload, Position, ProposerId,
     ProxyLeaderId, QuorumError, QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings,
     SettingsError, Slot, StateMachine, Time, Watermark,
 };

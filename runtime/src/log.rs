@@ -26,7 +26,9 @@ use std::time::Duration;
 
 use loggos_net::wire::LogPosition;
 use loggos_net::{Ring, RingFile, Written};
-use loggos_protocol::{Acceptor, AcceptorId, Cluster, Envelope, Outbox, Recalled, Time, To};
+use loggos_protocol::{
+    Acceptor, AcceptorId, ClusterSettings, Envelope, Outbox, Recalled, Time, To,
+};
 use loggos_storage::{
     Bounds, Buffer, FileId, Folder, Poison, ReadRequest, SharedLog, VotePlace, Wal, Write,
 };
@@ -127,7 +129,7 @@ impl Log {
     /// Begins a life of an acceptor, see [`SharedLog::restart`]; `None` if the log has stopped.
     pub(crate) fn restart(
         &self,
-        cluster: Cluster,
+        cluster: ClusterSettings,
         acceptor: AcceptorId,
         seed: u64,
     ) -> Option<Acceptor> {

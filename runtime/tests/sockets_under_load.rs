@@ -8,7 +8,7 @@ mod harness;
 
 use harness::{DEADLINE, Nodes, Spread};
 use loggos::kv::Command;
-use loggos::{Cluster, RemoteCluster, RemoteOptions, Settings};
+use loggos::{ClusterSettings, RemoteCluster, RemoteOptions, Settings};
 
 /// Callers with a command in flight each, and how many each has.
 const CALLERS: usize = 32;
@@ -73,7 +73,7 @@ fn load(nodes: &Nodes) {
 #[test]
 fn a_tick_sends_once_on_a_connection_and_copies_no_payload() {
     // A batch for each command: the messages of a tick are many.
-    let alone = |cluster: Cluster| {
+    let alone = |cluster: ClusterSettings| {
         Settings { batch_commands_max: 1, ..Settings::clone(&cluster) }.check().unwrap()
     };
     let nodes = Nodes::start_with(Spread::NodeEach, alone);

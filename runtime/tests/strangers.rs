@@ -14,7 +14,7 @@ use harness::{
     DEADLINE, Nodes, PEER, Spread, Stranger, bytes_of, command, frame, hello, increment, kv, seal,
 };
 use loggos::kv::{Answer, Command};
-use loggos::{Cluster, Settings};
+use loggos::{ClusterSettings, Settings};
 use loggos_net::wire::{
     self, HEAD_BYTES, Hello, Kind, LogPosition, Message, Purpose, Reason, Refusal, Welcome,
 };
@@ -800,7 +800,7 @@ fn a_client_that_reads_no_results_does_not_slow_others() {
 #[test]
 fn a_client_that_reads_no_long_replies_is_cut_off_or_slowed() {
     let _alone = one_at_a_time();
-    let few = |cluster: Cluster| {
+    let few = |cluster: ClusterSettings| {
         let mut settings = Settings::clone(&cluster);
         (settings.session_window, settings.batch_commands_max) = (256, 16);
         settings.check().unwrap()

@@ -25,8 +25,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorSet, Ballot, Chosen, Cluster, Incarnation, Nack, P2b, Proposer,
-    ProposerId, Rememberer, ReplicaId, Role, RoleId, Slot, To, ToAcceptor, ToProposer,
+    Acceptor, AcceptorId, AcceptorSet, Ballot, Chosen, ClusterSettings, Incarnation, Nack, P2b,
+    Proposer, ProposerId, Rememberer, ReplicaId, Role, RoleId, Slot, To, ToAcceptor, ToProposer,
     ToProxyLeader, ToReplica, Value, Vote, Watermark,
 };
 
@@ -54,7 +54,7 @@ struct Reign {
 /// What a run has shown so far.
 #[derive(Debug)]
 pub(crate) struct Checker {
-    cluster: Cluster,
+    cluster: ClusterSettings,
     /// What each ballot proposed for each slot, and which acceptors voted for it.
     votes: BTreeMap<(Slot, Ballot), (Value, AcceptorSet)>,
     /// What a write quorum voted for, by slot.
@@ -76,7 +76,7 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    pub(crate) fn new(cluster: Cluster) -> Self {
+    pub(crate) fn new(cluster: ClusterSettings) -> Self {
         Self {
             cluster,
             votes: BTreeMap::new(),

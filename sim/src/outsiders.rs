@@ -37,7 +37,8 @@ pub(crate) enum Condition {
 }
 
 impl Condition {
-    fn draw(has_disk: bool, rng: &mut Rng) -> Self {
+    /// Draws how a role is left, which may have a disk that can hang.
+    pub(crate) fn draw(has_disk: bool, rng: &mut Rng) -> Self {
         match rng.below(if has_disk { 5 } else { 4 }) {
             0 => Self::Dead,
             1 => Self::CutOff,
@@ -65,14 +66,8 @@ impl Condition {
 }
 
 impl Outsiders {
-    /// Puts `id` outside; `all` are the roles that it has links to. Returns how it is left.
-    pub(crate) fn add(
-        &mut self,
-        (id, has_disk): (RoleId, bool),
-        all: &[RoleId],
-        rng: &mut Rng,
-    ) -> Condition {
-        let condition = Condition::draw(has_disk, rng);
+    /// Puts `id` outside; `all` are the roles that it has links to.
+    pub(crate) fn add(&mut self, id: RoleId, condition: Condition, all: &[RoleId], rng: &mut Rng) {
         self.conditions.insert(id, condition);
         let others = all.iter().copied().filter(|other| *other != id);
         match condition {
@@ -92,7 +87,6 @@ impl Outsiders {
                 }
             }
         }
-        condition
     }
 
     /// Leaves `id` as `other` is left: the two are one process.

@@ -17,14 +17,16 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorSet, Ballot, Cluster, DirectoryId, Envelope, Outbox, Recalled,
-    Rng, Slot, To, Vote, Watermark,
+    Acceptor, AcceptorId, AcceptorSet, Ballot, ClusterSettings, DirectoryId, Envelope, Outbox,
+    Recalled, Rng, Slot, To, Vote, Watermark,
 };
 use loggos_storage::sim::{Fault, FaultyDisk};
 use loggos_storage::{
     BLOCK_BYTES, Bounds, Buffer, Disk, FileId, Identity, Options, Poison, ReadRequest, SharedLog,
     StorageError, VotePlace, Write, format, recover,
 };
+
+use crate::swarm::DiskPlan;
 
 /// A disk, and while its process is up, the log on it.
 #[derive(Debug)]
@@ -86,11 +88,11 @@ pub(crate) enum Done {
 }
 
 impl Store {
-    /// Returns a disk that has just been formatted for `acceptors`; what is random follows from `rng`.
+    /// Returns a disk as `plan` has it that has just been formatted for `acceptors`; what is random follows from `rng`.
     pub(crate) fn new(
-        cluster: &Cluster,
+        cluster: &ClusterSettings,
         acceptors: AcceptorSet,
-        (options, bounds): (Options, Bounds),
+        plan: &DiskPlan,
         rng: &mut Rng,
     ) -> Self {
         let identity = Identity {
@@ -100,9 +102,20 @@ impl Store {
             acceptors,
         };
         let mut disk = FaultyDisk::new(rng.next_u64());
-        format(&mut disk, &identity, &options).expect("nothing is wrong with the disk yet");
+        format(&mut disk, &identity, &plan.options).expect("nothing is wrong with the disk yet");
+        let (options, bounds) = (plan.options, plan.bounds);
         let page_bytes_max = cluster.page_bytes_max as usize;
-        Self { disk, identity, options, bounds, page_bytes_max, is_to_fail: false, running: None }
+        let mut store = Self {
+            disk,
+            identity,
+            options,
+            bounds,
+            page_bytes_max,
+            is_to_fail: false,
+            running: None,
+        };
+        store.set_capacity(plan.capacity_segments);
+        store
     }
 
     /// Comes back to the log, if it is not in use: the acceptor that it makes, and its votes.
@@ -112,7 +125,7 @@ impl Store {
     /// If the log is not to be used, or cannot be read just now.
     pub(crate) fn start(
         &mut self,
-        cluster: Cluster,
+        cluster: ClusterSettings,
         acceptor: AcceptorId,
         seed: u64,
     ) -> Result<Restored, StorageError> {
@@ -148,7 +161,7 @@ impl Store {
     /// If the log cannot be read just now.
     pub(crate) fn restart(
         &mut self,
-        cluster: Cluster,
+        cluster: ClusterSettings,
         acceptor: AcceptorId,
         seed: u64,
     ) -> Result<Option<Restored>, StorageError> {

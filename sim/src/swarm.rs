@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use loggos_protocol::{Cluster, QuorumSystem, Rng, Settings};
+use loggos_protocol::{ClusterSettings, QuorumSystem, Rng, Settings};
 use loggos_storage::{Bounds, Options};
 
 use crate::network::NetworkPlan;
@@ -14,7 +14,7 @@ pub struct Plan {
     /// What everything else was drawn from.
     pub seed: u64,
     /// The cluster.
-    pub cluster: Cluster,
+    pub cluster: ClusterSettings,
     pub(crate) network: NetworkPlan,
     pub(crate) faults: FaultPlan,
     pub(crate) load: LoadPlan,
@@ -217,7 +217,7 @@ fn small_u8(rng: &mut Rng, below: u64) -> u8 {
     u8::try_from(rng.below(below)).unwrap_or(0)
 }
 
-fn draw_cluster(rng: &mut Rng, transfers: &mut Rng) -> Cluster {
+fn draw_cluster(rng: &mut Rng, transfers: &mut Rng) -> ClusterSettings {
     let f = if rng.below(4) == 0 { 2 } else { 1 };
     let quorums = match rng.below(4) {
         0 => QuorumSystem::majority(f),

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Message};
-use loggos_protocol::{Cluster, Envelope, Rng};
+use loggos_protocol::{ClusterSettings, Envelope, Rng};
 
 /// What a frame takes besides what is bounded by settings: heads, and fields of each slot of a page.
 const FRAME_ROOM_BYTES: u32 = 64 << 10;
@@ -25,7 +25,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(cluster: &Cluster) -> Self {
+    pub(crate) fn new(cluster: &ClusterSettings) -> Self {
         let page = cluster.page_bytes_max + cluster.batch_bytes_max;
         let results = cluster.results_bytes_max + cluster.reply_bytes_max;
         let longest = page.max(results).max(cluster.snapshot_part_bytes);

@@ -22,8 +22,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorSet, Ballot, Envelope, Event, GatewayId, Incarnation, Outbox,
-    ProposerId, ProxyLeaderId, Replica, ReplicaId, Rng, Role, RoleId, Slot, Time, To, Watermark,
+    Acceptor, AcceptorId, AcceptorSet, Ballot, Envelope, Event, GatewayId, Incarnation, Life,
+    Outbox, ProposerId, ProxyLeaderId, Replica, ReplicaId, Rng, Role, RoleId, Slot, Time, To,
+    Watermark,
 };
 use loggos_storage::StorageError;
 use loggos_storage::sim::Fault;
@@ -34,7 +35,7 @@ use crate::ladder::Ladder;
 use crate::linearizability::{STEPS_MAX, Verdict};
 use crate::load::Load;
 use crate::network::{ACCEPTORS, Fate, KINDS, Network, PROPOSERS, kind};
-use crate::outsiders::Outsiders;
+use crate::outsiders::{Condition, Outsiders};
 use crate::recorder::Recorder;
 use crate::sights::{Sight, Sights, Witness};
 use crate::store::{Done, Store, Work};
@@ -214,10 +215,8 @@ impl World {
         if let Some(disks) = &world.plan.faults.disks {
             let acceptors: Vec<AcceptorId> = cluster.quorums.acceptors().iter().collect();
             for sharers in acceptors.chunks(disks.acceptors_per_log.into()) {
-                let limits = (disks.options, disks.bounds);
                 let set = sharers.iter().copied().collect();
-                let mut store = Store::new(&cluster, set, limits, &mut world.rng);
-                store.set_capacity(disks.capacity_segments);
+                let store = Store::new(&cluster, set, disks, &mut world.rng);
                 world.stores.insert(RoleId::Acceptor(sharers[0]), store);
                 if sharers.len() > 1 {
                     world.witness.see(Sight::LogShared);
@@ -473,7 +472,11 @@ impl World {
             let process = self.processes.get_mut(&sharer).expect("every role has a process");
             let shown = process.clock.show(self.now);
             let mut is_release = false;
-            match (&done, &mut process.role) {
+            let mut role = match &mut process.role {
+                Some(Role::Acceptor(role)) => Some(role),
+                _ => None,
+            };
+            match (&done, &mut role) {
                 (Done::Failed, _) => return self.stop(id),
                 (Done::Nothing, _) | (_, None) => {}
                 (Done::Synced(released, recorded), Some(role)) => {
@@ -780,7 +783,7 @@ impl World {
         let cluster = self.plan.cluster.clone();
         let incarnation = Incarnation(self.rng.next_u64());
         let seed = self.rng.next_u64();
-        let life = (incarnation, seed);
+        let life = Life { incarnation, seed };
         let clock = self.draw_clock();
         let shown = clock.show(self.now);
         let role = match id {
@@ -1237,7 +1240,8 @@ impl World {
 
     fn put_outside(&mut self, id: RoleId, ids: &[RoleId]) {
         let has_disk = self.stores.contains_key(&id);
-        let condition = self.outsiders.add((id, has_disk), ids, &mut self.rng);
+        let condition = Condition::draw(has_disk, &mut self.rng);
+        self.outsiders.add(id, condition, ids, &mut self.rng);
         self.note(|| format!("{id} stays outside: {condition:?}"));
         self.witness.see(condition.sight(id));
         self.end_if_dead(id);

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use crate::batch::{Batch, HEAD_BYTES, Link};
 use crate::fields::length;
 use crate::files::FilesFound;
-use crate::segment::put_opening;
+use crate::header::Header;
+use crate::reader::SizedFile;
+use crate::segment::{Segment, put_opening};
 use crate::state::States;
 use crate::wal::{Resumed, Tail};
 use crate::{
@@ -44,9 +46,11 @@ pub fn format(
         disk.create(file, u64::from(options.segment_bytes)).map_err(StorageError::on(file))?;
     }
     let (file, mut bytes) = (FileId(0), Buffer::new());
-    let batch = batch(identity, Link::default(), (1, BLOCK_BYTES));
+    let (segment_bytes, identity) = (u64::from(options.segment_bytes), *identity);
+    let batch = batch(&identity, Link::default(), 1, BLOCK_BYTES);
+    let header = Header { file, segment_bytes, segment: 1, synced: 0, identity };
     let states = States::new(identity.acceptors.iter());
-    put_opening(&mut bytes, *identity, options.segment_bytes, (file, batch, &states));
+    put_opening(&mut bytes, header, batch, &states);
     disk.write_at(file, 0, &bytes).map_err(StorageError::on(file))?;
     disk.sync(file).map_err(StorageError::on(file))
 }
@@ -91,7 +95,7 @@ pub fn recover(
     let last = segments.back().expect("a log has a segment");
     let is_full = tail.offset == options.segment_bytes;
     let tail = match tail.is_mark {
-        false => mark(disk, identity, (last.file, last.number), tail)?,
+        false => mark(disk, identity, last, tail)?,
         true if is_full => tail,
         true => {
             wipe(disk, last.file, u64::from(tail.offset), BLOCK_BYTES)?;
@@ -100,7 +104,7 @@ pub fn recover(
     };
     let next = FileId(length(segments.len() + others.len()));
     let (mut free, mut unfinished) = (VecDeque::new(), VecDeque::new());
-    for (file, bytes) in others {
+    for SizedFile { id: file, bytes } in others {
         // One that is too short is not made here: the disk may be full, and the log not in need of it.
         if bytes == segment_bytes {
             wipe(disk, file, 0, 2 * BLOCK_BYTES)?;
@@ -114,20 +118,20 @@ pub fn recover(
     Ok(Recovered { wal: Wal::resume(*identity, *options, resumed), dropped })
 }
 
-/// Writes a mark behind `tail`, which is durable, and syncs it. There is room: no batch takes a segment's
-/// last block.
+/// Writes a mark behind `tail`, which is durable, in the last segment, and syncs it. There is room: no batch takes a
+/// segment's last block.
 fn mark(
     disk: &mut impl Disk,
     identity: &Identity,
-    (file, segment): (FileId, u64),
+    last: &Segment,
     tail: Tail,
 ) -> Result<Tail, StorageError> {
     let offset = u64::from(tail.offset);
     let mut bytes = Buffer::new();
     bytes.resize(HEAD_BYTES as usize, 0);
-    let link = batch(identity, tail.link, (segment, tail.offset)).seal(&mut bytes, 0);
-    disk.write_at(file, offset, &bytes).map_err(StorageError::on(file))?;
-    disk.sync(file).map_err(StorageError::on(file))?;
+    let link = batch(identity, tail.link, last.number, tail.offset).seal(&mut bytes, 0);
+    disk.write_at(last.file, offset, &bytes).map_err(StorageError::on(last.file))?;
+    disk.sync(last.file).map_err(StorageError::on(last.file))?;
     Ok(Tail { link, offset: tail.offset + BLOCK_BYTES, is_mark: true })
 }
 
@@ -140,7 +144,7 @@ fn wipe(disk: &mut impl Disk, file: FileId, at: u64, count: u32) -> Result<(), S
 }
 
 /// A batch to be sealed, behind `link`, which is durable.
-fn batch(identity: &Identity, link: Link, (segment, offset): (u64, u32)) -> Batch {
+fn batch(identity: &Identity, link: Link, segment: u64, offset: u32) -> Batch {
     Batch {
         link: Link { number: link.number + 1, checksum: 0 },
         bytes: 0,

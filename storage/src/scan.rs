@@ -32,7 +32,7 @@ use loggos_protocol::{AcceptorId, AcceptorState, Slot, Watermark};
 use crate::batch::{Batch, HEAD_BYTES, padded};
 use crate::fields::length;
 use crate::header::{Found, Header};
-use crate::reader::Reader;
+use crate::reader::{Reader, SizedFile};
 use crate::record::{self, Entry};
 use crate::revotes::Revotes;
 use crate::segment::{Indexed, Segment};
@@ -59,7 +59,7 @@ pub struct Scan {
     pub(crate) states: States,
     pub(crate) revotes: Revotes,
     /// Files that are not among the segments, or are short.
-    pub(crate) others: Vec<File>,
+    pub(crate) others: Vec<SizedFile>,
 }
 
 /// Where an entry is in the log.
@@ -95,11 +95,13 @@ pub fn scan(
     visit: Visit<'_>,
 ) -> Result<Scan, StorageError> {
     let files = disk.files().map_err(StorageError::directory)?;
+    let files: Vec<SizedFile> =
+        files.into_iter().map(|(id, bytes)| SizedFile { id, bytes }).collect();
     if files.is_empty() {
         return Err(StorageError::Empty);
     }
     if let Some(file) =
-        (0..).map(FileId).zip(&files).find_map(|(id, (there, _))| (id < *there).then_some(id))
+        (0..).map(FileId).zip(&files).find_map(|(id, there)| (id < there.id).then_some(id))
     {
         return Err(StorageError::Missing { file });
     }
@@ -122,9 +124,9 @@ pub fn scan(
         gaps: Vec::new(),
         astray: None,
     };
-    for (header, file_bytes) in &headers {
-        if !walk.segment(header, (header.file, *file_bytes))? {
-            others.push((header.file, *file_bytes));
+    for (header, file) in &headers {
+        if !walk.segment(header, *file)? {
+            others.push(*file);
         }
     }
     for file in &others {
@@ -174,34 +176,32 @@ impl Scan {
     }
 }
 
-/// A file and its length, in whole blocks.
-type File = (FileId, u64);
-
-type Headers = Vec<(Header, u64)>;
+/// Headers, each with the file that it was found in.
+type Headers = Vec<(Header, SizedFile)>;
 
 /// Sorts the files: those with a header, by the number of their segment, and the rest.
 fn headers(
     reader: &mut Reader<'_, impl Disk>,
-    files: &[File],
+    files: &[SizedFile],
     wanted: Option<&Identity>,
-) -> Result<(Headers, Vec<File>), StorageError> {
+) -> Result<(Headers, Vec<SizedFile>), StorageError> {
     let (mut headers, mut others): (Headers, _) = (Vec::new(), Vec::new());
-    for &(file, bytes) in files {
-        let found = match bytes >= u64::from(BLOCK_BYTES) {
-            true => Header::find(file, reader.bytes((file, bytes), 0, BLOCK_BYTES)?),
+    for &file in files {
+        let found = match file.bytes >= u64::from(BLOCK_BYTES) {
+            true => Header::find(file.id, reader.bytes(file, 0, BLOCK_BYTES)?),
             false => Found::Nothing,
         };
         match found {
-            Found::Nothing => others.push((file, bytes)),
-            Found::Newer(version) => return Err(StorageError::Newer { file, version }),
+            Found::Nothing => others.push(file),
+            Found::Newer(version) => return Err(StorageError::Newer { file: file.id, version }),
             Found::Header(header) => {
                 let first = headers.first().map(|(first, _)| &first.identity);
                 if let Some(wanted) = wanted.or(first).filter(|wanted| **wanted != header.identity)
                 {
                     let (wanted, found) = (Box::new(*wanted), Box::new(header.identity));
-                    return Err(StorageError::Foreign { file, wanted, found });
+                    return Err(StorageError::Foreign { file: file.id, wanted, found });
                 }
-                headers.push((header, bytes));
+                headers.push((header, file));
             }
         }
     }
@@ -213,19 +213,27 @@ fn headers(
 /// says. Without, it may be one that is not finished: it keeps its whole blocks.
 fn check_lengths(
     wanted: u64,
-    headers: &[(Header, u64)],
-    others: &mut [File],
+    headers: &Headers,
+    others: &mut [SizedFile],
 ) -> Result<(), StorageError> {
-    let used = headers.iter().map(|(header, found)| (header.file, *found));
-    let is_wrong = used.filter(|(_, found)| *found != wanted);
-    let is_too_long = others.iter().copied().filter(|(_, found)| *found > wanted);
-    if let Some((file, found)) = is_wrong.chain(is_too_long).min() {
+    let used = headers.iter().map(|(_, file)| *file);
+    let is_wrong = used.filter(|file| file.bytes != wanted);
+    let is_too_long = others.iter().copied().filter(|file| file.bytes > wanted);
+    if let Some(SizedFile { id: file, bytes: found }) = is_wrong.chain(is_too_long).min() {
         return Err(StorageError::Length { file, wanted, found });
     }
-    for (_, bytes) in others {
-        *bytes -= *bytes % u64::from(BLOCK_BYTES);
+    for file in others {
+        file.bytes -= file.bytes % u64::from(BLOCK_BYTES);
     }
     Ok(())
+}
+
+/// A batch that can be read where none belongs.
+struct Astray {
+    batch: Batch,
+    file: FileId,
+    /// The byte at which it begins.
+    offset: u64,
 }
 
 /// The way through the segments, oldest first.
@@ -241,39 +249,39 @@ struct Walk<'a, D> {
     synced: u64,
     /// Heads that follow nothing: the place of each in `segments`, and what should be before it.
     gaps: Vec<(usize, Damage)>,
-    /// The batch with records of the highest number that can be read and was not taken, and where it lies.
-    astray: Option<(Batch, File)>,
+    /// The batch with records of the highest number that can be read and was not taken.
+    astray: Option<Astray>,
 }
 
 impl<D: Disk> Walk<'_, D> {
     /// Reads a segment; returns whether it is one: whether its head can be read, and no other file holds it.
-    fn segment(&mut self, header: &Header, whole: File) -> Result<bool, StorageError> {
-        let Header { file, segment: number, .. } = *header;
+    fn segment(&mut self, header: &Header, file: SizedFile) -> Result<bool, StorageError> {
+        let number = header.segment;
         if self.segments.back().is_some_and(|before| before.number == number) {
             return Ok(false);
         }
-        let head = self.batch(whole, BLOCK_BYTES)?;
+        let head = self.batch(file, BLOCK_BYTES)?;
         let Some(head) = head.filter(|head| head.is_at(number, BLOCK_BYTES)) else {
             return Ok(false);
         };
         if !self.tail.is_some_and(|tail| head.follows(tail.link)) {
-            self.gaps.push((self.segments.len(), self.gap(file, &head)));
+            self.gaps.push((self.segments.len(), self.gap(file.id, &head)));
         }
         let blank = States::new(self.states.iter().map(|(acceptor, _)| acceptor));
-        self.segments.push_back(Segment::new(number, file, blank));
-        self.entries(whole, &head)?;
+        self.segments.push_back(Segment::new(number, file.id, blank));
+        self.entries(file, &head)?;
         let segment = self.segments.back_mut().expect("just pushed");
         segment.head.copy_from(&self.states);
         let (mut link, mut offset, mut is_mark) = (head.link, head.end(), true);
-        while let Some(batch) = self.batch(whole, offset)? {
+        while let Some(batch) = self.batch(file, offset)? {
             if !batch.is_at(number, offset) || !batch.follows(link) {
                 break;
             }
-            self.entries(whole, &batch)?;
+            self.entries(file, &batch)?;
             (link, offset, is_mark) = (batch.link, batch.end(), batch.records_count == 0);
         }
         self.tail = Some(Tail { link, offset, is_mark });
-        self.search(whole, offset)?;
+        self.search(file, offset)?;
         Ok(true)
     }
 
@@ -290,9 +298,9 @@ impl<D: Disk> Walk<'_, D> {
     }
 
     /// Takes in the entries of a batch that was read last.
-    fn entries(&mut self, whole: File, batch: &Batch) -> Result<(), StorageError> {
+    fn entries(&mut self, file: SizedFile, batch: &Batch) -> Result<(), StorageError> {
         let segment = self.segments.back_mut().expect("a batch is in a segment");
-        let (file, bytes) = (whole.0, self.reader.bytes(whole, batch.offset, batch.bytes)?);
+        let (file, bytes) = (file.id, self.reader.bytes(file, batch.offset, batch.bytes)?);
         let (offset, number) = (u64::from(batch.offset), batch.link.number);
         let malformed = || StorageError::Damaged(Damage { file, offset, number, synced: number });
         let mut at = HEAD_BYTES as usize;
@@ -320,15 +328,15 @@ impl<D: Disk> Walk<'_, D> {
     }
 
     /// Looks at every block from `offset` on for what it names as synced, and for what is newer than all.
-    fn search(&mut self, whole: File, offset: u32) -> Result<(), StorageError> {
+    fn search(&mut self, file: SizedFile, offset: u32) -> Result<(), StorageError> {
         let mut offset = offset;
-        while u64::from(offset) < whole.1 {
-            let batch = self.batch(whole, offset)?;
-            let number = |(batch, _): &(Batch, File)| batch.link.number;
-            let found = batch.filter(|batch| batch.records_count > 0);
-            let found = found.map(|batch| (batch, (whole.0, u64::from(offset))));
-            if found.as_ref().map(number) > self.astray.as_ref().map(number) {
-                self.astray = found;
+        while u64::from(offset) < file.bytes {
+            let batch = self.batch(file, offset)?;
+            let highest = self.astray.as_ref().map(|astray| astray.batch.link.number);
+            if let Some(batch) = batch.filter(|batch| batch.records_count > 0)
+                && Some(batch.link.number) > highest
+            {
+                self.astray = Some(Astray { batch, file: file.id, offset: offset.into() });
             }
             offset += batch.map_or(BLOCK_BYTES, |batch| padded(batch.bytes));
         }
@@ -336,16 +344,16 @@ impl<D: Disk> Walk<'_, D> {
     }
 
     /// The batch at `offset`, if one can be read there; what it names as synced counts.
-    fn batch(&mut self, whole: File, offset: u32) -> Result<Option<Batch>, StorageError> {
-        let left = whole.1.saturating_sub(u64::from(offset));
+    fn batch(&mut self, file: SizedFile, offset: u32) -> Result<Option<Batch>, StorageError> {
+        let left = file.bytes.saturating_sub(u64::from(offset));
         if left < u64::from(BLOCK_BYTES) {
             return Ok(None);
         }
-        let peeked = Batch::peek(self.reader.bytes(whole, offset, BLOCK_BYTES)?);
+        let peeked = Batch::peek(self.reader.bytes(file, offset, BLOCK_BYTES)?);
         let may_be =
             |batch: &Batch| batch.directory == self.directory && u64::from(batch.bytes) <= left;
         let Some(batch) = peeked.filter(may_be) else { return Ok(None) };
-        if !batch.is_whole(self.reader.bytes(whole, offset, batch.bytes)?) {
+        if !batch.is_whole(self.reader.bytes(file, offset, batch.bytes)?) {
             return Ok(None);
         }
         self.synced = self.synced.max(batch.synced);
@@ -374,7 +382,9 @@ impl<D: Disk> Walk<'_, D> {
         }
         let is_opening = |batch: &Batch| batch.is_at(segment.number + 1, BLOCK_BYTES);
         match self.astray {
-            Some((batch, (file, offset))) if batch.link.number >= number && !is_opening(&batch) => {
+            Some(Astray { batch, file, offset })
+                if batch.link.number >= number && !is_opening(&batch) =>
+            {
                 Err(StorageError::Misdirected { file, offset, number: batch.link.number })
             }
             Some(_) | None => Ok((tail, dropped)),

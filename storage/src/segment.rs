@@ -9,7 +9,7 @@ use crate::fields::length;
 use crate::header::Header;
 use crate::record::{self, Entry, RECORD_BYTES_MAX};
 use crate::state::States;
-use crate::{BLOCK_BYTES, Buffer, FileId, Identity};
+use crate::{BLOCK_BYTES, Buffer, FileId};
 
 /// A segment that is in use.
 #[derive(Debug)]
@@ -154,17 +154,17 @@ impl VotePlace {
     }
 }
 
-/// Makes `bytes` the beginning of a segment: its header, and its head.
+/// Makes `bytes` the beginning of a segment: its header, and `batch` as its head, with `states`.
 pub(crate) fn put_opening(
     bytes: &mut Buffer,
-    identity: Identity,
-    segment_bytes: u32,
-    (file, mut batch, states): (FileId, Batch, &States),
+    header: Header,
+    mut batch: Batch,
+    states: &States,
 ) -> Link {
+    let is_head = batch.is_at(header.segment, BLOCK_BYTES) && batch.synced == header.synced;
+    assert!(is_head, "{batch:?} is not the head of segment {}", header.segment);
     bytes.clear();
-    let segment_bytes = u64::from(segment_bytes);
-    let (segment, synced) = (batch.segment, batch.synced);
-    Header { file, segment_bytes, segment, synced, identity }.put(bytes);
+    header.put(bytes);
     let start = bytes.len();
     bytes.resize(start + HEAD_BYTES as usize, 0);
     for (acceptor, state) in states.iter() {

@@ -31,8 +31,8 @@
 use std::collections::VecDeque;
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, Cluster, Envelope, Outbox, Recall, Recalled, Slot, ToAcceptor, Vote,
-    Watermark,
+    Acceptor, AcceptorId, ClusterSettings, Envelope, Outbox, Recall, Recalled, Slot, ToAcceptor,
+    Vote, Watermark,
 };
 
 use crate::{VotePlace, Wal};
@@ -204,7 +204,12 @@ impl SharedLog {
     ///
     /// source: R4, R32, R34
     #[must_use]
-    pub fn restart(&self, cluster: Cluster, acceptor: AcceptorId, seed: u64) -> Option<Acceptor> {
+    pub fn restart(
+        &self,
+        cluster: ClusterSettings,
+        acceptor: AcceptorId,
+        seed: u64,
+    ) -> Option<Acceptor> {
         if !self.is_settled(acceptor) || self.wal.poisoned().is_some() {
             return None;
         }

@@ -30,6 +30,7 @@ use crate::batch::{Batch, Link, padded};
 use crate::fields::length;
 use crate::files::{Files, FilesFound};
 use crate::gathering::Gathering;
+use crate::header::Header;
 use crate::revotes::Revotes;
 use crate::segment::{Indexed, Segment, put_opening};
 use crate::state::States;
@@ -459,9 +460,10 @@ impl Wal {
         let head = self.written.clone();
         self.segments.push_back(Segment::new(number, file, head));
         let batch = self.batch(0, BLOCK_BYTES);
-        let segment_bytes = self.options.segment_bytes;
-        let link =
-            put_opening(&mut bytes, self.identity, segment_bytes, (file, batch, &self.written));
+        let (identity, synced) = (self.identity, self.synced);
+        let segment_bytes = self.options.segment_bytes.into();
+        let header = Header { file, segment_bytes, segment: number, synced, identity };
+        let link = put_opening(&mut bytes, header, batch, &self.written);
         self.tail = Tail { link, offset: length(bytes.len()), is_mark: true };
         self.in_flight = Some(link.number);
         Some(Write { file, offset: 0, bytes, number: link.number, appended: self.durable, votes })

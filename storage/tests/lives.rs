@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use harness::{ballot, vote};
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorSet, Ballot, Cluster, DirectoryId, Envelope, Form, Outbox, P1a,
-    P1b, P2a, PreVote, ProposerId, ProxyLeaderId, QuorumSystem, Record, Settings, Slot, Table,
-    Time, To, ToAcceptor, ToProposer, ToProxyLeader,
+    Acceptor, AcceptorId, AcceptorSet, Ballot, ClusterSettings, DirectoryId, Envelope, Form,
+    Outbox, P1a, P1b, P2a, PreVote, ProposerId, ProxyLeaderId, QuorumSystem, Record, Settings,
+    Slot, Table, Time, To, ToAcceptor, ToProposer, ToProxyLeader,
 };
 use loggos_storage::sim::FaultyDisk;
 use loggos_storage::{
@@ -21,7 +21,7 @@ const NOW: Time = Time(1_000_000_000);
 
 /// Acceptors A and B on a disk, and what they have said.
 struct Core {
-    cluster: Cluster,
+    cluster: ClusterSettings,
     disk: FaultyDisk,
     shared: SharedLog,
     acceptors: Vec<Acceptor>,

@@ -51,6 +51,15 @@ pub(crate) struct Measured {
     written: Vec<u64>,
 }
 
+/// Which share of the clients the callers of one entrance are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// The entrance's number, below `count`.
+    pub(crate) index: u32,
+    /// How many entrances share the clients.
+    pub(crate) count: u32,
+}
+
 impl Load {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
@@ -199,23 +208,19 @@ struct Operation {
 }
 
 impl Callers {
-    /// Returns the callers of one entrance of several, that have sent nothing; what they measured
+    /// Returns the callers of one entrance, which have sent nothing; what they measured
     /// goes to `done` when all have their last answers.
-    pub(crate) fn new(
-        load: Arc<Load>,
-        done: Sender<Measured>,
-        (entrance, entrances): (u32, u32),
-    ) -> Self {
+    pub(crate) fn new(load: Arc<Load>, done: Sender<Measured>, share: Share) -> Self {
         let options = &load.options;
         let clients: Vec<u64> =
-            (entrance..options.clients).step_by(entrances as usize).map(u64::from).collect();
+            (share.index..options.clients).step_by(share.count as usize).map(u64::from).collect();
         let count = u32::try_from(clients.len()).unwrap_or(u32::MAX) * options.pipeline;
         let started = Instant::now();
         let operation = Operation { started, key: 0, is_read: false };
         Self {
             measured: Some(Measured::new(options)),
             done,
-            pace: options.rate.map(|rate| Pace::new(rate, entrance, entrances)),
+            pace: options.rate.map(|rate| Pace::new(rate, share)),
             operations: vec![operation; count as usize],
             idle: (0..count).rev().collect(),
             randoms: clients.into_iter().map(Random::new).collect(),
@@ -314,10 +319,10 @@ struct Pace {
 }
 
 impl Pace {
-    /// Returns the pace of `entrance` out of `entrances`, which take turns.
-    fn new(rate: u32, entrance: u32, entrances: u32) -> Self {
+    /// Returns the pace of one entrance: all entrances take turns.
+    fn new(rate: u32, share: Share) -> Self {
         let every = Duration::from_secs(1) / rate;
-        Self { every: every * entrances, next_at: Instant::now() + every * entrance }
+        Self { every: every * share.count, next_at: Instant::now() + every * share.index }
     }
 }
 

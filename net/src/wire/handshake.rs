@@ -37,7 +37,7 @@ pub struct Hello {
     /// The cluster that the sender belongs to, of up to [`CLUSTER_NAME_BYTES_MAX`] bytes.
     pub cluster_name: String,
     /// The digest of the properties that all nodes of a cluster share (R3): see
-    /// [`Cluster::digest`](loggos_protocol::Cluster::digest).
+    /// [`ClusterSettings::digest`](loggos_protocol::ClusterSettings::digest).
     pub cluster_digest: u64,
     /// The formation that the sender belongs to, if it knows of one (R4).
     pub formation: Option<FormationId>,

@@ -20,8 +20,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    AcceptorId, Cause, Cluster, Outbox, Payload, ProposerId, Recall, Recalled, Record, ReplicaId,
-    Slot, Vote, Watermark, Window,
+    AcceptorId, Cause, ClusterSettings, Outbox, Payload, ProposerId, Recall, Recalled, Record,
+    ReplicaId, Slot, Vote, Watermark, Window,
 };
 
 /// An acceptor's votes.
@@ -106,7 +106,7 @@ impl Asker {
 
 impl Ledger {
     /// Returns the ledger of an acceptor in memory that has never voted.
-    pub(super) fn new(cluster: &Cluster, acceptor: AcceptorId) -> Self {
+    pub(super) fn new(cluster: &ClusterSettings, acceptor: AcceptorId) -> Self {
         Self {
             acceptor,
             page_slots_max: cluster.page_slots_max,
@@ -122,7 +122,7 @@ impl Ledger {
 
     /// Returns the ledger of a durable acceptor, of which everything is on disk.
     pub(super) fn restore(
-        cluster: &Cluster,
+        cluster: &ClusterSettings,
         acceptor: AcceptorId,
         truncated: Watermark,
         vote_watermark: Option<Slot>,

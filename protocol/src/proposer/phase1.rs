@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AcceptorId, AcceptorSet, Ballot, Cluster, Incarnation, P1a, P1b, QuorumSystem, ReplicaId, Slot,
-    Time, Value, Vote, Watermark,
+    AcceptorId, AcceptorSet, Ballot, ClusterSettings, Incarnation, P1a, P1b, QuorumSystem,
+    ReplicaId, Slot, Time, Value, Vote, Watermark,
 };
 
 use super::phase2::Phase2;
@@ -55,7 +55,7 @@ pub(super) struct Recovered {
 
 impl Phase1 {
     pub(super) fn new(
-        cluster: &Cluster,
+        cluster: &ClusterSettings,
         ballot: Ballot,
         first: Slot,
         now: Time,

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    AcceptorId, Ballot, Batch, BatchId, Cluster, Incarnation, Latency, Outbox, P2a, Propose,
-    ProxyLeaderId, ReplicaId, Roster, Slot, Time, ToProxyLeader, Value, Watermark, Window,
+    AcceptorId, Ballot, Batch, BatchId, ClusterSettings, Incarnation, Latency, Outbox, P2a,
+    Propose, ProxyLeaderId, ReplicaId, Roster, Slot, Time, ToProxyLeader, Value, Watermark, Window,
 };
 
 use super::phase1::Recovered;
@@ -33,7 +33,7 @@ const RESEND_SLOTS_MAX: u64 = 64;
 /// A reign.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Phase2 {
-    cluster: Cluster,
+    cluster: ClusterSettings,
     pub(super) ballot: Ballot,
     /// Everything below is closed: executed by f+1 replicas, or not ours to propose.
     floor: Watermark,
@@ -176,7 +176,7 @@ impl Phase2 {
     ///
     /// source: R7
     pub(super) fn new(
-        cluster: &Cluster,
+        cluster: &ClusterSettings,
         ballot: Ballot,
         recovered: Recovered,
         noop_stamp: Time,
@@ -223,7 +223,7 @@ impl Phase2 {
     }
 
     /// How many slots may be open at once.
-    pub(super) fn open_slots_max(cluster: &Cluster) -> u32 {
+    pub(super) fn open_slots_max(cluster: &ClusterSettings) -> u32 {
         2 * cluster.ring_slots()
     }
 

@@ -24,12 +24,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Replica;
+use super::{Replica, ReplicaTimer};
 use crate::executor::Frozen;
 use crate::snapshot::PartsDigest;
 use crate::{
     Ballot, Batch, Content, Event, FetchPart, FetchedPart, Outbox, Payload, ReplicaId, Slot,
-    SnapshotId, SnapshotInfo, StateMachine, Time, Timer, ToReplica, Value,
+    SnapshotId, SnapshotInfo, StateMachine, Time, ToReplica, Value,
 };
 
 /// Requests for parts that may wait at once, of all peers together. A peer asks again for what is dropped.
@@ -124,7 +124,7 @@ impl<M: StateMachine> Replica<M> {
                     let is_new = part < info.parts && !donation.requests.contains(&request);
                     if is_new && donation.requests.len() < REQUESTS_MAX {
                         donation.requests.push_back(request);
-                        self.timers.set_if_unset(Timer::Donation, now);
+                        self.timers.set_if_unset(ReplicaTimer::Donation, now);
                     }
                     return;
                 }
@@ -162,7 +162,7 @@ impl<M: StateMachine> Replica<M> {
             asked_at: now,
             requests: VecDeque::new(),
         });
-        self.timers.set(Timer::Donation, now);
+        self.timers.set(ReplicaTimer::Donation, now);
     }
 
     /// Writes the next part of the donation, or sends the one that a peer has waited for longest.
@@ -208,7 +208,7 @@ impl<M: StateMachine> Replica<M> {
             }
         };
         let pace = self.cluster.transfer_bytes_per_second_max;
-        self.timers.set(Timer::Donation, now + time_of(bytes, pace));
+        self.timers.set(ReplicaTimer::Donation, now + time_of(bytes, pace));
     }
 
     /// Keeps what was executed in `slot` just now for the peers that restore the donation.

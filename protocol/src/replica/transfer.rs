@@ -25,12 +25,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::Replica;
 use super::donation::time_of;
+use super::{Replica, ReplicaTimer};
 use crate::snapshot::PartsDigest;
 use crate::{
     FetchPart, FetchedPart, Halt, Outbox, Payload, ReplicaId, SnapshotInfo, StateMachine, Time,
-    Timer, ToReplica, Watermark,
+    ToReplica, Watermark,
 };
 
 /// Parts that may be on their way from the donor at once.
@@ -150,7 +150,7 @@ impl<M: StateMachine> Replica<M> {
 
     fn ask_for_parts(&mut self, now: Time, out: &mut Outbox) {
         let Some(transfer) = &mut self.transfer else { return };
-        self.timers.set(Timer::Transfer, now + 2 * self.cluster.resend_min);
+        self.timers.set(ReplicaTimer::Transfer, now + 2 * self.cluster.resend_min);
         let (replica, executed, donor) = (self.id, self.executed, transfer.donor);
         let mut ask = |snapshot, part| {
             let fetch = FetchPart { replica, snapshot, part, executed };
@@ -205,7 +205,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Gives up what it was getting, with all that has come of it.
     fn abandon_transfer(&mut self) {
-        self.timers.stop(Timer::Transfer);
+        self.timers.stop(ReplicaTimer::Transfer);
         self.transfer = None;
         self.counters.transfers_abandoned += 1;
     }
@@ -217,11 +217,11 @@ impl<M: StateMachine> Replica<M> {
         let state_hash_before = self.executor.machine.state_hash();
         // A frozen state is cleared, too. Peers that are getting it from us start over with another donor.
         self.donation = None;
-        self.timers.stop(Timer::Donation);
+        self.timers.stop(ReplicaTimer::Donation);
         self.stop_replay();
         self.executor.clear();
         self.restoring = Some(Restoring { donor, info, parts, pinned_at: now, state_hash_before });
-        self.timers.set(Timer::Transfer, now);
+        self.timers.set(ReplicaTimer::Transfer, now);
     }
 
     fn restore_next(&mut self, now: Time, out: &mut Outbox) {
@@ -242,7 +242,7 @@ impl<M: StateMachine> Replica<M> {
             return self.refuse_restore(now, out);
         }
         let pace = self.cluster.transfer_bytes_per_second_max;
-        self.timers.set(Timer::Transfer, now + time_of(part.len(), pace));
+        self.timers.set(ReplicaTimer::Transfer, now + time_of(part.len(), pace));
     }
 
     /// The last part is restored: goes on from the snapshot's slot.
@@ -260,7 +260,7 @@ impl<M: StateMachine> Replica<M> {
         self.chosen.raise(at);
         self.log.clear();
         self.gap = None;
-        self.timers.stop(Timer::Gap);
+        self.timers.stop(ReplicaTimer::Gap);
         self.watch_gap(now);
         self.report_to_all(out);
     }

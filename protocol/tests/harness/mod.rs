@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorSet, Ballot, Batch, BatchId, Chosen, Cluster, Content,
+    Acceptor, AcceptorId, AcceptorSet, Ballot, Batch, BatchId, Chosen, ClusterSettings, Content,
     DirectoryId, Executed, Form, Formed, GatewayId, Heartbeat, Incarnation, Outbox, P1a, P1b, P2a,
-    P2b, Payload, PreVoteAck, Propose, Proposer, ProposerId, ProxyLeader, ProxyLeaderId,
-    QuorumSystem, Replica, ReplicaId, Settings, Slot, Stage, Table, Time, Timer, To, ToAcceptor,
-    ToReplica, Truncated, Value, Vote, Watermark,
+    P2b, Payload, PreVoteAck, Propose, Proposer, ProposerId, ProposerTimer, ProxyLeader,
+    ProxyLeaderId, QuorumSystem, Replica, ReplicaId, Settings, Slot, Stage, Table, Time, To,
+    ToAcceptor, ToReplica, Truncated, Value, Vote, Watermark,
 };
 
 pub(crate) use net::{Echo, Net, read_back};
@@ -68,7 +68,7 @@ pub(crate) fn grid(rows: u8, columns: u8) -> Settings {
 }
 
 /// The defaults on a 2 × 2 grid: rows {0, 1} and {2, 3} write, columns {0, 2} and {1, 3} read.
-pub(crate) fn square() -> Cluster {
+pub(crate) fn square() -> ClusterSettings {
     checked(grid(2, 2))
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn small() -> Settings {
     Settings { slot_window: 8, ..grid(2, 2) }
 }
 
-pub(crate) fn checked(settings: Settings) -> Cluster {
+pub(crate) fn checked(settings: Settings) -> ClusterSettings {
     settings.check().expect("settings that make a cluster")
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn directory(acceptor: u8) -> DirectoryId {
 }
 
 /// The table that names every acceptor's [`directory`].
-pub(crate) fn table(cluster: &Cluster) -> Arc<Table> {
+pub(crate) fn table(cluster: &ClusterSettings) -> Arc<Table> {
     let directories = (0..cluster.quorums.acceptors_count()).map(directory).collect();
     Arc::new(Table::new(cluster.digest(), directories))
 }
@@ -168,7 +168,7 @@ pub(crate) fn truncated(slot: u64, ballot: Ballot, bound: u64) -> Truncated {
     Truncated { acceptor, slot: Slot(slot), ballot, truncated }
 }
 
-pub(crate) fn heartbeat(cluster: &Cluster, ballot: Ballot, stage: Stage) -> Heartbeat {
+pub(crate) fn heartbeat(cluster: &ClusterSettings, ballot: Ballot, stage: Stage) -> Heartbeat {
     let (chosen, no_room) = (Watermark(0), AcceptorSet::default());
     Heartbeat { ballot, stage, chosen, no_room, table: table(cluster) }
 }
@@ -179,26 +179,26 @@ pub(crate) fn executed(replica: u8, life: u64, executed: u64) -> Executed {
 }
 
 /// An acceptor that has stored the cluster's [`table`].
-pub(crate) fn acceptor(cluster: &Cluster, id: u8) -> Acceptor {
+pub(crate) fn acceptor(cluster: &ClusterSettings, id: u8) -> Acceptor {
     let mut acceptor = Acceptor::new(cluster.clone(), AcceptorId(id), directory(id), id.into());
     let form = Form { proposer: ProposerId(0), table: table(cluster) };
     acceptor.on_form(&form, &mut Outbox::default());
     acceptor
 }
 
-pub(crate) fn acceptors(cluster: &Cluster) -> Vec<Acceptor> {
+pub(crate) fn acceptors(cluster: &ClusterSettings) -> Vec<Acceptor> {
     (0..cluster.quorums.acceptors_count()).map(|id| acceptor(cluster, id)).collect()
 }
 
 /// Proxy leader 0, which has heard of the cluster's [`table`].
-pub(crate) fn proxy_leader(cluster: &Cluster) -> ProxyLeader {
+pub(crate) fn proxy_leader(cluster: &ClusterSettings) -> ProxyLeader {
     let mut proxy_leader = ProxyLeader::new(cluster.clone(), ProxyLeaderId(0));
     proxy_leader.on_heartbeat(&heartbeat(cluster, B1, Stage::Leading), &mut Outbox::default());
     proxy_leader
 }
 
 /// A replica in its first life, that has heard of the cluster's [`table`].
-pub(crate) fn replica(cluster: &Cluster, id: u8) -> Replica<Echo> {
+pub(crate) fn replica(cluster: &ClusterSettings, id: u8) -> Replica<Echo> {
     let life = Incarnation(100 * u64::from(id) + 1);
     let mut replica = Replica::new(cluster.clone(), ReplicaId(id), life, Echo::default());
     let heartbeat = heartbeat(cluster, B1, Stage::Leading);
@@ -207,11 +207,11 @@ pub(crate) fn replica(cluster: &Cluster, id: u8) -> Replica<Echo> {
 }
 
 /// A proposer for which the cluster's [`table`] stands; its ballots are those of [`ballot`].
-pub(crate) fn proposer(cluster: &Cluster, id: u8) -> Proposer {
+pub(crate) fn proposer(cluster: &ClusterSettings, id: u8) -> Proposer {
     proposer_in_life(cluster, id, ballot(1, id).incarnation)
 }
 
-pub(crate) fn proposer_in_life(cluster: &Cluster, id: u8, life: Incarnation) -> Proposer {
+pub(crate) fn proposer_in_life(cluster: &ClusterSettings, id: u8, life: Incarnation) -> Proposer {
     let mut proposer = Proposer::new(cluster.clone(), ProposerId(id), life, id.into(), START);
     for acceptor in cluster.quorums.acceptors().iter() {
         let directory = directory(acceptor.0);
@@ -223,7 +223,7 @@ pub(crate) fn proposer_in_life(cluster: &Cluster, id: u8, life: Incarnation) -> 
 
 /// Lets its election timer fire; returns the nonce of the pre-votes it asks for.
 pub(crate) fn ask_pre_votes(proposer: &mut Proposer, now: Time) -> u64 {
-    let out = out_of(|out| proposer.on_timeout(Timer::Election, now, out));
+    let out = out_of(|out| proposer.on_timeout(ProposerTimer::Election, now, out));
     let pre_votes = pick!(out.sends, Acceptor(ToAcceptor::PreVote));
     pre_votes.first().expect("nobody was heard for long enough").1.nonce
 }
@@ -236,7 +236,7 @@ pub(crate) fn quiet(acceptor: u8, nonce: u64, promised: Ballot) -> PreVoteAck {
 
 /// Brings it into phase 1, in a ballot above `promised`; returns what it says then.
 pub(crate) fn campaign(
-    cluster: &Cluster,
+    cluster: &ClusterSettings,
     proposer: &mut Proposer,
     promised: Ballot,
     now: Time,
@@ -253,7 +253,7 @@ pub(crate) fn campaign(
 
 /// Proposer 0, that leads in [`B1`] over acceptors which have never voted, with all replicas
 /// introduced as having executed nothing.
-pub(crate) fn leader(cluster: &Cluster) -> Proposer {
+pub(crate) fn leader(cluster: &ClusterSettings) -> Proposer {
     let mut leader = proposer(cluster, 0);
     for replica in 0..cluster.replicas {
         introduce(&mut leader, replica, 1, 0, START);

@@ -5,10 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use loggos_protocol::{
-    Acceptor, AcceptorId, AcceptorState, At, Caller, ClientId, Cluster, Envelope, Event, Failure,
-    FormationId, Gateway, GatewayId, Incarnation, MalformedSnapshot, Outbox, Position, Proposer,
-    ProposerId, ProxyLeader, Recall, Recalled, Record, Replica, ReplicaId, Reply, Role, RoleId,
-    Settings, Slot, StateMachine, Time, To, Vote,
+    Acceptor, AcceptorId, AcceptorState, At, Caller, ClientId, ClusterSettings, Envelope, Event,
+    Failure, FormationId, Gateway, GatewayId, Incarnation, Life, MalformedSnapshot, Outbox,
+    Position, Proposer, ProposerId, ProxyLeader, Recall, Recalled, Record, Replica, ReplicaId,
+    Reply, Role, RoleId, Settings, Slot, StateMachine, Time, To, Vote,
 };
 
 use super::START;
@@ -76,7 +76,7 @@ type Answer = Result<(Position, Vec<u8>), Failure>;
 
 /// A cluster and its network.
 pub(crate) struct Net {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: ClusterSettings,
     pub(crate) now: Time,
     /// Who is up.
     pub(crate) roles: BTreeMap<RoleId, Role<Echo>>,
@@ -165,13 +165,13 @@ impl Net {
     /// Starts a role, in a new life that remembers nothing but what is on its disk.
     pub(crate) fn start(&mut self, id: RoleId) {
         self.lives += 1;
-        let life = (Incarnation(self.lives), 1000 + self.lives);
+        let life = Life { incarnation: Incarnation(self.lives), seed: 1000 + self.lives };
         let role = match (&self.disks, id) {
             (Some(disks), RoleId::Acceptor(id)) => {
                 let mut state = AcceptorState::default();
                 disks.get(&id).into_iter().flatten().for_each(|record| state.on_record(record));
                 let (cluster, directory) = (self.cluster.clone(), super::directory(id.0));
-                let mut acceptor = Acceptor::restore(cluster, id, directory, &state, life.1);
+                let mut acceptor = Acceptor::restore(cluster, id, directory, &state, life.seed);
                 acceptor.on_start(self.now);
                 Role::Acceptor(Box::new(acceptor))
             }

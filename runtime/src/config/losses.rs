@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use loggos_protocol::{AcceptorId, AcceptorSet, Cluster, RoleId};
+use loggos_protocol::{AcceptorId, AcceptorSet, ClusterSettings, RoleId};
 
 use super::{Config, NodeConfig};
 
@@ -128,7 +128,7 @@ impl Config {
 
 /// The trial of all losses of a given number of parts.
 struct Search<'a> {
-    cluster: &'a Cluster,
+    cluster: &'a ClusterSettings,
     parts: &'a [Roles],
     /// The parts that are lost at present.
     lost: Vec<usize>,
@@ -185,7 +185,7 @@ impl Roles {
     }
 
     /// Returns what `cluster` lacks if these are all its living roles.
-    fn missing(&self, cluster: &Cluster) -> Vec<Missing> {
+    fn missing(&self, cluster: &ClusterSettings) -> Vec<Missing> {
         let f = cluster.f;
         // No layout can do better than to lose one replica with each node.
         let wanted = (f + 1).min(cluster.replicas - f);
@@ -206,7 +206,7 @@ impl Roles {
 
     /// Whether a loss of this is a loss of at most one of each kind, so that f of them are what the
     /// cluster's sizes are made for.
-    fn has_one_of_a_kind(&self, cluster: &Cluster) -> bool {
+    fn has_one_of_a_kind(&self, cluster: &ClusterSettings) -> bool {
         let is_paired = cluster.proxy_leaders > 0 || self.proposers == self.proxy_leaders;
         is_paired
             && self.acceptors.len() <= 1

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use loggos_protocol::{Cluster, Settings, SettingsError};
+use loggos_protocol::{ClusterSettings, Settings, SettingsError};
 use toml::de::DeTable;
 
 use super::cores::{IdleKind, read_cpus, read_idle};
@@ -105,7 +105,7 @@ impl Draft {
     }
 
     /// Checks that the values go together; none if they make no cluster.
-    fn check(&mut self, given: &Given<'_>, report: &mut Report<'_>) -> Option<Cluster> {
+    fn check(&mut self, given: &Given<'_>, report: &mut Report<'_>) -> Option<ClusterSettings> {
         let mut errors = Vec::new();
         if self.deadline.is_zero() {
             errors

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use loggos_protocol::{Cluster, GatewayId, ReplicaId, RoleId};
+use loggos_protocol::{ClusterSettings, GatewayId, ReplicaId, RoleId};
 
 /// Spreads all roles of a cluster over the cores of one process.
-pub(super) fn spread(cluster: &Cluster, cores: usize) -> BTreeMap<RoleId, usize> {
+pub(super) fn spread(cluster: &ClusterSettings, cores: usize) -> BTreeMap<RoleId, usize> {
     let gateways = (0..cluster.gateways).map(|id| RoleId::Gateway(GatewayId(id)));
     let proposers = cluster.all_proposers().map(RoleId::Proposer);
     let proxy_leaders = cluster.all_proxy_leaders().map(RoleId::ProxyLeader);

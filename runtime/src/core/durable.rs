@@ -20,8 +20,8 @@ impl<M: StateMachine> Core<M> {
         while let Some(recalled) = self.log.as_mut().and_then(Log::next_recalled) {
             has_worked = true;
             let index = self.seat_of_acceptor(recalled.recall.acceptor);
-            if let Some(role) = &mut self.seats[index].role {
-                role.on_recalled(&recalled, now, &mut self.out);
+            if let Some(Role::Acceptor(acceptor)) = &mut self.seats[index].role {
+                acceptor.on_recalled(&recalled, now, &mut self.out);
                 self.post(index);
             }
         }
@@ -50,8 +50,8 @@ impl<M: StateMachine> Core<M> {
     pub(super) fn release(&mut self) {
         while let Some((acceptor, recorded)) = self.log.as_mut().and_then(Log::next_durable) {
             let index = self.seat_of_acceptor(acceptor);
-            if let Some(role) = &mut self.seats[index].role {
-                role.on_durable(recorded);
+            if let Some(Role::Acceptor(acceptor)) = &mut self.seats[index].role {
+                acceptor.on_durable(recorded);
             }
         }
         while let Some(envelope) = self.log.as_mut().and_then(Log::release) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use loggos_net::{MailboxReceiver, MailboxSender, Ring, RingOptions, RingRecord};
-use loggos_protocol::{Cluster, Envelope, RoleId};
+use loggos_protocol::{ClusterSettings, Envelope, RoleId};
 
 use super::orders::Sibling;
 use super::routes::Routes;
@@ -26,7 +26,7 @@ const ADDRESS_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct CorePlan {
     pub(crate) core: usize,
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: ClusterSettings,
     /// The roles that live here, in the order of their seats.
     pub(crate) roles: Vec<RoleId>,
     pub(crate) routes: Arc<Routes>,
@@ -69,7 +69,7 @@ pub(crate) struct Outlet {
 }
 
 impl NetworkPlan {
-    pub(super) fn open(self, cluster: &Cluster) -> Sockets {
+    pub(super) fn open(self, cluster: &ClusterSettings) -> Sockets {
         // What a role may hold, and as much again on its way.
         let batches_max = 8 * cluster.ring_slots() as usize;
         let acceptors = cluster.quorums.acceptors_count();

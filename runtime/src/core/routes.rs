@@ -1,7 +1,7 @@
 //! The place of every role of the cluster, as one process sees it.
 
 use loggos_protocol::{
-    AcceptorId, Cluster, GatewayId, ProposerId, ProxyLeaderId, ReplicaId, RoleId,
+    AcceptorId, ClusterSettings, GatewayId, ProposerId, ProxyLeaderId, ReplicaId, RoleId,
 };
 
 /// The place of each role, by its id.
@@ -24,7 +24,7 @@ pub(crate) enum Place {
 }
 
 impl Routes {
-    pub(crate) fn new(cluster: &Cluster, place_of: impl Fn(RoleId) -> Place) -> Self {
+    pub(crate) fn new(cluster: &ClusterSettings, place_of: impl Fn(RoleId) -> Place) -> Self {
         let gateways = (0..cluster.gateways).map(GatewayId);
         let replicas = (0..cluster.replicas).map(ReplicaId);
         let acceptors = cluster.quorums.acceptors();

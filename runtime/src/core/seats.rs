@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use loggos_protocol::{Envelope, Incarnation, Role, RoleId, StateMachine, Time};
+use loggos_protocol::{Envelope, Incarnation, Life, Role, RoleId, StateMachine, Time};
 
 use super::Core;
 use crate::random::random_u64;
@@ -107,7 +107,7 @@ impl<M: StateMachine> Core<M> {
             acceptor.on_start(now);
             return Some(Role::Acceptor(Box::new(acceptor)));
         }
-        let life = (Incarnation(random_u64()), seed);
+        let life = Life { incarnation: Incarnation(random_u64()), seed };
         Some(Role::start(cluster, id, life, now, |replica| (self.factory)(replica)))
     }
 }

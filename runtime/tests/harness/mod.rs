@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use loggos::kv::{Answer, Command, Kv};
 use loggos::{
-    CallError, Cluster, Config, Idle, Node, NodeConfig, RemoteCluster, RemoteOptions, RoleId,
+    CallError, ClusterSettings, Config, Idle, Node, NodeConfig, RemoteCluster, RemoteOptions,
+    RoleId,
 };
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose, Welcome};
@@ -58,7 +59,10 @@ impl Nodes {
     }
 
     /// Starts nodes, and waits until their client is served.
-    pub(crate) fn start_with(spread: Spread, change: impl FnOnce(Cluster) -> Cluster) -> Self {
+    pub(crate) fn start_with(
+        spread: Spread,
+        change: impl FnOnce(ClusterSettings) -> ClusterSettings,
+    ) -> Self {
         let config = config(spread, change);
         let start = |index| Node::start(&config, index, |_| Kv::default()).unwrap();
         let nodes: Vec<Node> = (0..config.nodes.len()).map(start).collect();
@@ -151,7 +155,7 @@ fn agreement(config: &Config) -> u64 {
     limits.into_iter().fold(digest, |digest, limit| digest.word(limit.into())).finish()
 }
 
-fn config(spread: Spread, change: impl FnOnce(Cluster) -> Cluster) -> Config {
+fn config(spread: Spread, change: impl FnOnce(ClusterSettings) -> ClusterSettings) -> Config {
     let standard = Config::standard();
     let cpu = standard.cpus[0];
     let cores = match spread {
