@@ -199,7 +199,7 @@ impl Actor {
                     promised: Ballot::default(),
                     votes_end: loggos_protocol::Watermark(0),
                 };
-                role.on_pre_vote_ack(ack, now, out);
+                role.on_message(ToProposer::PreVoteAck(ack), now, out);
             }
         }
         Some(())

@@ -245,6 +245,8 @@ impl Former {
 
     /// A proposer that meets a table anywhere adopts it; one that a read and a write quorum hold
     /// stands, and no other can.
+    ///
+    /// source: R4
     fn on_table(&mut self, acceptor: AcceptorId, directory: DirectoryId, table: &Arc<Table>) {
         let counts =
             table.cluster_digest() == self.cluster_digest && table.names(acceptor, directory);

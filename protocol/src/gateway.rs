@@ -162,6 +162,8 @@ impl InFlight {
     }
 
     /// Takes in that commands have their answers.
+    ///
+    /// source: R24
     fn on_answered(&mut self, numbers: Range<u64>) {
         let mut left = Vec::new();
         if numbers == (self.first..self.end()) {

@@ -346,6 +346,8 @@ impl ProxyLeader {
 
     /// A proposer that asks again has seen no progress: the replicas missed the Chosen, or some write
     /// quorum is slow.
+    ///
+    /// source: R9, R12
     fn on_repeated_p2a(&mut self, slot: Slot, now: Time, out: &mut Outbox) {
         if self.entries.at(slot).is_some_and(|e| e.is_chosen) {
             self.counters.chosen_again += 1;

@@ -308,6 +308,12 @@ impl ClusterSettings {
     pub fn ring_slots(&self) -> u32 {
         2 * self.slot_window
     }
+
+    /// How many slots a leader may have open at once.
+    #[must_use]
+    pub(crate) fn open_slots_max(&self) -> u32 {
+        2 * self.ring_slots()
+    }
 }
 
 impl Deref for ClusterSettings {

@@ -3,9 +3,9 @@
 mod harness;
 
 use harness::{
-    B1, B2, B3, Net, START, acceptor, ask_pre_votes, batch, batch_id, campaign, checked, directory,
-    executed, grid, heartbeat, introduce, leader, millis, p1a, p1b, p2a, p2b, proposer,
-    proxy_leader, replica, small, square, truncate, value, vote,
+    B1, B2, B3, Net, ProposerMessages, START, acceptor, ask_pre_votes, batch, batch_id, campaign,
+    checked, directory, executed, grid, heartbeat, introduce, leader, millis, p1a, p1b, p2a, p2b,
+    proposer, proxy_leader, replica, small, square, truncate, value, vote,
 };
 use loggos_protocol::{
     Acceptor, AcceptorCounters, AcceptorId, Ballot, Batch, BatchId, BatchWriter, Caller, Chosen,
@@ -147,15 +147,15 @@ fn a_leader_counts_what_it_fills_resends_and_drops() {
     let (cluster, mut out) = (checked(small()), Outbox::default());
     let mut leader = proposer(&cluster, 0);
     (0..3).for_each(|replica| drop(introduce(&mut leader, replica, 1, 0, START)));
-    leader.on_propose(harness::propose(batch(0)), START, &mut out);
+    leader.tell_propose(harness::propose(batch(0)), START, &mut out);
     campaign(&cluster, &mut leader, Ballot::default(), START);
-    leader.on_p1b(p1b(0, B1, vec![vote(1, Ballot::default(), 50)]), START, &mut out);
-    leader.on_p1b(p1b(2, B1, vec![]), START, &mut out);
+    leader.tell_p1b(p1b(0, B1, vec![vote(1, Ballot::default(), 50)]), START, &mut out);
+    leader.tell_p1b(p1b(2, B1, vec![]), START, &mut out);
     (0..12)
         .chain([0])
-        .for_each(|number| leader.on_propose(harness::propose(batch(number)), START, &mut out));
+        .for_each(|number| leader.tell_propose(harness::propose(batch(number)), START, &mut out));
     let id = BatchId { gateway: GatewayId(7), ..batch_id(1) };
-    leader.on_propose(harness::propose(Batch { id, ..batch(1) }), START, &mut out);
+    leader.tell_propose(harness::propose(Batch { id, ..batch(1) }), START, &mut out);
     leader.on_timeout(ProposerTimer::Resend, START + millis(2000), &mut out);
     let all = ProposerCounters {
         proposed: 6, // a window of 8, of which 2 are recovered
@@ -175,16 +175,16 @@ fn a_leader_counts_what_it_fills_resends_and_drops() {
 #[test]
 fn a_proposer_counts_what_ends_its_reigns() {
     let (mut leader, mut out) = (leader(&square()), Outbox::default());
-    leader.on_nack(Nack { slot: None, refused: B1, promised: B2 }, START, &mut out);
+    leader.tell_nack(Nack { slot: None, refused: B1, promised: B2 }, START, &mut out);
     assert_eq!((leader.counters().preemptions, leader.is_leading()), (1, false));
     ask_pre_votes(&mut leader, START + millis(5000));
     assert_eq!(leader.counters().pre_votes, 2);
 
     let mut leader = harness::leader(&square());
-    leader.on_heartbeat(&heartbeat(&square(), B2, Stage::Leading), START, &mut out);
+    leader.tell_heartbeat(&heartbeat(&square(), B2, Stage::Leading), START, &mut out);
     assert_eq!((leader.counters().preemptions, leader.is_leading()), (1, false));
-    leader.on_heartbeat(&stranger(), START, &mut out);
-    leader.on_pre_vote_ack(
+    leader.tell_heartbeat(&stranger(), START, &mut out);
+    leader.tell_pre_vote_ack(
         PreVoteAck { directory: directory(9), ..harness::quiet(0, 1, B1) },
         START,
         &mut out,
@@ -192,10 +192,10 @@ fn a_proposer_counts_what_ends_its_reigns() {
     assert_eq!(leader.counters().foreign, 2);
 
     let mut leader = harness::leader(&square());
-    (0..2).for_each(|number| leader.on_propose(harness::propose(batch(number)), START, &mut out));
-    (0..2).for_each(|replica| leader.on_executed(&executed(replica, 1, 2), START, &mut out));
+    (0..2).for_each(|number| leader.tell_propose(harness::propose(batch(number)), START, &mut out));
+    (0..2).for_each(|replica| leader.tell_executed(&executed(replica, 1, 2), START, &mut out));
     let need = Need { replica: ReplicaId(2), incarnation: Incarnation(1), slot: Slot(0) };
-    leader.on_need(need, START, &mut out);
+    leader.tell_need(need, START, &mut out);
     let counters = leader.counters();
     assert_eq!((counters.reruns, counters.campaigns, counters.elections), (1, 2, 1));
 }

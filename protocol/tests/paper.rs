@@ -8,9 +8,9 @@ mod harness;
 use std::collections::BTreeMap;
 
 use harness::{
-    B1, B2, Echo, Net, START, acceptor, acceptors, ballot, campaign, checked, grid, leader,
-    least_quorums, millis, p1a, p1b, p2a, p2b, pick, proposer, proxy_leader, replica, set, square,
-    value, vote,
+    B1, B2, Echo, Net, ProposerMessages, START, acceptor, acceptors, ballot, campaign, checked,
+    grid, leader, least_quorums, millis, p1a, p1b, p2a, p2b, pick, proposer, proxy_leader, replica,
+    set, square, value, vote,
 };
 use loggos_protocol::{
     AcceptorSet, Ballot, Chosen, ClusterSettings, Content, Envelope, Outbox, P2a, ProposerId,
@@ -64,7 +64,7 @@ fn each_batch_gets_the_slot_after_the_one_before() {
     let mut leader = leader(&square());
     let mut out = Outbox::default();
     (0..20).for_each(|number| {
-        leader.on_propose(harness::propose(harness::batch(number)), START, &mut out);
+        leader.tell_propose(harness::propose(harness::batch(number)), START, &mut out);
     });
     let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     assert!(asked.iter().map(|(_, p2a)| p2a.slot.0).eq(0..20), "{asked:?}");
@@ -131,7 +131,7 @@ fn proxy_leaders_take_turns_by_slot() {
     let mut leader = leader(&cluster);
     let mut out = Outbox::default();
     (0..30).for_each(|number| {
-        leader.on_propose(harness::propose(harness::batch(number)), START, &mut out);
+        leader.tell_propose(harness::propose(harness::batch(number)), START, &mut out);
     });
     for (to, p2a) in pick!(out.sends, ProxyLeader(ToProxyLeader::P2a)) {
         assert_eq!(u64::from(to.0), p2a.slot.0 % 3, "{}", p2a.slot);
@@ -180,7 +180,7 @@ fn elect_over(cluster: &ClusterSettings, write: AcceptorSet, read: AcceptorSet) 
             acceptors[usize::from(to.0)].on_p1a(*p1a, START, &mut promise);
         }
         for (_, p1b) in pick!(promise.held, Proposer(ToProposer::P1b)) {
-            leader.on_p1b(*p1b.clone(), START, &mut out);
+            leader.tell_p1b(*p1b.clone(), START, &mut out);
         }
     }
     assert!(leader.is_leading(), "a read quorum elects");
@@ -242,7 +242,7 @@ fn only_phase_1_pays_for_larger_read_quorums() {
         let column = (0..rows).map(|row| 2 * row);
         let promises = column.take_while(|acceptor| {
             let promise = p1b(*acceptor, B1, vec![]);
-            candidate.on_p1b(promise, START, &mut Outbox::default());
+            candidate.tell_p1b(promise, START, &mut Outbox::default());
             !candidate.is_leading()
         });
         assert_eq!(promises.count(), usize::from(rows) - 1, "the last of a column elects");
@@ -346,9 +346,9 @@ fn a_new_leader_proposes_the_highest_ballots_values_and_fills_holes() {
     let ballot = leader.ballot().unwrap();
     let mut out = Outbox::default();
     let high_and_low = vec![vote(0, B2, 20), vote(3, B1, 13)];
-    leader.on_p1b(p1b(0, ballot, high_and_low), START, &mut out);
+    leader.tell_p1b(p1b(0, ballot, high_and_low), START, &mut out);
     let low_and_high = vec![vote(0, B1, 10), vote(3, B2, 23)];
-    leader.on_p1b(p1b(2, ballot, low_and_high), START, &mut out);
+    leader.tell_p1b(p1b(2, ballot, low_and_high), START, &mut out);
     let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     let values: Vec<_> = asked.iter().map(|(_, p2a)| &p2a.value.content).collect();
     let (first, last) = (value(20).content, value(23).content);

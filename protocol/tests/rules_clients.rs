@@ -5,8 +5,8 @@ mod harness;
 use std::sync::Arc;
 
 use harness::{
-    B1, B2, Echo, Net, START, batch, campaign, grid, heartbeat, introduce, leader, millis, out_of,
-    p1b, pick, proposer, replica, small, square, vote,
+    B1, B2, Echo, Net, ProposerMessages, START, batch, campaign, grid, heartbeat, introduce,
+    leader, millis, out_of, p1b, pick, proposer, replica, small, square, vote,
 };
 use loggos_protocol::{
     AcceptorSet, Ask, Ballot, Batch, BatchId, BatchWriter, Caller, ClientId, ClusterSettings,
@@ -332,8 +332,9 @@ fn r24_results_of_another_life_are_dropped() {
 fn r24_an_attempt_that_is_still_open_is_dropped() {
     let mut leader = leader(&square());
     let slots = |out: &Outbox| pick!(out.sends, ProxyLeader(ToProxyLeader::P2a)).len();
-    let mut propose =
-        |batch: Batch| slots(&out_of(|out| leader.on_propose(harness::propose(batch), START, out)));
+    let mut propose = |batch: Batch| {
+        slots(&out_of(|out| leader.tell_propose(harness::propose(batch), START, out)))
+    };
     let batch = batch(3);
     assert_eq!([propose(batch.clone()), propose(batch.clone())], [1, 0]);
     assert_eq!(propose(Batch { attempt: 1, ..batch.clone() }), 0, "it has a slot");
@@ -346,7 +347,7 @@ fn r24_an_attempt_that_waits_for_a_slot_is_dropped_too() {
     let cluster = harness::checked(small());
     let mut leader = leader(&cluster);
     for number in (0..12).chain(8..12) {
-        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
+        leader.tell_propose(harness::propose(batch(number)), START, &mut Outbox::default());
     }
     assert_eq!(leader.counters().duplicates, 4);
 }
@@ -577,7 +578,7 @@ fn r23_a_leader_gives_slots_in_the_order_of_a_gateways_numbers() {
     let mut leader = leader(&square());
     let mut propose = |number, attempt, lowest| {
         let batch = Arc::new(Batch { attempt, ..batch(number) });
-        batches_asked_for(&out_of(|out| leader.on_propose(Propose { batch, lowest }, START, out)))
+        batches_asked_for(&out_of(|out| leader.tell_propose(Propose { batch, lowest }, START, out)))
     };
     assert_eq!(propose(5, 0, 3), [], "3 has no answer, so 5 cannot be executed yet");
     assert_eq!(propose(6, 0, 3), []);
@@ -599,7 +600,7 @@ fn r24_the_lowest_batch_gets_another_slot_once_all_that_its_gateway_was_given_is
     let propose = |number, attempt, leader: &mut Proposer| {
         let batch = Arc::new(Batch { attempt, ..batch(number) });
         let propose = Propose { batch, lowest: 0 };
-        batches_asked_for(&out_of(|out| leader.on_propose(propose, START, out)))
+        batches_asked_for(&out_of(|out| leader.tell_propose(propose, START, out)))
     };
     assert_eq!((propose(0, 0, &mut leader), propose(1, 0, &mut leader)), (vec![0], vec![1]));
     for (executed, asked_for) in [(1, vec![]), (2, vec![0])] {
@@ -618,7 +619,7 @@ fn r24_a_gateways_life_begins_with_its_lowest_batch() {
     let mut propose = |life, number, lowest| {
         let id = BatchId { incarnation: Incarnation(life), ..batch(number).id };
         let batch = Arc::new(Batch { id, ..batch(number) });
-        batches_asked_for(&out_of(|out| leader.on_propose(Propose { batch, lowest }, START, out)))
+        batches_asked_for(&out_of(|out| leader.tell_propose(Propose { batch, lowest }, START, out)))
     };
     assert_eq!(propose(2, 0, 0), [0]);
     assert_eq!(propose(1, 7, 6), [], "of another life, and not its lowest");
@@ -632,11 +633,11 @@ fn r29_a_leader_keeps_as_many_early_batches_as_a_gateway_may_have_in_flight() {
     let mut leader = leader(&cluster);
     for number in 1..9 {
         let propose = Propose { batch: batch(number).into(), lowest: 0 };
-        leader.on_propose(propose, START, &mut Outbox::default());
+        leader.tell_propose(propose, START, &mut Outbox::default());
     }
     assert_eq!((leader.counters().early, leader.counters().dropped), (3, 5));
     let propose = Propose { batch: batch(0).into(), lowest: 0 };
-    let out = out_of(|out| leader.on_propose(propose, START, out));
+    let out = out_of(|out| leader.tell_propose(propose, START, out));
     assert_eq!(batches_asked_for(&out), [0, 1, 2, 3]);
 }
 
@@ -646,8 +647,8 @@ fn r24_an_attempt_in_a_recovered_slot_is_dropped_while_it_is_open() {
     campaign(&square(), &mut leader, Ballot::default(), START);
     for acceptor in [0, 2] {
         let p1b = p1b(acceptor, B1, vec![vote(0, Ballot::default(), 3)]);
-        leader.on_p1b(p1b, START, &mut Outbox::default());
+        leader.tell_p1b(p1b, START, &mut Outbox::default());
     }
-    let out = out_of(|out| leader.on_propose(harness::propose(batch(3)), START, out));
+    let out = out_of(|out| leader.tell_propose(harness::propose(batch(3)), START, out));
     assert_eq!(slots_asked_for(&out), [], "its value is open in slot 0");
 }

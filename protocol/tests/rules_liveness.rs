@@ -5,9 +5,9 @@ mod harness;
 use std::time::Duration;
 
 use harness::{
-    B1, B2, B3, Net, START, acceptor, ask_pre_votes, batch, campaign, checked, directory, executed,
-    grid, heartbeat, introduce, leader, millis, out_of, p1a, p1b, p2a, pick, proposer, quiet, set,
-    small, square, table, truncated, vote,
+    B1, B2, B3, Net, ProposerMessages, START, acceptor, ask_pre_votes, batch, campaign, checked,
+    directory, executed, grid, heartbeat, introduce, leader, millis, out_of, p1a, p1b, p2a, pick,
+    proposer, quiet, set, small, square, table, truncated, vote,
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Event, Form, GatewayId, HeartbeatAck, Incarnation, Listener,
@@ -143,7 +143,7 @@ fn r28_a_campaign_takes_a_quiet_read_quorum_and_a_quiet_write_quorum() {
         let nonce = ask_pre_votes(&mut candidate, START);
         for acceptor in &asked {
             let ack = quiet(*acceptor, nonce, Ballot::default());
-            candidate.on_pre_vote_ack(ack, START, &mut Outbox::default());
+            candidate.tell_pre_vote_ack(ack, START, &mut Outbox::default());
         }
         assert_eq!(candidate.ballot().is_some(), is_campaign, "{asked:?}");
     }
@@ -155,9 +155,9 @@ fn r28_an_acceptor_that_hears_a_leader_or_answers_late_allows_no_campaign() {
     let nonce = ask_pre_votes(&mut candidate, START);
     for acceptor in 0..4 {
         let busy = PreVoteAck { is_quiet: false, ..quiet(acceptor, nonce, B1) };
-        candidate.on_pre_vote_ack(busy, START, &mut Outbox::default());
+        candidate.tell_pre_vote_ack(busy, START, &mut Outbox::default());
         let late = quiet(acceptor, nonce ^ 1, B1);
-        candidate.on_pre_vote_ack(late, START, &mut Outbox::default());
+        candidate.tell_pre_vote_ack(late, START, &mut Outbox::default());
     }
     assert_eq!(candidate.ballot(), None);
 }
@@ -216,7 +216,7 @@ fn r28_a_candidate_heartbeats_from_its_p1a_on_and_gives_up_silent() {
     assert_eq!(stages(&out), [Stage::Campaigning; 4]);
     let late = START + millis(200);
     let page = P1b { to: Some(Watermark(3)), ..p1b(0, B1, vec![]) };
-    candidate.on_p1b(page, late, &mut Outbox::default());
+    candidate.tell_p1b(page, late, &mut Outbox::default());
     candidate.on_timeout(ProposerTimer::Phase1, START + millis(310), &mut Outbox::default());
     assert_eq!(candidate.ballot(), Some(B1), "there was a new page");
     let out = out_of(|out| candidate.on_timeout(ProposerTimer::Phase1, late + millis(300), out));
@@ -231,7 +231,7 @@ fn beat(leader: &mut Proposer, now: Time) -> Vec<Stage> {
 
 fn acknowledge(leader: &mut Proposer, acceptor: u8, now: Time) {
     let from = Listener::Acceptor(AcceptorId(acceptor));
-    leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low: false }, now);
+    leader.tell_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low: false }, now);
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn r28_a_leader_that_no_read_quorum_hears_falls_silent_and_resumes() {
 #[test]
 fn r28_a_leader_that_gets_nothing_chosen_falls_silent_and_resumes_with_progress() {
     let mut leader = leader(&square());
-    leader.on_propose(harness::propose(batch(0)), START, &mut Outbox::default());
+    leader.tell_propose(harness::propose(batch(0)), START, &mut Outbox::default());
     let heard = |leader: &mut Proposer, after| {
         (0..4).for_each(|acceptor| acknowledge(leader, acceptor, START + millis(after)));
         beat(leader, START + millis(after))
@@ -259,7 +259,7 @@ fn r28_a_leader_that_gets_nothing_chosen_falls_silent_and_resumes_with_progress(
     assert_eq!(heard(&mut leader, 5000).len(), 0, "for as long as nothing moves");
     for replica in [0, 1] {
         let now = START + millis(5010);
-        leader.on_executed(&executed(replica, 1, 1), now, &mut Outbox::default());
+        leader.tell_executed(&executed(replica, 1, 1), now, &mut Outbox::default());
     }
     let due = std::iter::from_fn(|| leader.timers().take_due(START + millis(5010)));
     assert!(due.collect::<Vec<_>>().contains(&ProposerTimer::Heartbeat), "at once");
@@ -290,7 +290,7 @@ fn tell_room(leader: &mut Proposer, low: &[u8], after: u64) -> Outbox {
     for acceptor in 0..4 {
         let is_low = low.contains(&acceptor);
         let from = Listener::Acceptor(AcceptorId(acceptor));
-        leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low }, now);
+        leader.tell_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low }, now);
     }
     out_of(|out| leader.on_timeout(ProposerTimer::Heartbeat, now, out))
 }
@@ -304,7 +304,7 @@ fn r34_a_leader_proposes_nothing_new_without_a_write_quorum_that_has_room() {
     report(&mut leader, 0, 1, START);
     report(&mut leader, 1, 1, START);
     assert_eq!(no_room(&tell_room(&mut leader, &[0, 3], 0)), set([0, 3]), "one in each row");
-    leader.on_propose(harness::propose(batch(1)), START, &mut Outbox::default());
+    leader.tell_propose(harness::propose(batch(1)), START, &mut Outbox::default());
     for after in [1000, 10_000, 100_000] {
         let out = tell_room(&mut leader, &[0, 3], after);
         assert_eq!(
@@ -325,11 +325,11 @@ fn r34_a_write_quorum_that_has_room_and_is_not_heard_is_none() {
         let after = START + millis(400);
         for acceptor in heard {
             let (from, is_low) = (Listener::Acceptor(AcceptorId(*acceptor)), *acceptor == 0);
-            leader.on_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low }, after);
+            leader.tell_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low }, after);
         }
         let out = out_of(|out| {
             leader.on_timeout(ProposerTimer::Heartbeat, after, out);
-            leader.on_propose(harness::propose(batch(0)), after, out);
+            leader.tell_propose(harness::propose(batch(0)), after, out);
         });
         asked(&out)
     };
@@ -341,7 +341,7 @@ fn r34_a_write_quorum_that_has_room_and_is_not_heard_is_none() {
 /// Has acceptors pass on that gateway 0 gets no answers; returns the stages of what the leader says then.
 fn complain(leader: &mut Proposer, after: u64) -> (Vec<Stage>, Vec<Event>) {
     let unserved = Unserved { gateway: GatewayId(0) };
-    let out = out_of(|out| leader.on_unserved(unserved, START + millis(after), out));
+    let out = out_of(|out| leader.tell_unserved(unserved, START + millis(after), out));
     (stages(&out), out.events)
 }
 
@@ -364,9 +364,9 @@ fn r28_a_gateway_that_is_heard_has_nothing_to_complain_of() {
         let mut leader = leader(&square());
         complain(&mut leader, 0);
         if is_batch {
-            leader.on_propose(harness::propose(batch(0)), START, &mut Outbox::default());
+            leader.tell_propose(harness::propose(batch(0)), START, &mut Outbox::default());
         } else {
-            leader.on_heartbeat_ack(ack, START);
+            leader.tell_heartbeat_ack(ack, START);
         }
         complain(&mut leader, 600);
         assert!(leader.is_leading(), "heard by a batch: {is_batch}");
@@ -394,7 +394,7 @@ fn r28_acceptors_pass_a_complaint_on_to_the_leader_that_they_hear() {
 fn r28_a_silent_leader_that_hears_of_a_larger_promise_steps_down() {
     let mut leader = leader(&square());
     for (promised, leads) in [(Ballot::default(), true), (B1, true), (B2, false)] {
-        leader.on_pre_vote_ack(quiet(0, 0, promised), START, &mut Outbox::default());
+        leader.tell_pre_vote_ack(quiet(0, 0, promised), START, &mut Outbox::default());
         assert_eq!(leader.is_leading(), leads, "an acceptor has promised {promised}");
     }
 }
@@ -421,7 +421,7 @@ fn r28_who_was_overtaken_waits_for_a_timeout_its_turn_and_some_of_a_stagger() {
         let mut proposer = proposer(&square(), id);
         campaign(&square(), &mut proposer, Ballot::default(), START);
         let (refused, promised) = (proposer.ballot().expect("a campaign"), B3);
-        proposer.on_nack(Nack { slot: None, refused, promised }, START, &mut Outbox::default());
+        proposer.tell_nack(Nack { slot: None, refused, promised }, START, &mut Outbox::default());
         let (after, turn) = (next_election(&mut proposer), millis(150 * u64::from(id)));
         assert!(turn + millis(300) < after && after < turn + millis(450), "{id}: {after:?}");
     }
@@ -471,12 +471,12 @@ fn asked(out: &Outbox) -> usize {
 
 fn offer(leader: &mut Proposer, batches: u64, now: Time) -> usize {
     asked(&out_of(|out| {
-        (0..batches).for_each(|n| leader.on_propose(harness::propose(batch(n)), now, out));
+        (0..batches).for_each(|n| leader.tell_propose(harness::propose(batch(n)), now, out));
     }))
 }
 
 fn report(leader: &mut Proposer, replica: u8, at: u64, now: Time) -> usize {
-    asked(&out_of(|out| leader.on_executed(&executed(replica, 1, at), now, out)))
+    asked(&out_of(|out| leader.tell_executed(&executed(replica, 1, at), now, out)))
 }
 
 #[test]
@@ -509,7 +509,7 @@ fn credit_beside(slowest: u64) -> (Proposer, usize) {
     campaign(&cluster, &mut leader, Ballot::default(), START);
     for acceptor in [0, 2] {
         let promise = P1b { from: Slot(100), ..p1b(acceptor, B1, vec![]) };
-        leader.on_p1b(promise, START, &mut Outbox::default());
+        leader.tell_p1b(promise, START, &mut Outbox::default());
     }
     let asked = offer(&mut leader, 20, START);
     (leader, asked)
@@ -567,18 +567,18 @@ fn r31_promises_votes_and_tables_wait_for_a_sync() {
 fn r28_closing_slots_by_truncation_is_progress() {
     let mut leader = leader(&square());
     for number in 0..2 {
-        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
+        leader.tell_propose(harness::propose(batch(number)), START, &mut Outbox::default());
     }
     let at = START + millis(590);
     for acceptor in (0..4).map(AcceptorId) {
         let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot: B1, is_low: false };
-        leader.on_heartbeat_ack(ack, at);
+        leader.tell_heartbeat_ack(ack, at);
     }
-    leader.on_heartbeat_ack(
+    leader.tell_heartbeat_ack(
         HeartbeatAck { from: Listener::Gateway(GatewayId(0)), ballot: B1, is_low: false },
         at,
     );
-    leader.on_truncated(truncated(0, B1, 1), at, &mut Outbox::default());
+    leader.tell_truncated(truncated(0, B1, 1), at, &mut Outbox::default());
     let out = out_of(|out| leader.on_timeout(ProposerTimer::Heartbeat, START + millis(600), out));
     assert!(out.events.is_empty(), "it fell silent: {:?}", out.events);
 }
@@ -589,7 +589,7 @@ fn r28_a_leader_told_to_stop_never_campaigns_again() {
     leader.leave(&mut Outbox::default());
     for stage in [Stage::Leading, Stage::Leaving] {
         let heartbeat = heartbeat(&square(), B2, stage);
-        leader.on_heartbeat(&heartbeat, START, &mut Outbox::default());
+        leader.tell_heartbeat(&heartbeat, START, &mut Outbox::default());
         assert!(!leader.timers().is_set(ProposerTimer::Election), "after a heartbeat of {stage:?}");
     }
 }
@@ -599,30 +599,30 @@ fn r28_a_replica_that_is_stuck_does_not_silence_the_leader_that_serves_it() {
     let cluster = checked(small());
     let mut leader = leader(&cluster);
     for number in 0..6 {
-        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
+        leader.tell_propose(harness::propose(batch(number)), START, &mut Outbox::default());
     }
     for (replica, at) in [(0, 6), (1, 6), (2, 2)] {
-        leader.on_executed(&executed(replica, 1, at), START, &mut Outbox::default());
+        leader.tell_executed(&executed(replica, 1, at), START, &mut Outbox::default());
     }
     let need = Need { replica: ReplicaId(2), incarnation: Incarnation(1), slot: Slot(2) };
-    leader.on_need(need, START, &mut Outbox::default());
+    leader.tell_need(need, START, &mut Outbox::default());
     let ballot = leader.ballot().expect("it campaigns for the asker");
     for acceptor in [0, 2] {
         let votes = (2..6).map(|slot| vote(slot, B1, slot)).collect();
         let p1b = P1b { from: Slot(2), ..p1b(acceptor, ballot, votes) };
-        leader.on_p1b(p1b, START, &mut Outbox::default());
+        leader.tell_p1b(p1b, START, &mut Outbox::default());
     }
     let (mut now, mut sent, mut silenced) = (START, 6, Vec::new());
     for number in 10..38 {
         now = now + millis(50);
         for acceptor in (0..4).map(AcceptorId) {
             let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot, is_low: false };
-            leader.on_heartbeat_ack(ack, now);
+            leader.tell_heartbeat_ack(ack, now);
         }
         let out = out_of(|out| {
-            leader.on_propose(harness::propose(batch(number)), now, out);
+            leader.tell_propose(harness::propose(batch(number)), now, out);
             for (replica, at) in [(0, sent), (1, sent), (2, 2)] {
-                leader.on_executed(&executed(replica, 1, at), now, out);
+                leader.tell_executed(&executed(replica, 1, at), now, out);
             }
             leader.on_timeout(ProposerTimer::Heartbeat, now, out);
         });
@@ -640,7 +640,7 @@ fn ask_leave(proposer: &mut Proposer, votes_end: u64, now: Time) -> Outbox {
     let nonce = ask_pre_votes(proposer, now);
     let votes_end = Watermark(votes_end);
     let acks = [0, 2, 3].map(|a| PreVoteAck { votes_end, ..quiet(a, nonce, Ballot::default()) });
-    out_of(|out| acks.into_iter().for_each(|ack| proposer.on_pre_vote_ack(ack, now, out)))
+    out_of(|out| acks.into_iter().for_each(|ack| proposer.tell_pre_vote_ack(ack, now, out)))
 }
 
 /// A proposer of a cluster with a ring of 16 slots, that knows so many replicas; they have executed nothing.
@@ -664,14 +664,14 @@ fn r15_a_proposer_waits_while_replicas_get_on() {
         now = now + millis(500);
         for replica in [0, 1] {
             let executed = executed(replica, 1, at);
-            proposer.on_executed(&executed, now, &mut Outbox::default());
+            proposer.tell_executed(&executed, now, &mut Outbox::default());
         }
         ask_leave(&mut proposer, 100, now);
         assert_eq!(proposer.ballot(), None, "f+1 replicas are at {at}");
     }
     assert_eq!(proposer.counters().waits, 84);
     for replica in [0, 1] {
-        proposer.on_executed(&executed(replica, 1, 84), now, &mut Outbox::default());
+        proposer.tell_executed(&executed(replica, 1, 84), now, &mut Outbox::default());
     }
     let out = ask_leave(&mut proposer, 100, now);
     let p1as = pick!(out.sends, Acceptor(ToAcceptor::P1a));
@@ -684,7 +684,7 @@ fn r15_replicas_that_are_stuck_are_waited_for_during_two_election_timeouts() {
     let mut proposer = proposer_after_a_stop(3);
     for after in [0, 300, 599] {
         ask_leave(&mut proposer, 100, START + millis(after));
-        proposer.on_executed(&executed(0, 1, 1 + after), START, &mut Outbox::default());
+        proposer.tell_executed(&executed(0, 1, 1 + after), START, &mut Outbox::default());
         assert_eq!(proposer.ballot(), None, "after {after} ms");
     }
     ask_leave(&mut proposer, 100, START + millis(600));
@@ -722,13 +722,13 @@ fn r12_a_suspected_proxy_leader_is_suspected_in_the_next_reign_as_well() {
     let mut leader = leader(&square());
     leader.on_gone(RoleId::ProxyLeader(ProxyLeaderId(0)), START, &mut Outbox::default());
     let nack = Nack { slot: None, refused: B1, promised: B2 };
-    leader.on_nack(nack, START, &mut Outbox::default());
+    leader.tell_nack(nack, START, &mut Outbox::default());
     let later = START + millis(5000);
     campaign(&square(), &mut leader, B2, later);
     let mut out = Outbox::default();
     for acceptor in 0..4 {
         let votes = (0..4).map(|slot| vote(slot, B1, slot)).collect();
-        leader.on_p1b(p1b(acceptor, B3, votes), later, &mut out);
+        leader.tell_p1b(p1b(acceptor, B3, votes), later, &mut out);
     }
     let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     assert_eq!(asked.len(), 4, "all that was recovered: {:?}", leader.ballot());
@@ -741,7 +741,7 @@ fn r29_what_waits_for_credit_gets_it_when_a_replica_has_lost_its_own() {
     let mut leader = leader(&checked(small()));
     assert_eq!(offer(&mut leader, 9, START), 8, "a window");
     for replica in [0, 1] {
-        leader.on_executed(&executed(replica, 1, 8), START, &mut Outbox::default());
+        leader.tell_executed(&executed(replica, 1, 8), START, &mut Outbox::default());
     }
     let end = START + 2 * small().replica_grace;
     let mut asked_at = None;

@@ -3,9 +3,9 @@
 mod harness;
 
 use harness::{
-    B1, B2, B3, START, acceptor, batch, campaign, checked, executed, grid, heartbeat, introduce,
-    leader, millis, out_of, p1a, p1b, p2a, p2b, pick, proposer, proxy_leader, small, square,
-    truncate, truncated, value, vote,
+    B1, B2, B3, ProposerMessages, START, acceptor, batch, campaign, checked, executed, grid,
+    heartbeat, introduce, leader, millis, out_of, p1a, p1b, p2a, p2b, pick, proposer, proxy_leader,
+    small, square, truncate, truncated, value, vote,
 };
 use loggos_protocol::{
     Acceptor, Ballot, ClusterSettings, Event, Executed, HeartbeatAck, Incarnation, Listener, Nack,
@@ -38,11 +38,11 @@ fn candidate(cluster: &ClusterSettings) -> Proposer {
 }
 
 fn hand(proposer: &mut Proposer, p1b: P1b) -> Outbox {
-    out_of(|out| proposer.on_p1b(p1b, START, out))
+    out_of(|out| proposer.tell_p1b(p1b, START, out))
 }
 
 fn hear(proposer: &mut Proposer, executed: Executed, now: Time) -> Outbox {
-    out_of(|out| proposer.on_executed(&executed, now, out))
+    out_of(|out| proposer.tell_executed(&executed, now, out))
 }
 
 fn need(replica: u8, life: u64, slot: u64) -> Need {
@@ -50,7 +50,7 @@ fn need(replica: u8, life: u64, slot: u64) -> Need {
 }
 
 fn ask_for(proposer: &mut Proposer, need: Need) -> Outbox {
-    out_of(|out| proposer.on_need(need, START, out))
+    out_of(|out| proposer.tell_need(need, START, out))
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn r07_even_what_has_votes_enough_is_proposed_again() {
 fn leader_at_6(cluster: &ClusterSettings) -> Proposer {
     let mut leader = leader(cluster);
     (0..6).for_each(|number| {
-        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
+        leader.tell_propose(harness::propose(batch(number)), START, &mut Outbox::default());
     });
     for (replica, at) in [(0, 6), (1, 6), (2, 2)] {
         hear(&mut leader, executed(replica, 1, at), START);
@@ -288,14 +288,14 @@ fn r08_a_run_ends_when_its_asker_is_silent() {
     let later = START + square().replica_grace + millis(1);
     for acceptor in square().quorums.acceptors().iter() {
         let from = Listener::Acceptor(acceptor);
-        leader.on_heartbeat_ack(
+        leader.tell_heartbeat_ack(
             HeartbeatAck { from, ballot: leader.ballot().unwrap(), is_low: false },
             later,
         );
     }
     hear(&mut leader, executed(0, 1, 6), later);
     introduce(&mut leader, 1, 2, 0, later);
-    let out = out_of(|out| leader.on_need(need(1, 2, 3), later, out));
+    let out = out_of(|out| leader.tell_need(need(1, 2, 3), later, out));
     assert!(!p1as(&out).is_empty(), "another may ask now");
 }
 
@@ -315,7 +315,7 @@ fn r08_a_run_sends_at_most_one_window_beyond_its_asker() {
 #[test]
 fn r08_a_run_begins_by_dropping_what_was_open() {
     let mut leader = leader_at_6(&square());
-    leader.on_propose(harness::propose(batch(6)), START, &mut Outbox::default());
+    leader.tell_propose(harness::propose(batch(6)), START, &mut Outbox::default());
     ask_for(&mut leader, need(2, 1, 2));
     assert!(!leader.timers().is_set(ProposerTimer::Resend));
     let out = out_of(|out| leader.on_timeout(ProposerTimer::Resend, START + millis(5000), out));
@@ -361,7 +361,7 @@ fn r08_a_higher_ballot_moves_a_proxy_leaders_window_down() {
 fn r09_who_does_not_lead_says_who_might() {
     let mut follower = proposer(&square(), 0);
     let refuse = |proposer: &mut Proposer| {
-        let out = out_of(|out| proposer.on_propose(harness::propose(batch(3)), START, out));
+        let out = out_of(|out| proposer.tell_propose(harness::propose(batch(3)), START, out));
         assert_eq!(out.sends.len(), 1, "{:?}", out.sends);
         *pick!(out.sends, Gateway(ToGateway::NotLeader))[0].1
     };
@@ -369,17 +369,17 @@ fn r09_who_does_not_lead_says_who_might() {
     let unknown = NotLeader { proposer: ProposerId(0), batch: id, attempt: 0, hint: None };
     assert_eq!(refuse(&mut follower), unknown);
     let heartbeat = heartbeat(&square(), B2, Stage::Leading);
-    follower.on_heartbeat(&heartbeat, START, &mut Outbox::default());
+    follower.tell_heartbeat(&heartbeat, START, &mut Outbox::default());
     assert_eq!(refuse(&mut follower), NotLeader { hint: Some(ProposerId(1)), ..unknown });
 }
 
 #[test]
 fn r09_stepping_down_drops_open_slots_and_their_timers() {
     let mut leader = leader(&square());
-    leader.on_propose(harness::propose(batch(0)), START, &mut Outbox::default());
+    leader.tell_propose(harness::propose(batch(0)), START, &mut Outbox::default());
     assert!(leader.timers().is_set(ProposerTimer::Resend));
     let nack = Nack { slot: Some(Slot(0)), refused: B1, promised: B2 };
-    let out = out_of(|out| leader.on_nack(nack, START, out));
+    let out = out_of(|out| leader.tell_nack(nack, START, out));
     assert_eq!(out.events, [Event::SteppedDown { ballot: B1, promised: B2 }]);
     assert_eq!((leader.ballot(), leader.timers().is_set(ProposerTimer::Resend)), (None, false));
     for timer in [ProposerTimer::Resend, ProposerTimer::Heartbeat] {
@@ -393,10 +393,10 @@ fn r09_stepping_down_refuses_what_waits_for_a_slot() {
     let cluster = checked(small());
     let mut leader = leader(&cluster);
     (0..10).for_each(|number| {
-        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
+        leader.tell_propose(harness::propose(batch(number)), START, &mut Outbox::default());
     });
     let nack = Nack { slot: None, refused: B1, promised: B2 };
-    let out = out_of(|out| leader.on_nack(nack, START, out));
+    let out = out_of(|out| leader.tell_nack(nack, START, out));
     let refused = pick!(out.sends, Gateway(ToGateway::NotLeader));
     let numbers: Vec<_> = refused.iter().map(|(_, n)| (n.batch.number, n.hint)).collect();
     assert_eq!(numbers, [(8, Some(ProposerId(1))), (9, Some(ProposerId(1)))]);
@@ -414,7 +414,7 @@ fn claims(out: &Outbox) -> Vec<(Ballot, Slot, Value)> {
 fn r09_a_resend_keeps_ballot_and_value() {
     let mut leader = leader(&square());
     let mut out = Outbox::default();
-    (0..3).for_each(|number| leader.on_propose(harness::propose(batch(number)), START, &mut out));
+    (0..3).for_each(|number| leader.tell_propose(harness::propose(batch(number)), START, &mut out));
     let first = claims(&out);
     assert_eq!(first.len(), 3);
     let mut now = START;
@@ -422,7 +422,7 @@ fn r09_a_resend_keeps_ballot_and_value() {
         // A higher ballot was met meanwhile, which changes nothing for what is open.
         let ballot = harness::ballot(9, 1);
         let campaigning = heartbeat(&square(), ballot, Stage::Campaigning);
-        leader.on_heartbeat(&campaigning, now, &mut Outbox::default());
+        leader.tell_heartbeat(&campaigning, now, &mut Outbox::default());
         now = now + millis(2000);
         let out = out_of(|out| leader.on_timeout(ProposerTimer::Resend, now, out));
         let again = claims(&out);
@@ -493,7 +493,7 @@ fn r29_a_log_longer_than_a_reign_has_room_for_is_recovered_part_by_part() {
         let ballot = leader.ballot();
         let (said, pages) = promise_50(&mut leader, &said, page_slots);
         assert!(pages.iter().all(|page| *page < 32), "there is no room for {pages:?}");
-        let out = out_of(|out| leader.on_propose(harness::propose(batch(99)), START, out));
+        let out = out_of(|out| leader.tell_propose(harness::propose(batch(99)), START, out));
         assert!(asked(&out).is_empty());
         let (slots, out) = get_on(&mut leader, &[0, 1], &said);
         assert_eq!(slots, (0..32).collect::<Vec<_>>(), "no slot is free: somebody voted above");

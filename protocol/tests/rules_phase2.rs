@@ -3,8 +3,9 @@
 mod harness;
 
 use harness::{
-    B1, B2, B3, START, acceptor, batch, checked, executed, grid, heartbeat, leader, millis, out_of,
-    p1a, p1b, p2a, p2b, pick, proxy_leader, set, small, square, truncate, truncated, value, vote,
+    B1, B2, B3, ProposerMessages, START, acceptor, batch, checked, executed, grid, heartbeat,
+    leader, millis, out_of, p1a, p1b, p2a, p2b, pick, proxy_leader, set, small, square, truncate,
+    truncated, value, vote,
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Chosen, Event, HeartbeatAck, Incarnation, Listener,
@@ -98,10 +99,10 @@ fn r10_truncated_closes_the_slot_at_proxy_leader_and_proposer() {
 
     let mut leader = leader(&square());
     (0..2).for_each(|number| {
-        leader.on_propose(harness::propose(batch(number)), START, &mut Outbox::default());
+        leader.tell_propose(harness::propose(batch(number)), START, &mut Outbox::default());
     });
-    leader.on_truncated(truncated(0, B2, 2), START, &mut Outbox::default());
-    leader.on_truncated(forgotten, START, &mut Outbox::default());
+    leader.tell_truncated(truncated(0, B2, 2), START, &mut Outbox::default());
+    leader.tell_truncated(forgotten, START, &mut Outbox::default());
     let out = out_of(|out| leader.on_timeout(ProposerTimer::Resend, START + millis(2000), out));
     let resent = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     assert!(resent.iter().map(|(_, p2a)| p2a.slot.0).eq([1]), "slot 0 is closed: {resent:?}");
@@ -276,21 +277,22 @@ fn r12_back_off_is_exponential_up_to_its_bound() {
 fn r12_a_proposer_resends_a_silent_proxy_leaders_slots_through_another() {
     let mut leader = leader(&square());
     let mut out = Outbox::default();
-    (0..6).for_each(|number| leader.on_propose(harness::propose(batch(number)), START, &mut out));
+    (0..6).for_each(|number| leader.tell_propose(harness::propose(batch(number)), START, &mut out));
     let out = out_of(|out| leader.on_timeout(ProposerTimer::Resend, START + millis(2000), out));
     let resent = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     let slots: Vec<_> = resent.iter().map(|(to, p2a)| (to.0, p2a.slot.0)).collect();
     assert_eq!(slots, [(1, 0), (1, 2), (1, 4)], "all that went through proxy leader 0");
     let out =
-        out_of(|out| leader.on_propose(harness::propose(batch(6)), START + millis(2000), out));
+        out_of(|out| leader.tell_propose(harness::propose(batch(6)), START + millis(2000), out));
     assert_eq!(pick!(out.sends, ProxyLeader(ToProxyLeader::P2a))[0].0, ProxyLeaderId(1));
     let ack =
         HeartbeatAck { from: Listener::ProxyLeader(ProxyLeaderId(0)), ballot: B1, is_low: false };
     for (numbers, heard_at, is_tried) in [(7..9, 2299, false), (9..11, 2300, true)] {
-        leader.on_heartbeat_ack(ack, START + millis(heard_at));
+        leader.tell_heartbeat_ack(ack, START + millis(heard_at));
         let out = out_of(|out| {
-            numbers
-                .for_each(|number| leader.on_propose(harness::propose(batch(number)), START, out));
+            numbers.for_each(|number| {
+                leader.tell_propose(harness::propose(batch(number)), START, out);
+            });
         });
         let turns = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
         let is_asked = turns.iter().any(|(to, _)| *to == ProxyLeaderId(0));
@@ -310,8 +312,8 @@ fn r12_a_proxy_leader_that_answers_and_achieves_nothing_is_tried_ever_more_seldo
             ballot: B1,
             is_low: false,
         };
-        leader.on_heartbeat_ack(ack, now);
-        let mut out = out_of(|out| leader.on_propose(harness::propose(batch(number)), now, out));
+        leader.tell_heartbeat_ack(ack, now);
+        let mut out = out_of(|out| leader.tell_propose(harness::propose(batch(number)), now, out));
         let mut is_tried = false;
         let slots = loop {
             let asked = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
@@ -328,7 +330,7 @@ fn r12_a_proxy_leader_that_answers_and_achieves_nothing_is_tried_ever_more_seldo
         };
         trials.extend(is_tried.then_some(now));
         for replica in 0..2 {
-            leader.on_executed(&executed(replica, 1, slots), now, &mut Outbox::default());
+            leader.tell_executed(&executed(replica, 1, slots), now, &mut Outbox::default());
         }
     }
     let pauses: Vec<_> = trials.windows(2).map(|pair| pair[1].since(pair[0])).collect();
@@ -380,10 +382,10 @@ fn r13_a_nack_of_another_ballot_or_slot_does_nothing() {
     let mut leader = leader(&square());
     let other_life = Ballot { incarnation: Incarnation(1), ..B1 };
     for refused in [other_life, B2] {
-        leader.on_nack(nack(Some(0), refused), START, &mut Outbox::default());
+        leader.tell_nack(nack(Some(0), refused), START, &mut Outbox::default());
         assert!(leader.is_leading(), "{refused} is not its ballot");
     }
-    leader.on_nack(nack(Some(0), B1), START, &mut Outbox::default());
+    leader.tell_nack(nack(Some(0), B1), START, &mut Outbox::default());
     assert!(!leader.is_leading());
 }
 

@@ -5,9 +5,9 @@ mod harness;
 use std::sync::Arc;
 
 use harness::{
-    B1, B2, Net, START, acceptor, ask_pre_votes, ballot, campaign, checked, directory, grid,
-    heartbeat, millis, out_of, p1a, p1b, p2a, p2b, pick, proposer, proposer_in_life, proxy_leader,
-    quiet, replica, square, table, truncate,
+    B1, B2, Net, ProposerMessages, START, acceptor, ask_pre_votes, ballot, campaign, checked,
+    directory, grid, heartbeat, millis, out_of, p1a, p1b, p2a, p2b, pick, proposer,
+    proposer_in_life, proxy_leader, quiet, replica, square, table, truncate,
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, DirectoryId, Envelope, Event, Form, FormationId, Formed, Gateway,
@@ -21,10 +21,10 @@ fn r01_promises_of_a_row_elect_nobody_however_often_they_come() {
     let mut candidate = proposer(&square(), 0);
     campaign(&square(), &mut candidate, Ballot::default(), START);
     for acceptor in [0, 1, 1, 0, 1] {
-        candidate.on_p1b(p1b(acceptor, B1, vec![]), START, &mut Outbox::default());
+        candidate.tell_p1b(p1b(acceptor, B1, vec![]), START, &mut Outbox::default());
         assert!(!candidate.is_leading(), "a row of a 2 × 2 grid misses the other row");
     }
-    candidate.on_p1b(p1b(2, B1, vec![]), START, &mut Outbox::default());
+    candidate.tell_p1b(p1b(2, B1, vec![]), START, &mut Outbox::default());
     assert!(candidate.is_leading(), "a0 and a2 are a column");
 }
 
@@ -34,7 +34,7 @@ fn r01_quiet_acceptors_are_counted_as_a_set() {
     let nonce = ask_pre_votes(&mut candidate, START);
     for acceptor in [0, 1, 1, 0, 1] {
         let ack = quiet(acceptor, nonce, Ballot::default());
-        candidate.on_pre_vote_ack(ack, START, &mut Outbox::default());
+        candidate.tell_pre_vote_ack(ack, START, &mut Outbox::default());
         assert_eq!(candidate.ballot(), None, "a row is no read quorum");
     }
 }
@@ -78,7 +78,7 @@ fn r03_a_node_that_was_configured_apart_is_refused_loudly() {
         out_of(|out| acceptor(&square(), 0).on_heartbeat(&stranger, START, out)),
         out_of(|out| acceptor(&square(), 0).on_probe(probe, out)),
         out_of(|out| proxy_leader(&square()).on_heartbeat(&stranger, out)),
-        out_of(|out| proposer(&square(), 0).on_heartbeat(&stranger, START, out)),
+        out_of(|out| proposer(&square(), 0).tell_heartbeat(&stranger, START, out)),
         out_of(|out| replica(&square(), 0).on_heartbeat(&stranger, START, out)),
         out_of(|out| gateway.on_heartbeat(&stranger, START, out)),
     ];
@@ -126,7 +126,7 @@ fn r04_a_forgetful_acceptors_promise_vote_and_pre_vote_do_not_count() {
     let nonce = ask_pre_votes(&mut candidate, START);
     for acceptor in 0..4 {
         let ack = PreVoteAck { directory: forgetful, ..quiet(acceptor, nonce, B1) };
-        assert!(is_said(&out_of(|out| candidate.on_pre_vote_ack(ack, START, out))));
+        assert!(is_said(&out_of(|out| candidate.tell_pre_vote_ack(ack, START, out))));
     }
     assert_eq!(candidate.ballot(), None);
 
@@ -134,7 +134,7 @@ fn r04_a_forgetful_acceptors_promise_vote_and_pre_vote_do_not_count() {
     campaign(&square(), &mut candidate, Ballot::default(), START);
     for acceptor in 0..4 {
         let promise = P1b { directory: forgetful, ..p1b(acceptor, B1, vec![]) };
-        assert!(is_said(&out_of(|out| candidate.on_p1b(promise, START, out))));
+        assert!(is_said(&out_of(|out| candidate.tell_p1b(promise, START, out))));
     }
     assert!(!candidate.is_leading());
 
@@ -157,7 +157,7 @@ fn r04_no_phase_1_starts_before_a_table_stands() {
     for acceptor in [0, 1] {
         let (directory, acceptor) = (directory(acceptor), AcceptorId(acceptor));
         let formed = Formed { acceptor, directory, table: table(&square()) };
-        blank.on_formed(&formed, START, &mut Outbox::default());
+        blank.tell_formed(&formed, START, &mut Outbox::default());
     }
     let fired = out_of(|out| blank.on_timeout(ProposerTimer::Election, START, out));
     assert!(fired.sends.is_empty(), "a row has stored it, no read quorum: {:?}", fired.sends);

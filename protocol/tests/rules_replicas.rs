@@ -5,9 +5,9 @@ mod harness;
 use std::ops::Range;
 
 use harness::{
-    B1, B2, B3, Echo, START, acceptor, campaign, checked, directory, executed, heartbeat,
-    introduce_to, millis, out_of, p1a, p1b, p2a, pick, proposer, replica, small, square, table,
-    truncate, truncated,
+    B1, B2, B3, Echo, ProposerMessages, START, acceptor, campaign, checked, directory, executed,
+    heartbeat, introduce_to, millis, out_of, p1a, p1b, p2a, pick, proposer, replica, small, square,
+    table, truncate, truncated,
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Batch, BatchWriter, Chosen, Content, Event, Executed, Fetch,
@@ -222,10 +222,10 @@ fn r26_a_new_leader_keeps_recovered_stamps_and_goes_on_from_the_largest() {
     campaign(&square(), &mut leader, B2, START);
     let stamped = Value { stamp: ahead, ..harness::value(1) };
     let votes = vec![(Slot(1), Vote { ballot: B1, value: stamped.clone() })];
-    leader.on_p1b(p1b(0, B3, votes), START, &mut Outbox::default());
-    let mut out = out_of(|out| leader.on_p1b(p1b(2, B3, vec![]), START, out));
-    leader.on_propose(harness::propose(harness::batch(2)), START, &mut out);
-    leader.on_propose(harness::propose(harness::batch(3)), ahead + millis(1), &mut out);
+    leader.tell_p1b(p1b(0, B3, votes), START, &mut Outbox::default());
+    let mut out = out_of(|out| leader.tell_p1b(p1b(2, B3, vec![]), START, out));
+    leader.tell_propose(harness::propose(harness::batch(2)), START, &mut out);
+    leader.tell_propose(harness::propose(harness::batch(3)), ahead + millis(1), &mut out);
     let p2as = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     let stamps: Vec<_> = p2as.iter().map(|(_, p2a)| p2a.value.stamp).collect();
     assert_eq!(p2as[1].1.value, stamped);
@@ -238,7 +238,11 @@ fn r26_a_leaders_stamps_never_go_down_within_its_life() {
     let mut leader = harness::leader(&square());
     let mut out = Outbox::default();
     for (number, now) in [(0, 100), (1, 50), (2, 200)] {
-        leader.on_propose(harness::propose(harness::batch(number)), START + millis(now), &mut out);
+        leader.tell_propose(
+            harness::propose(harness::batch(number)),
+            START + millis(now),
+            &mut out,
+        );
     }
     let p2as = pick!(out.sends, ProxyLeader(ToProxyLeader::P2a));
     let stamps: Vec<_> = p2as.iter().map(|(_, p2a)| p2a.value.stamp).collect();

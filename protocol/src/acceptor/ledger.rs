@@ -220,6 +220,8 @@ impl Ledger {
     }
 
     /// Takes in that `cause` has been answered.
+    ///
+    /// source: R15
     pub(super) fn on_given(&mut self, cause: Cause) {
         if let (Some(journal), Some(asker)) = (&mut self.journal, Asker::of(&cause)) {
             journal.given.insert(asker, (cause, journal.recorded));
@@ -227,6 +229,8 @@ impl Ledger {
     }
 
     /// Takes in that a recall has its answer.
+    ///
+    /// source: R10, R15
     pub(super) fn on_recalled(&mut self, cause: &Cause) {
         let journal = self.journal.as_mut().expect("only a durable acceptor recalls");
         assert!(journal.recalls > 0, "an answer to no recall");
@@ -237,6 +241,8 @@ impl Ledger {
     }
 
     /// Takes in how many records are synced: what is, need not be in memory.
+    ///
+    /// source: R31
     pub(super) fn on_durable(&mut self, records: u64) {
         let journal = self.journal.as_mut().expect("only a durable acceptor has a log");
         assert!(records <= journal.recorded, "more is durable than was written");
@@ -246,6 +252,8 @@ impl Ledger {
 
     /// Takes in what f+1 replicas have executed. In memory that is forgotten (R16); a durable acceptor only
     /// lets go of it, once it is synced.
+    ///
+    /// source: R10, R16
     pub(super) fn on_executed(&mut self, executed: Watermark) {
         match &mut self.journal {
             Some(journal) => {

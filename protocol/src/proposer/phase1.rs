@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AcceptorId, AcceptorSet, Ballot, ClusterSettings, Incarnation, P1a, P1b, QuorumSystem,
-    ReplicaId, Slot, Time, Value, Vote, Watermark,
+    AcceptorId, AcceptorSet, Ballot, ClusterSettings, Event, Outbox, P1a, P1b, QuorumSystem, Slot,
+    Stage, Time, ToAcceptor, Value, Vote, Watermark,
 };
 
-use super::phase2::Phase2;
+use super::ProposerTimer;
+use super::heartbeats::Beat;
+use super::next::{Asker, Campaign, Next};
+use super::shared::Shared;
 
 /// A campaign under way.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -26,9 +29,9 @@ pub(super) struct Phase1 {
     /// The largest truncation reported.
     truncated: Watermark,
     /// When a page last brought something new.
-    pub(super) progress_at: Time,
+    progress_at: Time,
     /// For whom slots are proposed again that f+1 replicas have executed (R8).
-    pub(super) rerun_for: Option<(ReplicaId, Incarnation)>,
+    pub(super) rerun_for: Option<Asker>,
 }
 
 /// How much of one acceptor's votes is known: everything from the campaign's first slot up to `next`.
@@ -48,7 +51,7 @@ pub(super) struct Recovered {
     /// The largest truncation reported.
     pub(super) truncated: Watermark,
     /// For whom it was done, if that can still be served (R8).
-    pub(super) rerun_for: Option<(ReplicaId, Incarnation)>,
+    pub(super) rerun_for: Option<Asker>,
     /// Whether slots above these may have been voted in: then none is free.
     pub(super) is_part: bool,
 }
@@ -57,15 +60,15 @@ impl Phase1 {
     pub(super) fn new(
         cluster: &ClusterSettings,
         ballot: Ballot,
-        first: Slot,
+        campaign: Campaign,
         now: Time,
-        rerun_for: Option<(ReplicaId, Incarnation)>,
     ) -> Self {
+        let Campaign { first, rerun_for } = campaign;
         let coverage = Coverage { next: first, is_whole: false };
         Self {
             ballot,
             first,
-            slots_max: Phase2::open_slots_max(cluster),
+            slots_max: cluster.open_slots_max(),
             coverage: vec![coverage; cluster.quorums.acceptors_count().into()].into(),
             votes: BTreeMap::new(),
             truncated: Watermark(0),
@@ -74,8 +77,73 @@ impl Phase1 {
         }
     }
 
+    /// Takes in a page of a promise; the one that completes a read quorum ends phase 1.
+    ///
+    /// source: R4, R6, \[CP §2.1\]
+    pub(super) fn on_p1b(
+        &mut self,
+        p1b: P1b,
+        quorums: QuorumSystem,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Next {
+        if p1b.ballot != self.ballot {
+            return Next::Stay; // an answer to a campaign since abandoned
+        }
+        let acceptor = p1b.acceptor;
+        if !self.on_page(p1b, now) {
+            return Next::Stay;
+        }
+        if self.is_done(quorums) {
+            return Next::Lead;
+        }
+        if let Some(p1a) = self.p1a_for(acceptor) {
+            out.tell_acceptor(acceptor, ToAcceptor::P1a(p1a));
+        }
+        Next::Stay
+    }
+
+    /// Asks again for the pages that it misses; gives up when nothing new has come for an election
+    /// timeout: another may be luckier.
+    ///
+    /// Each time that was in vain, the next campaign waits twice as long: where syncs take longer than
+    /// an election timeout, a promise comes later than that, and a campaign that never waits for it
+    /// elects nobody.
+    ///
+    /// source: R5, R28
+    pub(super) fn resend(&self, shared: &mut Shared, now: Time, out: &mut Outbox) -> Next {
+        if now.since(self.progress_at) >= shared.grown(shared.cluster.election_timeout) {
+            let ballot = self.ballot;
+            out.event(Event::CampaignFailed { ballot });
+            return Next::Fail;
+        }
+        self.ask(shared, now, out);
+        Next::Stay
+    }
+
+    /// Asks each acceptor for the page that is missing, until a read quorum is known.
+    ///
+    /// source: R5
+    pub(super) fn ask(&self, shared: &mut Shared, now: Time, out: &mut Outbox) {
+        for acceptor in shared.cluster.quorums.acceptors().iter() {
+            if let Some(p1a) = self.p1a_for(acceptor) {
+                out.tell_acceptor(acceptor, ToAcceptor::P1a(p1a));
+            }
+        }
+        shared.timers.set(ProposerTimer::Phase1, now + 2 * shared.cluster.resend_min);
+    }
+
+    /// Says that we campaign, and sets when to say so again.
+    ///
+    /// source: R28
+    pub(super) fn heartbeat(&self, shared: &mut Shared, now: Time, out: &mut Outbox) {
+        let (ballot, chosen) = (self.ballot, shared.executed());
+        shared.say_heartbeat(Beat { ballot, stage: Stage::Campaigning, chosen }, out);
+        shared.timers.set(ProposerTimer::Heartbeat, now + shared.cluster.heartbeat_interval);
+    }
+
     /// The P1a that asks `acceptor` for the page we miss next; `None` if we have them all.
-    pub(super) fn p1a_for(&self, acceptor: AcceptorId) -> Option<P1a> {
+    fn p1a_for(&self, acceptor: AcceptorId) -> Option<P1a> {
         let coverage = self.coverage[usize::from(acceptor.0)];
         let p1a = P1a { ballot: self.ballot, first: self.first, page: coverage.next };
         (!self.is_covered(coverage)).then_some(p1a)
@@ -92,7 +160,7 @@ impl Phase1 {
     /// Votes above the bound are left where they are: of these it only counts that there are some.
     ///
     /// source: R6, R29
-    pub(super) fn on_page(&mut self, p1b: P1b, now: Time) -> bool {
+    fn on_page(&mut self, p1b: P1b, now: Time) -> bool {
         assert_eq!(p1b.ballot, self.ballot, "a page of another ballot");
         self.truncated.raise(p1b.truncated);
         let bound = self.bound();
@@ -136,7 +204,7 @@ impl Phase1 {
     }
 
     /// Whether the acceptors known in full, or up to the bound, hold a read quorum.
-    pub(super) fn is_done(&self, quorums: QuorumSystem) -> bool {
+    fn is_done(&self, quorums: QuorumSystem) -> bool {
         quorums.is_read_quorum(self.acceptors(|coverage| self.is_covered(coverage)))
     }
 

@@ -13,19 +13,24 @@
 //! Acceptors with a disk may hold more votes than a reign has room for. Then it is one over a part: nothing is
 //! free, and once all is closed the next campaign starts where it ends.
 
-use std::collections::{BTreeMap, VecDeque};
+mod leader;
+mod proxy_leaders;
+mod sequence;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    AcceptorId, Ballot, Batch, BatchId, ClusterSettings, Incarnation, Latency, Outbox, P2a,
-    Propose, ProxyLeaderId, ReplicaId, Roster, Slot, Time, ToProxyLeader, Value, Watermark, Window,
+    Ballot, Batch, ClusterSettings, Latency, Outbox, P2a, ProxyLeaderId, ReplicaId, Roster, Slot,
+    Time, ToProxyLeader, Value, Watermark, Window,
 };
 
+use super::next::Asker;
 use super::phase1::Recovered;
-
-/// The least that a proxy leader is said to have held others up for: zero means not measured.
-const HOLD_MIN: Duration = Duration::from_micros(1);
+use super::shared::Shared;
+use super::suspicion::Suspicions;
+use sequence::Sequence;
 
 /// How many open slots are asked for again at once where no proxy leader can be blamed.
 const RESEND_SLOTS_MAX: u64 = 64;
@@ -53,21 +58,21 @@ pub(super) struct Phase2 {
     /// Below are the slots that phase 1 has found.
     recovered: Watermark,
     /// When each acceptor last acknowledged a heartbeat.
-    pub(super) acceptors_heard_at: Box<[Time]>,
+    acceptors_heard_at: Box<[Time]>,
     /// What each proxy leader is under suspicion for, by its number.
-    pub(super) suspicions: Suspicions,
-    pub(super) rerun: Option<Rerun>,
+    suspicions: Suspicions,
+    rerun: Option<Rerun>,
     /// When the floor last rose, or the first open slot was asked for.
     progress_at: Time,
     /// When that was, or the last resend since.
     waiting_since: Time,
     /// Resends since progress.
     attempt: u32,
-    pub(super) has_chosen: bool,
+    has_chosen: bool,
     /// Whether a write quorum of acceptors has room for what is proposed for the first time (R34).
-    pub(super) has_room: bool,
+    has_room: bool,
     /// Whether it has stopped its heartbeats, so that another may try (R28).
-    pub(super) is_silent: bool,
+    is_silent: bool,
 }
 
 /// A slot that f+1 replicas have not executed yet.
@@ -81,9 +86,9 @@ struct Open {
 
 /// A slot that f+1 replicas have executed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Closed {
-    pub(super) since_first_ask: Duration,
-    pub(super) since_last_ask: Duration,
+struct Closed {
+    since_first_ask: Duration,
+    since_last_ask: Duration,
 }
 
 impl Open {
@@ -92,82 +97,16 @@ impl Open {
     }
 }
 
-/// What a proxy leader is under suspicion for: a slot that was in its hands held all others up, until it was given to
-/// another, or much longer than slots in the hands of others do.
-///
-/// The latter is not visible from one slot. A proxy leader that reaches acceptors and no replica gets slots voted for;
-/// replicas get them from acceptors in the end, and the time from asking to execution is what it is for half of all
-/// slots.
-///
-/// That it answers heartbeats clears it of having ended, but not of reaching no acceptor, or no replica. So it is
-/// tried again, once it is heard, after a time that doubles with each trial that failed.
-///
-/// source: R12
-#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
-pub(super) struct Suspicion {
-    /// Until when it gets no slot, heard or not; `None` while it is not suspected.
-    pub(super) until: Option<Time>,
-    /// Suspicions since a slot in its hands was last chosen without delay.
-    trials: u32,
-    /// How long slots in its hands are the first open one.
-    holds: Latency,
-    /// The bound of the slots that this was measured with last.
-    measured: Watermark,
-}
-
-/// The suspicions of each proxy leader, by its number.
-pub(super) type Suspicions = Box<[Suspicion]>;
-
-/// A second look at slots that f+1 replicas have executed, for one that can get them from nobody.
+/// A second look at slots that f+1 replicas have executed, for one that can get them from no other role.
 ///
 /// source: R8
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(super) struct Rerun {
-    pub(super) replica: ReplicaId,
-    pub(super) incarnation: Incarnation,
+struct Rerun {
+    asker: Asker,
     /// The bound of what it is about.
     until: Watermark,
     /// How far the asker was when that last changed, and when.
     progress: (Watermark, Time),
-}
-
-/// What a reign has to say about one batch.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Admission {
-    /// It has a slot, or will get one; and so may others that have waited for it.
-    Accepted,
-    /// It waits for one of a lower number.
-    Early,
-    /// It has a slot, or is answered (R24).
-    Duplicate,
-    /// There is no room for it (R29).
-    Dropped,
-}
-
-/// The batches of one gateway, in the order in which they get slots: that of their numbers.
-///
-/// Replicas execute a session's commands in the order of their numbers, and refuse a batch that comes before another
-/// (R23). Its slot is wasted then, and so are those of all batches behind it, which have to be sent again: where
-/// messages overtake each other all the time, that multiplies. So a reign gives slots in the order of numbers only,
-/// and each batch one slot. It begins with the lowest batch that has no answer: all before that were executed, so it
-/// will be, wherever it is put; and so will those behind it, each in a later slot than the one before.
-///
-/// Does a batch that is sent again never need another slot? Not while the one it has is open: it will be chosen, and
-/// the batch executed there at the latest. If its answer is lost, its gateway asks a replica (R25). A session that was
-/// opened and closed again before its gateway knew is the exception: no replica can tell. So once all that a gateway was
-/// given is closed, its lowest batch gets another slot if it is sent again. If the reign ends, the next one begins anew.
-///
-/// source: R23, R24
-#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
-struct Sequence {
-    /// The gateway's life.
-    incarnation: Option<Incarnation>,
-    /// The number of the next batch to get a slot. Only goes up, within a life.
-    next: u64,
-    /// Batches above that, by number.
-    early: BTreeMap<u64, Arc<Batch>>,
-    /// All slots that were given are below.
-    given: Watermark,
 }
 
 impl Phase2 {
@@ -175,26 +114,20 @@ impl Phase2 {
     /// and this happens once.
     ///
     /// source: R7
-    pub(super) fn new(
-        cluster: &ClusterSettings,
-        ballot: Ballot,
-        recovered: Recovered,
-        noop_stamp: Time,
-        now: Time,
-    ) -> Self {
+    pub(super) fn new(shared: &Shared, ballot: Ballot, recovered: Recovered, now: Time) -> Self {
+        let cluster = &shared.cluster;
         let Recovered { base, values, rerun_for, is_part, .. } = recovered;
-        let mut open = Window::new(Self::open_slots_max(cluster));
+        let mut open = Window::new(cluster.open_slots_max());
         let mut next = base;
         for value in values {
-            let value = value.unwrap_or_else(|| Value::noop(noop_stamp));
+            let value = value.unwrap_or_else(|| Value::noop(shared.stamp));
             open.insert(next, Open::new(value, now));
             next = next.next();
         }
         assert!(next.0 - base.0 <= open.capacity(), "recovered more slots than a ring holds");
         let floor = Watermark(base.0);
-        let rerun = rerun_for.map(|(replica, incarnation)| Rerun {
-            replica,
-            incarnation,
+        let rerun = rerun_for.map(|asker| Rerun {
+            asker,
             until: Watermark(next.0),
             progress: (floor, now),
         });
@@ -210,7 +143,7 @@ impl Phase2 {
             recovered: Watermark(next.0),
             sequences: vec![Sequence::default(); cluster.gateways.into()].into(),
             acceptors_heard_at: vec![now; cluster.quorums.acceptors_count().into()].into(),
-            suspicions: vec![Suspicion::default(); cluster.proxy_leaders_running().into()].into(),
+            suspicions: shared.suspicions.clone(),
             rerun,
             progress_at: now,
             waiting_since: now,
@@ -222,87 +155,11 @@ impl Phase2 {
         }
     }
 
-    /// How many slots may be open at once.
-    pub(super) fn open_slots_max(cluster: &ClusterSettings) -> u32 {
-        2 * cluster.ring_slots()
-    }
-
-    /// Takes a batch in: it gets the next free slot, now or when there is credit, if it is the next of its gateway.
-    ///
-    /// source: R23, R24, R29
-    pub(super) fn admit(&mut self, propose: Propose, now: Time) -> Admission {
-        if self.queue.is_empty() {
-            self.queue_moved_at = now;
-        }
-        let Propose { batch, lowest } = propose;
-        let BatchId { gateway, incarnation, number } = batch.id;
-        let in_flight_max = u64::from(self.cluster.batches_in_flight_max);
-        let most = usize::from(self.cluster.gateways) * self.cluster.batches_in_flight_max as usize;
-        let has_room = self.queue.len() < most;
-        if self.is_recovered(&batch) {
-            return Admission::Duplicate;
-        }
-        let sequence = &mut self.sequences[usize::from(gateway.0)];
-        if sequence.incarnation != Some(incarnation) {
-            // A late message of a former life must not hold up the current one, which begins with its lowest.
-            if sequence.incarnation.is_some() && number != lowest {
-                return Admission::Dropped;
-            }
-            let incarnation = Some(incarnation);
-            *sequence = Sequence { incarnation, next: lowest, ..Sequence::default() };
-        }
-        sequence.skip_to(lowest);
-        if number < sequence.next {
-            let is_closed = sequence.given <= self.floor
-                && !self.queue.iter().any(|batch| batch.id.gateway == gateway);
-            if number != lowest || !is_closed {
-                return Admission::Duplicate;
-            }
-            sequence.next = number;
-        }
-        if number - sequence.next >= in_flight_max || !has_room {
-            return Admission::Dropped;
-        }
-        if number > sequence.next && !sequence.early.contains_key(&sequence.next) {
-            sequence.early.insert(number, batch);
-            return Admission::Early;
-        }
-        if number == sequence.next {
-            self.queue.push_back(batch);
-            sequence.next += 1;
-        } else {
-            sequence.early.insert(number, batch);
-        }
-        while self.queue.len() < most
-            && let Some(batch) = sequence.early.remove(&sequence.next)
-        {
-            self.queue.push_back(batch);
-            sequence.next += 1;
-        }
-        Admission::Accepted
-    }
-
-    /// Whether this very attempt is open in a slot that phase 1 has found. A later one is not the same: its gateway may
-    /// have been told that this one was out of order.
-    fn is_recovered(&self, batch: &Batch) -> bool {
-        let mut open = (self.floor.0..self.recovered.0).filter_map(|slot| self.open.at(Slot(slot)));
-        open.any(|open| {
-            let found = open.value.batch();
-            found.is_some_and(|it| (it.id, it.attempt) == (batch.id, batch.attempt))
-        })
-    }
-
     /// Asks for every slot that there is credit for: recovered ones first, then new ones for what waits
     /// in the queue. Returns how many new slots were filled.
     ///
     /// source: R29, \[CP §3.1\]
-    pub(super) fn pump(
-        &mut self,
-        roster: &Roster,
-        stamp: Time,
-        now: Time,
-        out: &mut Outbox,
-    ) -> u64 {
+    fn pump(&mut self, roster: &Roster, stamp: Time, now: Time, out: &mut Outbox) -> u64 {
         if self.queue.is_empty() && self.sent.first_open() == self.next {
             return 0;
         }
@@ -338,21 +195,22 @@ impl Phase2 {
     /// took, if any was closed.
     ///
     /// source: R8, R9
-    pub(super) fn close(&mut self, roster: &Roster, now: Time, out: &mut Outbox) -> Option<Closed> {
+    fn close(&mut self, roster: &Roster, now: Time, out: &mut Outbox) -> Option<Closed> {
         let mut executed = roster.executed_by_f_plus_1(self.cluster.f);
         if let Some(rerun) = &mut self.rerun {
-            let asker = roster.executed(rerun.replica);
-            let is_current = roster.incarnation(rerun.replica) == Some(rerun.incarnation);
-            if asker > rerun.progress.0 {
-                rerun.progress = (asker, now);
+            let Asker { replica, incarnation } = rerun.asker;
+            let executed_there = roster.executed(replica);
+            let is_current = roster.incarnation(replica) == Some(incarnation);
+            if executed_there > rerun.progress.0 {
+                rerun.progress = (executed_there, now);
             }
             // Sooner than the rule's `replica_grace`, and whether it is heard or not: nobody else gets a
             // slot chosen meanwhile, and it can ask again.
             let is_stuck = now.since(rerun.progress.1) > self.cluster.election_timeout;
-            if !is_current || is_stuck || asker >= rerun.until {
+            if !is_current || is_stuck || executed_there >= rerun.until {
                 self.rerun = None;
             } else {
-                executed = executed.min(asker);
+                executed = executed.min(executed_there);
             }
         }
         // Beyond `sent` others have executed what we never asked for: a larger ballot's, or a rerun's.
@@ -372,47 +230,6 @@ impl Phase2 {
         closed
     }
 
-    /// Measures, for the slots below `to` that are about to be closed, how long each proxy leader has held all others up:
-    /// the one of the first slot since there was progress last, the others not at all. Returns the former.
-    ///
-    /// A slot that was asked for again tells nothing: it may have been chosen by either.
-    fn measure_holds(&mut self, to: Watermark, now: Time) -> Option<ProxyLeaderId> {
-        let mut unmeasured = self.cluster.proxy_leaders_of(self.ballot.proposer).len();
-        if self.attempt > 0 || unmeasured == 1 {
-            return None;
-        }
-        let first = self.open.at(self.floor.first_open())?;
-        let (held_by, since) = (first.via, self.progress_at.max(first.asked_at.1));
-        for slot in (self.floor.0..to.0).map(Slot) {
-            if unmeasured == 0 {
-                break;
-            }
-            let Some(open) = self.open.at(slot) else { continue };
-            let suspicion = &mut self.suspicions[usize::from(open.via.0)];
-            if suspicion.measured < to {
-                unmeasured -= 1;
-                let held_for = if open.via == held_by { now.since(since) } else { Duration::ZERO };
-                if suspicion.holds.mean().is_zero() {
-                    suspicion.holds.sample(HOLD_MIN);
-                }
-                // One slot may be late for many reasons: it takes two in a row to be slow.
-                suspicion.holds.sample(held_for.clamp(HOLD_MIN, 8 * self.cluster.resend_min));
-                suspicion.measured = to;
-            }
-        }
-        Some(held_by)
-    }
-
-    /// Whether slots in the hands of a proxy leader hold others up much longer than those of some other that is not
-    /// suspected.
-    fn is_slow(&self, proxy_leader: ProxyLeaderId) -> bool {
-        let hold = |p: ProxyLeaderId| self.suspicions[usize::from(p.0)].holds.mean();
-        let ours = self.cluster.proxy_leaders_of(self.ballot.proposer).map(ProxyLeaderId);
-        let others = ours.filter(|p| *p != proxy_leader && !self.is_suspected(*p));
-        let least = others.map(hold).filter(|hold| !hold.is_zero()).min();
-        least.is_some_and(|least| hold(proxy_leader) > 2 * least + self.cluster.resend_min)
-    }
-
     /// Asks again for what makes no progress. Where there is another proxy leader to try, the one whose slot holds
     /// all others up is suspected, and all of its slots go elsewhere.
     ///
@@ -420,7 +237,7 @@ impl Phase2 {
     /// one ballot.
     ///
     /// source: R9, R12
-    pub(super) fn resend(&mut self, now: Time, out: &mut Outbox) -> u64 {
+    fn resend(&mut self, now: Time, out: &mut Outbox) -> u64 {
         let Some(stalled) = self.open.at(self.floor.first_open()) else { return 0 };
         let blamed = stalled.via;
         self.attempt += 1;
@@ -445,7 +262,7 @@ impl Phase2 {
     }
 
     /// Asks once more for `slot`, which some replica misses.
-    pub(super) fn resend_one(&mut self, slot: Slot, now: Time, out: &mut Outbox) {
+    fn resend_one(&mut self, slot: Slot, now: Time, out: &mut Outbox) {
         if self.sent.covers(slot) && self.open.at(slot).is_some() {
             self.ask(slot, now, out);
         }
@@ -455,7 +272,7 @@ impl Phase2 {
     /// truncation is.
     ///
     /// source: R10
-    pub(super) fn on_truncated(&mut self, truncated: Watermark, now: Time) {
+    fn close_truncated(&mut self, truncated: Watermark, now: Time) {
         let to = truncated.min(Watermark(self.next.0));
         if to > self.floor {
             self.raise_floor(to, now);
@@ -479,65 +296,6 @@ impl Phase2 {
         self.has_chosen = true;
     }
 
-    /// Hears a proxy leader: it is alive, and may be tried again if its time has come.
-    pub(super) fn on_proxy_leader(&mut self, proxy_leader: ProxyLeaderId, now: Time) {
-        if let Some(suspicion) = self.suspicions.get_mut(usize::from(proxy_leader.0)) {
-            suspicion.until.take_if(|until| *until <= now);
-        }
-    }
-
-    /// Takes in that the life of a proxy leader has ended: what is in its hands goes elsewhere at once.
-    pub(super) fn on_gone(&mut self, gone: ProxyLeaderId, now: Time, out: &mut Outbox) {
-        if usize::from(gone.0) < self.suspicions.len() {
-            self.give_to_others(gone, now, out);
-        }
-    }
-
-    /// Suspects a proxy leader, and gives what is in its hands to others.
-    fn give_to_others(&mut self, blamed: ProxyLeaderId, now: Time, out: &mut Outbox) {
-        if !self.suspect(blamed, now) {
-            return;
-        }
-        for slot in (self.floor.0..self.sent.0).map(Slot) {
-            if self.open.at(slot).is_some_and(|open| open.via == blamed) {
-                self.ask(slot, now, out);
-            }
-        }
-    }
-
-    /// Suspects a proxy leader, if there is another to try; returns whether that is new. Where all others are
-    /// suspected already they are cleared: the one that fails now is no better.
-    fn suspect(&mut self, proxy_leader: ProxyLeaderId, now: Time) -> bool {
-        let ours = self.cluster.proxy_leaders_of(self.ballot.proposer);
-        if ours.len() == 1 || self.is_suspected(proxy_leader) {
-            return false;
-        }
-        if ours.clone().map(ProxyLeaderId).all(|p| p == proxy_leader || self.is_suspected(p)) {
-            ours.for_each(|p| self.suspicions[usize::from(p)].until = None);
-        }
-        let suspicion = &mut self.suspicions[usize::from(proxy_leader.0)];
-        suspicion.until =
-            Some(now + self.cluster.election_timeout * (1 << suspicion.trials.min(6)));
-        suspicion.trials += 1;
-        true
-    }
-
-    fn is_suspected(&self, proxy_leader: ProxyLeaderId) -> bool {
-        self.suspicions[usize::from(proxy_leader.0)].until.is_some()
-    }
-
-    /// Hears an acceptor.
-    pub(super) fn on_acceptor(&mut self, acceptor: AcceptorId, now: Time) {
-        if let Some(heard_at) = self.acceptors_heard_at.get_mut(usize::from(acceptor.0)) {
-            *heard_at = now;
-        }
-    }
-
-    /// Takes the batches out that have no slot.
-    pub(super) fn drain_queue(&mut self) -> impl Iterator<Item = Arc<Batch>> + '_ {
-        self.queue.drain(..)
-    }
-
     /// Whether some slot is asked for and not closed.
     pub(super) fn has_open(&self) -> bool {
         self.floor < self.sent
@@ -549,7 +307,7 @@ impl Phase2 {
     }
 
     /// When the next resend is due, by `latency`.
-    pub(super) fn resend_at(&self, latency: &Latency) -> Option<Time> {
+    fn resend_at(&self, latency: &Latency) -> Option<Time> {
         let (least, most) = (2 * self.cluster.resend_min, self.cluster.resend_max);
         self.has_open().then(|| self.waiting_since + latency.timeout(self.attempt, least, most))
     }
@@ -559,15 +317,10 @@ impl Phase2 {
     ///
     /// With nothing open it waits for a replica that is heard and holds credit: at any leader, and for `replica_grace` at
     /// the most (R29). For want of room nobody would do better either.
-    pub(super) fn stalled_since(&self) -> Option<Time> {
+    fn stalled_since(&self) -> Option<Time> {
         let open = self.has_open().then_some(self.progress_at);
         let waits = self.has_waiting() && self.has_room;
         open.or_else(|| waits.then_some(self.queue_moved_at + self.cluster.replica_grace))
-    }
-
-    /// The bound below which everything is closed.
-    pub(super) fn floor(&self) -> Watermark {
-        self.floor
     }
 
     /// The first free slot; of a reign over a part, where the next one starts.
@@ -576,7 +329,7 @@ impl Phase2 {
     }
 
     /// Whether this was over a part of the log, and all of it is closed.
-    pub(super) fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.is_part && self.floor.0 == self.next.0
     }
 
@@ -625,31 +378,5 @@ impl Phase2 {
         let value = open.value.clone();
         let p2a = P2a { ballot: self.ballot, slot, via, is_recovered, value };
         out.tell_proxy_leader(via, ToProxyLeader::P2a(p2a));
-    }
-
-    /// The proxy leader of `slot`: they take turns by slot, and by attempt, leaving out suspects while
-    /// there are others.
-    ///
-    /// source: \[seed\], "slot % proxies"
-    fn proxy_leader_for(&self, slot: Slot) -> ProxyLeaderId {
-        let ours = self.cluster.proxy_leaders_of(self.ballot.proposer);
-        let count = u64::try_from(ours.len()).unwrap_or(u64::MAX);
-        let turn = slot.0.wrapping_add(u64::from(self.attempt)) % count;
-        let in_turn = |i: u64| {
-            let offset = u8::try_from((turn + i) % count).unwrap_or(0);
-            ProxyLeaderId(ours.start + offset)
-        };
-        let healthy = (0..count).map(in_turn).find(|p| !self.is_suspected(*p));
-        healthy.unwrap_or_else(|| in_turn(0))
-    }
-}
-
-impl Sequence {
-    /// Goes on at `lowest` at the least: all below is answered.
-    fn skip_to(&mut self, lowest: u64) {
-        if lowest > self.next {
-            self.next = lowest;
-            self.early = self.early.split_off(&lowest);
-        }
     }
 }

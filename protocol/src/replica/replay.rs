@@ -56,6 +56,8 @@ impl Pages {
     /// their place.
     ///
     /// So of an acceptor there is one vote for a slot, the one told last.
+    ///
+    /// source: R15
     pub(super) fn on_page(&mut self, replayed: Replayed, next: Slot) {
         let Replayed { acceptor, from, to, votes, .. } = replayed;
         let Some(told) = self.0.get_mut(usize::from(acceptor.0)) else { return };

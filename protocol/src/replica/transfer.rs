@@ -78,6 +78,8 @@ impl Incoming {
     }
 
     /// Takes a part in; returns whether it was one that was missing.
+    ///
+    /// source: R16
     fn on_part(&mut self, part: u32, bytes: Payload) -> bool {
         let next = self.digest.parts();
         if part < next || part >= self.end() || self.early.contains_key(&part) {

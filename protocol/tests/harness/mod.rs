@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Batch, BatchId, Chosen, ClusterSettings, Content,
-    DirectoryId, Executed, Form, Formed, GatewayId, Heartbeat, Incarnation, Outbox, P1a, P1b, P2a,
-    P2b, Payload, PreVoteAck, Propose, Proposer, ProposerId, ProposerTimer, ProxyLeader,
-    ProxyLeaderId, QuorumSystem, Replica, ReplicaId, Settings, Slot, Stage, Table, Time, To,
-    ToAcceptor, ToReplica, Truncated, Value, Vote, Watermark,
+    DirectoryId, Executed, Form, Formed, GatewayId, Heartbeat, HeartbeatAck, Incarnation, Nack,
+    Need, Outbox, P1a, P1b, P2a, P2b, Payload, PreVoteAck, Propose, Proposer, ProposerId,
+    ProposerTimer, ProxyLeader, ProxyLeaderId, QuorumSystem, Replica, ReplicaId, Settings, Slot,
+    Stage, Table, Time, To, ToAcceptor, ToProposer, ToReplica, Truncated, Unserved, Value, Vote,
+    Watermark,
 };
 
 pub(crate) use net::{Echo, Net, read_back};
@@ -216,7 +217,7 @@ pub(crate) fn proposer_in_life(cluster: &ClusterSettings, id: u8, life: Incarnat
     for acceptor in cluster.quorums.acceptors().iter() {
         let directory = directory(acceptor.0);
         let formed = Formed { acceptor, directory, table: table(cluster) };
-        proposer.on_formed(&formed, START, &mut Outbox::default());
+        proposer.tell_formed(&formed, START, &mut Outbox::default());
     }
     proposer
 }
@@ -245,7 +246,7 @@ pub(crate) fn campaign(
     let mut said = Outbox::default();
     for acceptor in cluster.quorums.acceptors().iter() {
         let ack = quiet(acceptor.0, nonce, promised);
-        let out = out_of(|out| proposer.on_pre_vote_ack(ack, now, out));
+        let out = out_of(|out| proposer.tell_pre_vote_ack(ack, now, out));
         said.sends.extend(out.sends);
     }
     said
@@ -260,7 +261,7 @@ pub(crate) fn leader(cluster: &ClusterSettings) -> Proposer {
     }
     campaign(cluster, &mut leader, Ballot::default(), START);
     for acceptor in cluster.quorums.acceptors().iter() {
-        leader.on_p1b(p1b(acceptor.0, B1, vec![]), START, &mut Outbox::default());
+        leader.tell_p1b(p1b(acceptor.0, B1, vec![]), START, &mut Outbox::default());
     }
     assert_eq!(leader.ballot().filter(|_| leader.is_leading()), Some(B1), "it leads");
     leader
@@ -275,10 +276,10 @@ pub(crate) fn introduce(
     now: Time,
 ) -> Outbox {
     let first = executed(replica, life, at);
-    let asked = out_of(|out| proposer.on_executed(&first, now, out));
+    let asked = out_of(|out| proposer.tell_executed(&first, now, out));
     let identify = pick!(asked.sends, Replica(ToReplica::Identify));
     let nonce = identify.first().map(|(_, identify)| identify.nonce);
-    out_of(|out| proposer.on_executed(&Executed { nonce, ..first }, now, out))
+    out_of(|out| proposer.tell_executed(&Executed { nonce, ..first }, now, out))
 }
 
 /// Lets a replica's life become known to an acceptor.
@@ -294,4 +295,59 @@ pub(crate) fn introduce_to(acceptor: &mut Acceptor, replica: u8, life: u64, at: 
 pub(crate) fn truncate(acceptor: &mut Acceptor, bound: u64) {
     introduce_to(acceptor, 0, 1, bound);
     introduce_to(acceptor, 1, 1, bound);
+}
+
+/// A proposer that is handed one kind of message, as a test reads best.
+pub(crate) trait ProposerMessages {
+    fn tell(&mut self, message: ToProposer, now: Time, out: &mut Outbox);
+
+    fn tell_formed(&mut self, message: &Formed, now: Time, out: &mut Outbox) {
+        self.tell(ToProposer::Formed(message.clone()), now, out);
+    }
+
+    fn tell_pre_vote_ack(&mut self, message: PreVoteAck, now: Time, out: &mut Outbox) {
+        self.tell(ToProposer::PreVoteAck(message), now, out);
+    }
+
+    fn tell_p1b(&mut self, message: P1b, now: Time, out: &mut Outbox) {
+        self.tell(ToProposer::P1b(Box::new(message)), now, out);
+    }
+
+    fn tell_nack(&mut self, message: Nack, now: Time, out: &mut Outbox) {
+        self.tell(ToProposer::Nack(message), now, out);
+    }
+
+    fn tell_heartbeat(&mut self, message: &Heartbeat, now: Time, out: &mut Outbox) {
+        self.tell(ToProposer::Heartbeat(message.clone()), now, out);
+    }
+
+    fn tell_propose(&mut self, message: Propose, now: Time, out: &mut Outbox) {
+        self.tell(ToProposer::Propose(message), now, out);
+    }
+
+    fn tell_executed(&mut self, message: &Executed, now: Time, out: &mut Outbox) {
+        self.tell(ToProposer::Executed(*message), now, out);
+    }
+
+    fn tell_need(&mut self, message: Need, now: Time, out: &mut Outbox) {
+        self.tell(ToProposer::Need(message), now, out);
+    }
+
+    fn tell_unserved(&mut self, message: Unserved, now: Time, out: &mut Outbox) {
+        self.tell(ToProposer::Unserved(message), now, out);
+    }
+
+    fn tell_truncated(&mut self, message: Truncated, now: Time, out: &mut Outbox) {
+        self.tell(ToProposer::Truncated(message), now, out);
+    }
+
+    fn tell_heartbeat_ack(&mut self, message: HeartbeatAck, now: Time) {
+        self.tell(ToProposer::HeartbeatAck(message), now, &mut Outbox::default());
+    }
+}
+
+impl ProposerMessages for Proposer {
+    fn tell(&mut self, message: ToProposer, now: Time, out: &mut Outbox) {
+        self.on_message(message, now, out);
+    }
 }
