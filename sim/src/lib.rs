@@ -5,6 +5,7 @@
 //!              │
 //!              ▼
 //!   load ◀──▶ world ◀──▶ network: loss, copies, delays, partitions ◀──▶ wire: the real frames
+//!    │         │ ▲──── adversary: what befalls processes, disks and clocks
 //!    │         │ owns the real roles, and is their only driver; each has a clock of its own
 //!    │         ▼
 //!    │       checker: after every step, and at the end
@@ -22,12 +23,14 @@
 //! four runs up to f of each role stay dead, cut off or half connected for good, and the rest must serve all of its
 //! clients all the same.
 
+mod adversary;
 mod checker;
 mod clock;
 mod ladder;
 pub mod linearizability;
 mod load;
 mod network;
+mod outcome;
 mod outsiders;
 mod recorder;
 mod sights;
@@ -40,9 +43,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 pub use ladder::{Keep, Ladder, slot_of};
+pub use outcome::Outcome;
 pub use sights::{Sight, Sights};
 pub use swarm::Plan;
-pub use world::{Outcome, World};
+pub use world::World;
 
 /// Runs one seed to its end.
 ///
