@@ -144,6 +144,8 @@ impl Acceptor {
             let is_ours = table.names(id, directory) && acceptor.membership.join(table);
             assert!(is_ours, "the log of {id:?} is of another cluster");
         }
+        let is_blank = *promised == Ballot::default() && vote_watermark.is_none();
+        assert!(table.is_some() || is_blank, "{id:?} has promised or voted without a table");
         let restored = Self { promised: *promised, ledger, ..acceptor };
         restored.validate();
         restored
@@ -206,7 +208,7 @@ impl Acceptor {
     ///
     /// source: R28
     pub fn on_pre_vote(&mut self, pre_vote: PreVote, now: Time, out: &mut Outbox) {
-        if !self.is_member() {
+        if !self.is_member(out) {
             return;
         }
         let timeout = self.cluster.election_timeout;
@@ -230,7 +232,7 @@ impl Acceptor {
     ///
     /// source: R6, \[CP §2.1\]
     pub fn on_p1a(&mut self, p1a: P1a, now: Time, out: &mut Outbox) {
-        if !self.is_member() {
+        if !self.is_member(out) {
             return;
         }
         if p1a.ballot < self.promised {
@@ -245,12 +247,23 @@ impl Acceptor {
     /// Answers a P1a of the ballot promised.
     fn promise(&mut self, p1a: P1a, recalled: Option<&Recalled>, out: &mut Outbox) {
         if self.ledger.is_given(&Cause::P1a(p1a)) {
-            return;
+            return out.ignored("P1a: the page waits for its sync");
         }
         let page = match self.ledger.page(p1a.page.max(p1a.first), recalled) {
             Ok(page) => page,
             Err(range) => return self.ledger.recall(range, Cause::P1a(p1a), out),
         };
+        assert_eq!(p1a.ballot, self.promised, "a page of a ballot that is not promised");
+        assert!(
+            page.from >= p1a.first,
+            "a page from {} on for a P1a from {}",
+            page.from,
+            p1a.first
+        );
+        debug_assert!(
+            page.votes.iter().all(|(_, vote)| vote.ballot <= self.promised),
+            "a vote above the promise"
+        );
         self.counters.promises += 1;
         let (acceptor, directory, ballot) = (self.id, self.directory, p1a.ballot);
         let truncated = self.ledger.truncated();
@@ -267,9 +280,13 @@ impl Acceptor {
     /// source: R15, R31
     pub fn on_replay(&mut self, replay: Replay, out: &mut Outbox) {
         let page = ReplayPage { replay, first: replay.first, left: PAGES_AHEAD - 1 };
-        if self.is_member() && !self.ledger.is_given(&Cause::Replay(page)) {
-            self.replay(page, None, out);
+        if !self.is_member(out) {
+            return;
         }
+        if self.ledger.is_given(&Cause::Replay(page)) {
+            return out.ignored("Replay: a page for this replica waits for its sync");
+        }
+        self.replay(page, None, out);
     }
 
     /// Sends the pages that are left: those in memory at once, and of those on disk the next when the last is read.
@@ -304,7 +321,7 @@ impl Acceptor {
     ///
     /// source: R10, \[CP §2.3\]
     pub fn on_p2a(&mut self, p2a: P2a, now: Time, out: &mut Outbox) {
-        if self.is_member() {
+        if self.is_member(out) {
             self.vote_for(p2a, None, now, out);
         }
     }
@@ -333,7 +350,7 @@ impl Acceptor {
             (Place::AboveWindow, _) => {
                 // Its place belongs to a slot that is still needed: refused, and asked for again.
                 self.counters.above_window += 1;
-                return;
+                return out.ignored("P2a: its slot is above the ring");
             }
         };
         match earlier {
@@ -348,16 +365,22 @@ impl Acceptor {
                 // What may be chosen still gets in: after the loss of an acceptor that has voted for it, the others are
                 // needed, or nothing above would ever be executed. There is room kept for that.
                 self.counters.refused_low += 1;
-                return;
+                return out.ignored("P2a: little room is left in the log, and its slot is new");
             }
             earlier => {
                 let is_newer = earlier.is_none_or(|vote| vote.ballot < ballot);
                 assert!(is_newer, "{slot}: a vote went back to {ballot}");
+                assert_eq!(
+                    ballot, self.promised,
+                    "{slot}: a vote in a ballot that is not promised"
+                );
                 let has_value = earlier.is_some_and(|vote| vote.value == p2a.value);
                 self.ledger.insert(slot, Vote { ballot, value: p2a.value }, has_value, out);
                 self.hear(ballot.proposer, now);
             }
         }
+        let held = self.ledger.vote(slot);
+        assert!(held.is_none_or(|vote| vote.ballot == ballot), "{slot}: a P2b of another vote");
         self.counters.votes += 1;
         let p2b = P2b { acceptor: self.id, directory: self.directory, ballot, slot };
         out.hold_to_proxy_leader(via, ToProxyLeader::P2b(p2b));
@@ -394,8 +417,9 @@ impl Acceptor {
         if unserved.gateway.0 >= self.cluster.gateways {
             return self.refuse_foreign("acceptor: complaint of no gateway", out);
         }
-        if let Some((_, Some(leader))) = self.heard {
-            out.tell_proposer(leader, ToProposer::Unserved(unserved));
+        match self.heard {
+            Some((_, Some(leader))) => out.tell_proposer(leader, ToProposer::Unserved(unserved)),
+            Some((_, None)) | None => out.ignored("Unserved: no leader is heard"),
         }
     }
 
@@ -423,7 +447,7 @@ impl Acceptor {
     ///
     /// source: R6, R10, R15
     pub fn on_recalled(&mut self, recalled: &Recalled, now: Time, out: &mut Outbox) {
-        assert!(recalled.recall.acceptor == self.id, "somebody else's votes");
+        assert_eq!(recalled.recall.acceptor, self.id, "the votes of another acceptor");
         self.ledger.on_recalled(&recalled.recall.cause);
         match &recalled.recall.cause {
             Cause::P1a(p1a) if p1a.ballot < self.promised => self.refuse(p1a.ballot, None, out),
@@ -533,10 +557,11 @@ impl Acceptor {
     }
 
     /// Whether it may promise and vote.
-    fn is_member(&mut self) -> bool {
+    fn is_member(&mut self, out: &mut Outbox) -> bool {
         let is_member = self.membership.names(self.id, self.directory);
         if !is_member {
             self.counters.foreign += 1;
+            out.ignored("PreVote, P1a, P2a or Replay: this memory is in no table");
         }
         is_member
     }
@@ -561,6 +586,9 @@ impl Acceptor {
         let was_member = self.membership.table().is_some();
         let is_joined = self.membership.join(table);
         if is_joined && !was_member {
+            let is_ours = table.names(self.id, self.directory);
+            assert!(is_ours, "{:?} joined a cluster that does not know its memory", self.id);
+            assert_eq!(self.promised, Ballot::default(), "promised before it joined");
             let (acceptor, table) = (self.id, Arc::clone(table));
             self.ledger.record(|| Record::Table { acceptor, table }, out);
         }

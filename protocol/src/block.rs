@@ -557,6 +557,7 @@ impl ResultWriter {
     /// Ends the reply under way.
     pub fn end_reply(&mut self) {
         let bytes = length(self.block.0.len() - self.reply_at - REPLY_HEADER_BYTES);
+        debug_assert!(self.reply_at >= self.done_at, "a reply outside of an outcome");
         let is_too_large = std::mem::take(&mut self.is_too_large);
         self.block.patch_u32(self.reply_at, if is_too_large { TOO_LARGE } else { bytes });
         self.done_count += 1;
@@ -574,6 +575,7 @@ impl ResultWriter {
     /// memory.
     pub fn end_done(&mut self) -> Range<usize> {
         let replies_at = self.done_at + 8;
+        assert!(self.block.0.len() >= replies_at, "an outcome ended that was not started");
         let bytes = length(self.block.0.len() - replies_at);
         self.block.patch_u32(self.done_at, self.done_count);
         self.block.patch_u32(self.done_at + 4, bytes);

@@ -174,6 +174,7 @@ impl<T> Client<T> {
         let entry = self.calls.get_mut(place).filter(|p| p.generation == generation)?;
         let call = entry.call.take()?;
         entry.generation = entry.generation.wrapping_add(1);
+        debug_assert!(self.free.len() < self.calls.len(), "more places are free than there are");
         self.free.push(u32::try_from(place).unwrap_or(u32::MAX));
         Some(call)
     }

@@ -213,6 +213,7 @@ impl<M: StateMachine> Executor<M> {
             self.writer.end_done();
             return Ok(());
         };
+        assert!(rest < u64::from(run.count), "a run that is all new was taken for a repeated one");
         let fresh = self.apply(at, run, u32::try_from(rest).unwrap_or(run.count))?;
         let replies = self.writer.copy(fresh.replies.clone());
         self.remember(&fresh, replies);
@@ -242,6 +243,7 @@ impl<M: StateMachine> Executor<M> {
             // The block holds fewer commands than its header says, or the machine skipped one.
             return Err(Halt::Malformed { slot: at.slot });
         }
+        assert!(count <= run.count, "applied {count} of {} commands", run.count);
         self.commands += u64::from(count);
         let end = self.writer.end_done().end;
         Ok(Fresh { session: run.session, at: at.position(), count, replies: start..end })

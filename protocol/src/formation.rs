@@ -199,7 +199,11 @@ impl Former {
         let FormerStage::Probing { answers, first } = &mut self.stage else {
             return false;
         };
-        if ack.nonce != self.nonce {
+        let is_ours = match ack.from {
+            Rememberer::Acceptor(id) => self.quorums.acceptors().contains(id),
+            Rememberer::Replica(id) => id.0 < self.replicas_count,
+        };
+        if ack.nonce != self.nonce || !is_ours {
             return false;
         }
         if !ack.is_blank {
@@ -211,6 +215,7 @@ impl Former {
             return false;
         }
         answers.insert(ack.from, ack.directory);
+        assert!(answers.len() <= memories, "{} of {memories} have answered", answers.len());
         if answers.len() < memories {
             return false;
         }
@@ -225,6 +230,8 @@ impl Former {
             Rememberer::Replica(_) => None,
         });
         let table = Table::new(self.cluster_digest, acceptors.collect());
+        let named = table.acceptors().len();
+        assert_eq!(named, usize::from(self.quorums.acceptors_count()), "a table of some acceptors");
         self.stage = FormerStage::Storing(Arc::new(table));
         true
     }
@@ -255,10 +262,12 @@ impl Former {
         }
         let stored = self.stored.entry(table.id()).or_default();
         stored.insert(acceptor);
-        if matches!(self.stage, FormerStage::Standing(_)) {
+        let stands = self.quorums.is_read_quorum(*stored) && self.quorums.is_write_quorum(*stored);
+        if let FormerStage::Standing(standing) = &self.stage {
+            assert!(!stands || standing.id() == table.id(), "two tables stand");
             return;
         }
-        if self.quorums.is_read_quorum(*stored) && self.quorums.is_write_quorum(*stored) {
+        if stands {
             self.stage = FormerStage::Standing(Arc::clone(table));
         } else if matches!(self.stage, FormerStage::Probing { .. }) {
             self.stage = FormerStage::Storing(Arc::clone(table));

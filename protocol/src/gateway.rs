@@ -298,6 +298,7 @@ impl Gateway {
         self.callers.push_back(caller);
         self.writer.push(command);
         self.waiting_since.get_or_insert(now);
+        debug_assert!(self.callers.len() <= self.cluster.session_window as usize, "no room left");
     }
 
     /// Whether a command of so many bytes can be taken in now, or is refused for another reason than being too many.
@@ -371,7 +372,9 @@ impl Gateway {
     ///
     /// source: R9
     pub fn on_not_leader(&mut self, not_leader: NotLeader, now: Time, out: &mut Outbox) {
-        let Some(place) = self.current(not_leader.batch, not_leader.attempt) else { return };
+        let Some(place) = self.current(not_leader.batch, not_leader.attempt) else {
+            return out.ignored("NotLeader: not of a batch's current attempt");
+        };
         let hint = not_leader.hint.filter(|hint| hint.0 < self.cluster.proposers);
         if not_leader.proposer == self.leader {
             self.leader = hint.unwrap_or_else(|| self.next_leader());
@@ -389,11 +392,11 @@ impl Gateway {
     pub fn on_results(&mut self, results: &Results, now: Time, out: &mut Outbox) {
         self.suspects.retain(|suspect| *suspect != results.replica);
         for outcome in Outcomes::new(results.outcomes.as_slice()) {
-            let Ok(outcome) = outcome else { return };
+            let Ok(outcome) = outcome else { return out.ignored("Results: malformed") };
             let is_open = |place: &usize| self.in_flight[*place].stage != InFlightStage::Done;
             let Some(place) = self.place_of(results.batch).filter(is_open) else {
                 self.counters.stale_results += 1;
-                return;
+                return out.ignored("Results: their batch is answered, or not ours");
             };
             match outcome {
                 Outcome::Done { session, first, at, count, replies } => {
@@ -405,6 +408,8 @@ impl Gateway {
                         self.unserved_since = now;
                         self.done(place, AnsweredRun { numbers, at, replies }, out);
                         self.ask_for_rest(results, now, out);
+                    } else {
+                        out.ignored("Results: of another session, or not of these commands");
                     }
                 }
                 Outcome::Opened(session) => self.opened(session, out),
@@ -421,6 +426,7 @@ impl Gateway {
                 Outcome::Trimmed(_) => {
                     // Only what we have said to be answered is trimmed, and that is not in flight.
                     self.counters.stale_results += 1;
+                    out.ignored("Results: trimmed");
                 }
             }
         }
@@ -435,9 +441,11 @@ impl Gateway {
     /// source: R23, R25
     pub fn on_not_executed(&mut self, not_executed: NotExecuted, now: Time, out: &mut Outbox) {
         self.suspects.retain(|suspect| *suspect != not_executed.replica);
-        let Some(place) = self.current(not_executed.batch, not_executed.attempt) else { return };
-        if self.in_flight[place].stage == InFlightStage::Doubted {
-            self.resend_from(place, now, out);
+        let current = self.current(not_executed.batch, not_executed.attempt);
+        let is_doubted = |place: &usize| self.in_flight[*place].stage == InFlightStage::Doubted;
+        match current.filter(is_doubted) {
+            Some(place) => self.resend_from(place, now, out),
+            None => out.ignored("NotExecuted: no answer about that attempt is awaited"),
         }
     }
 
@@ -555,6 +563,8 @@ impl Gateway {
         let count = self.writer.commands_count();
         let end = self.lowest_unanswered + self.callers.len() as u64;
         let first = end - u64::from(count);
+        let next = self.in_flight.back().map_or(self.lowest_unanswered, InFlight::end);
+        assert_eq!(first, next, "commands between two batches belong to neither");
         let block = self.writer.close(session, first, self.lowest_unanswered);
         self.waiting_since = None;
         self.timers.stop(GatewayTimer::Batch);
@@ -570,6 +580,8 @@ impl Gateway {
     fn send_new(&mut self, count: u32, block: Payload, now: Time, out: &mut Outbox) {
         let last = self.in_flight.back();
         let first = last.map_or(self.lowest_unanswered, InFlight::end);
+        let most = self.cluster.batches_in_flight_max as usize;
+        assert!(self.in_flight.len() < most, "{most} batches are in flight");
         let number = self.next_batch;
         self.next_batch += 1;
         let batch = Arc::new(Batch {
@@ -607,6 +619,7 @@ impl Gateway {
     fn propose(&self, batch: &Arc<Batch>, out: &mut Outbox) {
         let first = self.in_flight.front();
         let lowest = first.map_or(batch.id.number, |in_flight| in_flight.batch.id.number);
+        assert!(lowest <= batch.id.number, "{:?} is sent, {lowest} is the lowest", batch.id);
         let propose = Propose { batch: Arc::clone(batch), lowest };
         out.tell_proposer(self.leader, ToProposer::Propose(propose));
     }
@@ -656,6 +669,8 @@ impl Gateway {
     fn done(&mut self, place: usize, run: AnsweredRun<'_>, out: &mut Outbox) {
         let AnsweredRun { numbers, mut at, replies } = run;
         let batch = &mut self.in_flight[place];
+        let is_part = numbers.start >= batch.first && numbers.end <= batch.end();
+        assert!(is_part, "{numbers:?} are not all of {:?}", batch.batch.id);
         let offset = usize::try_from(numbers.start - self.lowest_unanswered).unwrap_or(usize::MAX);
         let callers = self.callers.range(offset..).zip(numbers.clone());
         let mut end = numbers.start;
@@ -697,6 +712,7 @@ impl Gateway {
     fn forget_done(&mut self) {
         while self.in_flight.front().is_some_and(|b| b.stage == InFlightStage::Done) {
             let Some(batch) = self.in_flight.pop_front() else { return };
+            assert_eq!(batch.first, self.lowest_unanswered, "answered out of order");
             self.callers.drain(..batch.count() as usize);
             self.lowest_unanswered = batch.end();
         }
@@ -707,9 +723,10 @@ impl Gateway {
 
     fn opened(&mut self, session: SessionId, out: &mut Outbox) {
         if self.session.is_some() {
-            return;
+            return out.ignored("Results: a session is open already");
         }
-        assert_eq!(self.in_flight.len(), 1, "something was sent before the session was open");
+        assert_eq!(self.in_flight.len(), 1, "a batch was sent before the session was open");
+        assert_eq!(self.in_flight[0].count(), 0, "commands were sent before the session was open");
         self.in_flight.clear();
         self.timers.stop(GatewayTimer::Resend);
         self.session = Some(session);
@@ -723,7 +740,7 @@ impl Gateway {
     fn out_of_order(&mut self, results: &Results, next: u64, now: Time, out: &mut Outbox) {
         if self.current(results.batch, results.attempt).is_none() {
             self.counters.stale_results += 1;
-            return;
+            return out.ignored("Results: out of order, and sent again since");
         }
         self.counters.out_of_order += 1;
         let gap = self.in_flight.iter().position(|b| b.end() > next);
@@ -760,6 +777,7 @@ impl Gateway {
             return;
         }
         let (batch, ask) = (&in_flight.batch, in_flight.ask(self.session));
+        assert!(ask.session.is_some() || ask.count == 0, "commands were sent without a session");
         let mut turn = u64::from(batch.answerer.0) + 1;
         let mut asked = self.next_answerer(turn);
         if asked == batch.answerer && self.cluster.replicas > 1 {
@@ -862,6 +880,7 @@ impl Gateway {
         // What was not sent on yet waits for the next session.
         let waiting = callers.collect();
         self.callers = waiting;
+        assert!(self.in_flight.is_empty(), "a batch of a session that is lost");
         self.session = None;
         self.incarnation = Incarnation(self.incarnations.next_u64());
         self.lowest_unanswered = 0;

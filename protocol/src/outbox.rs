@@ -40,6 +40,8 @@ pub struct Outbox {
     pub replies: Replies,
     /// News for the log.
     pub events: Vec<Event>,
+    /// Whether each message that is ignored is an event, which says why.
+    pub is_tracing: bool,
 }
 
 /// Replies to a gateway's clients, their bytes side by side.
@@ -169,6 +171,11 @@ pub enum Event {
         /// The replica that was asked for one.
         replica: ReplicaId,
     },
+    /// A message was ignored. Noted only while [`Outbox::is_tracing`].
+    Ignored {
+        /// The message, and why.
+        why: &'static str,
+    },
     /// A gateway has a session.
     SessionOpened {
         /// Which gateway.
@@ -258,6 +265,13 @@ impl Outbox {
 
     pub(crate) fn event(&mut self, event: Event) {
         self.events.push(event);
+    }
+
+    /// Notes that a message was ignored, and why, while that is traced.
+    pub(crate) fn ignored(&mut self, why: &'static str) {
+        if self.is_tracing {
+            self.events.push(Event::Ignored { why });
+        }
     }
 }
 

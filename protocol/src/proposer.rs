@@ -167,7 +167,7 @@ impl Proposer {
             }
             (ToProposer::PreVoteAck(ack), _) => self.on_pre_vote_ack(ack, now, out),
             (ToProposer::P1b(p1b), _) => self.on_p1b(*p1b, now, out),
-            (ToProposer::Nack(nack), _) => self.on_nack(nack),
+            (ToProposer::Nack(nack), _) => self.on_nack(nack, out),
             (ToProposer::Heartbeat(heartbeat), _) => self.on_heartbeat(&heartbeat, now, out),
             (ToProposer::Executed(executed), _) => self.on_executed(&executed, now, out),
             (ToProposer::Propose(propose), Phase::Phase2(reign)) => {
@@ -175,7 +175,7 @@ impl Proposer {
                 Next::Stay
             }
             (ToProposer::HeartbeatAck(ack), Phase::Phase2(reign)) => {
-                reign.on_heartbeat_ack(ack, shared, now);
+                reign.on_heartbeat_ack(ack, shared, now, out);
                 Next::Stay
             }
             (ToProposer::Truncated(truncated), Phase::Phase2(reign)) => {
@@ -198,7 +198,10 @@ impl Proposer {
                 | ToProposer::Need(_)
                 | ToProposer::Unserved(_),
                 Phase::Following | Phase::PreVote(_) | Phase::Phase1(_),
-            ) => Next::Stay,
+            ) => {
+                out.ignored("HeartbeatAck, Truncated, Need or Unserved: we do not lead");
+                Next::Stay
+            }
         };
         self.enter(next, now, out);
     }
@@ -358,7 +361,10 @@ impl Proposer {
         match &mut self.phase {
             Phase::PreVote(asked) => asked.on_ack(ack, shared, now, out),
             Phase::Phase2(reign) => reign.on_pre_vote_ack(ack, now),
-            Phase::Following | Phase::Phase1(_) => Next::Stay,
+            Phase::Following | Phase::Phase1(_) => {
+                out.ignored("PreVoteAck: no answer is awaited");
+                Next::Stay
+            }
         }
     }
 
@@ -371,19 +377,23 @@ impl Proposer {
         }
         match &mut self.phase {
             Phase::Phase1(campaign) => campaign.on_p1b(p1b, self.shared.cluster.quorums, now, out),
-            Phase::Following | Phase::PreVote(_) | Phase::Phase2(_) => Next::Stay,
+            Phase::Following | Phase::PreVote(_) | Phase::Phase2(_) => {
+                out.ignored("P1b: we do not campaign");
+                Next::Stay
+            }
         }
     }
 
     /// Steps down if it is our ballot that was refused.
     ///
     /// source: R13
-    fn on_nack(&mut self, nack: Nack) -> Next {
+    fn on_nack(&mut self, nack: Nack, out: &mut Outbox) -> Next {
         self.shared.seen = self.shared.seen.max(nack.promised);
         if self.ballot() == Some(nack.refused) && nack.refused < nack.promised {
             self.shared.counters.preemptions += 1;
             return Next::StepDown(nack.promised);
         }
+        out.ignored("Nack: not of the ballot that we campaign or lead in");
         Next::Stay
     }
 
@@ -401,6 +411,7 @@ impl Proposer {
         shared.after_formation_step(now, out);
         let ballot = heartbeat.ballot;
         if ballot < shared.seen {
+            out.ignored("Heartbeat: a larger ballot was seen");
             return Next::Stay;
         }
         shared.seen = ballot;

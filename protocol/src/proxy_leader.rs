@@ -144,7 +144,7 @@ impl ProxyLeader {
             ToProxyLeader::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, out),
             ToProxyLeader::P2a(p2a) => self.on_p2a(p2a, now, out),
             ToProxyLeader::P2b(p2b) => self.on_p2b(p2b, now, out),
-            ToProxyLeader::Nack(nack) => self.on_nack(nack),
+            ToProxyLeader::Nack(nack) => self.on_nack(nack, out),
             ToProxyLeader::Truncated(truncated) => self.on_truncated(truncated, out),
         }
     }
@@ -179,13 +179,13 @@ impl ProxyLeader {
                 if entry.value != value {
                     // Its proposer broke R2. An acceptor that has voted would refuse it as well.
                     self.counters.equivocations += 1;
-                    return;
+                    return out.ignored("P2a: another value than before, in the same ballot");
                 }
                 return self.on_repeated_p2a(slot, now, out);
             }
             if entry.ballot > ballot || (entry.ballot == ballot && occupant > slot) {
                 self.counters.stale_p2as += 1;
-                return;
+                return out.ignored("P2a: its place has a larger ballot, or a later slot");
             }
         }
         let (votes, asked) = <(AcceptorSet, AcceptorSet)>::default();
@@ -219,8 +219,9 @@ impl ProxyLeader {
         self.hear(p2b.acceptor, out);
         let Some(entry) = self.entries.at_mut(p2b.slot).filter(|e| e.ballot == p2b.ballot) else {
             self.counters.stale_p2bs += 1;
-            return;
+            return out.ignored("P2b: its slot is not in hand in that ballot");
         };
+        assert!(!entry.asked.is_empty(), "{}: a vote, and no acceptor was asked", p2b.slot);
         entry.votes.insert(p2b.acceptor);
         if entry.is_chosen || !self.cluster.quorums.is_write_quorum(entry.votes) {
             return;
@@ -236,12 +237,14 @@ impl ProxyLeader {
     /// Gives an entry up: its proposer, told as well, cannot get it chosen in that ballot.
     ///
     /// source: R13
-    pub fn on_nack(&mut self, nack: Nack) {
-        let Some(slot) = nack.slot else { return };
+    pub fn on_nack(&mut self, nack: Nack, out: &mut Outbox) {
+        let Some(slot) = nack.slot else { return out.ignored("Nack: of no slot") };
         let is_ours = |e: &&Entry| e.ballot == nack.refused && !e.is_chosen;
         if self.entries.at(slot).filter(is_ours).is_some() {
             self.entries.remove(slot);
             self.counters.preempted += 1;
+        } else {
+            out.ignored("Nack: its slot is not in hand in that ballot, or chosen");
         }
     }
 
@@ -256,6 +259,8 @@ impl ProxyLeader {
         if self.entries.at(slot).is_some_and(|e| e.ballot == ballot && !e.is_chosen) {
             self.entries.remove(slot);
             out.tell_proposer(ballot.proposer, ToProposer::Truncated(truncated));
+        } else {
+            out.ignored("Truncated: its slot is not in hand in that ballot, or chosen");
         }
     }
 
@@ -265,6 +270,8 @@ impl ProxyLeader {
     /// source: R12
     pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
         let RoleId::Acceptor(acceptor) = gone else { return };
+        let is_ours = self.cluster.quorums.acceptors().contains(acceptor);
+        assert!(is_ours, "{acceptor:?} is not in the cluster");
         if !self.suspects.contains(acceptor) {
             self.suspects.insert(acceptor);
             self.counters.suspicions += 1;
@@ -359,6 +366,8 @@ impl ProxyLeader {
 
     fn say_chosen(&self, slot: Slot, out: &mut Outbox) {
         let entry = self.entries.at(slot).expect("only a held entry is chosen");
+        let is_chosen = entry.is_chosen && self.cluster.quorums.is_write_quorum(entry.votes);
+        assert!(is_chosen, "{slot} is said to be chosen by {:?} only", entry.votes);
         for replica in (0..self.cluster.replicas).map(crate::ReplicaId) {
             let chosen = Chosen { slot, ballot: entry.ballot, value: entry.value.clone() };
             out.tell_replica(replica, ToReplica::Chosen(chosen));
@@ -372,6 +381,7 @@ impl ProxyLeader {
     /// source: R12
     fn ask(&mut self, slot: Slot, now: Time, out: &mut Outbox) {
         let entry = self.entries.at_mut(slot).expect("only a held entry is asked for");
+        assert!(!entry.is_chosen, "{slot} is chosen, and asked for again");
         let quorum = self.cluster.quorums.write_quorum(slot, entry.turn, self.suspects);
         entry.asked = entry.asked.union(quorum);
         entry.asked_at = now;
@@ -443,6 +453,8 @@ impl ProxyLeader {
             return;
         }
         self.timers.set(ProxyLeaderTimer::SuspectProbe, now + self.cluster.probe_interval);
+        let are_ours = self.cluster.quorums.acceptors().contains_all(self.suspects);
+        assert!(are_ours, "{:?} are not all in the cluster", self.suspects);
         let Some(slot) = self.last_asked else { return };
         let Some(entry) = self.entries.at(slot) else { return };
         for acceptor in self.suspects.iter() {

@@ -210,7 +210,7 @@ impl QuorumSystem {
     /// source: R12, \[CP §3.2\]
     #[must_use]
     pub fn write_quorum(self, slot: Slot, attempt: u32, suspects: AcceptorSet) -> AcceptorSet {
-        match self.0 {
+        let quorum = match self.0 {
             System::Grid { rows, .. } => {
                 let own = remainder(slot.0, rows);
                 if suspects.is_empty() && attempt == 0 {
@@ -225,7 +225,9 @@ impl QuorumSystem {
                 let others = turn().filter(|a| suspects.contains(*a));
                 healthy.chain(others).take(write.into()).collect()
             }
-        }
+        };
+        assert!(self.is_write_quorum(quorum), "{quorum:?} is asked, and is no write quorum");
+        quorum
     }
 
     /// The identity of this quorum system at `f`, for the cluster's table: nodes that were
@@ -258,7 +260,8 @@ impl QuorumSystem {
     }
 
     fn row(self, row: u8) -> AcceptorSet {
-        let System::Grid { columns, .. } = self.0 else { unreachable!("only grids have rows") };
+        let System::Grid { rows, columns } = self.0 else { unreachable!("only grids have rows") };
+        assert!(row < rows, "row {row} of {rows}");
         AcceptorSet(AcceptorSet::first(columns).0 << (row * columns))
     }
 
@@ -266,6 +269,7 @@ impl QuorumSystem {
         let System::Grid { rows, columns } = self.0 else {
             unreachable!("only grids have columns")
         };
+        assert!(column < columns, "column {column} of {columns}");
         (0..rows).map(|row| AcceptorId(row * columns + column)).collect()
     }
 }

@@ -215,7 +215,7 @@ impl<M: StateMachine> Replica<M> {
     /// Takes a message in. A halted replica ignores all.
     pub fn on_message(&mut self, message: ToReplica, now: Time, out: &mut Outbox) {
         if self.halted.is_some() {
-            return;
+            return out.ignored("any message: the replica has halted");
         }
         match message {
             ToReplica::Probe(probe) => self.on_probe(probe, out),
@@ -282,19 +282,25 @@ impl<M: StateMachine> Replica<M> {
         let Chosen { slot, ballot, value } = chosen;
         self.chosen.raise(slot.watermark_after());
         if self.restoring.is_some() {
-            return; // what it misses then it asks for
+            return out.ignored("Chosen: a state is restored; what is missing then is asked for");
         }
         if self.executed.covers(slot) {
             self.counters.repeated_slots += 1;
-            return;
+            return out.ignored("Chosen: its slot is executed");
         }
         if slot.0 - self.executed.0 >= u64::from(self.cluster.slot_window) {
             // Its place still holds what a peer may need; it will be fetched in its turn.
             self.counters.above_window += 1;
+            out.ignored("Chosen: its slot is above the window");
             return self.watch_gap(now);
         }
         match self.log.at(slot) {
-            None => self.log.insert(slot, (ballot, value)),
+            None => {
+                let displaced = self.log.occupant(slot).map(|(displaced, _)| displaced);
+                let is_needed = displaced.is_some_and(|it| !self.executed.covers(it));
+                assert!(!is_needed, "{slot} displaces {displaced:?}, which is not executed");
+                self.log.insert(slot, (ballot, value));
+            }
             Some((_, known)) => {
                 assert!(*known == value, "{slot}: two values were chosen");
                 self.counters.repeated_slots += 1;
@@ -370,7 +376,7 @@ impl<M: StateMachine> Replica<M> {
             }
         }
         let Some(fetching) = self.fetching.as_mut().filter(|it| it.peer == fetched.replica) else {
-            return; // another was asked since
+            return out.ignored("Fetched: another peer was asked since");
         };
         fetching.pages_left = fetching.pages_left.saturating_sub(1);
         let is_last = fetching.pages_left == 0;
@@ -383,6 +389,7 @@ impl<M: StateMachine> Replica<M> {
     /// Asks a peer for what it has executed from the slot on that is missing.
     fn fetch(&mut self, peer: ReplicaId, out: &mut Outbox) {
         let first = self.executed.first_open();
+        assert_ne!(peer, self.id, "a replica asks itself for slots");
         self.fetching = Some(Fetching { peer, first, pages_left: PAGES_AHEAD });
         out.tell_replica(peer, ToReplica::Fetch(Fetch { replica: self.id, first }));
     }
@@ -399,7 +406,9 @@ impl<M: StateMachine> Replica<M> {
         if self.truncated.raise(replayed.truncated) {
             self.transfer_if_needed(now, out);
         }
-        let Some(pages) = &mut self.replay else { return };
+        let Some(pages) = &mut self.replay else {
+            return out.ignored("Replayed: no replay is under way");
+        };
         pages.on_page(replayed, before);
         while self.halted.is_none()
             && let Some(pages) = &mut self.replay
@@ -587,6 +596,8 @@ impl<M: StateMachine> Replica<M> {
             }
             self.keep_for_peers(slot);
         }
+        assert!(self.executed <= self.chosen, "executed {}, chosen {}", self.executed, self.chosen);
+        assert!(self.reported <= self.executed, "reported {}", self.reported);
         if self.executed.0 - self.reported.0 >= u64::from(self.cluster.slot_window / 8) {
             self.report_to_all(out);
         } else if self.executed > self.reported {
@@ -717,6 +728,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     fn halt(&mut self, why: Halt, out: &mut Outbox) {
+        assert!(self.halted.is_none(), "halted again: {why:?}");
         self.timers.clear();
         self.donation = None;
         self.halted = Some(why.clone());

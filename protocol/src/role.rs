@@ -151,6 +151,8 @@ impl<M: StateMachine> Role<M> {
         if !is_same && !envelope.to.precedes_formation() {
             if envelope.formation.is_some() && self.formation().is_some() {
                 out.events.push(Event::Foreign { at: "role: on_envelope" });
+            } else {
+                out.ignored("any message: its sender, or this role, knows of no formation yet");
             }
             return;
         }

@@ -77,9 +77,11 @@ impl Roster {
                 return Some(nonce);
             }
             if let Some(replaced) = entry.incarnation.replace(executed.incarnation) {
+                assert_ne!(replaced, executed.incarnation, "a life replaced itself");
                 entry.replaced.truncate(REPLACED_MAX - 1);
                 entry.replaced.push_front(replaced);
             }
+            assert!(entry.replaced.len() <= REPLACED_MAX, "{} lives", entry.replaced.len());
             (entry.executed, entry.stuck_since) = (executed.executed, None);
             entry.asked = None;
         }
@@ -154,6 +156,7 @@ impl Roster {
     pub fn executed_by_f_plus_1(&self, f: u8) -> Watermark {
         // At most a handful of replicas: count for each how many are as far, without sorting a copy.
         let needed = usize::from(f) + 1;
+        assert!(needed <= self.replicas.len(), "{needed} of {} replicas", self.replicas.len());
         let is_reached = |mark: Watermark| {
             self.replicas.iter().filter(|entry| entry.executed >= mark).count() >= needed
         };

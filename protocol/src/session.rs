@@ -101,6 +101,8 @@ impl Sessions {
         let session = Session::new(opened_by, 0, name.slot);
         let before = self.sessions.insert(name, session);
         assert!(before.is_none(), "{name} was opened twice");
+        let count = self.sessions.len();
+        assert!(count <= self.sessions_max, "{count} sessions are open, {} may", self.sessions_max);
         name
     }
 
@@ -277,6 +279,8 @@ impl Session {
 
     /// Notes a use, and forgets answers that the owner has; returns the bytes of their replies.
     fn trim(&mut self, lowest_unanswered: u64, used_at: Slot) -> usize {
+        assert!(lowest_unanswered <= self.next, "trimmed what was not executed");
+        assert!(self.used_at <= used_at, "used in {used_at}, and in {} before", self.used_at);
         self.used_at = used_at;
         let is_done = |a: &Answers| a.first + u64::from(a.count) <= lowest_unanswered;
         let mut bytes = 0;
@@ -290,6 +294,8 @@ impl Session {
     /// Takes in that the next `count` commands were executed, the first of them at `at`; returns the bytes of the replies.
     fn executed(&mut self, at: Position, count: u32, replies: Payload) -> usize {
         let first = self.next;
+        let end = self.answers.back().map_or(first, |last| last.first + u64::from(last.count));
+        assert_eq!(end, first, "the answers end before the next command");
         self.next += u64::from(count);
         self.keep(Answers { first, at, count, replies })
     }

@@ -69,7 +69,8 @@ impl<T> Window<T> {
 
     /// Takes out every slot in `[from, to)`.
     pub fn remove_range(&mut self, from: Watermark, to: Watermark) {
-        if to.0.saturating_sub(from.0) < self.capacity() {
+        assert!(from <= to, "slots from {from:?} to {to:?} are no range");
+        if to.0 - from.0 < self.capacity() {
             for slot in from.0..to.0 {
                 self.remove(Slot(slot));
             }

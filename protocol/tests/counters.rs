@@ -125,7 +125,7 @@ fn a_proxy_leader_counts_what_it_refuses_repeats_and_gives_up() {
     proxy_leader.on_p2a(p2a(B2, 2), START, &mut out);
     proxy_leader.on_p2b(p2b(0, B2, 2), START, &mut out);
     proxy_leader.on_timeout(ProxyLeaderTimer::Retry, START + millis(1000), &mut out);
-    proxy_leader.on_nack(Nack { slot: Some(Slot(2)), refused: B2, promised: B3 });
+    proxy_leader.on_nack(Nack { slot: Some(Slot(2)), refused: B2, promised: B3 }, &mut out);
     let all = ProxyLeaderCounters {
         chosen: 1,
         chosen_again: 1,

@@ -375,7 +375,7 @@ fn r13_a_nack_of_another_ballot_or_slot_does_nothing() {
     ask(&mut proxy_leader, p2a(B2, 0), START);
     let nack = |slot: Option<u64>, refused| Nack { slot: slot.map(Slot), refused, promised: B3 };
     let unequal = [nack(Some(0), B1), nack(Some(1), B2), nack(None, B2)];
-    unequal.into_iter().for_each(|nack| proxy_leader.on_nack(nack));
+    unequal.into_iter().for_each(|nack| proxy_leader.on_nack(nack, &mut Outbox::default()));
     count(&mut proxy_leader, p2b(0, B2, 0), START);
     assert_eq!(count(&mut proxy_leader, p2b(1, B2, 0), START).len(), 3, "still in hand");
 
@@ -394,7 +394,8 @@ fn r13_a_nack_of_slot_and_ballot_ends_the_entry() {
     let mut proxy_leader = proxy_leader(&square());
     ask(&mut proxy_leader, p2a(B1, 0), START);
     count(&mut proxy_leader, p2b(0, B1, 0), START);
-    proxy_leader.on_nack(Nack { slot: Some(Slot(0)), refused: B1, promised: B2 });
+    let nack = Nack { slot: Some(Slot(0)), refused: B1, promised: B2 };
+    proxy_leader.on_nack(nack, &mut Outbox::default());
     assert!(count(&mut proxy_leader, p2b(1, B1, 0), START).is_empty());
     let mut now = START;
     assert!(retry(&mut proxy_leader, &mut now).sends.is_empty(), "nothing is asked again");
@@ -415,4 +416,17 @@ fn r27_an_acceptor_that_no_cluster_can_have_is_no_harm() {
     let truncated = Truncated { acceptor: Some(AcceptorId(200)), ..truncated(0, B1, 1) };
     proxy_leader.on_truncated(truncated, &mut Outbox::default());
     assert!(proxy_leader.suspects().is_empty(), "{:?}", proxy_leader.suspects());
+}
+
+/// A reader of a trace learns why nothing came of a message; without a trace that costs nothing.
+#[test]
+fn an_ignored_message_says_why_while_that_is_traced() {
+    let mut proxy_leader = proxy_leader(&square());
+    let late = || p2b(0, B1, 7);
+    let untraced = out_of(|out| proxy_leader.on_p2b(late(), START, out));
+    assert_eq!(untraced.events, [], "nobody traces");
+    let mut traced = Outbox { is_tracing: true, ..Outbox::default() };
+    proxy_leader.on_p2b(late(), START, &mut traced);
+    let why = "P2b: its slot is not in hand in that ballot";
+    assert_eq!(traced.events, [Event::Ignored { why }]);
 }

@@ -144,7 +144,7 @@ impl<M: StateMachine> Core<M> {
             ring_report: RingReport::new("a core"),
             log: plan.log,
             status_requests: Vec::new(),
-            out: Outbox::default(),
+            out: Outbox { is_tracing: crate::status::is_tracing(), ..Outbox::default() },
             logged_events: Vec::new(),
             held_in_memory: Vec::new(),
             pending: 0,
@@ -352,7 +352,7 @@ impl<M: StateMachine> Core<M> {
                 Event::Forgotten { .. } | Event::Foreign { .. } | Event::NoSnapshots { .. }
             );
             if !is_repeated || !self.logged_events.contains(&event) {
-                crate::status::tell(&event);
+                crate::status::tell(&event, self.seats[index].id);
                 self.logged_events.extend(is_repeated.then_some(event));
             }
         }

@@ -8,7 +8,7 @@ use loggos_protocol::{
     ReplicaCounters, Role, RoleId, StateMachine, Watermark,
 };
 use serde_json::{Value, json};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use crate::log::{LogState, LogStatus};
 use crate::sockets::SocketCounters;
@@ -151,22 +151,28 @@ impl Standing {
     }
 }
 
-/// Writes an event to the log of the process.
-pub(crate) fn tell(event: &Event) {
+/// Whether ignored messages are logged: `trace` is on for this module.
+pub(crate) fn is_tracing() -> bool {
+    tracing::enabled!(tracing::Level::TRACE)
+}
+
+/// Writes an event of a role to the log of the process.
+pub(crate) fn tell(event: &Event, role: RoleId) {
     match event {
         Event::Formed { .. } | Event::Elected { .. } | Event::SessionOpened { .. } => {
-            info!(?event);
+            info!(?event, %role);
         }
         Event::SteppedDown { .. }
         | Event::CampaignFailed { .. }
         | Event::Silenced { .. }
         | Event::HandedOver { .. }
-        | Event::SessionLost { .. } => warn!(?event),
-        Event::Suspected { .. } => debug!(?event),
+        | Event::SessionLost { .. } => warn!(?event, %role),
+        Event::Suspected { .. } => debug!(?event, %role),
+        Event::Ignored { why } => trace!(%role, why, "a message was ignored"),
         Event::Forgotten { .. } | Event::Foreign { .. } | Event::NoSnapshots { .. } => {
-            warn!(?event);
+            warn!(?event, %role);
         }
-        Event::Equivocation { .. } | Event::Halted { .. } => error!(?event),
+        Event::Equivocation { .. } | Event::Halted { .. } => error!(?event, %role),
     }
 }
 

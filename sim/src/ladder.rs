@@ -82,9 +82,16 @@ impl Ladder {
         }
     }
 
+    /// Whether it tells of everything, ignored messages included.
+    pub(crate) fn tells_all(&self) -> bool {
+        self.keep == Keep::TellAll
+    }
+
     /// Writes down what a role tells.
-    pub(crate) fn event(&mut self, now: Time, event: &Event) {
-        if self.keep != Keep::Nothing {
+    pub(crate) fn event(&mut self, now: Time, id: RoleId, event: &Event) {
+        if let Event::Ignored { why } = event {
+            self.write(format!("{now}  * {id} ignores {why}"), Slots::None);
+        } else if self.keep != Keep::Nothing {
             // These come again and again, and explain no slot.
             let is_common = matches!(
                 event,

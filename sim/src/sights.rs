@@ -305,6 +305,7 @@ impl Witness {
             | Event::Equivocation { .. }
             | Event::Halted { .. }
             | Event::NoSnapshots { .. }
+            | Event::Ignored { .. }
             | Event::SessionOpened { .. } => {}
         }
     }

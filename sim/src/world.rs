@@ -110,6 +110,7 @@ impl World {
     #[must_use]
     pub fn new(plan: Plan, ladder: Rc<RefCell<Ladder>>) -> Self {
         let cluster = plan.cluster.clone();
+        let is_tracing = ladder.borrow().tells_all();
         let mut world = Self {
             ladder,
             now: START,
@@ -129,7 +130,7 @@ impl World {
             checker: Checker::new(cluster.clone()),
             witness: Witness::default(),
             rng: Rng::new(plan.seed),
-            out: Outbox::default(),
+            out: Outbox { is_tracing, ..Outbox::default() },
             hasher: DefaultHasher::new(),
             lost: Vec::new(),
             has_formed: false,
@@ -374,7 +375,7 @@ impl World {
         self.schedule_work(host, work);
         self.watch_room(host);
         self.wake(id, wake_at);
-        self.take_events();
+        self.take_events(id);
         if self.lost.contains(&id) && self.has_all_back(id) {
             self.lost.retain(|lost| *lost != id);
             self.witness.see(Sight::BackFromNothing);
@@ -433,10 +434,10 @@ impl World {
         self.schedule(at, Happening::Wake(id));
     }
 
-    fn take_events(&mut self) {
+    fn take_events(&mut self, id: RoleId) {
         let events: Vec<Event> = self.out.events.drain(..).collect();
         for event in events {
-            self.ladder.borrow_mut().event(self.now, &event);
+            self.ladder.borrow_mut().event(self.now, id, &event);
             let processes = &self.processes;
             self.witness.on_event(&event, || processes.values().filter(|it| it.leads()).count());
             match event {
@@ -457,6 +458,7 @@ impl World {
                 | Event::Suspected { .. }
                 | Event::Forgotten { .. }
                 | Event::Foreign { .. }
+                | Event::Ignored { .. }
                 | Event::SessionOpened { .. }
                 | Event::SessionLost { .. } => {}
             }

@@ -182,10 +182,14 @@ impl Ledger {
             true => self.record(|| Record::Revote { acceptor, slot, ballot }, out),
             false => self.record(|| Record::Vote { acceptor, slot, vote: vote.clone() }, out),
         }
+        assert!(!self.truncated.covers(slot), "{slot} is truncated: no vote may come again");
         let entry = Entry { vote, recorded: self.recorded() };
         if self.held_from.covers(slot) {
+            assert!(self.journal.is_some(), "{slot}: a vote that is on no disk was let go");
             self.pending.insert(slot, entry);
         } else {
+            let is_near = slot.0 - self.held_from.0 < self.ring.capacity();
+            assert!(is_near, "{slot} would displace a vote from {} on", self.held_from);
             self.ring.insert(slot, entry);
         }
         self.vote_watermark = self.vote_watermark.max(Some(slot));
@@ -203,6 +207,8 @@ impl Ledger {
             journal.recalls += 1;
             let (from, to) = range;
             assert!(to.covers(from), "a recall of nothing");
+            assert!(to <= self.held_from, "a recall of what is in memory: to {to}");
+            assert!(!self.truncated.covers(from), "a recall of what is truncated: from {from}");
             out.recalls.push(Recall { acceptor: self.acceptor, from, to, cause });
         }
     }
@@ -248,6 +254,7 @@ impl Ledger {
         assert!(records <= journal.recorded, "more is durable than was written");
         journal.durable = journal.durable.max(records);
         self.let_go();
+        assert!(self.truncated <= self.held_from, "let go of less than is truncated");
     }
 
     /// Takes in what f+1 replicas have executed. In memory that is forgotten (R16); a durable acceptor only
@@ -267,6 +274,7 @@ impl Ledger {
                     self.held_from = self.truncated;
                     let last = self.truncated.0.checked_sub(1).map(Slot);
                     self.vote_watermark = self.vote_watermark.max(last);
+                    assert!(self.truncated <= self.votes_end(), "truncated above the last vote");
                 }
             }
         }
@@ -308,11 +316,13 @@ impl Ledger {
                 votes.push((slot, vote.clone()));
             }
         }
+        assert!(to.is_none_or(|to| to.covers(from)), "a page of nothing at {from}");
         Ok(Page { from, to, votes })
     }
 
     fn page_on_disk(&self, from: Slot, end: Watermark, recalled: &Recalled) -> Page {
         let to = recalled.covered;
+        assert!(to.covers(from) && to <= self.held_from, "a page from disk of {from} to {to}");
         let votes = recalled.votes.iter().filter(|(slot, _)| *slot >= from);
         let mut votes: BTreeMap<Slot, &Vote> = votes.map(|(slot, vote)| (*slot, vote)).collect();
         for (slot, entry) in self.pending.range(from..to.first_open()) {
@@ -364,6 +374,7 @@ impl Ledger {
             if self.ring.at(slot).is_some_and(|entry| entry.recorded > journal.durable) {
                 break;
             }
+            assert!(!self.held_from.covers(slot), "{slot} was let go before");
             self.ring.remove(slot);
             self.held_from = slot.watermark_after();
         }

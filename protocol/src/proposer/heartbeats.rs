@@ -65,6 +65,7 @@ impl Shared {
     /// A heartbeat; `None` before a table stands.
     fn heartbeat(&self, beat: Beat, no_room: AcceptorSet) -> Option<Heartbeat> {
         let Beat { ballot, stage, chosen } = beat;
+        assert!(ballot <= self.seen, "a heartbeat of {ballot}, which was not seen");
         let table = Arc::clone(self.membership.table()?);
         Some(Heartbeat { ballot, stage, chosen, no_room, table })
     }

@@ -88,10 +88,12 @@ impl Phase1 {
         out: &mut Outbox,
     ) -> Next {
         if p1b.ballot != self.ballot {
-            return Next::Stay; // an answer to a campaign since abandoned
+            out.ignored("P1b: of a campaign since abandoned");
+            return Next::Stay;
         }
         let acceptor = p1b.acceptor;
         if !self.on_page(p1b, now) {
+            out.ignored("P1b: a page that is known, or the one before it is not");
             return Next::Stay;
         }
         if self.is_done(quorums) {
@@ -145,6 +147,7 @@ impl Phase1 {
     /// The P1a that asks `acceptor` for the page we miss next; `None` if we have them all.
     fn p1a_for(&self, acceptor: AcceptorId) -> Option<P1a> {
         let coverage = self.coverage[usize::from(acceptor.0)];
+        assert!(coverage.next >= self.first, "a page below what {} is about", self.ballot);
         let p1a = P1a { ballot: self.ballot, first: self.first, page: coverage.next };
         (!self.is_covered(coverage)).then_some(p1a)
     }
@@ -178,6 +181,7 @@ impl Phase1 {
             }
         }
         let coverage = &mut self.coverage[usize::from(p1b.acceptor.0)];
+        let before = coverage.next;
         let is_new = match to {
             None => {
                 coverage.is_whole = true;
@@ -189,6 +193,7 @@ impl Phase1 {
                 is_new
             }
         };
+        assert!(coverage.next >= before, "{:?} tells less than before", p1b.acceptor);
         if is_new {
             self.progress_at = now;
         }
@@ -197,7 +202,10 @@ impl Phase1 {
 
     fn merge(&mut self, slot: Slot, vote: Vote) {
         match self.votes.get_mut(&slot) {
-            Some(best) if best.ballot >= vote.ballot => {}
+            Some(best) if best.ballot >= vote.ballot => {
+                let is_alike = best.ballot > vote.ballot || best.value == vote.value;
+                assert!(is_alike, "{slot}: two values were voted for in {}", vote.ballot);
+            }
             Some(best) => *best = vote,
             None => drop(self.votes.insert(slot, vote)),
         }
@@ -241,6 +249,7 @@ impl Phase1 {
     ///
     /// source: R7, R8
     pub(super) fn finish(mut self, quorums: QuorumSystem) -> Recovered {
+        assert!(self.is_done(quorums), "no read quorum has told all of its votes");
         let base = self.base();
         let is_part = !quorums.is_read_quorum(self.acceptors(|coverage| coverage.is_whole));
         let next = match self.votes.last_key_value() {
@@ -248,6 +257,7 @@ impl Phase1 {
             Some((slot, _)) => slot.next().max(base),
             None => base,
         };
+        assert!(next >= base && next <= self.bound().first_open(), "recovered up to {next}");
         let values = (base.0..next.0)
             .map(|slot| self.votes.remove(&Slot(slot)).map(|vote| vote.value))
             .collect();

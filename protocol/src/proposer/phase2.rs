@@ -117,6 +117,8 @@ impl Phase2 {
     pub(super) fn new(shared: &Shared, ballot: Ballot, recovered: Recovered, now: Time) -> Self {
         let cluster = &shared.cluster;
         let Recovered { base, values, rerun_for, is_part, .. } = recovered;
+        assert_eq!(ballot.proposer, shared.id, "the reign of another proposer");
+        assert!(ballot <= shared.seen, "{ballot} was not seen");
         let mut open = Window::new(cluster.open_slots_max());
         let mut next = base;
         for value in values {
@@ -164,6 +166,8 @@ impl Phase2 {
             return 0;
         }
         let limit = self.credit(roster, now);
+        let most = self.floor.0 + self.open.capacity();
+        assert!(limit.0 <= most, "credit for slots up to {limit}, and room up to {most}");
         if self.floor.0 == self.sent.0 {
             // Nothing was under way: the wait starts here.
             (self.progress_at, self.waiting_since) = (now, now);
@@ -181,6 +185,8 @@ impl Phase2 {
             let Some(batch) = self.queue.pop_front() else { break };
             self.queue_moved_at = now;
             let slot = self.next;
+            assert!(self.open.occupant(slot).is_none(), "{slot} is not free");
+            assert!(!self.recovered.covers(slot), "{slot} was found by phase 1");
             self.sequences[usize::from(batch.id.gateway.0)].given = slot.watermark_after();
             let value = Value { stamp, content: crate::Content::Batch(batch) };
             self.open.insert(slot, Open::new(value, now));
@@ -188,6 +194,7 @@ impl Phase2 {
             self.ask(slot, now, out);
             self.sent = Watermark(self.next.0);
         }
+        self.assert_order();
         self.next.0 - before.0
     }
 
@@ -238,6 +245,7 @@ impl Phase2 {
     ///
     /// source: R9, R12
     fn resend(&mut self, now: Time, out: &mut Outbox) -> u64 {
+        assert!(self.has_open(), "asked again, and nothing is asked for");
         let Some(stalled) = self.open.at(self.floor.first_open()) else { return 0 };
         let blamed = stalled.via;
         self.attempt += 1;
@@ -288,9 +296,12 @@ impl Phase2 {
         {
             self.suspicions[usize::from(via.0)].trials = 0;
         }
+        assert!(to > self.floor, "the floor would go back from {} to {to}", self.floor);
+        assert!(to.0 <= self.next.0, "{to} would close slots that have no value");
         self.open.remove_range(self.floor, to);
         self.floor = to;
         self.sent.raise(to);
+        self.assert_order();
         (self.progress_at, self.waiting_since) = (now, now);
         self.attempt = 0;
         self.has_chosen = true;
@@ -333,8 +344,14 @@ impl Phase2 {
         self.is_part && self.floor.0 == self.next.0
     }
 
+    /// Asserts that the marks are in order.
+    fn assert_order(&self) {
+        let Self { floor, sent, next, .. } = self;
+        assert!(floor <= sent && sent.0 <= next.0, "floor {floor} ≤ sent {sent} ≤ next {next}");
+    }
+
     pub(super) fn validate(&self) {
-        assert!(self.floor <= self.sent && self.sent.0 <= self.next.0, "floor ≤ sent ≤ next");
+        self.assert_order();
         assert!(self.next.0 - self.floor.0 <= self.open.capacity(), "open slots outgrow the ring");
         for slot in self.floor.0..self.next.0 {
             assert!(self.open.at(Slot(slot)).is_some(), "s{slot} is open and has no value");
@@ -372,7 +389,8 @@ impl Phase2 {
     /// Sends `slot` to its proxy leader, or, from the second time on, to another.
     fn ask(&mut self, slot: Slot, now: Time, out: &mut Outbox) {
         let via = self.proxy_leader_for(slot);
-        let Some(open) = self.open.at_mut(slot) else { return };
+        assert!(!self.floor.covers(slot) && slot < self.next, "{slot} is closed, or has no value");
+        let open = self.open.at_mut(slot).expect("an open slot has a value");
         (open.via, open.asked_at.1) = (via, now);
         let is_recovered = self.recovered.covers(slot);
         let value = open.value.clone();

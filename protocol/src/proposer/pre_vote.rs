@@ -49,6 +49,7 @@ impl PreVote {
         out: &mut Outbox,
     ) -> Next {
         if ack.nonce != self.nonce || !ack.is_quiet {
+            out.ignored("PreVoteAck: of an earlier question, or a leader is heard");
             return Next::Stay;
         }
         self.quiet.insert(ack.acceptor);

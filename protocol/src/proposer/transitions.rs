@@ -47,6 +47,7 @@ impl Proposer {
             (shared.complaints, shared.fruitless_campaigns) = before;
         }
         assert!(shared.membership.table().is_some(), "campaigned without a table");
+        assert!(!shared.has_left, "campaigned after it was told to stop");
         let round = shared.seen.round + 1;
         let ballot = Ballot { round, proposer: shared.id, incarnation: shared.incarnation };
         assert!(ballot > shared.seen, "{ballot} does not outbid {}", shared.seen);
@@ -68,6 +69,7 @@ impl Proposer {
         let (ballot, first, rerun_for) = (phase1.ballot, phase1.first(), phase1.rerun_for);
         let shared = &mut self.shared;
         let recovered = phase1.finish(shared.cluster.quorums);
+        assert!(recovered.base >= first, "{ballot} is about slots from {first} on");
         let noops = recovered.values.iter().filter(|v| v.is_none()).count() as u64;
         let stamps = recovered.values.iter().flatten().map(|value| value.stamp);
         shared.stamp = stamps.fold(shared.stamp, Time::max);
@@ -104,6 +106,7 @@ impl Proposer {
     /// source: R13, R28
     fn step_down(&mut self, promised: Ballot, now: Time, out: &mut Outbox) {
         if let Some(ballot) = self.ballot() {
+            assert!(promised > ballot, "{ballot} was ended by {promised}");
             out.event(Event::SteppedDown { ballot, promised });
         }
         self.shared.leader = Some(promised.proposer).filter(|winner| *winner != self.shared.id);

@@ -109,7 +109,7 @@ impl<M: StateMachine> Replica<M> {
     pub fn on_fetch_part(&mut self, fetch: FetchPart, now: Time, out: &mut Outbox) {
         let FetchPart { replica, snapshot, part, executed } = fetch;
         if replica == self.id || replica.0 >= self.cluster.replicas {
-            return;
+            return out.ignored("FetchPart: of no peer");
         }
         if snapshot.is_none() && self.executed > executed {
             self.begin_donation(now, out);
@@ -150,6 +150,7 @@ impl<M: StateMachine> Replica<M> {
         let Some(frozen) = self.executor.freeze() else {
             return out.event(Event::NoSnapshots { replica: self.id });
         };
+        assert!(self.halted.is_none(), "a halted replica gives its state away");
         let (at, replica, incarnation) = (self.executed, self.id, self.incarnation);
         let id = SnapshotId { at, replica, incarnation };
         let (digest, state_hash) = (PartsDigest::new(id), self.executor.machine.state_hash());
@@ -196,6 +197,7 @@ impl<M: StateMachine> Replica<M> {
             },
             Progress::Whole(info) => {
                 let Some((replica, part)) = donation.requests.pop_front() else { return };
+                assert_eq!(donation.parts.len(), info.parts as usize, "parts of {}", info.id);
                 let (info, bytes) = (*info, donation.parts[part as usize].clone());
                 let count = bytes.len();
                 let (snapshot, is_coming) = (Some(info.id), false);
@@ -218,6 +220,8 @@ impl<M: StateMachine> Replica<M> {
             return;
         }
         let (ballot, value) = self.log.at(slot).expect("it was executed from there");
+        let end = donation.id.at.0 + donation.log.len() as u64;
+        assert_eq!(end, slot.0, "the log above {} has a hole", donation.id);
         donation.push(*ballot, value);
         if donation.log_bytes > u64::from(self.cluster.transfer_log_bytes_max) {
             self.abandon_donation();

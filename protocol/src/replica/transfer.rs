@@ -171,7 +171,7 @@ impl<M: StateMachine> Replica<M> {
     pub fn on_fetched_part(&mut self, fetched: FetchedPart, now: Time, out: &mut Outbox) {
         let FetchedPart { replica, snapshot, info, is_coming, part, bytes } = fetched;
         let Some(transfer) = self.transfer.as_mut().filter(|it| it.donor == replica) else {
-            return;
+            return out.ignored("FetchedPart: not of the current donor");
         };
         let Some(info) = info else {
             let wanted = transfer.incoming.as_ref().map(|incoming| incoming.info.id);
@@ -187,10 +187,10 @@ impl<M: StateMachine> Replica<M> {
             transfer.incoming = Some(Incoming::new(info));
         }
         let Some(incoming) = transfer.incoming.as_mut().filter(|it| it.info == info) else {
-            return; // of another snapshot
+            return out.ignored("FetchedPart: of another snapshot");
         };
         if !incoming.on_part(part, bytes) {
-            return;
+            return out.ignored("FetchedPart: it is here, or was not asked for");
         }
         transfer.heard_at = now;
         if !incoming.is_whole() {
@@ -215,6 +215,8 @@ impl<M: StateMachine> Replica<M> {
     /// Clears the state, to restore it from a whole snapshot.
     fn begin_restore(&mut self, donor: ReplicaId, incoming: Incoming, now: Time) {
         assert!(incoming.is_whole() && incoming.is_intact(), "restored from half a snapshot");
+        assert!(incoming.info.id.at > self.executed, "restored from an older state");
+        assert!(self.restoring.is_none(), "two states are restored at once");
         let Incoming { info, parts, .. } = incoming;
         let state_hash_before = self.executor.machine.state_hash();
         // A frozen state is cleared, too. Peers that are getting it from us start over with another donor.
@@ -260,6 +262,7 @@ impl<M: StateMachine> Replica<M> {
         self.counters.restored += 1;
         self.executed = at;
         self.chosen.raise(at);
+        assert!(self.replay.is_none(), "a replay went on under a restored state");
         self.log.clear();
         self.gap = None;
         self.timers.stop(ReplicaTimer::Gap);

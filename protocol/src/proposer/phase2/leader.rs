@@ -29,14 +29,20 @@ impl Phase2 {
         let id = propose.batch.id;
         if id.gateway.0 >= shared.cluster.gateways || propose.lowest > id.number {
             shared.counters.foreign += 1;
-            return;
+            return out.ignored("Propose: of no gateway, or below its lowest");
         }
         shared.complaints[usize::from(id.gateway.0)] = Complaint::default();
         match self.admit(propose, now) {
             Admission::Accepted => self.advance(shared, now, out),
             Admission::Early => shared.counters.early += 1,
-            Admission::Duplicate => shared.counters.duplicates += 1,
-            Admission::Dropped => shared.counters.dropped += 1,
+            Admission::Duplicate => {
+                shared.counters.duplicates += 1;
+                out.ignored("Propose: the batch has a slot, or is answered");
+            }
+            Admission::Dropped => {
+                shared.counters.dropped += 1;
+                out.ignored("Propose: there is no room for the batch");
+            }
         }
     }
 
@@ -48,9 +54,10 @@ impl Phase2 {
         ack: HeartbeatAck,
         shared: &mut Shared,
         now: Time,
+        out: &mut Outbox,
     ) {
         if ack.ballot != self.ballot {
-            return;
+            return out.ignored("HeartbeatAck: of another ballot");
         }
         match ack.from {
             Listener::Acceptor(acceptor) => {
@@ -125,6 +132,7 @@ impl Phase2 {
         out: &mut Outbox,
     ) -> Next {
         if shared.roster.incarnation(need.replica) != Some(need.incarnation) {
+            out.ignored("Need: of a life that is not known to be current");
             return Next::Stay;
         }
         if !self.floor.covers(need.slot) {
@@ -136,6 +144,7 @@ impl Phase2 {
         // pre-vote.
         let is_served = shared.roster.executed(need.replica).covers(need.slot);
         if self.rerun.is_some() || is_served || !self.is_heard(now) {
+            out.ignored("Need: a rerun is under way, it is served, or no read quorum hears us");
             return Next::Stay;
         }
         shared.counters.reruns += 1;
@@ -161,6 +170,7 @@ impl Phase2 {
         let (ballot, patience) = (self.ballot, shared.patience());
         let Some(complaint) = shared.complaints.get_mut(usize::from(unserved.gateway.0)) else {
             shared.counters.foreign += 1;
+            out.ignored("Unserved: of no gateway");
             return Next::Stay;
         };
         let since = *complaint.since.get_or_insert(now);
@@ -184,6 +194,7 @@ impl Phase2 {
         out: &mut Outbox,
     ) -> Next {
         if truncated.ballot != self.ballot {
+            out.ignored("Truncated: of another ballot");
             return Next::Stay;
         }
         if let Some(rerun) = self.rerun {
@@ -219,6 +230,7 @@ impl Phase2 {
     ) {
         shared.no_room = shared.wanting_room(now);
         shared.stamp = shared.stamp.max(now);
+        assert!(self.ballot <= shared.seen, "leads in {}, which was not seen", self.ballot);
         self.has_room = shared.no_room.is_empty();
         shared.counters.proposed += self.pump(&shared.roster, shared.stamp, now, out);
         match self.resend_at(&shared.latency) {

@@ -93,6 +93,7 @@ impl Phase2 {
         if ours.len() == 1 || self.is_suspected(proxy_leader) {
             return false;
         }
+        assert!(ours.contains(&proxy_leader.0), "{proxy_leader:?} does not work for this leader");
         if ours.clone().map(ProxyLeaderId).all(|p| p == proxy_leader || self.is_suspected(p)) {
             ours.for_each(|p| self.suspicions[usize::from(p)].until = None);
         }

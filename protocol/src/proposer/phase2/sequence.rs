@@ -99,6 +99,7 @@ impl Phase2 {
             self.queue.push_back(batch);
             sequence.next += 1;
         }
+        assert!(self.queue.len() <= most, "{} batches wait, {most} may", self.queue.len());
         Admission::Accepted
     }
 
@@ -119,6 +120,7 @@ impl Sequence {
         if lowest > self.next {
             self.next = lowest;
             self.early = self.early.split_off(&lowest);
+            debug_assert!(self.early.keys().all(|number| *number >= lowest), "an answered batch");
         }
     }
 }
