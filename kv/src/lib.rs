@@ -54,9 +54,9 @@ use crate::hash::HashedKey;
 use crate::number::Decimal;
 use crate::store::{Place, Store};
 
-/// How many commands of a run are hashed and prefetched before the first of them is executed:
-/// enough to hide a miss behind the others, and few enough that the first bucket is still cached
-/// when its turn comes.
+/// The number of commands of a run that are hashed and prefetched before the first of them is
+/// executed: enough to hide a miss behind the others, and few enough that the first bucket is still
+/// cached when its turn comes.
 const CHUNK_COMMANDS: usize = 32;
 
 /// A key-value store.

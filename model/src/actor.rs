@@ -10,7 +10,7 @@ use loggos_protocol::{
 
 use crate::bounds::Bounds;
 
-/// When everything happens but timers.
+/// The time when everything happens but timers.
 pub(crate) const START: Time = Time(1_000_000_000_000);
 /// The time after which each timer fires: later than all that is waited for.
 const LATE: Duration = Duration::from_secs(2);

@@ -12,7 +12,7 @@ use crate::model::{Action, Clusters, State};
 /// A path, step by step.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ladder {
-    /// How many steps it takes.
+    /// The number of steps that it takes.
     pub steps: usize,
     /// What happens to whom in each, and what is said.
     pub text: String,

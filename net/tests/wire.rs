@@ -280,7 +280,8 @@ fn random_bytes_are_refused_or_waited_for_and_never_panic() {
     }
 }
 
-/// Headers changed at random, under a right checksum: what is accepted is what somebody could have sent.
+/// Headers changed at random, under a right checksum: what is accepted is what somebody could have
+/// sent.
 #[test]
 fn mutated_frames_are_refused_or_are_frames_that_would_be_sent_so() {
     let mut rng = Rng::new(2);
@@ -344,7 +345,8 @@ fn long_payloads_are_passed_on_without_a_copy() {
     assert_eq!((long, reader.copied_bytes()), (9, 0));
 }
 
-/// Proxy leader's work: a P2a comes in and goes out to two acceptors, and the batch is freed a window later.
+/// Proxy leader's work: a P2a comes in and goes out to two acceptors, and the batch is freed a
+/// window later.
 #[test]
 fn a_pool_stops_allocating_once_it_has_as_many_batches_as_are_held() {
     let held_max = 20;

@@ -22,16 +22,17 @@
 //!  Executed   f+1 replicas are further     in memory: truncated ↑      nothing
 //!                                          durable: lets go of votes
 //!  Unserved   a proposer was heard                                     Unserved, to the one heard last
-//!  gone       the proposer heard last      heard ← nobody              nothing
+//!  gone       the proposer heard last      heard ← none                nothing
 //! ```
 //!
-//! An acceptor without a table, or whose memory is not in its place of the table, neither promises nor
-//! votes (R4).
+//! An acceptor without a table, or whose memory is not in its place of the table, neither promises
+//! nor votes (R4).
 //!
-//! A durable acceptor has whatever it must not forget written down before it speaks of it: promises, votes,
-//! its table. The driver syncs these records, and only then lets the held messages go (R31). What it needs
-//! from disk it recalls: the message that asked is put aside, and handled as if it came just then once the
-//! votes are there. In between anything may have happened, so everything is looked at again.
+//! A durable acceptor has whatever it must not forget written down before it speaks of it:
+//! promises, votes, its table. The driver syncs these records, and only then lets the held messages
+//! go (R31). What it needs from disk it recalls: the message that asked is put aside, and handled
+//! as if it came just then once the votes are there. In between anything may have happened, so
+//! everything is looked at again.
 
 mod ledger;
 
@@ -62,14 +63,14 @@ pub struct Acceptor {
     ledger: Ledger,
     /// Whether its log has no room for new slots.
     is_low: bool,
-    /// When a proposer that leads, or means to, was last heard, and which; `None` for the one that it may have heard
-    /// before it started.
+    /// The time when a proposer that leads, or means to, was last heard, and which; `None` for the
+    /// one that it may have heard before it started.
     heard: Option<(Time, Option<ProposerId>)>,
     roster: Roster,
     counters: AcceptorCounters,
 }
 
-/// What an acceptor did.
+/// The counters of an acceptor's work.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct AcceptorCounters {
     /// P2as voted for, repeated ones included.
@@ -93,7 +94,8 @@ pub struct AcceptorCounters {
 }
 
 impl Acceptor {
-    /// Returns an acceptor with a blank memory, identified by `directory`; nonces follow from `seed`.
+    /// Returns an acceptor with a blank memory, identified by `directory`; nonces follow from
+    /// `seed`.
     #[must_use]
     pub fn new(
         cluster: ClusterSettings,
@@ -116,8 +118,8 @@ impl Acceptor {
         }
     }
 
-    /// Returns a durable acceptor that comes back with what its log says: `state`, and votes on disk. With
-    /// the blank state it is one that has just been formatted.
+    /// Returns a durable acceptor that comes back with what its log says: `state`, and votes on
+    /// disk. With the blank state it is one that has just been formatted.
     ///
     /// Call [`on_start`](Self::on_start) when it starts to serve.
     ///
@@ -126,7 +128,8 @@ impl Acceptor {
     ///
     /// # Panics
     ///
-    /// If the log is of an acceptor of another cluster, which its driver must have refused (R3, R4).
+    /// If the log is of an acceptor of another cluster, which its driver must have refused (R3,
+    /// R4).
     ///
     /// source: R4, R18, R32
     #[must_use]
@@ -184,9 +187,11 @@ impl Acceptor {
         out.hold_to_proposer(probe.proposer, ToProposer::ProbeAck(ack));
     }
 
-    /// Formation: stores the first table that names this memory, for good, and tells which one it has.
+    /// Formation: stores the first table that names this memory, for good, and tells which one it
+    /// has.
     ///
-    /// Stored before it is told (held lane): a table is taken to stand by what acceptors say they hold.
+    /// Stored before it is told (held lane): a table is taken to stand by what acceptors say they
+    /// hold.
     ///
     /// source: R4
     pub fn on_form(&mut self, form: &Form, out: &mut Outbox) {
@@ -204,7 +209,8 @@ impl Acceptor {
         out.hold_to_proposer(form.proposer, ToProposer::Formed(formed));
     }
 
-    /// Tells whether a campaign would disturb nobody.
+    /// Tells whether it has heard no leader for an election timeout: then a campaign deposes none
+    /// that works.
     ///
     /// source: R28
     pub fn on_pre_vote(&mut self, pre_vote: PreVote, now: Time, out: &mut Outbox) {
@@ -226,9 +232,9 @@ impl Acceptor {
 
     /// Phase 1: promises to refuse every smaller ballot, and reports a page of past votes.
     ///
-    /// The pages of one ballot agree with each other whenever they are asked for: after the promise no
-    /// vote of a smaller ballot is added, and the proposer of this one has proposed nothing yet. What
-    /// truncation takes away between two pages, `truncated` of the later one covers.
+    /// The pages of one ballot agree with each other whenever they are asked for: after the promise
+    /// no vote of a smaller ballot is added, and the proposer of this one has proposed nothing yet.
+    /// What truncation takes away between two pages, `truncated` of the later one covers.
     ///
     /// source: R6, \[CP §2.1\]
     pub fn on_p1a(&mut self, p1a: P1a, now: Time, out: &mut Outbox) {
@@ -273,7 +279,8 @@ impl Acceptor {
         self.ledger.on_given(Cause::P1a(p1a));
     }
 
-    /// Tells a replica what this acceptor has voted for: that much of what may have been chosen, in several pages.
+    /// Tells a replica what this acceptor has voted for: that much of what may have been chosen, in
+    /// several pages.
     ///
     /// A vote that is told of counts as much as its P2b would: it waits for its sync like that.
     ///
@@ -289,7 +296,8 @@ impl Acceptor {
         self.replay(page, None, out);
     }
 
-    /// Sends the pages that are left: those in memory at once, and of those on disk the next when the last is read.
+    /// Sends the pages that are left: those in memory at once, and of those on disk the next when
+    /// the last is read.
     fn replay(&mut self, next: ReplayPage, mut recalled: Option<&Recalled>, out: &mut Outbox) {
         let (replay, mut next) = (next.replay, Some(next));
         while let Some(page) = next {
@@ -312,9 +320,9 @@ impl Acceptor {
 
     /// Phase 2: votes, unless a larger ballot was promised.
     ///
-    /// A vote is a promise too: a P2a may overtake its ballot's P1a. One ballot gets one value a slot
-    /// from its proposer (R2, R7), so a second one means that somebody broke that: it is refused, for an
-    /// acceptor that voted twice could make two values chosen in one ballot.
+    /// A vote is a promise too: a P2a may overtake its ballot's P1a. One ballot gets one value a
+    /// slot from its proposer (R2, R7), so a second one means that the proposer broke that: it is
+    /// refused, for an acceptor that voted twice could make two values chosen in one ballot.
     ///
     /// Below `truncated` there is no vote to compare with, hence no vote: the slot was chosen, and
     /// another value there must not be.
@@ -362,8 +370,9 @@ impl Acceptor {
                 self.counters.repeated_votes += 1;
             }
             None if self.is_low && !p2a.is_recovered => {
-                // What may be chosen still gets in: after the loss of an acceptor that has voted for it, the others are
-                // needed, or nothing above would ever be executed. There is room kept for that.
+                // What may be chosen still gets in: after the loss of an acceptor that has voted
+                // for it, the others are needed, or nothing above would ever be executed. There is
+                // room kept for that.
                 self.counters.refused_low += 1;
                 return out.ignored("P2a: little room is left in the log, and its slot is new");
             }
@@ -379,15 +388,17 @@ impl Acceptor {
                 self.hear(ballot.proposer, now);
             }
         }
-        let held = self.ledger.vote(slot);
-        assert!(held.is_none_or(|vote| vote.ballot == ballot), "{slot}: a P2b of another vote");
+        debug_assert!(
+            self.ledger.vote(slot).is_none_or(|vote| vote.ballot == ballot),
+            "{slot}: a P2b of another vote"
+        );
         self.counters.votes += 1;
         let p2b = P2b { acceptor: self.id, directory: self.directory, ballot, slot };
         out.hold_to_proxy_leader(via, ToProxyLeader::P2b(p2b));
     }
 
-    /// Remembers that somebody leads, or means to. An acceptor that missed the forming of its cluster
-    /// gets the table here: it stands, or its sender would not campaign.
+    /// Remembers which proposer leads, or means to. An acceptor that missed the forming of its
+    /// cluster gets the table here: it stands, or its sender would not campaign.
     ///
     /// source: R4, R28
     pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time, out: &mut Outbox) {
@@ -423,13 +434,13 @@ impl Acceptor {
         }
     }
 
-    /// In memory: forgets what f+1 replicas have executed, each in its current life. Durable: lets go of it in
-    /// memory, and keeps it on disk.
+    /// In memory: forgets what f+1 replicas have executed, each in its current life. Durable: lets
+    /// go of it in memory, and keeps it on disk.
     ///
-    /// In memory such a slot is never needed again for phase 1: a leader starts above it, or is told that it
-    /// is truncated; and whoever misses its value gets it from one of those f+1, of which one survives. Not so
-    /// where all may stop at once and come back: what those f+1 had executed may then be on acceptors' disks
-    /// only.
+    /// In memory such a slot is never needed again for phase 1: a leader starts above it, or is
+    /// told that it is truncated; and a replica that misses its value gets it from one of those
+    /// f+1, of which one survives. Not so where all may stop at once and come back: what those f+1
+    /// had executed may then be on acceptors' disks only.
     ///
     /// source: R10, R16
     pub fn on_executed(&mut self, executed: &Executed, now: Time, out: &mut Outbox) {
@@ -442,8 +453,8 @@ impl Acceptor {
 
     /// Handles a message again that had to wait for votes on disk.
     ///
-    /// A P1a counts only if its ballot is still the one promised; then no vote of a smaller one has been added
-    /// since, so the page is what it would have been at once.
+    /// A P1a counts only if its ballot is still the one promised; then no vote of a smaller one has
+    /// been added since, so the page is what it would have been at once.
     ///
     /// source: R6, R10, R15
     pub fn on_recalled(&mut self, recalled: &Recalled, now: Time, out: &mut Outbox) {
@@ -458,9 +469,9 @@ impl Acceptor {
         self.ledger.let_go(); // only now: what waited there was newer than what the disk had
     }
 
-    /// Takes in that it has come back: a leader that it heard in its last life may still lead. So its start counts
-    /// as hearing somebody, or a restart of all acceptors would let a cut-off proposer depose a leader. One that
-    /// has just been formatted has no leader to hear.
+    /// Takes in that it has come back: a leader that it heard in its last life may still lead. So
+    /// its start counts as hearing a leader, or a restart of all acceptors would let a cut-off
+    /// proposer depose a leader. One that has just been formatted has no leader to hear.
     ///
     /// source: R28
     pub fn on_start(&mut self, now: Time) {
@@ -469,16 +480,16 @@ impl Acceptor {
         }
     }
 
-    /// Takes in that so many of its records, counted by [`recorded`](Self::recorded), are durable: the driver
-    /// says so when it lets go of what was held for them.
+    /// Takes in that so many of its records, counted by [`recorded`](Self::recorded), are durable:
+    /// the driver says so when it lets go of what was held for them.
     ///
     /// source: R10, R31
     pub fn on_durable(&mut self, records: u64) {
         self.ledger.on_durable(records);
     }
 
-    /// Takes in whether its log has little room left. While it has, slots that it has not voted in are
-    /// refused: promises, and votes for what may have been chosen, need the rest.
+    /// Takes in whether its log has little room left. While it has, slots that it has not voted in
+    /// are refused: promises, and votes for what may have been chosen, need the rest.
     ///
     /// source: R34
     pub fn set_low(&mut self, is_low: bool) {
@@ -517,7 +528,7 @@ impl Acceptor {
         self.membership.formation()
     }
 
-    /// Which acceptor it is.
+    /// The acceptor's id.
     #[must_use]
     pub fn id(&self) -> AcceptorId {
         self.id
@@ -541,7 +552,7 @@ impl Acceptor {
         self.ledger.vote(slot)
     }
 
-    /// What it did.
+    /// The counters of its work.
     #[must_use]
     pub fn counters(&self) -> AcceptorCounters {
         self.counters
@@ -568,8 +579,8 @@ impl Acceptor {
 
     /// Raises the promise; returns whether it moved.
     ///
-    /// It is written down even where a vote, which is a promise too, might follow: not all do, and whoever
-    /// asks for the promise later finds it made.
+    /// It is written down even where a vote, which is a promise too, might follow: not all do, and
+    /// a proposer that asks for the promise later finds it made.
     fn adopt(&mut self, ballot: Ballot, out: &mut Outbox) -> bool {
         assert!(ballot >= self.promised, "{ballot} is below the promise {}", self.promised);
         let is_first = ballot > self.promised;

@@ -42,8 +42,8 @@ pub(crate) const REPLY_HEADER_BYTES: usize = 4;
 /// The length of a reply that was too large.
 const TOO_LARGE: u32 = u32::MAX;
 
-/// A block that is not what the module's chart says. Blocks are checksummed on the wire, so this is a
-/// bug of whoever encoded it, or memory gone bad.
+/// A block that is not what the module's chart says. Blocks are checksummed on the wire, so this is
+/// a bug of its encoder, or memory gone bad.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MalformedBlock;
 
@@ -54,7 +54,7 @@ pub enum Run<'a> {
     Commands(CommandRun<'a>),
     /// Asks for a session.
     Open {
-        /// Who asks.
+        /// The gateway that asks.
         gateway: GatewayId,
         /// In which life; a second `Open` of the same one gets the same session.
         incarnation: Incarnation,
@@ -64,13 +64,13 @@ pub enum Run<'a> {
 /// Consecutive commands of one session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CommandRun<'a> {
-    /// Whose commands they are.
+    /// The session that they belong to.
     pub session: SessionId,
     /// The number of the first; the others follow by one.
     pub first: u64,
     /// The lowest number that the session's owner has no answer to: all below may be forgotten.
     pub lowest_unanswered: u64,
-    /// How many there are.
+    /// Their number.
     pub count: u32,
     /// The commands.
     pub commands: Items<'a>,
@@ -79,26 +79,26 @@ pub struct CommandRun<'a> {
 /// The remembered answers to a run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunAnswers<'a> {
-    /// Where its first command was executed.
+    /// The position at which its first command was executed.
     pub at: Position,
-    /// How many there are.
+    /// Their number.
     pub count: u32,
     /// The replies.
     pub replies: ReplyItems<'a>,
 }
 
-/// What became of one run of a batch.
+/// The outcome of one run of a batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome<'a> {
     /// All of its commands have been executed, now or earlier.
     Done {
-        /// Whose commands they were.
+        /// The session that they belong to.
         session: SessionId,
         /// The number of the first reply; the others follow by one.
         first: u64,
-        /// Where the first was executed; the others follow by one index.
+        /// The place where the first was executed; the others follow by one index.
         at: Position,
-        /// How many there are.
+        /// Their number.
         count: u32,
         /// The replies.
         replies: ReplyItems<'a>,
@@ -107,7 +107,7 @@ pub enum Outcome<'a> {
     Opened(SessionId),
     /// Nothing was executed: commands before the run's first are missing.
     OutOfOrder {
-        /// Whose commands they were.
+        /// The session that they belong to.
         session: SessionId,
         /// The number that the session would execute next.
         next: u64,
@@ -158,8 +158,8 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// The reply to a command is not to be had: it was longer than `reply_bytes_max`, or replicas have let go of it because
-/// they kept more than `answers_bytes_max`. The command was executed.
+/// The reply to a command is not to be had: it was longer than `reply_bytes_max`, or replicas have
+/// let go of it because they kept more than `answers_bytes_max`. The command was executed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ReplyTooLarge;
 
@@ -209,8 +209,8 @@ pub(crate) fn no_replies(count: u32) -> Payload {
     Payload::from(Bytes::from(vec![0xFF; count as usize * REPLY_HEADER_BYTES]))
 }
 
-/// The beginning of a result block, up to the first reply or outcome that ends at `bytes_max` bytes or beyond. The rest
-/// is for its gateway to ask for.
+/// The beginning of a result block, up to the first reply or outcome that ends at `bytes_max` bytes
+/// or beyond. The rest is for its gateway to ask for.
 pub(crate) fn head(block: Payload, bytes_max: usize) -> Payload {
     if block.len() <= bytes_max {
         return block;
@@ -364,8 +364,8 @@ impl<'a> Reader<'a> {
 /// The most that a buffer sets aside for the next block.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
-/// A block in the making. A short one is copied out and the buffer used again; a long one takes the buffer
-/// with it, and leaves one of its size, up to [`BUFFER_BYTES_MAX`].
+/// A block in the making. A short one is copied out and the buffer used again; a long one takes the
+/// buffer with it, and leaves one of its size, up to [`BUFFER_BYTES_MAX`].
 #[derive(Clone, Debug, Default)]
 struct Buffer(Vec<u8>);
 
@@ -411,7 +411,8 @@ fn length(bytes: usize) -> u32 {
 
 /// Encodes the batches of one session.
 ///
-/// The run's header is written when the batch is closed: until then its session may not be open yet.
+/// The run's header is written when the batch is closed: until then its session may not be open
+/// yet.
 #[derive(Clone, Debug, Default)]
 pub struct BatchWriter {
     block: Buffer,
@@ -442,7 +443,7 @@ impl BatchWriter {
         self.commands_count == 0
     }
 
-    /// How many commands were added.
+    /// The number of commands that were added.
     #[must_use]
     pub fn commands_count(&self) -> u32 {
         self.commands_count
@@ -481,7 +482,8 @@ impl BatchWriter {
     }
 }
 
-/// How long replies may be. Part of what replicas agree on: whether one is too large follows from the log.
+/// How long replies may be. Part of what replicas agree on: whether one is too large follows from
+/// the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplyLimits {
     /// The longest reply.
@@ -511,10 +513,10 @@ pub struct ResultWriter {
     limits: ReplyLimits,
     /// Whether the reply under way has become too large: then it takes no more room.
     is_too_large: bool,
-    /// Where the `Done` under way keeps its count.
+    /// The offset at which the `Done` under way keeps its count.
     done_at: usize,
     done_count: u32,
-    /// Where the reply under way keeps its length.
+    /// The offset at which the reply under way keeps its length.
     reply_at: usize,
 }
 
@@ -571,8 +573,8 @@ impl ResultWriter {
         self.end_reply();
     }
 
-    /// Ends the run's outcome; returns where in the block its encoded replies are, for the session's
-    /// memory.
+    /// Ends the run's outcome; returns where in the block its encoded replies are, for the
+    /// session's memory.
     pub fn end_done(&mut self) -> Range<usize> {
         let replies_at = self.done_at + 8;
         assert!(self.block.0.len() >= replies_at, "an outcome ended that was not started");
@@ -609,7 +611,7 @@ impl ResultWriter {
         self.end_done();
     }
 
-    /// How many replies the outcome under way has.
+    /// The number of replies that the outcome under way has.
     #[must_use]
     pub fn replies_count(&self) -> u32 {
         self.done_count
@@ -720,7 +722,8 @@ mod tests {
     /// A reply, unless it was too large.
     type Told = Option<Vec<u8>>;
 
-    /// The first number, the first index and the replies of each `Done` of a block that has nothing else.
+    /// The first number, the first index and the replies of each `Done` of a block that has nothing
+    /// else.
     fn replies_of(block: &Payload) -> Vec<(u64, u32, Vec<Told>)> {
         let outcomes = Outcomes::new(block.as_slice()).map(Result::unwrap);
         let done = outcomes.map(|outcome| {

@@ -11,16 +11,17 @@
 //!                                                                     else DeadlineExceeded
 //! ```
 //!
-//! Commands leave in the order in which they came: what the gateway has no room for waits here, and all
-//! that came later behind it. A deadline ends the caller's wait and nothing else: a command once sent on is
-//! executed or not, whoever waits (R23).
+//! Commands leave in the order in which they came: what the gateway has no room for waits here, and
+//! all that came later behind it. A deadline ends the caller's wait and nothing else: a command
+//! once sent on is executed or not, whether its caller waits or not (R23).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::{Caller, ClientId, Failure, Payload, Time};
 
-/// The calls of one client of a gateway. `T` is what the driver needs to know to hand a result back.
+/// The calls of one client of a gateway. `T` is what the driver needs to know to hand a result
+/// back.
 #[derive(Debug)]
 pub struct Client<T> {
     id: ClientId,
@@ -36,7 +37,8 @@ pub struct Client<T> {
 
 #[derive(Debug)]
 struct Place<T> {
-    /// How many calls have had this place: tells a late reply from one to the call that has it now.
+    /// The number of calls that have had this place: tells a late reply from one to the call that
+    /// has it now.
     generation: u32,
     call: Option<Call<T>>,
 }
@@ -82,8 +84,8 @@ impl<T> Client<T> {
         self.queue.push_back((tag, command));
     }
 
-    /// Takes the next command out of the queue, if the gateway has room for one of so many bytes: it is to
-    /// be given to it, under the returned name. To be asked until there is none.
+    /// Takes the next command out of the queue, if the gateway has room for one of so many bytes:
+    /// it is to be given to it, under the returned name. To be asked until there is none.
     pub fn next(&mut self, has_room: impl Fn(usize) -> bool) -> Option<(Caller, Payload)> {
         loop {
             let (tag, command) = self.queue.pop_front_if(|(_, command)| has_room(command.len()))?;
@@ -95,12 +97,13 @@ impl<T> Client<T> {
         }
     }
 
-    /// Takes a reply in; returns whom to hand it to, unless the call is over.
+    /// Takes a reply in; returns the caller to hand it to, unless the call is over.
     pub fn on_reply(&mut self, tag: u64) -> Option<T> {
         self.finish(tag).map(|call| call.caller)
     }
 
-    /// A call whose deadline has passed, and what to tell its caller; to be asked until there is none.
+    /// A call whose deadline has passed, and what to tell its caller; to be asked until there is
+    /// none.
     ///
     /// source: R23, R24
     pub fn overdue(&mut self, now: Time) -> Option<(T, Failure)> {
@@ -114,8 +117,8 @@ impl<T> Client<T> {
         None
     }
 
-    /// Ends all calls whose command was sent on, and so may be executed: the gateway has gone. Returns whom to
-    /// tell. What was not sent on stays in the queue, for another gateway.
+    /// Ends all calls whose command was sent on, and so may be executed: the gateway has gone.
+    /// Returns the callers to tell. What was not sent on stays in the queue, for another gateway.
     pub fn lose_sent(&mut self) -> Vec<T> {
         let is_sent = |place: &Place<T>| place.call.as_ref().is_some_and(|call| call.is_sent);
         let lost = (0_u64..).zip(&self.calls).filter(|(_, place)| is_sent(place));
@@ -124,7 +127,7 @@ impl<T> Client<T> {
         lost.into_iter().filter_map(|tag| self.finish(tag)).map(|call| call.caller).collect()
     }
 
-    /// When a call may be overdue next.
+    /// The time when a call may be overdue next.
     #[must_use]
     pub fn next_timeout(&mut self) -> Option<Time> {
         while self.deadlines.front().is_some_and(|(_, tag)| !self.is_under_way(*tag)) {
@@ -133,7 +136,7 @@ impl<T> Client<T> {
         self.deadlines.front().map(|(at, _)| *at)
     }
 
-    /// Ends all calls; returns whom to tell.
+    /// Ends all calls; returns the callers to tell.
     pub fn stop(&mut self) -> impl Iterator<Item = T> + '_ {
         self.calls.iter_mut().filter_map(|place| place.call.take()).map(|call| call.caller)
     }
@@ -150,8 +153,8 @@ impl<T> Client<T> {
         !self.queue.is_empty()
     }
 
-    /// Drops commands whose calls are over from the front of the queue. Commands are queued in the order of
-    /// their deadlines, so none of them stays behind one that lives.
+    /// Drops commands whose calls are over from the front of the queue. Commands are queued in the
+    /// order of their deadlines, so none of them stays behind one that lives.
     fn forget_overdue(&mut self) {
         while self.queue.front().is_some_and(|(tag, _)| !self.is_under_way(*tag)) {
             self.queue.pop_front();

@@ -32,7 +32,7 @@ pub(crate) struct Executor<M> {
     pub(crate) machine: M,
     sessions: Sessions,
     session_window: u32,
-    /// The bytes at which an answer to somebody who asks ends.
+    /// The bytes at which an answer to a gateway that asks ends.
     results_bytes_max: usize,
     /// The log's time. Never goes down.
     time: Time,
@@ -55,7 +55,7 @@ struct Fresh {
     replies: Range<usize>,
 }
 
-/// What the executor knows of a batch that somebody asks about.
+/// What the executor knows of a batch that a gateway asks about.
 #[derive(Debug)]
 pub(crate) enum Known {
     /// Executed, with these outcomes.
@@ -94,7 +94,8 @@ impl<M: StateMachine> Executor<M> {
             return Ok(Payload::empty());
         };
         let mut index = 0;
-        // Almost every batch has one run, whose replies are remembered as a part of the finished block.
+        // Almost every batch has one run, whose replies are remembered as a part of the finished
+        // block.
         let mut fresh: Option<Fresh> = None;
         for run in Runs::new(batch.block.as_slice()) {
             if let Some(fresh) = fresh.take() {
@@ -121,8 +122,8 @@ impl<M: StateMachine> Executor<M> {
         Ok(outcomes)
     }
 
-    /// What became of a batch, as far as this replica has executed: of its first commands, where their replies take more
-    /// room than `results_bytes_max`.
+    /// The outcome of a batch, as far as this replica has executed: of its first commands, where
+    /// their replies take more room than `results_bytes_max`.
     ///
     /// source: R25
     pub(crate) fn known(&mut self, ask: &Ask, executed_any_after: bool) -> Known {
@@ -190,8 +191,8 @@ impl<M: StateMachine> Executor<M> {
 
     /// Answers a run that was executed before, in part or whole, and executes the rest.
     ///
-    /// A gateway sends the same runs again, so as a rule it is the whole of one that was executed as one;
-    /// pieces of several are answered as of here.
+    /// A gateway sends the same runs again, so as a rule it is the whole of one that was executed
+    /// as one; pieces of several are answered as of here.
     fn rerun(&mut self, at: At, run: CommandRun<'_>, next: u64) -> Result<(), Halt> {
         let end = run.first + u64::from(run.count);
         if let Some(session) = self.sessions.session(run.session) {

@@ -1,4 +1,4 @@
-//! Formation: how a cluster of blank memories agrees, once, on who its acceptors are.
+//! Formation: how a cluster of blank memories agrees, once, on which memories are its acceptors.
 //!
 //! ```text
 //!  Probing(first) ──all blank──▶ Probing(second) ──all blank, same ids──▶ Storing ──▶ Standing
@@ -6,18 +6,18 @@
 //!       └──────── an acceptor has a table ─────────────────────────────────┘   quorum hold the table
 //! ```
 //!
-//! An acceptor that has forgotten must not count: its promise and its votes are what a chosen value rests
-//! on. So a cluster is the *table* of its acceptors' directory ids, and an acceptor whose id is not in its
-//! place of the table neither promises nor votes.
+//! An acceptor that has forgotten must not count: its promise and its votes are what a chosen value
+//! rests on. So a cluster is the *table* of its acceptors' directory ids, and an acceptor whose id
+//! is not in its place of the table neither promises nor votes.
 //!
-//! Could two tables stand? A table stands when a read and a write quorum have stored it, an acceptor
-//! stores the first one for good, and every read quorum meets every write quorum: the acceptor in
-//! which one's read quorum meets the other's write quorum would have to hold both.
+//! Could two tables stand? A table stands when a read and a write quorum have stored it, an
+//! acceptor stores the first one for good, and every read quorum meets every write quorum: the
+//! acceptor in which one's read quorum meets the other's write quorum would have to hold both.
 //!
 //! Could a table be drawn up over a cluster that has already worked? It takes all acceptors and all
-//! replicas to be blank at one moment. Every id answered the first probe before the second was sent, and
-//! answered the second unchanged: at the moment between, all those memories were up and blank. Whoever
-//! has a table, or has executed a slot, is not blank.
+//! replicas to be blank at one moment. Every id answered the first probe before the second was
+//! sent, and answered the second unchanged: at the moment between, all those memories were up and
+//! blank. A memory that has a table, or has executed a slot, is not blank.
 //!
 //! source: R4
 
@@ -29,7 +29,7 @@ use crate::{
     AcceptorId, AcceptorSet, DirectoryId, FormationId, Formed, ProbeAck, QuorumSystem, Rememberer,
 };
 
-/// Which acceptors make up a cluster, by their memories.
+/// The acceptors that make up a cluster, by their memories.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Table {
     /// What nodes of the cluster agree on (R3).
@@ -71,7 +71,7 @@ impl Table {
     }
 }
 
-/// What a role knows of its cluster: nothing, or a table for good.
+/// A role's knowledge of its cluster: none, or a table for good.
 ///
 /// source: R4, "every role and client refuses another formation"
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -150,7 +150,7 @@ enum FormerStage {
 }
 
 impl Former {
-    /// Returns a former that has asked nobody yet; its first probe is named `nonce`.
+    /// Returns a former that has asked no memory yet; its first probe is named `nonce`.
     #[must_use]
     pub fn new(quorums: QuorumSystem, cluster_digest: u64, replicas_count: u8, nonce: u64) -> Self {
         let stage = FormerStage::Probing { answers: BTreeMap::new(), first: None };
@@ -163,8 +163,8 @@ impl Former {
         matches!(self.stage, FormerStage::Probing { .. }).then_some(self.nonce)
     }
 
-    /// The table to be stored, or that stands, and who is not known to hold one: a table stands before
-    /// all have it, and those who could not be reached then must not stay without.
+    /// The table to be stored, or that stands, and the acceptors not known to hold one: a table
+    /// stands before all have it, and those that could not be reached then must not stay without.
     #[must_use]
     pub fn to_store(&self) -> Option<(&Arc<Table>, AcceptorSet)> {
         let table = match &self.stage {
@@ -184,8 +184,8 @@ impl Former {
         }
     }
 
-    /// Counts the answer to a probe; returns whether that was the last one it waited for, and there is
-    /// more to ask now. The next probe is named `next_nonce`.
+    /// Counts the answer to a probe; returns whether that was the last one it waited for, and there
+    /// is more to ask now. The next probe is named `next_nonce`.
     ///
     /// source: R4
     pub fn on_probe_ack(&mut self, ack: &ProbeAck, next_nonce: u64) -> bool {
@@ -207,7 +207,7 @@ impl Former {
             return false;
         }
         if !ack.is_blank {
-            // Somebody remembers a cluster: no new one may be drawn up over it. The table will come
+            // A memory remembers a cluster: no new one may be drawn up over it. The table will come
             // from an acceptor; until then, ask again from the start, when it is time.
             answers.clear();
             *first = None;
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn r4_a_table_takes_two_probes_of_all_memories_with_the_same_ids() {
+    fn r04_a_table_takes_two_probes_of_all_memories_with_the_same_ids() {
         let mut former = former();
         answer_all(&mut former, 7);
         assert!(former.to_store().is_none(), "after one probe");
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn r4_an_answer_to_the_first_probe_does_not_count_for_the_second() {
+    fn r04_an_answer_to_the_first_probe_does_not_count_for_the_second() {
         let mut former = former();
         let first = former.probe_nonce().expect("probing");
         answer_all(&mut former, 7);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn r4_a_memory_that_is_not_blank_stops_a_new_table() {
+    fn r04_a_memory_that_is_not_blank_stops_a_new_table() {
         let mut former = former();
         answer_all(&mut former, 7);
         let nonce = former.probe_nonce().expect("probing");
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn r4_a_table_stands_once_a_read_and_a_write_quorum_hold_it() {
+    fn r04_a_table_stands_once_a_read_and_a_write_quorum_hold_it() {
         let mut former = former();
         answer_all(&mut former, 7);
         answer_all(&mut former, 7);
@@ -359,11 +359,14 @@ mod tests {
         former.on_formed(&formed(2, &table));
         assert_eq!(former.standing(), Some(&table));
         let missing = former.to_store().expect("the table").1;
-        assert!(missing.iter().eq([AcceptorId(3)]), "who could not be reached is still offered it");
+        assert!(
+            missing.iter().eq([AcceptorId(3)]),
+            "an acceptor that could not be reached is still offered it"
+        );
     }
 
     #[test]
-    fn r4_a_table_met_anywhere_is_adopted_and_a_forgetful_acceptor_does_not_count() {
+    fn r04_a_table_met_anywhere_is_adopted_and_a_forgetful_acceptor_does_not_count() {
         let mut former = former();
         let directories = (0..4).map(DirectoryId).collect();
         let quorums = QuorumSystem::grid(2, 2, 1).unwrap();
@@ -378,7 +381,7 @@ mod tests {
 
     /// R3: a table drawn up under another quorum system, or another f, is refused.
     #[test]
-    fn r3_a_table_of_another_quorum_system_is_refused() {
+    fn r03_a_table_of_another_quorum_system_is_refused() {
         let quorums = QuorumSystem::grid(2, 2, 1).unwrap();
         let table = |digest| Arc::new(Table::new(digest, (0..4).map(DirectoryId).collect()));
         let mut membership = Membership::new(quorums.digest(1));

@@ -15,8 +15,7 @@
 //!               of another life, or answered   counts it                       nothing
 //!  NotLeader    of the current attempt         moves on                        Propose, to the hint
 //!  Heartbeat    a new leader                   doubts all in flight            Ask each, of a replica
-//!  Resend       no answer for too long         doubts it; suspects who was     Ask, of another replica
-//!                                              to answer
+//!  Resend       no answer for too long         doubts it; suspects its answerer  Ask, of another replica
 //!               doubted for too long           a new attempt                   Propose, to the next
 //!  Unserved     nothing answered for an election                               Unserved, to all acceptors
 //!               timeout, and something waits
@@ -24,9 +23,9 @@
 //!  NotExecuted  of the current attempt         a new attempt of all doubted    Propose each, in order
 //! ```
 //!
-//! It is the paper's batcher and unbatcher in one \[CP §4.1, §4.2\]. All its clients share one session:
-//! numbers are given in the order in which commands arrive, and replicas execute them in that order
-//! exactly once, however often they are sent (R22, R23).
+//! It is the paper's batcher and unbatcher in one \[CP §4.1, §4.2\]. All its clients share one
+//! session: numbers are given in the order in which commands arrive, and replicas execute them in
+//! that order exactly once, however often they are sent (R22, R23).
 
 use std::collections::VecDeque;
 use std::iter;
@@ -43,7 +42,7 @@ use crate::{
     Unserved,
 };
 
-/// What a gateway waits for.
+/// The timers of a gateway.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum GatewayTimer {
     /// Batches in flight have no answer: send them again.
@@ -70,7 +69,7 @@ pub struct Gateway {
     incarnation: Incarnation,
     membership: Membership,
     session: Option<SessionId>,
-    /// Where batches go.
+    /// The proposer that batches go to.
     leader: ProposerId,
     /// The ballot of the last leader heard.
     ballot: Ballot,
@@ -79,11 +78,12 @@ pub struct Gateway {
     /// Since when it has had no answer, while it waits for one.
     unserved_since: Time,
     writer: BatchWriter,
-    /// When the oldest command that waits for a batch came.
+    /// The time when the oldest command that waits for a batch came.
     waiting_since: Option<Time>,
     /// Batches without an answer, in number order. The session's `Open` is one, alone.
     in_flight: VecDeque<InFlight>,
-    /// Whose the commands without an answer are, in number order: those in flight, then those waiting.
+    /// The callers of the commands without an answer, in number order: those in flight, then those
+    /// waiting.
     callers: VecDeque<Caller>,
     /// The number of the first of `callers`: the lowest unanswered.
     lowest_unanswered: u64,
@@ -105,7 +105,8 @@ struct InFlight {
     batch: Arc<Batch>,
     /// The number of its first command.
     first: u64,
-    /// The numbers of its commands that have no answer, if some have one: its results may come in parts.
+    /// The numbers of its commands that have no answer, if some have one: its results may come in
+    /// parts.
     left: Option<Vec<Range<u64>>>,
     /// The first of these when the replica that answered was last asked for the others.
     asked_rest_from: Option<u64>,
@@ -113,7 +114,7 @@ struct InFlight {
     sent_first: Sending,
     /// Its current one.
     sent_last: Sending,
-    /// When it got into its stage.
+    /// The time when it got into its stage.
     since: Time,
     stage: InFlightStage,
 }
@@ -129,7 +130,7 @@ struct Sending {
 /// Commands of a batch that are answered together.
 struct AnsweredRun<'a> {
     numbers: Range<u64>,
-    /// Where the first of them was executed.
+    /// The place where the first of them was executed.
     at: Position,
     /// A reply to each.
     replies: ReplyItems<'a>,
@@ -199,13 +200,13 @@ enum InFlightStage {
     Sent,
     /// Maybe lost: a replica was asked.
     Doubted,
-    /// Not proposed: whom it was sent to does not lead.
+    /// Not proposed: the proposer that it was sent to does not lead.
     Refused,
     /// Answered; waits for those before it.
     Done,
 }
 
-/// What a gateway did.
+/// The counters of a gateway's work.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct GatewayCounters {
     /// Commands taken in.
@@ -233,8 +234,8 @@ pub struct GatewayCounters {
 }
 
 impl Gateway {
-    /// Returns a gateway that has no session yet; it asks for one once it hears of a leader, and complains to acceptors
-    /// if it hears of none.
+    /// Returns a gateway that has no session yet; it asks for one once it hears of a leader, and
+    /// complains to acceptors if it hears of none.
     ///
     /// `incarnation` must never have been used by this gateway before (R24); should its session get
     /// lost, further ones follow from `seed`.
@@ -275,9 +276,9 @@ impl Gateway {
 
     /// Takes a command in, to be sent with the next batch, or refuses it.
     ///
-    /// A command that is refused here was never sent on, and never will be: `Busy`, `TooLarge` and `NoRoom` are
-    /// safe to answer with another try. Whoever asks [`Gateway::has_room`] first is not refused as busy,
-    /// and so keeps its commands in order.
+    /// A command that is refused here was never sent on, and never will be: `Busy`, `TooLarge` and
+    /// `NoRoom` are safe to answer with another try. A driver that asks [`Gateway::has_room`] first
+    /// is not refused as busy, and so keeps its commands in order.
     ///
     /// source: R23, R24, R29
     pub fn submit(&mut self, caller: Caller, command: &[u8], now: Time, out: &mut Outbox) {
@@ -301,7 +302,8 @@ impl Gateway {
         debug_assert!(self.callers.len() <= self.cluster.session_window as usize, "no room left");
     }
 
-    /// Whether a command of so many bytes can be taken in now, or is refused for another reason than being too many.
+    /// Whether a command of so many bytes can be taken in now, or is refused for another reason
+    /// than being too many.
     #[must_use]
     pub fn has_room(&self, command_bytes: usize, now: Time) -> bool {
         if self.wanting_room(now).is_some() {
@@ -311,8 +313,8 @@ impl Gateway {
             && (self.fits(command_bytes) || self.may_send())
     }
 
-    /// Sends what has arrived, as one batch: the driver calls this at the end of each tick, so what came
-    /// while the last tick ran is the next batch.
+    /// Sends what has arrived, as one batch: the driver calls this at the end of each tick, so what
+    /// came while the last tick ran is the next batch.
     ///
     /// source: \[CP §4.1\]
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
@@ -334,8 +336,8 @@ impl Gateway {
         }
     }
 
-    /// Joins the leader's cluster and shows it that a gateway reaches it; with a new leader, finds out what became
-    /// of what the old one had.
+    /// Joins the leader's cluster and shows it that a gateway reaches it; with a new leader, finds
+    /// out what became of what the old one had.
     ///
     /// source: R4, R9, R25, R28
     pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time, out: &mut Outbox) {
@@ -366,9 +368,9 @@ impl Gateway {
 
     /// Moves on to another proposer.
     ///
-    /// The refused attempt was not proposed, so nothing is in doubt. A batch's first refusal with a hint
-    /// sends it there at once; later ones wait a little, so that two proposers that name each other do not
-    /// make us run in circles. Without a hint it is the next one's turn.
+    /// The refused attempt was not proposed, so nothing is in doubt. A batch's first refusal with a
+    /// hint sends it there at once; later ones wait a little, so that two proposers that name each
+    /// other do not make us run in circles. Without a hint it is the next one's turn.
     ///
     /// source: R9
     pub fn on_not_leader(&mut self, not_leader: NotLeader, now: Time, out: &mut Outbox) {
@@ -435,8 +437,8 @@ impl Gateway {
 
     /// Sends what is in doubt once more: a replica says that it was not executed so far.
     ///
-    /// It may still be chosen and executed later; then the session's numbers see to it that it counts
-    /// once.
+    /// It may still be chosen and executed later; then the session's numbers see to it that it
+    /// counts once.
     ///
     /// source: R23, R25
     pub fn on_not_executed(&mut self, not_executed: NotExecuted, now: Time, out: &mut Outbox) {
@@ -511,7 +513,7 @@ impl Gateway {
         self.membership.formation()
     }
 
-    /// Which gateway it is.
+    /// The gateway's id.
     #[must_use]
     pub fn id(&self) -> GatewayId {
         self.id
@@ -529,14 +531,14 @@ impl Gateway {
         self.callers.len()
     }
 
-    /// What it did.
+    /// The counters of its work.
     #[must_use]
     pub fn counters(&self) -> GatewayCounters {
         self.counters
     }
 
-    /// The acceptors for want of whose room nothing new is proposed, as the leader says. One that was not heard for an
-    /// election timeout says nothing: the next may have room.
+    /// The acceptors for want of whose room nothing new is proposed, as the leader says. One that
+    /// was not heard for an election timeout says nothing: the next may have room.
     fn wanting_room(&self, now: Time) -> Option<AcceptorSet> {
         let (said_at, acceptors) = self.no_room?;
         (now.since(said_at) < self.cluster.election_timeout).then_some(acceptors)
@@ -619,12 +621,13 @@ impl Gateway {
     fn propose(&self, batch: &Arc<Batch>, out: &mut Outbox) {
         let first = self.in_flight.front();
         let lowest = first.map_or(batch.id.number, |in_flight| in_flight.batch.id.number);
-        assert!(lowest <= batch.id.number, "{:?} is sent, {lowest} is the lowest", batch.id);
+        debug_assert!(lowest <= batch.id.number, "{:?} is sent, {lowest} is the lowest", batch.id);
         let propose = Propose { batch: Arc::clone(batch), lowest };
         out.tell_proposer(self.leader, ToProposer::Propose(propose));
     }
 
-    /// The replica that answers a batch: they take turns, leaving out suspects while there are others.
+    /// The replica that answers a batch: they take turns, leaving out suspects while there are
+    /// others.
     ///
     /// source: R25, \[CP §3.3\]
     fn next_answerer(&self, turn: u64) -> ReplicaId {
@@ -634,7 +637,7 @@ impl Gateway {
         healthy.unwrap_or_else(|| in_turn(0))
     }
 
-    /// Where a batch of this life stands among those in flight.
+    /// The place of a batch of this life among those in flight.
     fn place_of(&self, batch: BatchId) -> Option<usize> {
         if (batch.gateway, batch.incarnation) != (self.id, self.incarnation) {
             return None;
@@ -652,8 +655,8 @@ impl Gateway {
         })
     }
 
-    /// Measures how long an attempt took, if it was answered by the replica that was to answer it: another was asked
-    /// what had become of the batch.
+    /// Measures how long an attempt took, if it was answered by the replica that was to answer it:
+    /// another was asked what had become of the batch.
     fn sample_latency(&mut self, place: usize, results: &Results, now: Time) {
         let InFlight { sent_first, sent_last, left: None, .. } = self.in_flight[place] else {
             return; // a later part of it
@@ -670,7 +673,7 @@ impl Gateway {
         let AnsweredRun { numbers, mut at, replies } = run;
         let batch = &mut self.in_flight[place];
         let is_part = numbers.start >= batch.first && numbers.end <= batch.end();
-        assert!(is_part, "{numbers:?} are not all of {:?}", batch.batch.id);
+        debug_assert!(is_part, "{numbers:?} are not all of {:?}", batch.batch.id);
         let offset = usize::try_from(numbers.start - self.lowest_unanswered).unwrap_or(usize::MAX);
         let callers = self.callers.range(offset..).zip(numbers.clone());
         let mut end = numbers.start;
@@ -692,7 +695,8 @@ impl Gateway {
         self.forget_done();
     }
 
-    /// Asks a replica whose answer had no room for all of a batch's results for the others, unless it is asked already.
+    /// Asks a replica whose answer had no room for all of a batch's results for the others, unless
+    /// it is asked already.
     ///
     /// source: R29
     fn ask_for_rest(&mut self, results: &Results, now: Time, out: &mut Outbox) {
@@ -749,7 +753,8 @@ impl Gateway {
         }
     }
 
-    /// A new attempt of the batch at `place` and of all behind it that have no answer, in number order.
+    /// A new attempt of the batch at `place` and of all behind it that have no answer, in number
+    /// order.
     fn resend_from(&mut self, place: usize, now: Time, out: &mut Outbox) {
         for place in place..self.in_flight.len() {
             if self.in_flight[place].stage == InFlightStage::Done {
@@ -758,7 +763,7 @@ impl Gateway {
             let Batch { id, attempt, .. } = *self.in_flight[place].batch;
             let answerer = self.next_answerer(id.number + u64::from(attempt) + 1);
             let in_flight = &mut self.in_flight[place];
-            // Whoever holds the last attempt keeps it as it was.
+            // A role that holds the last attempt keeps it as it was.
             let batch = Arc::make_mut(&mut in_flight.batch);
             (batch.attempt, batch.answerer) = (attempt + 1, answerer);
             in_flight.sent_last = Sending::new(batch, now);
@@ -818,7 +823,7 @@ impl Gateway {
             }
         }
         if lost.is_some() {
-            // Nobody answered: neither replica nor leader can be taken for alive.
+            // No answer came: neither replica nor leader can be taken for alive.
             self.leader = self.next_leader();
         }
         if let Some(place) = lost.into_iter().chain(refused).min() {
@@ -837,10 +842,12 @@ impl Gateway {
         self.session.is_none() || !self.in_flight.is_empty()
     }
 
-    /// Tells acceptors, and through them the leader, that nothing has been answered for an election timeout.
+    /// Tells acceptors, and through them the leader, that nothing has been answered for an election
+    /// timeout.
     ///
-    /// The leader may be in good health and serve other gateways: it has no other way to know of one that does not
-    /// reach it, or that has just started and does not hear it. One that does reach it is none of its concern.
+    /// The leader may be in good health and serve other gateways: it has no other way to know of
+    /// one that does not reach it, or that has just started and does not hear it. One that does
+    /// reach it is none of its concern.
     ///
     /// source: R28
     fn complain(&mut self, now: Time, out: &mut Outbox) {
@@ -859,12 +866,12 @@ impl Gateway {
         self.timers.set(GatewayTimer::Unserved, now + self.cluster.election_timeout);
     }
 
-    /// The replicated state has closed our session: what is in flight was executed or will never be,
-    /// and we cannot tell which.
+    /// The replicated state has closed our session: what is in flight was executed or will never
+    /// be, and we cannot tell which.
     ///
-    /// The next session is asked for in a new life, and numbers start over with it. Were it the same
-    /// life, a replica that lags behind could still answer for the old session: that it is open, and with
-    /// the replies that its numbers had then.
+    /// The next session is asked for in a new life, and numbers start over with it. Were it the
+    /// same life, a replica that lags behind could still answer for the old session: that it is
+    /// open, and with the replies that its numbers had then.
     ///
     /// source: R22, R24, "an unknown outcome is an error of its own"
     fn lose_session(&mut self, session: SessionId, now: Time, out: &mut Outbox) {

@@ -29,7 +29,7 @@ pub struct Ballot {
     /// Counts attempts from 1 on; 0 is the ballot below all others. Declared first: it decides
     /// the derived order.
     pub round: u64,
-    /// Who claims.
+    /// The proposer that claims.
     pub proposer: ProposerId,
     /// Which life of that proposer claims.
     pub incarnation: Incarnation,
@@ -43,7 +43,7 @@ pub struct Ballot {
 pub struct Incarnation(pub u64);
 
 /// The identity of an acceptor's or replica's memory: a random number made with its data directory,
-/// or, in memory, at each start. Whoever forgets gets a new one.
+/// or, in memory, at each start. A memory that forgets gets a new one.
 ///
 /// source: R4
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -1,8 +1,8 @@
 //! Compartmentalized MultiPaxos as sans-IO state machines.
 //!
-//! One module a role; every role is a struct that is told what happened and says what to do about it.
-//! Nothing here opens a socket, reads a clock, draws a random number or starts a thread, so a run is a
-//! pure function of its inputs and can be replayed from a seed.
+//! One module a role; every role is a struct that is told what happened and says what to do about
+//! it. Nothing here opens a socket, reads a clock, draws a random number or starts a thread, so a
+//! run is a pure function of its inputs and can be replayed from a seed.
 //!
 //! ```text
 //!             Propose        P2a             P2a
@@ -13,9 +13,9 @@
 //!      └───────────────────────────── Replica                    all execute, one answers
 //! ```
 //!
-//! Source: Whittaker et al., "Scaling Replicated State Machines with Compartmentalization", VLDB 2021,
-//! cited below as \[CP §n\]; \[seed\] is Hydro's dataflow version of it, \[FP\] Howard et al., "Flexible Paxos",
-//! and R1 to R34 are the rules of `docs/PROTOCOL.md`.
+//! Source: Whittaker et al., "Scaling Replicated State Machines with Compartmentalization", VLDB
+//! 2021, cited below as \[CP §n\]; \[seed\] is Hydro's dataflow version of it, \[FP\] Howard et
+//! al., "Flexible Paxos", and R1 to R34 are the rules of `docs/PROTOCOL.md`.
 
 #![forbid(unsafe_code)]
 

@@ -26,25 +26,26 @@ impl At {
 
 /// A deterministic service, replicated by executing the same commands in the same order everywhere.
 ///
-/// What a command does and answers must follow from the commands before it, the command and
-/// [`At`] alone: no clock, no randomness, no address, no order of a hash map. A machine that panics
-/// halts its replica, which names the slot and the command; the same command will panic on every other
+/// What a command does and answers must follow from the commands before it, the command and [`At`]
+/// alone: no clock, no randomness, no address, no order of a hash map. A machine that panics halts
+/// its replica, which names the slot and the command; the same command will panic on every other
 /// replica too.
 ///
 /// # Snapshots
 ///
-/// A replica that misses more than its peers still hold of the log gets the state of one of them. The peer calls
-/// [`freeze`](Self::freeze), which must not take longer than an ordinary command, and then
-/// [`write_frozen`](Self::write_frozen) once for each part; between two calls it goes on to apply commands. What is
-/// written must be the state at the time of `freeze`, whatever those commands change: a small machine clones its
-/// state in `freeze`, a large one sets aside what a command is about to change and is not yet written, as the
-/// built-in key-value machine does. The other replica calls [`clear`](Self::clear), then
-/// [`restore`](Self::restore) once for each part, in order. It must then be in the frozen state: the same answers,
-/// the same [`state_hash`](Self::state_hash). Two replicas in the same state may write different parts.
+/// A replica that misses more than its peers still hold of the log gets the state of one of them.
+/// The peer calls [`freeze`](Self::freeze), which must not take longer than an ordinary command,
+/// and then [`write_frozen`](Self::write_frozen) once for each part; between two calls it goes on
+/// to apply commands. What is written must be the state at the time of `freeze`, whatever those
+/// commands change: a small machine clones its state in `freeze`, a large one sets aside what a
+/// command is about to change and is not yet written, as the built-in key-value machine does. The
+/// other replica calls [`clear`](Self::clear), then [`restore`](Self::restore) once for each part,
+/// in order. It must then be in the frozen state: the same answers, the same
+/// [`state_hash`](Self::state_hash). Two replicas in the same state may write different parts.
 ///
-/// The defaults are those of a machine without snapshots. Its cluster runs all the same, but a replica that is
-/// started blank, or falls too far behind, is not brought up once the log that it misses is gone, and its peers
-/// say so.
+/// The defaults are those of a machine without snapshots. Its cluster runs all the same, but a
+/// replica that is started blank, or falls too far behind, is not brought up once the log that it
+/// misses is gone, and its peers say so.
 pub trait StateMachine {
     /// Executes `command` and writes its answer to `reply`; writing nothing answers with no bytes.
     fn apply(&mut self, at: At, command: &[u8], reply: &mut Reply<'_>);
@@ -65,14 +66,15 @@ pub trait StateMachine {
     /// digests; it is how replicas are checked against each other.
     fn state_hash(&self) -> u64;
 
-    /// Freezes the state as it is now, for [`write_frozen`](Self::write_frozen). Called only when the state frozen
-    /// before, if any, is written to its end or cleared. Returns whether the machine has snapshots.
+    /// Freezes the state as it is now, for [`write_frozen`](Self::write_frozen). Called only when
+    /// the state frozen before, if any, is written to its end or cleared. Returns whether the
+    /// machine has snapshots.
     fn freeze(&mut self) -> bool {
         false
     }
 
-    /// Appends the next part of the frozen state to `part`, until that has about `bytes_max` bytes, but at least
-    /// something new; returns whether there is more to write.
+    /// Appends the next part of the frozen state to `part`, until that has about `bytes_max` bytes,
+    /// but at least something new; returns whether there is more to write.
     fn write_frozen(&mut self, part: &mut Vec<u8>, bytes_max: usize) -> bool {
         let _ = (part, bytes_max);
         unreachable!("this machine freezes nothing")
@@ -81,8 +83,9 @@ pub trait StateMachine {
     /// Returns to the initial state, in which nothing is frozen.
     fn clear(&mut self) {}
 
-    /// Restores the next part of a frozen state, as [`write_frozen`](Self::write_frozen) appended it, beginning
-    /// with the first after a [`clear`](Self::clear). No command is applied before the last.
+    /// Restores the next part of a frozen state, as [`write_frozen`](Self::write_frozen) appended
+    /// it, beginning with the first after a [`clear`](Self::clear). No command is applied before
+    /// the last.
     ///
     /// # Errors
     ///
@@ -93,11 +96,11 @@ pub trait StateMachine {
     }
 }
 
-/// Where the answer to one command is written.
+/// The place where the answer to one command is written.
 #[derive(Debug)]
 pub struct Reply<'a>(&'a mut ResultWriter);
 
-/// Where the answers to a run of commands are written.
+/// The place where the answers to a run of commands are written.
 #[derive(Debug)]
 pub struct RunReplies<'a>(&'a mut ResultWriter);
 
@@ -115,8 +118,8 @@ impl Drop for Reply<'_> {
 }
 
 impl<'a> RunReplies<'a> {
-    /// Answers into `writer`, inside a [`ResultWriter::start_done`]: what a replica does, and the test of
-    /// a machine.
+    /// Answers into `writer`, inside a [`ResultWriter::start_done`]: what a replica does, and the
+    /// test of a machine.
     #[must_use]
     pub fn new(writer: &'a mut ResultWriter) -> Self {
         Self(writer)

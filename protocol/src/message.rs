@@ -1,7 +1,7 @@
 //! What the roles say to each other. Names and fields are the paper's where it has them.
 //!
-//! Every message names its sender where the receiver cares (R1), so that no transport has to. A message
-//! is addressed by its type: what a role cannot understand cannot be sent to it.
+//! Every message names its sender where the receiver cares (R1), so that no transport has to. A
+//! message is addressed by its type: what a role cannot understand cannot be sent to it.
 //!
 //! ```text
 //!              Propose ▶           P2a ▶               P2a ▶
@@ -19,7 +19,7 @@ use crate::{
     Table, Time, Watermark,
 };
 
-/// A message on its way: to whom, and of which cluster.
+/// A message on its way: the role that it is for, and the cluster that it is of.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Envelope {
     /// The formation that the sender belongs to; `None` before it knows of one (R4).
@@ -43,10 +43,10 @@ pub enum To {
     Replica(ReplicaId, ToReplica),
 }
 
-/// What a gateway is told.
+/// A message to a gateway.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ToGateway {
-    /// Who leads.
+    /// The leader's ballot, and the cluster's table.
     Heartbeat(Heartbeat),
     /// A proposer does not lead.
     NotLeader(NotLeader),
@@ -56,12 +56,12 @@ pub enum ToGateway {
     NotExecuted(NotExecuted),
 }
 
-/// What a proposer is told.
+/// A message to a proposer.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ToProposer {
     /// An acceptor's or replica's memory, before formation.
     ProbeAck(ProbeAck),
-    /// Which table an acceptor holds.
+    /// The table that an acceptor holds.
     Formed(Formed),
     /// Whether an acceptor has heard of a leader lately.
     PreVoteAck(PreVoteAck),
@@ -77,7 +77,7 @@ pub enum ToProposer {
     Propose(Propose),
     /// A slot was chosen and forgotten long ago.
     Truncated(Truncated),
-    /// How far a replica is.
+    /// A replica's executed watermark.
     Executed(Executed),
     /// A replica misses a slot that none of its peers can give it.
     Need(Need),
@@ -85,10 +85,10 @@ pub enum ToProposer {
     Unserved(Unserved),
 }
 
-/// What a proxy leader is told.
+/// A message to a proxy leader.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ToProxyLeader {
-    /// Who leads.
+    /// The leader's ballot, and the cluster's table.
     Heartbeat(Heartbeat),
     /// A value to get chosen.
     P2a(P2a),
@@ -100,7 +100,7 @@ pub enum ToProxyLeader {
     Truncated(Truncated),
 }
 
-/// What an acceptor is told.
+/// A message to an acceptor.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ToAcceptor {
     /// A proposer asks whether its memory is blank.
@@ -115,7 +115,7 @@ pub enum ToAcceptor {
     P2a(P2a),
     /// A leader or candidate is alive.
     Heartbeat(Heartbeat),
-    /// How far a replica is.
+    /// A replica's executed watermark.
     Executed(Executed),
     /// A replica asks for votes.
     Replay(Replay),
@@ -123,16 +123,16 @@ pub enum ToAcceptor {
     Unserved(Unserved),
 }
 
-/// What a replica is told.
+/// A message to a replica.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ToReplica {
     /// A proposer asks whether its memory is blank.
     Probe(Probe),
-    /// Who leads, and how far the others are.
+    /// The leader's ballot, and how far the other replicas are.
     Heartbeat(Heartbeat),
     /// A decided slot.
     Chosen(Chosen),
-    /// Somebody asks which life of it is the current one.
+    /// A proposer or acceptor asks which life of it is the current one.
     Identify(Identify),
     /// A peer asks for slots.
     Fetch(Fetch),
@@ -142,7 +142,7 @@ pub enum ToReplica {
     Ask(Ask),
     /// The leader cannot get a needed slot any more.
     Truncated(Truncated),
-    /// What an acceptor has voted for.
+    /// Votes of an acceptor.
     Replayed(Box<Replayed>),
     /// A peer asks for a part of our snapshot.
     FetchPart(FetchPart),
@@ -150,7 +150,7 @@ pub enum ToReplica {
     FetchedPart(Box<FetchedPart>),
 }
 
-/// What a slot is decided to hold, and when its leader first proposed it.
+/// A value that a slot may hold, with the time when its leader first proposed it.
 ///
 /// source: R26, "the stamp is part of the voted value"
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -172,24 +172,24 @@ pub enum Content {
 
 /// An opaque block of commands, encoded once by a gateway and only referenced from there on.
 ///
-/// Messages and windows hold it by count: a slot is stored eight times and moved some thirty on its way, and
-/// counting a batch costs less than copying even the smallest.
+/// Messages and windows hold it by count: a slot is stored eight times and moved some thirty on its
+/// way, and counting a batch costs less than copying even the smallest.
 ///
 /// source: \[CP §4.1\], "the leader is responsible for sequencing batches"
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Batch {
-    /// Which batch; equal ids have equal blocks.
+    /// The batch's id; equal ids have equal blocks.
     pub id: BatchId,
     /// Counts its sendings, from 0 (R23).
     pub attempt: u32,
     /// The one replica that answers it. \[CP §3.3\]
     pub answerer: ReplicaId,
-    /// How many commands it holds.
+    /// The number of commands that it holds.
     pub commands_count: u32,
     /// The commands: see [`Runs`](crate::Runs).
     pub block: Payload,
-    /// The block's checksum, made once by its gateway and carried along: who logs or executes a block that
-    /// came over a wire checks it against this.
+    /// The block's checksum, made once by its gateway and carried along: a role that logs or
+    /// executes a block that came over a wire checks it against this.
     pub checksum: u32,
 }
 
@@ -200,8 +200,9 @@ pub struct Batch {
 pub struct Propose {
     /// The batch.
     pub batch: Arc<Batch>,
-    /// The number of its gateway's lowest batch without an answer, in this life; the batch's own at the most. All
-    /// below is executed, so a batch whose number this is can be executed wherever it is put.
+    /// The number of its gateway's lowest batch without an answer, in this life; the batch's own at
+    /// the most. All below is executed, so a batch whose number this is can be executed wherever it
+    /// is put.
     pub lowest: u64,
 }
 
@@ -219,7 +220,7 @@ pub struct Vote {
 /// source: R4
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Probe {
-    /// Who asks.
+    /// The proposer that asks.
     pub proposer: ProposerId,
     /// Names this probe: an answer to another does not count.
     pub nonce: u64,
@@ -227,7 +228,7 @@ pub struct Probe {
     pub cluster_digest: u64,
 }
 
-/// Who answers a probe.
+/// A memory, which answers a probe.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Rememberer {
     /// An acceptor.
@@ -241,9 +242,9 @@ pub enum Rememberer {
 /// source: R4
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct ProbeAck {
-    /// Who answers.
+    /// The memory that answers.
     pub from: Rememberer,
-    /// Which probe.
+    /// The probe.
     pub nonce: u64,
     /// The memory's identity.
     pub directory: DirectoryId,
@@ -258,7 +259,7 @@ pub struct ProbeAck {
 /// source: R4
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Form {
-    /// Who asks.
+    /// The proposer that asks.
     pub proposer: ProposerId,
     /// The table to store.
     pub table: Arc<Table>,
@@ -269,7 +270,7 @@ pub struct Form {
 /// source: R4
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Formed {
-    /// Who answers.
+    /// The acceptor that answers.
     pub acceptor: AcceptorId,
     /// Its memory's identity.
     pub directory: DirectoryId,
@@ -282,26 +283,27 @@ pub struct Formed {
 /// source: R28
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct PreVote {
-    /// Who asks.
+    /// The proposer that asks.
     pub proposer: ProposerId,
     /// Names this question: an answer to an earlier one does not count.
     pub nonce: u64,
 }
 
-/// Acceptor → proposer: whether it has heard nobody for an election timeout.
+/// Acceptor → proposer: whether it has heard no leader for an election timeout.
 ///
 /// source: R28
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct PreVoteAck {
-    /// Who answers.
+    /// The acceptor that answers.
     pub acceptor: AcceptorId,
     /// Its memory's identity.
     pub directory: DirectoryId,
-    /// Which question.
+    /// The question.
     pub nonce: u64,
     /// Whether it has heard of no leader for an election timeout.
     pub is_quiet: bool,
-    /// Whether its log has so little room that it votes for nothing that is proposed for the first time.
+    /// Whether its log has so little room that it votes for nothing that is proposed for the first
+    /// time.
     pub is_low: bool,
     /// Its promise: the campaign must outbid it.
     pub promised: Ballot,
@@ -318,7 +320,7 @@ pub struct P1a {
     pub ballot: Ballot,
     /// The first slot of interest. Never changes within a ballot.
     pub first: Slot,
-    /// Where the wanted page starts; `first` in the first one.
+    /// The place where the wanted page starts; `first` in the first one.
     pub page: Slot,
 }
 
@@ -327,15 +329,15 @@ pub struct P1a {
 /// source: R6
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct P1b {
-    /// Who promises.
+    /// The acceptor that promises.
     pub acceptor: AcceptorId,
     /// Its memory's identity.
     pub directory: DirectoryId,
-    /// What is promised.
+    /// The ballot that is promised.
     pub ballot: Ballot,
     /// Everything below is chosen, executed by f+1 replicas, and forgotten here.
     pub truncated: Watermark,
-    /// Where this page starts.
+    /// The slot where this page starts.
     pub from: Slot,
     /// The bound that it ends at; `None` if there is nothing above.
     pub to: Option<Watermark>,
@@ -354,8 +356,8 @@ pub struct P2a {
     pub slot: Slot,
     /// The proxy leader that it goes through, and that is answered.
     pub via: ProxyLeaderId,
-    /// Whether phase 1 has found that something may be chosen in the slot, or above it. Otherwise it is proposed for the first
-    /// time, and an acceptor whose log is low refuses it.
+    /// Whether phase 1 has found that something may be chosen in the slot, or above it. Otherwise
+    /// it is proposed for the first time, and an acceptor whose log is low refuses it.
     pub is_recovered: bool,
     /// The value to vote for.
     pub value: Value,
@@ -366,7 +368,7 @@ pub struct P2a {
 /// source: R4, R11
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct P2b {
-    /// Who voted.
+    /// The acceptor that voted.
     pub acceptor: AcceptorId,
     /// Its memory's identity.
     pub directory: DirectoryId,
@@ -389,13 +391,13 @@ pub struct Nack {
     pub promised: Ballot,
 }
 
-/// Acceptor → proxy leader → proposer → replica: "that slot was chosen, executed by f+1 replicas, and
-/// forgotten; its value is not to be had here".
+/// Acceptor → proxy leader → proposer → replica: "that slot was chosen, executed by f+1 replicas,
+/// and forgotten; its value is not to be had here".
 ///
 /// source: R10
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Truncated {
-    /// Who says so; `None` if it is the leader, of its whole read quorum.
+    /// The acceptor that says so; `None` if it is the leader, of its whole read quorum.
     pub acceptor: Option<AcceptorId>,
     /// The slot that was asked for.
     pub slot: Slot,
@@ -418,39 +420,41 @@ pub struct Chosen {
     pub value: Value,
 }
 
-/// Leader or candidate → everybody: "I am here".
+/// Leader or candidate → all roles: "I am here".
 ///
 /// source: R28
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Heartbeat {
-    /// Who, and in which ballot.
+    /// The ballot, which names its sender.
     pub ballot: Ballot,
-    /// What its sender is about.
+    /// The stage that its sender is in.
     pub stage: Stage,
-    /// Everything below is chosen: who has not executed as much has missed something.
+    /// Everything below is chosen: a replica that has not executed as much has missed something.
     pub chosen: Watermark,
-    /// The acceptors for want of whose room nothing is proposed for the first time; none if something is.
+    /// The acceptors for want of whose room nothing is proposed for the first time; none if
+    /// something is.
     pub no_room: AcceptorSet,
-    /// The cluster's table, for whoever has just started.
+    /// The cluster's table, for roles that have just started.
     pub table: Arc<Table>,
 }
 
-/// What the sender of a heartbeat is about.
+/// The stage that the sender of a heartbeat is in.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Stage {
     /// In phase 1.
     Campaigning,
     /// In phase 2.
     Leading,
-    /// About to stop: whoever hears this need not wait for an election timeout.
+    /// About to stop: a proposer that hears this need not wait for an election timeout.
     Leaving,
     /// Would campaign, and waits for replicas to replay what acceptors have: told to replicas only.
     Waiting,
-    /// Follows, or asks whether it may campaign: told to replicas only, which may not hear the leader.
+    /// Follows, or asks whether it may campaign: told to replicas only, which may not hear the
+    /// leader.
     Following,
 }
 
-/// Who acknowledges a heartbeat.
+/// The role that acknowledges a heartbeat.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Listener {
     /// An acceptor.
@@ -466,11 +470,12 @@ pub enum Listener {
 /// source: R28
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct HeartbeatAck {
-    /// Who heard.
+    /// The role that heard it.
     pub from: Listener,
     /// The heartbeat's ballot.
     pub ballot: Ballot,
-    /// Of an acceptor: whether its log has so little room that it votes for nothing that is proposed for the first time.
+    /// Of an acceptor: whether its log has so little room that it votes for nothing that is
+    /// proposed for the first time.
     pub is_low: bool,
 }
 
@@ -479,13 +484,13 @@ pub struct HeartbeatAck {
 /// source: R9
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct NotLeader {
-    /// Who says so.
+    /// The proposer that says so.
     pub proposer: ProposerId,
     /// The refused batch: it was not proposed in this attempt.
     pub batch: BatchId,
     /// The refused attempt.
     pub attempt: u32,
-    /// Who might lead.
+    /// The proposer that might lead.
     pub hint: Option<ProposerId>,
 }
 
@@ -494,15 +499,15 @@ pub struct NotLeader {
 /// source: \[CP §4.2\], R23
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Results {
-    /// Who answers.
+    /// The replica that answers.
     pub replica: ReplicaId,
-    /// Which batch.
+    /// The batch.
     pub batch: BatchId,
-    /// Which sending of it.
+    /// The attempt.
     pub attempt: u32,
     /// The slot that the answer reflects.
     pub slot: Slot,
-    /// What became of each run: see [`Outcomes`](crate::Outcomes).
+    /// The outcome of each run: see [`Outcomes`](crate::Outcomes).
     pub outcomes: Payload,
 }
 
@@ -511,15 +516,15 @@ pub struct Results {
 /// source: R25
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Ask {
-    /// Which batch.
+    /// The batch.
     pub batch: BatchId,
-    /// Which sending of it is in doubt.
+    /// The attempt that is in doubt.
     pub attempt: u32,
-    /// Whose commands; `None` for the batch that opens the session.
+    /// The session of its commands; `None` for the batch that opens the session.
     pub session: Option<SessionId>,
     /// The number of the first.
     pub first: u64,
-    /// How many there are.
+    /// Their number.
     pub count: u32,
 }
 
@@ -528,27 +533,28 @@ pub struct Ask {
 /// source: R25
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct NotExecuted {
-    /// Who answers.
+    /// The replica that answers.
     pub replica: ReplicaId,
-    /// Which batch.
+    /// The batch.
     pub batch: BatchId,
-    /// Which sending of it.
+    /// The attempt.
     pub attempt: u32,
 }
 
 /// Gateway → acceptors → the leader that they hear: "I get no answers".
 ///
-/// What a gateway says to a leader that it cannot reach gets there through acceptors: each leader is heard by a read
-/// quorum of them, and a gateway that nothing is wrong with reaches one of these at the least.
+/// What a gateway says to a leader that it cannot reach gets there through acceptors: each leader
+/// is heard by a read quorum of them, and a gateway that nothing is wrong with reaches one of these
+/// at the least.
 ///
 /// source: R28
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Unserved {
-    /// Which gateway.
+    /// The gateway.
     pub gateway: GatewayId,
 }
 
-/// Who keeps an eye on the replicas' progress.
+/// A role that follows the replicas' progress.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Watcher {
     /// A proposer: for phase 1 and for credit (R5, R29).
@@ -562,7 +568,7 @@ pub enum Watcher {
 /// source: R16
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Identify {
-    /// Who asks.
+    /// The role that asks.
     pub watcher: Watcher,
     /// To be sent back.
     pub nonce: u64,
@@ -573,22 +579,22 @@ pub struct Identify {
 /// source: R5, R16
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Executed {
-    /// Who.
+    /// The replica.
     pub replica: ReplicaId,
     /// In which life: another one may have to start over.
     pub incarnation: Incarnation,
-    /// How far. Never goes down within a life.
+    /// Everything below is executed. Never goes down within a life.
     pub executed: Watermark,
     /// The nonce of the [`Identify`] that this answers.
     pub nonce: Option<u64>,
 }
 
-/// Replica → leader: "nobody can give me this slot".
+/// Replica → leader: "no peer or acceptor can give me this slot".
 ///
 /// source: R8
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Need {
-    /// Who asks.
+    /// The replica that asks.
     pub replica: ReplicaId,
     /// In which life.
     pub incarnation: Incarnation,
@@ -596,16 +602,17 @@ pub struct Need {
     pub slot: Slot,
 }
 
-/// How many pages answer a [`Fetch`] or a [`Replay`], one behind the other, if there is so much: catching up then takes
-/// as many fewer times what it takes a message to be answered.
+/// How many pages answer a [`Fetch`] or a [`Replay`], one behind the other, if there is so much:
+/// catching up then takes as many fewer times what it takes a message to be answered.
 pub const PAGES_AHEAD: u32 = 4;
 
-/// Replica → replica: "give me what you executed from `first` on". Answered in up to [`PAGES_AHEAD`] pages.
+/// Replica → replica: "give me what you executed from `first` on". Answered in up to
+/// [`PAGES_AHEAD`] pages.
 ///
 /// source: R15
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Fetch {
-    /// Who asks.
+    /// The replica that asks.
     pub replica: ReplicaId,
     /// The first slot wanted.
     pub first: Slot,
@@ -616,22 +623,24 @@ pub struct Fetch {
 /// source: R15
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Fetched {
-    /// Who answers.
+    /// The replica that answers.
     pub replica: ReplicaId,
     /// The first slot of this page.
     pub first: Slot,
     /// The slots from `first` on that the sender has executed and still holds: possibly none.
     pub slots: Vec<(Ballot, Value)>,
-    /// How far the sender has executed: more than `first` with no slots means that it has let go of them.
+    /// How far the sender has executed: more than `first` with no slots means that it has let go of
+    /// them.
     pub executed: Watermark,
 }
 
-/// Replica → acceptors: "tell me what you voted for, from `first` on". Answered in up to [`PAGES_AHEAD`] pages.
+/// Replica → acceptors: "tell me what you voted for, from `first` on". Answered in up to
+/// [`PAGES_AHEAD`] pages.
 ///
 /// source: R15
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Replay {
-    /// Who asks.
+    /// The replica that asks.
     pub replica: ReplicaId,
     /// The first slot wanted.
     pub first: Slot,
@@ -642,13 +651,14 @@ pub struct Replay {
 /// source: R15
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Replayed {
-    /// Who answers.
+    /// The acceptor that answers.
     pub acceptor: AcceptorId,
     /// Its memory's identity.
     pub directory: DirectoryId,
     /// Every vote below is forgotten.
     pub truncated: Watermark,
-    /// Where this page starts: above the slot asked for, if that is truncated, or if others came before it.
+    /// The slot where this page starts: above the slot asked for, if that is truncated, or if
+    /// others came before it.
     pub from: Slot,
     /// The bound that it ends at; `None` if there is nothing above.
     pub to: Option<Watermark>,
@@ -661,11 +671,12 @@ pub struct Replayed {
 /// source: R16
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct FetchPart {
-    /// Who asks.
+    /// The replica that asks.
     pub replica: ReplicaId,
     /// Of which snapshot; `None`: of any that is beyond `executed`.
     pub snapshot: Option<SnapshotId>,
-    /// Which part, from 0. A number beyond the last part asks only that the snapshot and the log above it be kept.
+    /// Which part, from 0. A number beyond the last part asks only that the snapshot and the log
+    /// above it be kept.
     pub part: u32,
     /// The bound below which the asker has executed everything.
     pub executed: Watermark,
@@ -676,7 +687,7 @@ pub struct FetchPart {
 /// source: R16, "chunks name (donor, snapshot id)"
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct FetchedPart {
-    /// Who answers.
+    /// The replica that answers.
     pub replica: ReplicaId,
     /// The snapshot that was asked for, or of which this is a part.
     pub snapshot: Option<SnapshotId>,
@@ -684,7 +695,7 @@ pub struct FetchedPart {
     pub info: Option<SnapshotInfo>,
     /// Without `info`: whether one is being written, so that it is worth asking again.
     pub is_coming: bool,
-    /// Which part.
+    /// The part.
     pub part: u32,
     /// The part.
     pub bytes: Payload,
@@ -708,7 +719,8 @@ impl Value {
 }
 
 impl To {
-    /// Whether elections need it to arrive where all else is stuck: it has room reserved in every queue.
+    /// Whether elections need it to arrive where all else is stuck: it has room reserved in every
+    /// queue.
     ///
     /// source: R29, "heartbeats, nacks, P1a and P1b have reserved room"
     #[must_use]
@@ -734,8 +746,8 @@ impl To {
         }
     }
 
-    /// Whether this may pass between roles that do not both know the formation yet (R4): what sets it
-    /// up, and the heartbeats that spread it.
+    /// Whether this may pass between roles that do not both know the formation yet (R4): what sets
+    /// it up, and the heartbeats that spread it.
     #[must_use]
     pub fn precedes_formation(&self) -> bool {
         match self {

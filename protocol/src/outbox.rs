@@ -12,8 +12,8 @@
 //!   events    what a person should know   to the log
 //! ```
 //!
-//! The held lane is the whole of the protocol's interest in a disk. In memory the driver syncs by doing
-//! nothing and releases it in the same tick.
+//! The held lane is the whole of the protocol's interest in a disk. In memory the driver syncs by
+//! doing nothing and releases it in the same tick.
 
 use std::ops::Range;
 
@@ -54,7 +54,7 @@ pub struct Replies {
 /// Where a command was executed and which bytes are its reply, or why there are none.
 type Entry = Result<(Position, Range<usize>), Failure>;
 
-/// Whose command a reply is for.
+/// The caller whose command a reply is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Caller {
     /// The client.
@@ -63,17 +63,18 @@ pub struct Caller {
     pub tag: u64,
 }
 
-/// Why a command has no reply.
+/// The reason why a command has no reply.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Failure {
     /// It was never sent on: the gateway has as many commands under way as it may. Try again.
     Busy,
     /// It was never sent on: it is longer than `command_bytes_max`.
     TooLarge,
-    /// It was never sent on: so little room is left in the logs of these acceptors that nothing new is proposed.
+    /// It was never sent on: so little room is left in the logs of these acceptors that nothing new
+    /// is proposed.
     NoRoom(AcceptorSet),
-    /// It was executed. Its reply is longer than `reply_bytes_max`; or it got lost, and replicas have let go of it, for they
-    /// keep no more than `answers_bytes_max`.
+    /// It was executed. Its reply is longer than `reply_bytes_max`; or it got lost, and replicas
+    /// have let go of it, for they keep no more than `answers_bytes_max`.
     ReplyTooLarge,
     /// It may have been executed, now or never: the gateway lost its session.
     OutcomeUnknown,
@@ -86,7 +87,7 @@ pub enum Failure {
 pub enum Event {
     /// The cluster's table stands.
     Formed {
-        /// Who found out.
+        /// The proposer that found out.
         proposer: ProposerId,
         /// The table's hash.
         formation: FormationId,
@@ -114,8 +115,8 @@ pub enum Event {
         /// Its ballot.
         ballot: Ballot,
     },
-    /// A leader cannot reach its acceptors, or chooses nothing, and falls silent towards acceptors and proposers, so
-    /// that another may lead.
+    /// A leader cannot reach its acceptors, or chooses nothing, and falls silent towards acceptors
+    /// and proposers, so that another may lead.
     Silenced {
         /// Its ballot.
         ballot: Ballot,
@@ -129,9 +130,9 @@ pub enum Event {
     },
     /// A proxy leader has an acceptor under suspicion, or no longer.
     Suspected {
-        /// Who suspects.
+        /// The proxy leader that suspects.
         proxy_leader: ProxyLeaderId,
-        /// Whom.
+        /// The acceptor.
         acceptor: AcceptorId,
         /// Whether it does now.
         suspected: bool,
@@ -142,12 +143,12 @@ pub enum Event {
         /// Which.
         acceptor: AcceptorId,
     },
-    /// Somebody of another formation, or configured apart, was refused (R3, R4).
+    /// A sender of another formation, or configured apart, was refused (R3, R4).
     Foreign {
-        /// Where it was refused.
+        /// The place where it was refused.
         at: &'static str,
     },
-    /// One ballot, two values for a slot: somebody broke R2.
+    /// One ballot, two values for a slot: its proposer broke R2.
     Equivocation {
         /// Which acceptor refused it.
         acceptor: AcceptorId,
@@ -165,8 +166,8 @@ pub enum Event {
         /// Why.
         why: Halt,
     },
-    /// A peer is too far behind for the log that is left, and the state machine has no snapshots to bring it up
-    /// with.
+    /// A peer is too far behind for the log that is left, and the state machine has no snapshots to
+    /// bring it up with.
     NoSnapshots {
         /// The replica that was asked for one.
         replica: ReplicaId,
@@ -178,21 +179,21 @@ pub enum Event {
     },
     /// A gateway has a session.
     SessionOpened {
-        /// Which gateway.
+        /// The gateway.
         gateway: GatewayId,
-        /// Which session.
+        /// The session.
         session: SessionId,
     },
     /// A gateway lost its session, and with it the outcome of what it had under way.
     SessionLost {
-        /// Which gateway.
+        /// The gateway.
         gateway: GatewayId,
-        /// Which session.
+        /// The session.
         session: SessionId,
     },
 }
 
-/// Why a replica halted.
+/// The reason why a replica halted.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Halt {
     /// The state machine could not restore a peer's snapshot, and the replica's own state is gone.
@@ -206,7 +207,7 @@ pub enum Halt {
         slot: Slot,
         /// At which command of that slot.
         index: u32,
-        /// What it said.
+        /// The panic's message.
         message: String,
     },
     /// A chosen block is not a block.

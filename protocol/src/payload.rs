@@ -1,7 +1,7 @@
 //! Opaque bytes that are carried by reference.
 //!
-//! What is small lies inside whatever holds it, a batch or an answer, and needs no memory of its own; what
-//! is not is reference-counted and never copied.
+//! What is small lies inside whatever holds it, a batch or an answer, and needs no memory of its
+//! own; what is not is reference-counted and never copied.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -82,7 +82,7 @@ impl Payload {
         crc_fast::crc32_iscsi(self.as_slice())
     }
 
-    /// How many bytes there are.
+    /// The number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.as_slice().len()

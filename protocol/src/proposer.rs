@@ -1,7 +1,7 @@
 //! The proposer: claims the log, then sequences.
 //!
 //! ```text
-//!            nobody heard         read and write         read quorum
+//!            no leader heard      read and write         read quorum
 //!            for a while          quorum are quiet       is whole
 //!  Following ───────────▶ PreVote ──────────────▶ Phase1 ───────────▶ Phase2
 //!      ▲                     │                      │ │ ▲                │ │
@@ -21,16 +21,17 @@
 //!  Heartbeat     of a higher ballot         notes it; a leader's: steps down
 //!  Need          slot is open                                                P2a, once more
 //!                slot is closed             Phase1 in a new ballot from it   P1a
-//!  Truncated     leading                    closes slots                     Truncated, to who needed it
+//!  Truncated     leading                    closes slots                     Truncated, to the asker
 //!  Unserved      of a gateway that is not   hands over                        Heartbeat, of stage Leaving
 //!                heard, for too long
 //!  gone          the leader has ended       waits for it no more             PreVote, soon
 //!                a proxy leader has ended   suspects it                      P2a of its slots, by another
 //! ```
 //!
-//! Could two proposers both believe that they lead? Yes, and it does no harm: a value is chosen only by a
-//! write quorum voting in one ballot; the later leader's read quorum has promised to refuse the earlier
-//! one's ballot, and what had been chosen before is in what that quorum reported.
+//! Could two proposers both believe that they lead? Yes, and it does no harm: a value is chosen
+//! only by a write quorum voting in one ballot; the later leader's read quorum has promised to
+//! refuse the earlier one's ballot, and what had been chosen before is in what that quorum
+//! reported.
 
 mod forming;
 mod heartbeats;
@@ -53,7 +54,7 @@ use crate::{
     P1b, PreVoteAck, ProposerId, RoleId, Slot, Stage, Time, TimerName, Timers, ToProposer,
 };
 
-/// What a proposer waits for.
+/// The timers of a proposer.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ProposerTimer {
     /// Ask again for the memories and tables that formation misses.
@@ -84,7 +85,7 @@ pub struct Proposer {
     phase: Phase,
 }
 
-/// What belongs to one phase only, and ends with it.
+/// A phase, with all that ends with it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Phase {
     /// Another proposer leads, or none.
@@ -97,7 +98,7 @@ enum Phase {
     Phase2(Box<Phase2>),
 }
 
-/// What a proposer did.
+/// The counters of a proposer's work.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct ProposerCounters {
     /// Batches given a slot.
@@ -116,7 +117,7 @@ pub struct ProposerCounters {
     pub elections: u64,
     /// Campaigns and reigns ended by a larger ballot.
     pub preemptions: u64,
-    /// Campaigns for a slot that a replica could get from nobody (R8).
+    /// Campaigns for a slot that a replica could get from no other role (R8).
     pub reruns: u64,
     /// Reigns ended for a gateway that was not heard.
     pub hand_overs: u64,
@@ -135,8 +136,8 @@ pub struct ProposerCounters {
 impl Proposer {
     /// Returns a proposer that knows of no cluster yet.
     ///
-    /// `incarnation` must never have been used by this proposer before (R2). Back-off and nonces follow
-    /// from `seed`.
+    /// `incarnation` must never have been used by this proposer before (R2). Back-off and nonces
+    /// follow from `seed`.
     #[must_use]
     pub fn new(
         cluster: ClusterSettings,
@@ -239,12 +240,13 @@ impl Proposer {
         self.enter(next, now, out);
     }
 
-    /// Takes in that the life of a role has ended, as its driver has seen: that it need not wait for its silence. The
-    /// next proposer asks for pre-votes almost at once, the others a little later each.
+    /// Takes in that the life of a role has ended, as its driver has seen: that it need not wait
+    /// for its silence. The next proposer asks for pre-votes almost at once, the others a little
+    /// later each.
     ///
-    /// Nothing but time rests on it. If it is false, or of a former life, acceptors that still hear the leader refuse
-    /// the pre-votes; and if they are misled as well, the leader is deposed as it would be after a silence: by a larger
-    /// ballot, whose phase 1 finds what it has had chosen.
+    /// Nothing but time rests on it. If it is false, or of a former life, acceptors that still hear
+    /// the leader refuse the pre-votes; and if they are misled as well, the leader is deposed as it
+    /// would be after a silence: by a larger ballot, whose phase 1 finds what it has had chosen.
     ///
     /// source: R28, R29
     pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
@@ -306,7 +308,7 @@ impl Proposer {
         self.shared.membership.formation()
     }
 
-    /// Which proposer it is.
+    /// The proposer's id.
     #[must_use]
     pub fn id(&self) -> ProposerId {
         self.shared.id
@@ -337,7 +339,7 @@ impl Proposer {
         }
     }
 
-    /// What it did.
+    /// The counters of its work.
     #[must_use]
     pub fn counters(&self) -> ProposerCounters {
         self.shared.counters
@@ -397,7 +399,7 @@ impl Proposer {
         Next::Stay
     }
 
-    /// Notes who leads; a higher ballot that leads ends ours.
+    /// Notes the leader; a higher ballot that leads ends ours.
     ///
     /// source: R28
     fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time, out: &mut Outbox) -> Next {

@@ -13,16 +13,16 @@
 //!             else                              counts it                  nothing
 //!  Nack       slot and ballot are the entry's   entry → gone               nothing: its proposer knows
 //!  Truncated  slot and ballot are the entry's   entry → gone               Truncated, to the proposer
-//!  Retry      undecided since the timeout       suspects those who did     P2a, to another write quorum
-//!                                               not vote
+//!  Retry      undecided since the timeout       suspects the silent ones   P2a, to another write quorum
 //!  gone       an acceptor has ended             suspects it                P2a of what it was asked for, to
 //!                                                                          another write quorum
 //! ```
 //!
-//! Could two proxy leaders make two values of a slot chosen? Only acceptors choose: a value is chosen once
-//! a write quorum has voted for it in one ballot, whoever counts. A proxy leader counts only votes that
-//! name its entry's slot and ballot, and in one ballot a slot has one value (R2, R7), so what it reports
-//! was chosen. Losing an entry loses nothing either: the proposer sends it again.
+//! Could two proxy leaders make two values of a slot chosen? Only acceptors choose: a value is
+//! chosen once a write quorum has voted for it in one ballot, by any count. A proxy leader counts
+//! only votes that name its entry's slot and ballot, and in one ballot a slot has one value (R2,
+//! R7), so what it reports was chosen. Losing an entry loses nothing either: the proposer sends it
+//! again.
 
 use std::collections::VecDeque;
 
@@ -33,7 +33,7 @@ use crate::{
     Window,
 };
 
-/// What a proxy leader waits for.
+/// The timers of a proxy leader.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ProxyLeaderTimer {
     /// Slots have no write quorum: ask other acceptors.
@@ -57,8 +57,8 @@ pub struct ProxyLeader {
     id: ProxyLeaderId,
     membership: Membership,
     entries: Window<Entry>,
-    /// Slots in the order they were last asked for, each with when that was: the front is the next to
-    /// time out. An entry decided or replaced since is skipped.
+    /// Slots in the order they were last asked for, each with when that was: the front is the next
+    /// to time out. An entry decided or replaced since is skipped.
     waiting: VecDeque<(Slot, Ballot, Time)>,
     /// Acceptors that let a slot time out and have not voted since.
     suspects: AcceptorSet,
@@ -76,12 +76,12 @@ struct Entry {
     ballot: Ballot,
     value: Value,
     is_recovered: bool,
-    /// Who voted for exactly this, in whichever write quorum it was asked.
+    /// The acceptors that voted for exactly this, in whichever write quorum they were asked.
     votes: AcceptorSet,
-    /// Who was asked.
+    /// The acceptors that were asked.
     asked: AcceptorSet,
     asked_at: Time,
-    /// How often a write quorum was asked before: what back-off goes by.
+    /// The number of times that a write quorum was asked before: back-off goes by it.
     attempt: u32,
     /// Which write quorum's turn it is, counted from the one with the fewest suspects.
     turn: u32,
@@ -96,7 +96,7 @@ impl Entry {
     }
 }
 
-/// What a proxy leader did.
+/// The counters of a proxy leader's work.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct ProxyLeaderCounters {
     /// Values got chosen.
@@ -166,10 +166,10 @@ impl ProxyLeader {
 
     /// Asks a write quorum to vote.
     ///
-    /// The entry holds slot, ballot and value in full, and a higher ballot starts it over without its
-    /// votes: votes of two ballots never add up. An older slot in its place is displaced; were it still
-    /// open, its proposer would send it again. A newer slot gives way only to a higher ballot, which has
-    /// a reason to go back (R8).
+    /// The entry holds slot, ballot and value in full, and a higher ballot starts it over without
+    /// its votes: votes of two ballots never add up. An older slot in its place is displaced; were
+    /// it still open, its proposer would send it again. A newer slot gives way only to a higher
+    /// ballot, which has a reason to go back (R8).
     ///
     /// source: R9, R11, \[CP §3.1\], "a proxy leader broadcasts it to the acceptors"
     pub fn on_p2a(&mut self, p2a: P2a, now: Time, out: &mut Outbox) {
@@ -221,7 +221,6 @@ impl ProxyLeader {
             self.counters.stale_p2bs += 1;
             return out.ignored("P2b: its slot is not in hand in that ballot");
         };
-        assert!(!entry.asked.is_empty(), "{}: a vote, and no acceptor was asked", p2b.slot);
         entry.votes.insert(p2b.acceptor);
         if entry.is_chosen || !self.cluster.quorums.is_write_quorum(entry.votes) {
             return;
@@ -264,8 +263,8 @@ impl ProxyLeader {
         }
     }
 
-    /// Takes in that the life of an acceptor has ended: it is suspected without waiting for its silence, and what it was
-    /// asked for is asked of another write quorum.
+    /// Takes in that the life of an acceptor has ended: it is suspected without waiting for its
+    /// silence, and what it was asked for is asked of another write quorum.
     ///
     /// source: R12
     pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
@@ -310,7 +309,7 @@ impl ProxyLeader {
         for (slot, entry) in self.entries.iter() {
             let is_whole = self.cluster.quorums.is_write_quorum(entry.votes);
             assert_eq!(entry.is_chosen, is_whole, "{slot}: {:?}", entry.votes);
-            assert!(!entry.asked.is_empty(), "{slot}: nobody was asked");
+            assert!(!entry.asked.is_empty(), "{slot}: no acceptor was asked");
         }
         let is_watched =
             self.timers.is_set(ProxyLeaderTimer::Retry) || self.undecided().next().is_none();
@@ -328,13 +327,13 @@ impl ProxyLeader {
         self.membership.formation()
     }
 
-    /// Which proxy leader it is.
+    /// The proxy leader's id.
     #[must_use]
     pub fn id(&self) -> ProxyLeaderId {
         self.id
     }
 
-    /// What it did.
+    /// The counters of its work.
     #[must_use]
     pub fn counters(&self) -> ProxyLeaderCounters {
         self.counters
@@ -345,14 +344,14 @@ impl ProxyLeader {
         std::mem::take(&mut self.counters)
     }
 
-    /// Whom it suspects.
+    /// The acceptors that it suspects.
     #[must_use]
     pub fn suspects(&self) -> AcceptorSet {
         self.suspects
     }
 
-    /// A proposer that asks again has seen no progress: the replicas missed the Chosen, or some write
-    /// quorum is slow.
+    /// A proposer that asks again has seen no progress: the replicas missed the Chosen, or some
+    /// write quorum is slow.
     ///
     /// source: R9, R12
     fn on_repeated_p2a(&mut self, slot: Slot, now: Time, out: &mut Outbox) {
@@ -374,7 +373,7 @@ impl ProxyLeader {
         }
     }
 
-    /// Asks the write quorum that is `slot`'s turn, leaving out who has voted already.
+    /// Asks the write quorum that is `slot`'s turn, leaving out acceptors that have voted already.
     ///
     /// Always the same ballot and value: they are the entry's.
     ///
@@ -405,7 +404,8 @@ impl ProxyLeader {
         self.ask(slot, now, out);
     }
 
-    /// Asks other write quorums for what has waited too long, and suspects who kept it waiting.
+    /// Asks other write quorums for what has waited too long, and suspects the acceptors that kept
+    /// it waiting.
     ///
     /// source: R12
     fn retry(&mut self, now: Time, out: &mut Outbox) {
@@ -463,7 +463,7 @@ impl ProxyLeader {
         }
     }
 
-    /// When each undecided slot was asked for, the longest ago first, and how often.
+    /// The time when each undecided slot was asked for, the longest ago first, and how often.
     fn undecided(&self) -> impl Iterator<Item = (Time, u32)> + '_ {
         self.waiting.iter().filter_map(|(slot, ballot, asked_at)| {
             let entry = self.entries.at(*slot)?;

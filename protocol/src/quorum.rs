@@ -11,13 +11,13 @@
 //!            └────┴────┴────┘
 //! ```
 //!
-//! All that Paxos asks is that every read quorum meets every write quorum \[FP\]. In a grid each row
-//! crosses each column once, while rows do not meet rows: this is where the scaling comes from.
-//! \[CP §3.2\] draws the same grid transposed; this is the seed's way round, and this is the one module
-//! that knows about rows and columns.
+//! All that Paxos asks is that every read quorum meets every write quorum \[FP\]. In a grid each
+//! row crosses each column once, while rows do not meet rows: this is where the scaling comes from.
+//! \[CP §3.2\] draws the same grid transposed; this is the seed's way round, and this is the one
+//! module that knows about rows and columns.
 //!
-//! With thresholds (`majority`, `flexible`) any set of the right size will do; they meet because the
-//! two sizes add up to more than there are acceptors.
+//! With thresholds (`majority`, `flexible`) any set of the right size will do; they meet because
+//! the two sizes add up to more than there are acceptors.
 //!
 //! A quorum is a set of distinct acceptors, one bit each, never a count of messages (R1): a resent
 //! vote sets a bit that is already set.
@@ -48,10 +48,11 @@ enum System {
     Threshold { acceptors: u8, read: u8, write: u8 },
 }
 
-/// Why a quorum system cannot be built.
+/// The reason why a quorum system cannot be built.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QuorumError {
-    /// A side of the grid is shorter than `f + 1`: `f` losses could take out every quorum of a kind.
+    /// A side of the grid is shorter than `f + 1`: `f` losses could take out every quorum of a
+    /// kind.
     GridTooSmall {
         /// Write quorums asked for.
         rows: u8,
@@ -142,8 +143,8 @@ impl QuorumSystem {
         Self(System::Threshold { acceptors, read, write }).surviving(f)
     }
 
-    /// Returns this quorum system if it survives the loss of any `f` acceptors: a quorum of each kind is
-    /// left, and none of the lost were all that held a chosen value.
+    /// Returns this quorum system if it survives the loss of any `f` acceptors: a quorum of each
+    /// kind is left, and none of the lost were all that held a chosen value.
     ///
     /// # Errors
     ///
@@ -165,7 +166,7 @@ impl QuorumSystem {
         }
     }
 
-    /// How many acceptors there are; they are numbered from 0.
+    /// The number of acceptors, which are numbered from 0.
     #[must_use]
     pub fn acceptors_count(self) -> u8 {
         match self.0 {
@@ -195,7 +196,10 @@ impl QuorumSystem {
     #[must_use]
     pub fn is_write_quorum(self, votes: AcceptorSet) -> bool {
         match self.0 {
-            System::Grid { rows, .. } => (0..rows).any(|row| votes.contains_all(self.row(row))),
+            System::Grid { rows, columns } => {
+                let first = AcceptorSet::first(columns).0;
+                (0..rows).any(|row| votes.contains_all(AcceptorSet(first << (row * columns))))
+            }
             System::Threshold { write, .. } => votes.len() >= u32::from(write),
         }
     }
@@ -226,7 +230,7 @@ impl QuorumSystem {
                 healthy.chain(others).take(write.into()).collect()
             }
         };
-        assert!(self.is_write_quorum(quorum), "{quorum:?} is asked, and is no write quorum");
+        debug_assert!(self.is_write_quorum(quorum), "{quorum:?} is asked, and is no write quorum");
         quorum
     }
 
@@ -261,7 +265,7 @@ impl QuorumSystem {
 
     fn row(self, row: u8) -> AcceptorSet {
         let System::Grid { rows, columns } = self.0 else { unreachable!("only grids have rows") };
-        assert!(row < rows, "row {row} of {rows}");
+        debug_assert!(row < rows, "row {row} of {rows}");
         AcceptorSet(AcceptorSet::first(columns).0 << (row * columns))
     }
 
@@ -269,7 +273,7 @@ impl QuorumSystem {
         let System::Grid { rows, columns } = self.0 else {
             unreachable!("only grids have columns")
         };
-        assert!(column < columns, "column {column} of {columns}");
+        debug_assert!(column < columns, "column {column} of {columns}");
         (0..rows).map(|row| AcceptorId(row * columns + column)).collect()
     }
 }
@@ -333,7 +337,7 @@ impl AcceptorSet {
         Self(self.0 & !other.0)
     }
 
-    /// How many distinct acceptors are in.
+    /// The number of distinct acceptors in it.
     #[must_use]
     pub fn len(self) -> u32 {
         self.0.count_ones()
@@ -492,9 +496,9 @@ mod tests {
         }
     }
 
-    /// R1: the seed counts two P1b of a 2 × 2 grid as a read quorum, whoever sent them.
+    /// R1: the seed counts two P1b of a 2 × 2 grid as a read quorum, whichever acceptors sent them.
     #[test]
-    fn r1_a_row_is_no_read_quorum_and_a_repeated_vote_is_no_second_one() {
+    fn r01_a_row_is_no_read_quorum_and_a_repeated_vote_is_no_second_one() {
         let grid = QuorumSystem::grid(2, 2, 1).unwrap();
         let row: AcceptorSet = [AcceptorId(0), AcceptorId(1)].into_iter().collect();
         let column: AcceptorSet = [AcceptorId(0), AcceptorId(2)].into_iter().collect();

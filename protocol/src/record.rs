@@ -1,34 +1,37 @@
-//! What an acceptor must not forget: what it has written down before it says so, and what it comes back with.
+//! What an acceptor must not forget: what it has written down before it says so, and what it comes
+//! back with.
 
 use std::sync::Arc;
 
 use crate::{AcceptorId, Ballot, P1a, P2a, Replay, Slot, Table, Vote, Watermark};
 
-/// What an acceptor must not forget, before it says so (R31).
+/// A fact that an acceptor must not forget, before it says so (R31).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Record {
     /// It will take part in no ballot below this one.
     Promise {
-        /// Who promises.
+        /// The acceptor that promises.
         acceptor: AcceptorId,
         /// What.
         ballot: Ballot,
     },
     /// It has voted; a promise too.
     Vote {
-        /// Who has voted.
+        /// The acceptor that has voted.
         acceptor: AcceptorId,
         /// In which slot.
         slot: Slot,
         /// In which ballot, and for what.
         vote: Vote,
     },
-    /// It has voted again for the value of its last vote in the slot, in a larger ballot; a promise too.
+    /// It has voted again for the value of its last vote in the slot, in a larger ballot; a promise
+    /// too.
     ///
-    /// The value is written down already, in an older record that goes when this one may, too: both are of one
-    /// slot. So an election costs a log some bytes for each open slot, however long its value is.
+    /// The value is written down already, in an older record that goes when this one may, too: both
+    /// are of one slot. So an election costs a log some bytes for each open slot, however long its
+    /// value is.
     Revote {
-        /// Who has voted.
+        /// The acceptor that has voted.
         acceptor: AcceptorId,
         /// In which slot.
         slot: Slot,
@@ -37,21 +40,21 @@ pub enum Record {
     },
     /// Every slot below is durable elsewhere (R16): its votes may go.
     Truncated {
-        /// Whose votes.
+        /// The acceptor whose votes they are.
         acceptor: AcceptorId,
         /// The bound. Never goes down.
         truncated: Watermark,
     },
     /// It belongs to this cluster, for good (R4).
     Table {
-        /// Who.
+        /// The acceptor.
         acceptor: AcceptorId,
         /// The cluster.
         table: Arc<Table>,
     },
 }
 
-/// What an acceptor must know to serve, besides its votes.
+/// All that an acceptor must know to serve, besides its votes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AcceptorState {
     /// The largest ballot promised or voted in. Never goes down.
@@ -62,8 +65,8 @@ pub struct AcceptorState {
     pub truncated: Watermark,
     /// The largest slot ever voted in; at least the last one truncated. Never goes down.
     ///
-    /// It needs no record of its own: votes and truncations raise it, and heads carry it on when those
-    /// are gone.
+    /// It needs no record of its own: votes and truncations raise it, and heads carry it on when
+    /// those are gone.
     ///
     /// source: R18
     pub vote_watermark: Option<Slot>,
@@ -74,13 +77,13 @@ pub struct AcceptorState {
 /// Votes that a durable acceptor wants read back from its log: every last one in `[from, to)`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Recall {
-    /// Whose votes.
+    /// The acceptor whose votes they are.
     pub acceptor: AcceptorId,
     /// The first slot.
     pub from: Slot,
     /// The bound, above `from`.
     pub to: Watermark,
-    /// What asked for them.
+    /// The message that asked for them.
     pub cause: Cause,
 }
 
@@ -98,7 +101,7 @@ pub enum Cause {
 /// One of the pages that answer a [`Replay`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct ReplayPage {
-    /// What asked for it.
+    /// The message that asked for it.
     pub replay: Replay,
     /// The first slot of the page.
     pub first: Slot,
@@ -106,15 +109,16 @@ pub struct ReplayPage {
     pub left: u32,
 }
 
-/// What a driver has read back.
+/// Votes that a driver has read back.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Recalled {
-    /// What was asked for.
+    /// The request.
     pub recall: Recall,
-    /// How far it got: above `recall.from`, up to `recall.to`. It may stop early where votes are long.
+    /// How far it got: above `recall.from`, up to `recall.to`. It may stop early where votes are
+    /// long.
     pub covered: Watermark,
-    /// Of each slot from `recall.from` to `covered` the last vote that was synced when the recall was
-    /// made, or a later one; in slot order.
+    /// Of each slot from `recall.from` to `covered` the last vote that was synced when the recall
+    /// was made, or a later one; in slot order.
     pub votes: Vec<(Slot, Vote)>,
 }
 
@@ -127,7 +131,7 @@ impl Recalled {
 }
 
 impl Record {
-    /// Whose it is.
+    /// The acceptor that it is of.
     #[must_use]
     pub fn acceptor(&self) -> AcceptorId {
         match self {

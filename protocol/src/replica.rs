@@ -25,9 +25,9 @@
 //!  Report     has executed more                                              Executed, to all watchers
 //! ```
 //!
-//! What it executes, it knows to be chosen: from a proxy leader that counted a write quorum, from a peer that
-//! executed it, or by counting a write quorum itself. One acceptor's vote proves nothing, however low the
-//! slot (R15).
+//! What it executes, it knows to be chosen: from a proxy leader that counted a write quorum, from a
+//! peer that executed it, or by counting a write quorum itself. One acceptor's vote proves nothing,
+//! however low the slot (R15).
 
 mod donation;
 mod replay;
@@ -46,13 +46,15 @@ use crate::{
     Value, Watcher, Watermark, Window,
 };
 
-/// How often every peer is asked for a slot before the leader is: it takes an election to answer.
+/// The rounds in which every peer is asked for a slot before the leader is: it takes an election to
+/// answer.
 const PEER_ROUNDS: u32 = 3;
 
-/// How often acceptors are asked with nothing to show for it, before it is left to phase 1.
+/// The rounds in which acceptors are asked with nothing to show for it, before it is left to phase
+/// 1.
 const REPLAY_ROUNDS_MAX: u32 = 20;
 
-/// What a replica waits for.
+/// The timers of a replica.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ReplicaTimer {
     /// A slot is missing: ask for it.
@@ -86,16 +88,16 @@ pub struct Replica<M> {
     log: Window<(Ballot, Value)>,
     /// Everything below is executed. Never goes down.
     executed: Watermark,
-    /// The end of what is known to be chosen: something below that was not executed is missing. Never
-    /// goes down.
+    /// The end of what is known to be chosen: something below that was not executed is missing.
+    /// Never goes down.
     chosen: Watermark,
     executor: Executor<M>,
     gap: Option<Gap>,
-    /// Which peer was last asked for slots.
+    /// The peer that was last asked for slots.
     fetching: Option<Fetching>,
-    /// What acceptors say they have voted for, while it replays that.
+    /// The votes that acceptors tell of, while it replays them.
     replay: Option<Pages>,
-    /// How often it has asked acceptors since that last brought something.
+    /// The number of times that it has asked acceptors since that last brought something.
     replay_rounds: u32,
     /// The largest bound that an acceptor was heard to have truncated to. Never goes down.
     truncated: Watermark,
@@ -105,7 +107,7 @@ pub struct Replica<M> {
     transfer: Option<Transfer>,
     /// The snapshot that it restores. Nothing is executed meanwhile.
     restoring: Option<Restoring>,
-    /// What the watchers were last told.
+    /// The watermark that the watchers were last told.
     reported: Watermark,
     /// The largest ballot that was heard to lead.
     leader: Ballot,
@@ -118,10 +120,10 @@ pub struct Replica<M> {
 #[derive(Clone, Debug)]
 struct Gap {
     slot: Slot,
-    /// How often somebody was asked for it.
+    /// The number of times that peers were asked for it.
     asked: u32,
-    /// Peers that have executed it and hold it no more. One that has not executed it yet, or whose answer
-    /// was lost, has not failed us.
+    /// Peers that have executed it and hold it no more. One that has not executed it yet, or whose
+    /// answer was lost, has not failed us.
     let_go: Vec<ReplicaId>,
 }
 
@@ -134,7 +136,7 @@ struct Fetching {
     pages_left: u32,
 }
 
-/// What a replica did.
+/// The counters of a replica's work.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ReplicaCounters {
     /// Slots executed.
@@ -149,9 +151,10 @@ pub struct ReplicaCounters {
     pub refused_runs: u64,
     /// Batches answered.
     pub answers: u64,
-    /// Answers that had no room for all results of a batch, those to who asked included.
+    /// Answers that had no room for all results of a batch, those to gateways that asked included.
     pub partial_answers: u64,
-    /// Runs whose replies are not kept any more, for there were more than `answers_bytes_max` of them.
+    /// Runs whose replies are not kept any more, for there were more than `answers_bytes_max` of
+    /// them.
     pub replies_let_go: u64,
     /// Slots told of again, after they were executed.
     pub repeated_slots: u64,
@@ -169,7 +172,8 @@ pub struct ReplicaCounters {
     pub parts_sent: u64,
     /// Transfers begun: peers asked for a snapshot.
     pub transfers: u64,
-    /// Transfers given up: the donor was lost, or had no snapshot, or the parts were not those of its snapshot.
+    /// Transfers given up: the donor was lost, or had no snapshot, or the parts were not those of
+    /// its snapshot.
     pub transfers_abandoned: u64,
     /// Snapshots of peers restored.
     pub restored: u64,
@@ -178,7 +182,8 @@ pub struct ReplicaCounters {
 }
 
 impl<M: StateMachine> Replica<M> {
-    /// Returns a replica that has executed nothing on `machine`, which must be in its initial state.
+    /// Returns a replica that has executed nothing on `machine`, which must be in its initial
+    /// state.
     #[must_use]
     pub fn new(
         cluster: ClusterSettings,
@@ -271,7 +276,8 @@ impl<M: StateMachine> Replica<M> {
             | Stage::Following => {}
         }
         // To all, whether it has changed or not: an acceptor that missed the last report could not
-        // truncate, and would refuse what is beyond its ring, for as long as nothing else is executed.
+        // truncate, and would refuse what is beyond its ring, for as long as nothing else is
+        // executed.
         self.report_to_all(out);
     }
 
@@ -294,16 +300,16 @@ impl<M: StateMachine> Replica<M> {
             out.ignored("Chosen: its slot is above the window");
             return self.watch_gap(now);
         }
-        match self.log.at(slot) {
-            None => {
-                let displaced = self.log.occupant(slot).map(|(displaced, _)| displaced);
-                let is_needed = displaced.is_some_and(|it| !self.executed.covers(it));
-                assert!(!is_needed, "{slot} displaces {displaced:?}, which is not executed");
-                self.log.insert(slot, (ballot, value));
-            }
-            Some((_, known)) => {
+        match self.log.occupant(slot) {
+            Some((occupant, (_, known))) if occupant == slot => {
                 assert!(*known == value, "{slot}: two values were chosen");
                 self.counters.repeated_slots += 1;
+            }
+            occupant => {
+                let displaced = occupant.map_or(Slot(0), |(displaced, _)| displaced);
+                let is_free = occupant.is_none() || self.executed.covers(displaced);
+                assert!(is_free, "{slot} displaces {displaced}, which is not executed");
+                self.log.insert(slot, (ballot, value));
             }
         }
         self.execute(now, out);
@@ -448,8 +454,9 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Tells a gateway what became of a batch, as far as one message has room. For the rest the gateway asks when it has
-    /// this: so however long replies are, no more of them are on their way at once.
+    /// Tells a gateway what became of a batch, as far as one message has room. For the rest the
+    /// gateway asks when it has this: so however long replies are, no more of them are on their way
+    /// at once.
     ///
     /// source: R29
     fn answer(&mut self, whole: Results, out: &mut Outbox) {
@@ -460,8 +467,8 @@ impl<M: StateMachine> Replica<M> {
         out.tell_gateway(gateway, ToGateway::Results(Box::new(results)));
     }
 
-    /// Learns that acceptors have truncated the slots it misses. What they truncate at least f+1 replicas have
-    /// executed, and a peer has it in its log or its state.
+    /// Learns that acceptors have truncated the slots it misses. What they truncate at least f+1
+    /// replicas have executed, and a peer has it in its log or its state.
     ///
     /// source: R8, R10, R16
     pub fn on_truncated(&mut self, truncated: Truncated, now: Time, out: &mut Outbox) {
@@ -518,7 +525,7 @@ impl<M: StateMachine> Replica<M> {
         self.membership.formation()
     }
 
-    /// Which replica it is.
+    /// The replica's id.
     #[must_use]
     pub fn id(&self) -> ReplicaId {
         self.id
@@ -551,19 +558,19 @@ impl<M: StateMachine> Replica<M> {
         self.restoring.is_some()
     }
 
-    /// What it executed in `slot`, if it still holds that.
+    /// The value that it executed in `slot`, if it still holds that.
     #[must_use]
     pub fn executed_value(&self, slot: Slot) -> Option<&Value> {
         self.log.at(slot).filter(|_| self.executed.covers(slot)).map(|(_, value)| value)
     }
 
-    /// Why it goes no further.
+    /// The reason why it goes no further.
     #[must_use]
     pub fn halted(&self) -> Option<&Halt> {
         self.halted.as_ref()
     }
 
-    /// What it did.
+    /// The counters of its work.
     #[must_use]
     pub fn counters(&self) -> ReplicaCounters {
         ReplicaCounters {
@@ -594,7 +601,9 @@ impl<M: StateMachine> Replica<M> {
                 Some(_) => {}
                 None => self.counters.noops += 1,
             }
-            self.keep_for_peers(slot);
+            if self.donation.is_some() {
+                self.keep_for_peers(slot);
+            }
         }
         assert!(self.executed <= self.chosen, "executed {}, chosen {}", self.executed, self.chosen);
         assert!(self.reported <= self.executed, "reported {}", self.reported);
@@ -666,7 +675,8 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Asks those acceptors again that have not answered, or stops, when they have nothing more for us.
+    /// Asks those acceptors again that have not answered, or stops, when they have nothing more for
+    /// us.
     fn go_on_replaying(&mut self, now: Time, out: &mut Outbox) {
         self.replay_rounds += 1;
         if self.replay_rounds > REPLAY_ROUNDS_MAX {
@@ -696,8 +706,8 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Whether it is time to ask the leader: after some rounds of asking peers, and then ever more seldom,
-    /// because each time may cost an election.
+    /// Whether it is time to ask the leader: after some rounds of asking peers, and then ever more
+    /// seldom, because each time may cost an election.
     fn is_leaders_turn(&self, turn: u32) -> bool {
         let asks = self.asks_of_peers().max(1);
         let times = turn / asks;
@@ -705,7 +715,7 @@ impl<M: StateMachine> Replica<M> {
             && (times.is_power_of_two() || (times > 0 && times.is_multiple_of(64)))
     }
 
-    /// How often peers are asked before the leader is.
+    /// The number of times that peers are asked before the leader is.
     fn asks_of_peers(&self) -> u32 {
         PEER_ROUNDS * u32::from(self.cluster.replicas - 1)
     }

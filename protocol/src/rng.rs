@@ -1,7 +1,7 @@
 //! A seeded sequence for back-off, stagger and nonces.
 //!
-//! The protocol draws no randomness of its own: the driver hands each role a seed, and the role is a
-//! pure function of it. This is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): one word of state,
+//! The protocol draws no randomness of its own: the driver hands each role a seed, and the role is
+//! a pure function of it. This is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): one word of state,
 //! every seed good.
 
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! A role, whichever it is, as a driver sees it.
 //!
-//! A driver owns roles and an [`Outbox`], and does no more than this: it hands messages and due timers in,
-//! sends what comes out, and holds back what waits for a sync. The simulator and the runtime are two such
-//! drivers.
+//! A driver owns roles and an [`Outbox`], and does no more than this: it hands messages and due
+//! timers in, sends what comes out, and holds back what waits for a sync. The simulator and the
+//! runtime are two such drivers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use crate::{
     ReplicaId, StateMachine, Time, To,
 };
 
-/// Which role of a cluster.
+/// The name of a role of a cluster.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum RoleId {
     /// A gateway.
@@ -97,7 +97,7 @@ impl fmt::Display for NoRole {
 impl std::error::Error for NoRole {}
 
 impl To {
-    /// Who this is for.
+    /// The role that this is for.
     #[must_use]
     pub fn role(&self) -> RoleId {
         match self {
@@ -111,9 +111,11 @@ impl To {
 }
 
 impl<M: StateMachine> Role<M> {
-    /// Starts the role of `id` with a blank memory; a replica gets the `machine`, in its initial state.
+    /// Starts the role of `id` with a blank memory; a replica gets the `machine`, in its initial
+    /// state.
     ///
-    /// An acceptor in memory has a new directory in each life: it has forgotten what it knew in the last one (R4).
+    /// An acceptor in memory has a new directory in each life: it has forgotten what it knew in the
+    /// last one (R4).
     pub fn start(
         cluster: ClusterSettings,
         id: RoleId,
@@ -140,10 +142,11 @@ impl<M: StateMachine> Role<M> {
         }
     }
 
-    /// Takes a message in, unless it is of another formation: that is refused here, once for all roles.
+    /// Takes a message in, unless it is of another formation: that is refused here, once for all
+    /// roles.
     ///
-    /// A role that knows of no formation yet takes in only what sets one up or tells of it; so a blank
-    /// replica cannot be fed slots of one cluster and then join another.
+    /// A role that knows of no formation yet takes in only what sets one up or tells of it; so a
+    /// blank replica cannot be fed slots of one cluster and then join another.
     ///
     /// source: R4, "every role and client refuses another formation"
     pub fn on_envelope(&mut self, envelope: Envelope, now: Time, out: &mut Outbox) {
@@ -168,8 +171,8 @@ impl<M: StateMachine> Role<M> {
         }
     }
 
-    /// Takes in that the life of another role has ended, as far as the driver can tell: its process has closed its
-    /// connections, and there is nobody at its address.
+    /// Takes in that the life of another role has ended, as far as the driver can tell: its process
+    /// has closed its connections, and no process answers at its address.
     ///
     /// source: R28, R29
     pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
@@ -193,7 +196,7 @@ impl<M: StateMachine> Role<M> {
         }
     }
 
-    /// When the next timer fires.
+    /// The time when the next timer fires.
     pub fn next_timeout(&mut self) -> Option<Time> {
         match self {
             Self::Gateway(role) => role.timers().next_at(),
@@ -204,7 +207,7 @@ impl<M: StateMachine> Role<M> {
         }
     }
 
-    /// Which role it is.
+    /// The role's id.
     #[must_use]
     pub fn id(&self) -> RoleId {
         match self {
@@ -245,7 +248,7 @@ mod tests {
     use super::*;
     use crate::{At, QuorumSystem, Reply, Settings};
 
-    /// A machine that knows whose it is.
+    /// A machine that knows its replica.
     struct Owned(ReplicaId);
 
     impl StateMachine for Owned {

@@ -7,14 +7,14 @@
 //!             of another                        a fresh nonce                 Identify
 //! ```
 //!
-//! A restarted replica may hold less than it did, so what its former life had executed must not count:
-//! neither for phase 1's first slot (R5) nor for truncation (R16). Lives are random numbers and have no
-//! order; what tells the current one is that only a living process answers a fresh nonce. A former life's
-//! late message cannot carry it: the nonce was drawn after that life had ended, or it would not have been
-//! replaced.
+//! A restarted replica may hold less than it did, so what its former life had executed must not
+//! count: neither for phase 1's first slot (R5) nor for truncation (R16). Lives are random numbers
+//! and have no order; what tells the current one is that only a living process answers a fresh
+//! nonce. A former life's late message cannot carry it: the nonce was drawn after that life had
+//! ended, or it would not have been replaced.
 //!
-//! Why two watchers may disagree: each acts on lower bounds of its own. A watcher that has not met the new
-//! life yet still counts the old one, as it could have done a moment before the restart.
+//! Why two watchers may disagree: each acts on lower bounds of its own. A watcher that has not met
+//! the new life yet still counts the old one, as it could have done a moment before the restart.
 
 use std::collections::VecDeque;
 
@@ -27,8 +27,9 @@ pub struct Roster {
     nonces: Rng,
 }
 
-/// How many replaced lives are remembered of a replica. Only one that still runs could answer a nonce
-/// after it was replaced: two processes under one name, which is somebody's mistake.
+/// The number of replaced lives that are remembered of a replica. Only one that still runs could
+/// answer a nonce after it was replaced: two processes under one name, which is an operator's
+/// mistake.
 const REPLACED_MAX: usize = 8;
 
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
@@ -37,13 +38,15 @@ struct Entry {
     replaced: VecDeque<Incarnation>,
     /// The life that answered our latest nonce.
     incarnation: Option<Incarnation>,
-    /// How far that life is. Never goes down within it.
+    /// The executed watermark of that life. Never goes down within it.
     executed: Watermark,
     heard_at: Time,
-    /// Since when it has executed nothing although f+1 replicas are further; `None` if it has, or is as far.
+    /// Since when it has executed nothing although f+1 replicas are further; `None` if it has, or
+    /// is as far.
     stuck_since: Option<Time>,
-    /// The life that may be the new one, and the nonce that it has to answer. One nonce a life, however
-    /// often it is asked: answers to two questions of ours must not outdate each other for ever.
+    /// The life that may be the new one, and the nonce that it has to answer. One nonce a life,
+    /// however often it is asked: answers to two questions of ours must not outdate each other for
+    /// ever.
     asked: Option<(Incarnation, u64)>,
 }
 
@@ -89,13 +92,13 @@ impl Roster {
         None
     }
 
-    /// How far `replica` is, in its current life; zero before that is known.
+    /// The executed watermark of `replica`, in its current life; zero before that is known.
     #[must_use]
     pub fn executed(&self, replica: ReplicaId) -> Watermark {
         self.entry(replica).map_or(Watermark(0), |entry| entry.executed)
     }
 
-    /// How many replicas have been heard in a life that is known to be current.
+    /// The number of replicas that have been heard in a life that is known to be current.
     #[must_use]
     pub fn known_count(&self) -> usize {
         self.replicas.iter().filter(|entry| entry.incarnation.is_some()).count()
@@ -107,7 +110,7 @@ impl Roster {
         self.entry(replica)?.incarnation
     }
 
-    /// When `replica` was last heard of, in its current life.
+    /// The time when `replica` was last heard of, in its current life.
     #[must_use]
     pub fn heard_at(&self, replica: ReplicaId) -> Time {
         self.entry(replica).map_or(Time(0), |entry| entry.heard_at)
@@ -148,15 +151,20 @@ impl Roster {
         self.replicas.get(usize::from(replica.0))
     }
 
-    /// What at least `f + 1` replicas have executed in their current lives: the (f+1)-th largest
-    /// watermark.
+    /// The bound of what at least `f + 1` replicas have executed in their current lives: the
+    /// (f+1)-th largest watermark.
     ///
     /// source: R5, R16
     #[must_use]
     pub fn executed_by_f_plus_1(&self, f: u8) -> Watermark {
-        // At most a handful of replicas: count for each how many are as far, without sorting a copy.
+        // At most a handful of replicas: count for each how many are as far, without sorting a
+        // copy.
         let needed = usize::from(f) + 1;
-        assert!(needed <= self.replicas.len(), "{needed} of {} replicas", self.replicas.len());
+        debug_assert!(
+            needed <= self.replicas.len(),
+            "{needed} of {} replicas",
+            self.replicas.len()
+        );
         let is_reached = |mark: Watermark| {
             self.replicas.iter().filter(|entry| entry.executed >= mark).count() >= needed
         };
@@ -195,7 +203,7 @@ mod tests {
 
     /// R5: the (f+1)-th largest, by distinct replica.
     #[test]
-    fn r5_f_plus_1_replicas_have_executed_it() {
+    fn r05_f_plus_1_replicas_have_executed_it() {
         let mut roster = Roster::new(3, 1);
         introduce(&mut roster, 0, 10, 100);
         assert_eq!(roster.executed_by_f_plus_1(1), Watermark(0));

@@ -7,12 +7,13 @@
 //!                 lowest unanswered
 //! ```
 //!
-//! A session belongs to the replicated state: every replica has the same sessions with the same answers
-//! at the same slot, because all that happens to them follows from the log. So a command that was
-//! executed is known as executed wherever it is sent again, and gets the same answer.
+//! A session belongs to the replicated state: every replica has the same sessions with the same
+//! answers at the same slot, because all that happens to them follows from the log. So a command
+//! that was executed is known as executed wherever it is sent again, and gets the same answer.
 //!
-//! Answers are kept to be given again, should they get lost. There may be `answers_bytes_max` of them: beyond that, all
-//! replicas let go of the same replies, and remember of these only that they were executed.
+//! Answers are kept to be given again, should they get lost. There may be `answers_bytes_max` of
+//! them: beyond that, all replicas let go of the same replies, and remember of these only that they
+//! were executed.
 //!
 //! source: R22, R23, R29
 
@@ -59,7 +60,7 @@ pub(crate) struct Session {
 #[derive(Clone, Debug)]
 struct Answers {
     first: u64,
-    /// Where the first was executed.
+    /// The place where the first was executed.
     at: Position,
     count: u32,
     replies: Payload,
@@ -77,8 +78,8 @@ impl Sessions {
     }
 
     /// Opens a session named by its place in the log, or returns the one that this very life of the
-    /// gateway has. Where there is no room, the one unused for longest is closed: deterministically, so
-    /// on every replica.
+    /// gateway has. Where there is no room, the one unused for longest is closed:
+    /// deterministically, so on every replica.
     ///
     /// source: R22
     pub(crate) fn open(
@@ -120,7 +121,8 @@ impl Sessions {
         self.sessions.get(&id)
     }
 
-    /// Notes a use of a session, and forgets answers that its owner has; returns the number that it executes next.
+    /// Notes a use of a session, and forgets answers that its owner has; returns the number that it
+    /// executes next.
     ///
     /// source: R23, "windows are trimmed only by the client's own lowest unanswered number"
     pub(crate) fn trim(
@@ -134,8 +136,8 @@ impl Sessions {
         Some(session.next)
     }
 
-    /// Takes in that the next `count` commands of a session were executed, the first of them at `at`; lets go of replies
-    /// where too many are kept now.
+    /// Takes in that the next `count` commands of a session were executed, the first of them at
+    /// `at`; lets go of replies where too many are kept now.
     pub(crate) fn executed(&mut self, id: SessionId, at: Position, count: u32, replies: Payload) {
         let session = self.sessions.get_mut(&id).expect("it was just used");
         self.replies_bytes += session.executed(at, count, replies);
@@ -144,8 +146,9 @@ impl Sessions {
         }
     }
 
-    /// Lets go of the oldest replies of the session that keeps most: an answer that got lost cannot be given again then.
-    /// Which these are follows from the log, so all replicas let go of the same.
+    /// Lets go of the oldest replies of the session that keeps most: an answer that got lost cannot
+    /// be given again then. Which these are follows from the log, so all replicas let go of the
+    /// same.
     fn let_go(&mut self) {
         let most = self.sessions.values_mut().max_by_key(|session| session.replies_bytes);
         let session = most.expect("replies are kept by sessions");
@@ -164,9 +167,9 @@ impl Sessions {
         self.replies_bytes = 0;
     }
 
-    /// Moves sessions from here to `part` for as long as it stays within `bytes_max` bytes, but at least one record
-    /// if that is longer; returns whether any are left. Each session is followed by its answers, of which some may
-    /// come in the next part.
+    /// Moves sessions from here to `part` for as long as it stays within `bytes_max` bytes, but at
+    /// least one record if that is longer; returns whether any are left. Each session is followed
+    /// by its answers, of which some may come in the next part.
     pub(crate) fn write(&mut self, part: &mut Vec<u8>, bytes_max: usize) -> bool {
         let start = part.len();
         let is_full = |part: &Vec<u8>, bytes| part.len() > start && part.len() + bytes > bytes_max;
@@ -206,7 +209,8 @@ impl Sessions {
         !self.sessions.is_empty()
     }
 
-    /// Restores one record that [`write`](Self::write) has appended, without its first byte, which is `record`.
+    /// Restores one record that [`write`](Self::write) has appended, without its first byte, which
+    /// is `record`.
     ///
     /// # Errors
     ///
@@ -279,7 +283,7 @@ impl Session {
 
     /// Notes a use, and forgets answers that the owner has; returns the bytes of their replies.
     fn trim(&mut self, lowest_unanswered: u64, used_at: Slot) -> usize {
-        assert!(lowest_unanswered <= self.next, "trimmed what was not executed");
+        debug_assert!(lowest_unanswered <= self.next, "trimmed what was not executed");
         assert!(self.used_at <= used_at, "used in {used_at}, and in {} before", self.used_at);
         self.used_at = used_at;
         let is_done = |a: &Answers| a.first + u64::from(a.count) <= lowest_unanswered;
@@ -291,11 +295,12 @@ impl Session {
         bytes
     }
 
-    /// Takes in that the next `count` commands were executed, the first of them at `at`; returns the bytes of the replies.
+    /// Takes in that the next `count` commands were executed, the first of them at `at`; returns
+    /// the bytes of the replies.
     fn executed(&mut self, at: Position, count: u32, replies: Payload) -> usize {
         let first = self.next;
-        let end = self.answers.back().map_or(first, |last| last.first + u64::from(last.count));
-        assert_eq!(end, first, "the answers end before the next command");
+        let end = || self.answers.back().map_or(first, |last| last.first + u64::from(last.count));
+        debug_assert_eq!(end(), first, "the answers end before the next command");
         self.next += u64::from(count);
         self.keep(Answers { first, at, count, replies })
     }
@@ -319,7 +324,8 @@ impl Session {
         ReplyItems::new(answers.replies.as_slice()).skipping(number - answers.first).next()
     }
 
-    /// The answers to these commands, if they were executed as one run or a part of one, and not trimmed.
+    /// The answers to these commands, if they were executed as one run or a part of one, and not
+    /// trimmed.
     pub(crate) fn run_answers(&self, first: u64, count: u32) -> Option<RunAnswers<'_>> {
         let answers = self.run_of(first)?;
         let skipped = u32::try_from(first - answers.first).ok()?;

@@ -11,8 +11,8 @@ use crate::block::{
 use crate::digest::Digest;
 use crate::{ProposerId, ProxyLeaderId, QuorumSystem};
 
-/// The most there may be of a role: as many as acceptors, and few enough that no sum of two numbers of roles
-/// overflows.
+/// The most there may be of a role: as many as acceptors, and few enough that no sum of two numbers
+/// of roles overflows.
 const ROLES_MAX: u8 = 64;
 
 /// Size, limits and timing of a cluster, before they are checked.
@@ -20,7 +20,7 @@ const ROLES_MAX: u8 = 64;
 pub struct Settings {
     /// Losses of each role to survive.
     pub f: u8,
-    /// How acceptors form quorums.
+    /// The sets of acceptors that are quorums.
     pub quorums: QuorumSystem,
     /// At least f + 1.
     pub proposers: u8,
@@ -30,14 +30,14 @@ pub struct Settings {
     pub replicas: u8,
     /// At least 1.
     pub gateways: u8,
-    /// How many slots may be under way at once (R29). A power of two.
+    /// The number of slots that may be under way at once (R29). A power of two.
     pub slot_window: u32,
-    /// How many commands of one session may be without an answer (R23).
+    /// The number of commands of one session that may be without an answer (R23).
     pub session_window: u32,
-    /// How many sessions a cluster remembers, at least one for each gateway; beyond that the one unused for longest is
-    /// closed.
+    /// How many sessions a cluster remembers, at least one for each gateway; beyond that the one
+    /// unused for longest is closed.
     pub sessions_max: u32,
-    /// How many batches of one gateway may be without an answer.
+    /// The number of batches of one gateway that may be without an answer.
     pub batches_in_flight_max: u32,
     /// The longest batch.
     pub batch_bytes_max: u32,
@@ -47,10 +47,11 @@ pub struct Settings {
     pub batch_delay: Duration,
     /// The longest command.
     pub command_bytes_max: u32,
-    /// The longest reply. A command whose reply is longer is executed, and answered with `ReplyTooLarge`.
+    /// The longest reply. A command whose reply is longer is executed, and answered with
+    /// `ReplyTooLarge`.
     pub reply_bytes_max: u32,
-    /// The most bytes of replies that a replica keeps, to give them again: beyond that it lets go of the oldest. Nor has a
-    /// batch more of them.
+    /// The most bytes of replies that a replica keeps, to give them again: beyond that it lets go
+    /// of the oldest. Nor has a batch more of them.
     pub answers_bytes_max: u32,
     /// The bytes at which a message with the results of a batch ends, and the next one begins.
     pub results_bytes_max: u32,
@@ -58,36 +59,37 @@ pub struct Settings {
     pub page_slots_max: u32,
     /// The bytes at which such a page ends.
     pub page_bytes_max: u32,
-    /// The bytes at which a part of a snapshot ends. With its frame it should fit a receive buffer of 64 KiB.
+    /// The bytes at which a part of a snapshot ends. With its frame it should fit a receive buffer
+    /// of 64 KiB.
     pub snapshot_part_bytes: u32,
     /// The most bytes of snapshots that a replica writes, sends or restores in a second.
     pub transfer_bytes_per_second_max: u32,
     /// The most bytes of batches that a replica keeps for the peers that it sends a snapshot to.
     pub transfer_log_bytes_max: u32,
-    /// How often a leader says that it is there.
+    /// The interval at which a leader says that it is there.
     pub heartbeat_interval: Duration,
-    /// How long nobody must be heard before a proposer campaigns.
+    /// The silence of leaders after which a proposer campaigns.
     pub election_timeout: Duration,
-    /// How much later each proposer does so than the one before it.
+    /// The time by which each proposer does so later than the one before it.
     pub election_stagger: Duration,
     /// The least that anything is waited for before it is sent again.
     pub resend_min: Duration,
     /// The most.
     pub resend_max: Duration,
-    /// How often a replica says how far it is, at the least when that has changed.
+    /// The longest time until a replica says how far it is, when that has changed.
     pub report_interval: Duration,
-    /// How often a suspected acceptor is tried again.
+    /// The interval at which a suspected acceptor is tried again.
     pub probe_interval: Duration,
-    /// How long a silent replica holds credit (R29).
+    /// The time for which a silent replica holds credit (R29).
     pub replica_grace: Duration,
 }
 
-/// Why [`Settings`] make no cluster. Each says what would be right.
+/// The reason why [`Settings`] make no cluster. Each says what would be right.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SettingsError {
     /// Which setting, by its field's name.
     pub setting: &'static str,
-    /// What is wrong, and what would be right.
+    /// The mistake, and what would be right.
     pub what: String,
 }
 
@@ -256,9 +258,9 @@ impl Settings {
 impl ClusterSettings {
     /// Identifies all that nodes must agree on: nodes that differ never act together.
     ///
-    /// That is quorum system and f, without which quorums do not meet; what the state of sessions follows
-    /// from, without which replicas diverge; and how many there are of each role, without which they do not
-    /// know each other.
+    /// That is quorum system and f, without which quorums do not meet; what the state of sessions
+    /// follows from, without which replicas diverge; and how many there are of each role, without
+    /// which they do not know each other.
     ///
     /// source: R3
     #[must_use]
@@ -277,7 +279,8 @@ impl ClusterSettings {
         counts.into_iter().chain(state).fold(quorums, Digest::word).finish()
     }
 
-    /// How many proxy leaders run: without any of its own, the cluster's proposers each have one.
+    /// The number of proxy leaders that run: without any of its own, the cluster's proposers each
+    /// have one.
     #[must_use]
     pub fn proxy_leaders_running(&self) -> u8 {
         if self.proxy_leaders == 0 { self.proposers } else { self.proxy_leaders }

@@ -8,10 +8,11 @@
 //!   info   id: slot, writer │ formation │ number of parts, bytes │ digest of all parts
 //! ```
 //!
-//! Two replicas at the same slot are in the same state but may write it differently. So a snapshot belongs to its
-//! writer, and parts of two snapshots are never put together: each part is asked for by the [`SnapshotId`] of its
-//! snapshot. A reader takes the parts as the writer cut them, in order, and uses none of them before it has all of
-//! them and their digest is the one in the [`SnapshotInfo`].
+//! Two replicas at the same slot are in the same state but may write it differently. So a snapshot
+//! belongs to its writer, and parts of two snapshots are never put together: each part is asked for
+//! by the [`SnapshotId`] of its snapshot. A reader takes the parts as the writer cut them, in
+//! order, and uses none of them before it has all of them and their digest is the one in the
+//! [`SnapshotInfo`].
 //!
 //! source: R16
 
@@ -34,7 +35,7 @@ pub struct SnapshotId {
 /// What identifies a whole snapshot, without its parts.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SnapshotInfo {
-    /// Which snapshot.
+    /// The snapshot.
     pub id: SnapshotId,
     /// The formation whose log it is a state of (R4).
     pub formation: FormationId,
@@ -57,7 +58,8 @@ pub(crate) struct PartsDigest {
     bytes: u64,
 }
 
-/// A part of a snapshot that the reader cannot restore: it is damaged, or another state machine wrote it.
+/// A part of a snapshot that the reader cannot restore: it is damaged, or another state machine
+/// wrote it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct MalformedSnapshot;
 

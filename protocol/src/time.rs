@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Time(pub u64);
 
 impl Time {
-    /// How long before this `earlier` was; zero if it was not.
+    /// The time from `earlier` to this; zero if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

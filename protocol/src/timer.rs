@@ -1,4 +1,5 @@
-//! Timers: each role names its own and keeps a small table of them; the driver asks for the earliest.
+//! Timers: each role names its own and keeps a small table of them; the driver asks for the
+//! earliest.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -14,7 +15,7 @@ pub trait TimerName<const COUNT: usize>: Copy {
     fn index(self) -> usize;
 }
 
-/// When each timer of a role fires.
+/// The time when each timer of a role fires.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Timers<T, const COUNT: usize> {
     /// By the timer's index; `None` while it is stopped.
@@ -55,7 +56,7 @@ impl<T: TimerName<COUNT>, const COUNT: usize> Timers<T, COUNT> {
         self.fires_at[timer.index()].is_some()
     }
 
-    /// When the next timer fires.
+    /// The time when the next timer fires.
     #[must_use]
     pub fn next_at(&self) -> Option<Time> {
         self.fires_at.iter().flatten().min().copied()
@@ -72,7 +73,8 @@ impl<T: TimerName<COUNT>, const COUNT: usize> Timers<T, COUNT> {
 
 /// A running estimate of how long something takes, and hence how long to wait for it.
 ///
-/// Mean and deviation are smoothed as TCP does (RFC 6298): a timeout is the mean plus four deviations.
+/// Mean and deviation are smoothed as TCP does (RFC 6298): a timeout is the mean plus four
+/// deviations.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Latency {
     mean: Duration,
@@ -91,7 +93,7 @@ impl Latency {
         self.mean = (self.mean * 7 + took) / 8;
     }
 
-    /// How long it takes on average. Before the first measurement: zero.
+    /// The mean time that it takes. Before the first measurement: zero.
     #[must_use]
     pub fn mean(&self) -> Duration {
         self.mean

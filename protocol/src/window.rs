@@ -8,12 +8,12 @@
 //! ```
 //!
 //! Lookup is a mask and a compare, nothing is hashed and nothing moves. The tag is what makes reuse
-//! safe: a late message for slot 8 finds 16 in its place and is told that 8 is gone, where an untagged
-//! ring would have counted a vote for the wrong slot (R10, R11).
+//! safe: a late message for slot 8 finds 16 in its place and is told that 8 is gone, where an
+//! untagged ring would have counted a vote for the wrong slot (R10, R11).
 
 use crate::{Slot, Watermark};
 
-/// A ring of slots. At most one slot a place; the owner decides who displaces whom.
+/// A ring of slots. At most one slot a place; the owner decides which slot displaces which.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Window<T> {
     places: Box<[Option<(Slot, T)>]>,
@@ -28,13 +28,13 @@ impl<T> Window<T> {
         Self { places: (0..capacity).map(|_| None).collect(), mask: u64::from(capacity) - 1 }
     }
 
-    /// How many places there are.
+    /// The number of places.
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.mask + 1
     }
 
-    /// What `slot` holds, if its place is still its own.
+    /// The value of `slot`, if its place is still its own.
     #[must_use]
     pub fn at(&self, slot: Slot) -> Option<&T> {
         match &self.places[self.place(slot)] {
@@ -43,7 +43,7 @@ impl<T> Window<T> {
         }
     }
 
-    /// What `slot` holds, to change.
+    /// The value of `slot`, to change.
     pub fn at_mut(&mut self, slot: Slot) -> Option<&mut T> {
         match &mut self.places[self.place(slot)] {
             Some((tag, value)) if *tag == slot => Some(value),
@@ -51,7 +51,7 @@ impl<T> Window<T> {
         }
     }
 
-    /// Which slot holds `slot`'s place, and what it is.
+    /// The slot that holds `slot`'s place, and its value.
     #[must_use]
     pub fn occupant(&self, slot: Slot) -> Option<(Slot, &T)> {
         self.places[self.place(slot)].as_ref().map(|(tag, value)| (*tag, value))

@@ -1,4 +1,5 @@
-//! What roles count is what they did: each situation comes up once or twice here, and nothing else is counted.
+//! What roles count is what they did: each situation comes up once or twice here, and nothing else
+//! is counted.
 
 mod harness;
 

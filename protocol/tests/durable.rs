@@ -142,7 +142,8 @@ fn r31_whatever_is_said_was_written_down_before() {
     assert_eq!((out.held.len(), out.sends.len()), (1, 0), "nor what it tells replicas");
 }
 
-/// The value is in the log, once: in memory or on disk makes no difference. Another value is written down.
+/// The value is in the log, once: in memory or on disk makes no difference. Another value is
+/// written down.
 #[test]
 fn r31_a_vote_that_is_cast_again_is_written_down_without_its_value() {
     for executed in [0, 10] {
@@ -162,8 +163,8 @@ fn r31_a_vote_that_is_cast_again_is_written_down_without_its_value() {
     }
 }
 
-/// A P2a may overtake the P1a: the promise must be written down all the same, or the P1a, which finds it made,
-/// would be answered without.
+/// A P2a may overtake the P1a: the promise must be written down all the same, or the P1a, which
+/// finds it made, would be answered without.
 #[test]
 fn r31_a_promise_that_a_refused_p2a_brought_is_written_down() {
     let mut node = Node::new();
@@ -186,7 +187,7 @@ fn r31_a_table_that_came_with_a_heartbeat_is_written_down() {
 }
 
 #[test]
-fn r4_it_comes_back_as_who_it_was() {
+fn r04_it_comes_back_as_who_it_was() {
     let mut node = Node::new();
     node.take(|acceptor, out| acceptor.on_p1a(p1a(B1), START, out));
     (0..5).for_each(|slot| drop(node.p2a(p2a(B2, slot))));
@@ -200,7 +201,7 @@ fn r4_it_comes_back_as_who_it_was() {
 
 #[test]
 #[should_panic(expected = "of another cluster")]
-fn r4_the_log_of_another_acceptor_is_none_of_its() {
+fn r04_the_log_of_another_acceptor_is_none_of_its() {
     let state = AcceptorState { table: Some(table(&cluster())), ..AcceptorState::default() };
     drop(Acceptor::restore(cluster(), AcceptorId(1), directory(0), &state, 1));
 }
@@ -258,8 +259,8 @@ fn r10_a_p2a_below_memory_is_checked_against_the_disk() {
     assert!(matches!(newer.records[..], [Record::Revote { slot: Slot(1), .. }]), "cast again");
 }
 
-/// Two P2as of one slot are at the disk at once; what the second finds there is older than the vote for the
-/// first.
+/// Two P2as of one slot are at the disk at once; what the second finds there is older than the vote
+/// for the first.
 #[test]
 fn r10_a_vote_that_was_cast_while_the_disk_was_asked_counts() {
     let mut node = Node::new();
@@ -276,11 +277,11 @@ fn r10_a_vote_that_was_cast_while_the_disk_was_asked_counts() {
     assert_eq!(node.recalled(&answers[1]).records.len(), 0, "another value in one ballot");
     assert_eq!(node.acceptor.counters().equivocations, 1);
     node.sync();
-    assert_eq!(node.acceptor.vote(Slot(0)), None, "nobody is at the disk: it may leave memory");
+    assert_eq!(node.acceptor.vote(Slot(0)), None, "no recall is under way: it may leave memory");
 }
 
 #[test]
-fn r6_a_page_from_disk_has_what_was_voted_since_it_was_asked_for() {
+fn r06_a_page_from_disk_has_what_was_voted_since_it_was_asked_for() {
     let mut node = Node::new();
     (0..3).for_each(|slot| drop(node.p2a(p2a(B1, slot))));
     node.sync();
@@ -297,7 +298,7 @@ fn r6_a_page_from_disk_has_what_was_voted_since_it_was_asked_for() {
 }
 
 #[test]
-fn r6_a_page_that_comes_from_disk_too_late_is_refused() {
+fn r06_a_page_that_comes_from_disk_too_late_is_refused() {
     let mut node = Node::new();
     node.p2a(p2a(B1, 0));
     node.sync();
@@ -353,8 +354,8 @@ fn r31_in_memory_nothing_is_written_down() {
     assert_eq!(out.held.len(), 2);
 }
 
-/// What waits for a sync is let go only when nobody is at the disk. The last one who was must not leave it
-/// there: nobody else might come by.
+/// What waits for a sync is let go only when no recall is under way. The last one must not leave it
+/// there: no other might come.
 #[test]
 fn r29_who_comes_back_from_disk_last_makes_room() {
     let mut node = Node::new();
@@ -374,7 +375,7 @@ fn r29_who_comes_back_from_disk_last_makes_room() {
     node.sync();
     assert_eq!(page(&mut node), None, "too much waits");
     node.recalled(&node.answer(&late));
-    assert!(page(&mut node).is_some(), "all is synced, and nobody is at the disk");
+    assert!(page(&mut node).is_some(), "all is synced, and no recall is under way");
 }
 
 #[test]
@@ -399,7 +400,7 @@ fn r28_an_acceptor_that_came_back_may_have_heard_a_leader_just_before() {
     assert!(is_quiet(&mut formatted, 0), "there was no leader to hear");
 }
 
-/// What it tells whoever means to campaign: above which slot it has never voted.
+/// It tells a proposer that means to campaign above which slot it has never voted.
 fn votes_end(acceptor: &mut Acceptor) -> u64 {
     let pre_vote = PreVote { proposer: ProposerId(1), nonce: 3 };
     let out = out_of(|out| acceptor.on_pre_vote(pre_vote, START, out));
@@ -432,8 +433,8 @@ fn r18_the_last_vote_is_at_least_the_last_one_truncated() {
     assert_eq!(votes_end(&mut restore(&state)), 4);
 }
 
-/// A cluster with 100 commands in its log, three times what a reign has room for, that was stopped as a whole and
-/// started again, without the acceptor `dead`.
+/// A cluster with 100 commands in its log, three times what a reign has room for, that was stopped
+/// as a whole and started again, without the acceptor `dead`.
 fn stopped_and_started(dead: Option<u8>) -> Net {
     let mut net = Net::durable(small());
     (0..100).for_each(|tag| net.write(tag));
@@ -459,7 +460,8 @@ fn r15_when_all_come_back_replicas_replay_and_nobody_proposes_it_anew() {
     assert_eq!(net.count(|_, to| is_p1a_of_all(to)), 0);
 }
 
-/// Acceptors take ten milliseconds for each page, and a page has one slot. Several are under way at any time.
+/// Acceptors take ten milliseconds for each page, and a page has one slot. Several are under way at
+/// any time.
 #[test]
 fn r15_replaying_takes_as_long_as_what_is_missing_by_the_pages_under_way() {
     const PAGE_TAKES: Duration = Duration::from_millis(10);
@@ -484,7 +486,8 @@ fn r15_replaying_takes_as_long_as_what_is_missing_by_the_pages_under_way() {
     assert!(took <= most, "{took:?} for {missing}");
 }
 
-/// What the row of the dead acceptor had chosen no replica can count: phase 1 has to find it, part by part.
+/// What the row of the dead acceptor had chosen no replica can count: phase 1 has to find it, part
+/// by part.
 #[test]
 fn r07_when_all_but_one_acceptor_come_back_the_log_is_recovered_part_by_part() {
     let net = stopped_and_started(Some(1));
@@ -493,8 +496,8 @@ fn r07_when_all_but_one_acceptor_come_back_the_log_is_recovered_part_by_part() {
     assert!(net.replicas().all(|replica| replica.executed() == net.replica(0).executed()));
 }
 
-/// A replica asks again and again until it has its page: the disk must not be asked as often, or it never gets
-/// to what else is wanted.
+/// A replica asks again and again until it has its page: the disk must not be asked as often, or it
+/// never gets to what else is wanted.
 #[test]
 fn r29_the_disk_is_asked_for_one_page_at_a_time_for_each_asker() {
     let mut node = Node::new();
@@ -508,7 +511,7 @@ fn r29_the_disk_is_asked_for_one_page_at_a_time_for_each_asker() {
     let asked = replay(&mut node, 0);
     assert_eq!(asked.len(), 1);
     assert!(replay(&mut node, 0).is_empty(), "it is on its way");
-    assert_eq!(replay(&mut node, 1).len(), 1, "somebody else");
+    assert_eq!(replay(&mut node, 1).len(), 1, "another replica");
     assert_eq!(node.take(|a, out| a.on_p1a(p1a(B2), START, out)).recalls.len(), 1, "a proposer");
     node.recalled(&node.answer(&asked[0]));
     assert!(replay(&mut node, 0).is_empty(), "it has come, and waits for the sync of the promise");

@@ -24,7 +24,8 @@ type IsLost = fn(RoleId, &To) -> bool;
 /// In memory, and with durable acceptors.
 const MODES: [Mode; 2] = [("memory", Net::new), ("durable", Net::durable)];
 
-/// The longest that a command may wait for an answer once the last fault is over: 30 election timeouts.
+/// The longest that a command may wait for an answer once the last fault is over: 30 election
+/// timeouts.
 const SERVED_WITHIN: Duration = Duration::from_secs(9);
 
 /// Writes a command with a tag of its own, and waits for its answer.
@@ -37,8 +38,8 @@ fn assert_served(net: &mut Net, tag: u64, what: &str) {
     }
 }
 
-/// A replica that was started blank is one of the f+1 without which nothing goes on, and hears of the cluster from
-/// its leader only, which is stalled for want of that replica.
+/// A replica that was started blank is one of the f+1 without which nothing goes on, and hears of
+/// the cluster from its leader only, which is stalled for want of that replica.
 #[test]
 fn r28_a_replica_that_starts_over_is_served_by_a_stalled_leader() {
     for (mode, start) in MODES {
@@ -66,8 +67,8 @@ fn r28_a_replica_that_starts_over_is_served_by_a_stalled_leader() {
     }
 }
 
-/// No replica has anything any more, and with an acceptor lost the votes of some slots are no write quorum: only a
-/// phase 1 of the stalled leader brings them back.
+/// No replica has anything any more, and with an acceptor lost the votes of some slots are no write
+/// quorum: only a phase 1 of the stalled leader brings them back.
 #[test]
 fn r08_a_stalled_leader_runs_phase_1_again_for_replicas_that_all_start_over() {
     for settings in [small(), grid(2, 2)] {
@@ -83,7 +84,7 @@ fn r08_a_stalled_leader_runs_phase_1_again_for_replicas_that_all_start_over() {
     }
 }
 
-/// A campaign that gives up before a sync is over elects nobody, however often it is tried.
+/// A campaign that gives up before a sync is over elects no leader, however often it is tried.
 #[test]
 fn r28_disks_slower_than_the_election_timeout_elect_a_leader() {
     let majority = Settings::new(1, QuorumSystem::majority(1).unwrap());
@@ -118,7 +119,8 @@ fn r28_disks_slower_than_the_election_timeout_elect_a_leader() {
     }
 }
 
-/// Whatever a gateway sends it is lost; it hears the acceptors, has nothing open and seems to be in good health.
+/// Whatever a gateway sends it is lost; it hears the acceptors, has nothing open and seems to be in
+/// good health.
 #[test]
 fn r28_a_leader_that_no_gateway_reaches_is_replaced() {
     for (mode, start) in MODES {
@@ -143,7 +145,7 @@ fn r28_a_leader_that_one_of_two_gateways_does_not_reach_is_replaced() {
     }
 }
 
-/// It has no session, and knows neither of the cluster nor of who leads it.
+/// It has no session, and knows neither the cluster nor its leader.
 #[test]
 fn r28_a_gateway_that_starts_and_does_not_hear_the_leader_is_served() {
     for (mode, start) in MODES {
@@ -180,7 +182,8 @@ fn hand_overs(net: &Net) -> usize {
     net.events.iter().filter(|event| matches!(event, Event::HandedOver { .. })).count()
 }
 
-/// Neither heartbeats nor what is chosen come to it: all others go on, and nothing tells it that it misses anything.
+/// Neither heartbeats nor what is chosen come to it: all others go on, and nothing tells it that it
+/// misses anything.
 #[test]
 fn r15_a_replica_that_does_not_hear_the_leader_catches_up() {
     for (mode, start) in MODES {
@@ -205,8 +208,9 @@ fn r15_a_replica_that_does_not_hear_the_leader_catches_up() {
     }
 }
 
-/// Two of three acceptors have voted, and one of them is lost. With the third, which has little room, what they have
-/// chosen is chosen again: were it not, nothing above would ever be executed by whoever misses it.
+/// Two of three acceptors have voted, and one of them is lost. With the third, which has little
+/// room, what they have chosen is chosen again: were it not, nothing above would ever be executed
+/// by a replica that misses it.
 #[test]
 fn r34_with_little_room_what_was_chosen_is_chosen_again() {
     let majority = QuorumSystem::majority(1).expect("of three");
@@ -232,8 +236,8 @@ fn r34_with_little_room_what_was_chosen_is_chosen_again() {
     }
 }
 
-/// For half an hour, with a client that asks all the while. A cluster that elected leaders in vain would fill what room is
-/// left.
+/// For half an hour, with a client that asks all the while. A cluster that elected leaders in vain
+/// would fill what room is left.
 #[test]
 fn r34_a_cluster_whose_logs_are_low_stands_still_and_goes_on_when_there_is_room() {
     let set_low = |net: &mut Net, is_low| {
@@ -262,8 +266,8 @@ fn r34_a_cluster_whose_logs_are_low_stands_still_and_goes_on_when_there_is_room(
     assert_served(&mut net, 1_000_000, "there is room");
 }
 
-/// Leaders follow each other, for any of them might do better, and each proposes all open slots anew: less and less
-/// often, and without writing their values again.
+/// Leaders follow each other, for any of them might do better, and each proposes all open slots
+/// anew: less and less often, and without writing their values again.
 #[test]
 fn r34_a_log_hardly_grows_while_f_plus_1_replicas_are_down() {
     for settings in [small(), grid(2, 2)] {
@@ -295,8 +299,8 @@ fn r34_a_log_hardly_grows_while_f_plus_1_replicas_are_down() {
     }
 }
 
-/// Nobody but the leader can give a replica what one acceptor has voted for and another has not seen: it is proposed
-/// anew, part by part.
+/// Only the leader can give a replica what one acceptor has voted for and another has not seen: it
+/// is proposed anew, part by part.
 #[test]
 fn r34_values_are_not_written_again_for_replicas_that_start_over_without_one_acceptor() {
     for starts_all_over in [false, true] {
@@ -348,8 +352,9 @@ fn served_eight_at_a_time(net: &mut Net) -> usize {
     net.replies.len() - before
 }
 
-/// What it got voted for, replicas get from acceptors, before the leader asks for it again: its slots seem to be chosen
-/// without delay, as things are with such disks. Once these are fast, only others' slots show that it is slow.
+/// What it got voted for, replicas get from acceptors, before the leader asks for it again: its
+/// slots seem to be chosen without delay, as things are with such disks. Once these are fast, only
+/// others' slots show that it is slow.
 #[test]
 fn r12_a_proxy_leader_that_is_slow_beside_others_hardly_slows_them() {
     let served = |is_lost: IsLost| {
@@ -395,7 +400,8 @@ fn r12_a_proxy_leader_that_achieves_nothing_hardly_slows_the_others() {
     }
 }
 
-/// It reports all the while, and so seems to be in good health; what it misses it can get from nobody.
+/// It reports all the while, and so seems to be in good health; what it misses it can get from no
+/// other role.
 #[test]
 fn r29_a_replica_that_is_heard_and_stands_still_does_not_stop_the_others() {
     for (mode, start) in MODES {
@@ -411,8 +417,8 @@ fn r29_a_replica_that_is_heard_and_stands_still_does_not_stop_the_others() {
     }
 }
 
-/// A leader that reruns for whoever asks begins a reign each time. Were it given new patience with each, it would lead
-/// for as long as one replica that is half connected asks.
+/// A leader that reruns for each replica that asks begins a reign each time. Were it given new
+/// patience with each, it would lead for as long as one replica that is half connected asks.
 #[test]
 fn r28_reruns_do_not_keep_a_leader_that_no_gateway_reaches() {
     for (mode, start) in MODES {
@@ -434,8 +440,8 @@ fn is_heartbeat(message: &ToReplica) -> bool {
     matches!(message, ToReplica::Heartbeat(_) | ToReplica::Identify(_))
 }
 
-/// It knows by acceptors that all its slots were executed, and not by which replicas: so nothing is open, and nothing
-/// that waits gets a slot.
+/// It knows by acceptors that all its slots were executed, and not by which replicas: so nothing is
+/// open, and nothing that waits gets a slot.
 #[test]
 fn r28_a_leader_that_hears_no_replica_is_replaced_though_nothing_is_open() {
     for settings in [small(), grid(2, 2)] {
@@ -447,7 +453,8 @@ fn r28_a_leader_that_hears_no_replica_is_replaced_though_nothing_is_open() {
     }
 }
 
-/// Its process has closed its connections, and nobody is at its address: its silence need not be waited for.
+/// Its process has closed its connections, and no process is at its address: its silence need not
+/// be waited for.
 fn is_gone(net: &mut Net, gone: RoleId) {
     let now = net.now;
     net.stop(gone);
@@ -468,7 +475,7 @@ fn r28_a_leader_whose_process_has_ended_is_replaced_at_once() {
     }
 }
 
-/// Acceptors that still hear it refuse the pre-votes of whoever is misled.
+/// Acceptors that still hear it refuse the pre-votes of a proposer that is misled.
 #[test]
 fn r28_a_leader_that_some_take_for_ended_goes_on() {
     for misled in [vec![PROPOSER(1)], vec![PROPOSER(1), ACCEPTOR(0)]] {

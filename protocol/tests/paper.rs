@@ -1,7 +1,8 @@
 //! Sentences of the paper and of the seed's surroundings, one test each, in the paper's order.
 //!
-//! §n is of \[CP\]; "seed" quotes the notes on what the seed imports. What is said of leaderless reads (§3.4)
-//! has no test before there are reads, but for the order of execution that they rest on.
+//! §n is of \[CP\]; "seed" quotes the notes on what the seed imports. What is said of leaderless
+//! reads (§3.4) has no test before there are reads, but for the order of execution that they rest
+//! on.
 
 mod harness;
 
@@ -89,8 +90,8 @@ fn a_leader_that_is_its_own_proxy_handles_3f_plus_4_messages_a_command() {
     }
 }
 
-/// §3.1: "a proxy leader broadcasts it to the acceptors, gathers a quorum of f+1 Phase2b responses, and
-/// notifies the replicas of the chosen value".
+/// §3.1: "a proxy leader broadcasts it to the acceptors, gathers a quorum of f+1 Phase2b responses,
+/// and notifies the replicas of the chosen value".
 #[test]
 fn a_proxy_leader_broadcasts_gathers_and_notifies() {
     let cluster = square();
@@ -135,13 +136,13 @@ fn proxy_leaders_take_turns_by_slot() {
     });
     for (to, p2a) in pick!(out.sends, ProxyLeader(ToProxyLeader::P2a)) {
         assert_eq!(u64::from(to.0), p2a.slot.0 % 3, "{}", p2a.slot);
-        assert_eq!(p2a.via, to, "acceptors answer whoever asks them");
+        assert_eq!(p2a.via, to, "acceptors answer the proxy leader that asks them");
     }
 }
 
-/// §3.2: "every quorum contacted in Phase 1 (called a read quorum) intersects every quorum contacted in
-/// Phase 2 (called a write quorum)": so what one write quorum voted for, every read quorum reports, and
-/// the next leader proposes it again.
+/// §3.2: "every quorum contacted in Phase 1 (called a read quorum) intersects every quorum
+/// contacted in Phase 2 (called a write quorum)": so what one write quorum voted for, every read
+/// quorum reports, and the next leader proposes it again.
 #[test]
 fn a_chosen_value_survives_every_election() {
     let systems = [
@@ -187,8 +188,8 @@ fn elect_over(cluster: &ClusterSettings, write: AcceptorSet, read: AcceptorSet) 
     pick!(out.sends, ProxyLeader(ToProxyLeader::P2a)).into_iter().map(|(_, p)| p.clone()).collect()
 }
 
-/// §3.2: "Read quorums do not have to intersect other read quorums": two leaders may be elected by columns
-/// that share nobody, and the rows see to it that the former chooses nothing more.
+/// §3.2: "Read quorums do not have to intersect other read quorums": two leaders may be elected by
+/// columns that share no acceptor, and the rows see to it that the former chooses nothing more.
 #[test]
 fn two_leaders_of_disjoint_read_quorums_do_no_harm() {
     let quorums = square().quorums;
@@ -213,8 +214,8 @@ fn two_leaders_of_disjoint_read_quorums_do_no_harm() {
     }
 }
 
-/// §3.2: each acceptor sees one part in (number of write quorums) of the commands; seed: "slot % rows the
-/// row; all columns of the row are asked".
+/// §3.2: each acceptor sees one part in (number of write quorums) of the commands; seed: "slot %
+/// rows the row; all columns of the row are asked".
 #[test]
 fn an_acceptor_is_asked_for_one_slot_in_rows() {
     for (rows, columns) in [(2, 2), (3, 2), (4, 3)] {
@@ -297,7 +298,8 @@ fn replicas_execute_in_log_order_whatever_the_order_they_hear_in() {
     assert_eq!(net.replica(0).machine().executed.len(), 5);
 }
 
-/// §4.1: "the leader is responsible for sequencing batches": one message a batch, whatever is in it.
+/// §4.1: "the leader is responsible for sequencing batches": one message a batch, whatever is in
+/// it.
 #[test]
 fn a_batch_costs_one_message_however_many_commands_it_holds() {
     let mut net = Net::new(grid(2, 2));
@@ -309,8 +311,9 @@ fn a_batch_costs_one_message_however_many_commands_it_holds() {
     assert_eq!(net.count(|_, to| is_p2a_to_acceptor(to)), 2);
 }
 
-/// §4.2: "the unbatchers are responsible for sending the results of executing the commands back to the
-/// clients": one message brings the results of a batch, and each goes to whoever waits for it.
+/// §4.2: "the unbatchers are responsible for sending the results of executing the commands back to
+/// the clients": one message brings the results of a batch, and each goes to the client that waits
+/// for it.
 #[test]
 fn the_results_of_a_batch_come_in_one_message_and_reach_their_callers() {
     let mut net = Net::new(grid(2, 2));
@@ -337,8 +340,8 @@ fn ballots_are_ordered_by_round_and_then_by_proposer() {
     assert!(ballot(1, 9) < ballot(2, 0) && ballot(2, 0) < ballot(2, 1));
 }
 
-/// Seed: "per slot the value of the highest ballot; holes between checkpoint and largest slot become
-/// no-ops".
+/// Seed: "per slot the value of the highest ballot; holes between checkpoint and largest slot
+/// become no-ops".
 #[test]
 fn a_new_leader_proposes_the_highest_ballots_values_and_fills_holes() {
     let mut leader = proposer(&square(), 0);

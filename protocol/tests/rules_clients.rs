@@ -264,7 +264,7 @@ impl Desk {
     }
 }
 
-/// Each proposed batch, and to whom.
+/// Each proposed batch, and the proposer that it is for.
 fn proposed(out: &Outbox) -> Vec<(ProposerId, Batch)> {
     let proposed = pick!(out.sends, Proposer(ToProposer::Propose));
     proposed.into_iter().map(|(to, propose)| (to, Batch::clone(&propose.batch))).collect()
@@ -571,8 +571,8 @@ fn batches_asked_for(out: &Outbox) -> Vec<u64> {
     p2as.into_iter().filter_map(|(_, p2a)| p2a.value.batch()).map(|it| it.id.number).collect()
 }
 
-/// A batch before the one it follows would be refused when it is executed, and its slot wasted, as would be those of
-/// all others that are sent again behind it.
+/// A batch before the one it follows would be refused when it is executed, and its slot wasted, as
+/// would be those of all others that are sent again behind it.
 #[test]
 fn r23_a_leader_gives_slots_in_the_order_of_a_gateways_numbers() {
     let mut leader = leader(&square());
@@ -592,8 +592,8 @@ fn r23_a_leader_gives_slots_in_the_order_of_a_gateways_numbers() {
     assert_eq!((counters.early, counters.duplicates, counters.proposed), (3, 2, 6));
 }
 
-/// A session may have been opened and closed again before its gateway knew: then no replica can tell it, and only its
-/// Open in another slot can.
+/// A session may have been opened and closed again before its gateway knew: then no replica can
+/// tell it, and only its Open in another slot can.
 #[test]
 fn r24_the_lowest_batch_gets_another_slot_once_all_that_its_gateway_was_given_is_closed() {
     let mut leader = leader(&square());

@@ -89,7 +89,7 @@ fn r27_a_gateway_in_a_new_life_gets_a_session_of_its_own() {
     assert_eq!(net.replies(), in_order(2));
 }
 
-/// Whether an acceptor would let somebody campaign now.
+/// Whether an acceptor would let a proposer campaign now.
 fn is_quiet(acceptor: &mut Acceptor, now: Time) -> bool {
     let pre_vote = PreVote { proposer: ProposerId(1), nonce: 3 };
     let out = out_of(|out| acceptor.on_pre_vote(pre_vote, now, out));
@@ -173,7 +173,7 @@ fn r28_a_partitioned_proposer_that_returns_deposes_nobody() {
     net.write(0);
     assert_eq!(net.replies(), in_order(1));
     assert_eq!(net.proposer(0).ballot(), reign);
-    assert!((0..4).all(|a| Some(net.acceptor(a).promised()) == reign), "nobody promised more");
+    assert!((0..4).all(|a| Some(net.acceptor(a).promised()) == reign), "no acceptor promised more");
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn r28_a_leader_that_gets_nothing_chosen_falls_silent_and_resumes_with_progress(
     assert_eq!(heard(&mut leader, 5010).len(), 4);
 }
 
-/// A replica that is heard and slow holds up whoever leads, until it has lost its credit.
+/// A replica that is heard and slow holds up any leader, until it has lost its credit.
 #[test]
 fn r28_a_leader_that_waits_for_a_replicas_credit_is_not_stalled() {
     let mut leader = leader(&checked(small()));
@@ -284,7 +284,8 @@ fn r28_a_leader_that_waits_for_a_replicas_credit_is_not_stalled() {
     }
 }
 
-/// Has acceptors say how much room they have; returns for want of whose the leader says that it proposes nothing.
+/// Has acceptors say how much room they have; returns for want of whose the leader says that it
+/// proposes nothing.
 fn tell_room(leader: &mut Proposer, low: &[u8], after: u64) -> Outbox {
     let now = START + millis(after);
     for acceptor in 0..4 {
@@ -310,7 +311,7 @@ fn r34_a_leader_proposes_nothing_new_without_a_write_quorum_that_has_room() {
         assert_eq!(
             (asked(&out), stages(&out)),
             (0, vec![Stage::Leading; 4]),
-            "nobody would do better"
+            "no other leader would do better"
         );
     }
     let out = tell_room(&mut leader, &[0], 100_010);
@@ -338,7 +339,8 @@ fn r34_a_write_quorum_that_has_room_and_is_not_heard_is_none() {
     assert_eq!(asked_beside(&[0, 2]), 1, "a leader that hears no write quorum cannot tell");
 }
 
-/// Has acceptors pass on that gateway 0 gets no answers; returns the stages of what the leader says then.
+/// Has acceptors pass on that gateway 0 gets no answers; returns the stages of what the leader says
+/// then.
 fn complain(leader: &mut Proposer, after: u64) -> (Vec<Stage>, Vec<Event>) {
     let unserved = Unserved { gateway: GatewayId(0) };
     let out = out_of(|out| leader.tell_unserved(unserved, START + millis(after), out));
@@ -631,11 +633,13 @@ fn r28_a_replica_that_is_stuck_does_not_silence_the_leader_that_serves_it() {
         silenced.extend(out.events);
     }
     assert!(silenced.is_empty(), "{silenced:?}");
-    // The replica is heard, not a window behind and not stuck for `replica_grace`: it holds credit (R29), and no more.
+    // The replica is heard, not a window behind and not stuck for `replica_grace`: it holds credit
+    // (R29), and no more.
     assert_eq!(sent, 2 + u64::from(cluster.slot_window), "one window beyond the stuck one");
 }
 
-/// A read and a write quorum are quiet, and have voted below `votes_end`; what the proposer says to that.
+/// A read and a write quorum are quiet, and have voted below `votes_end`; what the proposer says to
+/// that.
 fn ask_leave(proposer: &mut Proposer, votes_end: u64, now: Time) -> Outbox {
     let nonce = ask_pre_votes(proposer, now);
     let votes_end = Watermark(votes_end);
@@ -643,7 +647,8 @@ fn ask_leave(proposer: &mut Proposer, votes_end: u64, now: Time) -> Outbox {
     out_of(|out| acks.into_iter().for_each(|ack| proposer.tell_pre_vote_ack(ack, now, out)))
 }
 
-/// A proposer of a cluster with a ring of 16 slots, that knows so many replicas; they have executed nothing.
+/// A proposer of a cluster with a ring of 16 slots, that knows so many replicas; they have executed
+/// nothing.
 fn proposer_after_a_stop(replicas: u8) -> Proposer {
     let mut proposer = proposer(&checked(small()), 0);
     (0..replicas).for_each(|replica| drop(introduce(&mut proposer, replica, 1, 0, START)));
@@ -655,7 +660,7 @@ fn r15_a_proposer_waits_while_replicas_get_on() {
     let mut proposer = proposer_after_a_stop(3);
     let out = ask_leave(&mut proposer, 100, START);
     let heartbeats = pick!(out.sends, Replica(ToReplica::Heartbeat));
-    assert_eq!(out.sends.len(), heartbeats.len(), "acceptors hear nobody: others may campaign");
+    assert_eq!(out.sends.len(), heartbeats.len(), "acceptors hear no leader: others may campaign");
     let told: Vec<_> = heartbeats.iter().map(|(to, it)| (to.0, it.stage)).collect();
     assert_eq!(told, [0, 1, 2].map(|replica| (replica, Stage::Waiting)));
     assert_eq!(next_election(&mut proposer), millis(50), "it looks again soon");
@@ -688,7 +693,7 @@ fn r15_replicas_that_are_stuck_are_waited_for_during_two_election_timeouts() {
         assert_eq!(proposer.ballot(), None, "after {after} ms");
     }
     ask_leave(&mut proposer, 100, START + millis(600));
-    assert!(proposer.ballot().is_some(), "one replica gets on, and nobody else");
+    assert!(proposer.ballot().is_some(), "one replica gets on, and no other");
 }
 
 #[test]
@@ -716,7 +721,8 @@ fn r15_what_a_reign_leaves_behind_is_not_waited_for() {
     }
 }
 
-/// Else every reign would begin by giving slots to a proxy leader that achieves nothing, and wait for each of them.
+/// Else every reign would begin by giving slots to a proxy leader that achieves nothing, and wait
+/// for each of them.
 #[test]
 fn r12_a_suspected_proxy_leader_is_suspected_in_the_next_reign_as_well() {
     let mut leader = leader(&square());
@@ -735,7 +741,8 @@ fn r12_a_suspected_proxy_leader_is_suspected_in_the_next_reign_as_well() {
     assert!(asked.iter().all(|(via, _)| *via == ProxyLeaderId(1)), "{asked:?}");
 }
 
-/// A replica gives its credit up with time, not with a message: with nothing open, nothing else would come.
+/// A replica gives its credit up with time, not with a message: with nothing open, nothing else
+/// would come.
 #[test]
 fn r29_what_waits_for_credit_gets_it_when_a_replica_has_lost_its_own() {
     let mut leader = leader(&checked(small()));

@@ -24,7 +24,7 @@ fn asked_slots(out: &Outbox) -> Vec<u64> {
     asked(out).into_iter().map(|(slot, _)| slot).collect()
 }
 
-/// Whom it sends which P1a.
+/// The acceptors that it asks, and the P1a of each.
 fn p1as(out: &Outbox) -> Vec<(u8, P1a)> {
     let p1as = pick!(out.sends, Acceptor(ToAcceptor::P1a));
     p1as.into_iter().map(|(to, p1a)| (to.0, *p1a)).collect()
@@ -445,11 +445,11 @@ fn r09_a_proxy_leader_that_has_seen_it_chosen_says_so_again() {
     }
     let out = ask(&mut proxy_leader);
     assert_eq!(pick!(out.sends, Replica(ToReplica::Chosen)).len(), 3);
-    assert_eq!(out.sends.len(), 3, "and asks nobody: {:?}", out.sends);
+    assert_eq!(out.sends.len(), 3, "and asks no acceptor: {:?}", out.sends);
 }
 
-/// Two acceptors of a column answer each P1a: they have voted for 50 slots, and tell of so many a page. Returns
-/// what the candidate says in the end, and which pages it has asked for.
+/// Two acceptors of a column answer each P1a: they have voted for 50 slots, and tell of so many a
+/// page. Returns what the candidate says in the end, and which pages it has asked for.
 fn promise_50(leader: &mut Proposer, campaign: &Outbox, page_slots: u64) -> (Outbox, Vec<u64>) {
     let ballot = leader.ballot().expect("a campaign");
     let (mut unanswered, mut said, mut pages) = (p1as(campaign), Outbox::default(), Vec::new());
@@ -466,7 +466,8 @@ fn promise_50(leader: &mut Proposer, campaign: &Outbox, page_slots: u64) -> (Out
     (said, pages)
 }
 
-/// Replicas get on, slot by slot, until it campaigns; returns what it asks for, and what it says then.
+/// Replicas get on, slot by slot, until it campaigns; returns what it asks for, and what it says
+/// then.
 fn get_on(leader: &mut Proposer, replicas: &[u8], said: &Outbox) -> (Vec<u64>, Outbox) {
     let mut slots = asked_slots(said);
     for at in 1.. {
@@ -496,7 +497,11 @@ fn r29_a_log_longer_than_a_reign_has_room_for_is_recovered_part_by_part() {
         let out = out_of(|out| leader.tell_propose(harness::propose(batch(99)), START, out));
         assert!(asked(&out).is_empty());
         let (slots, out) = get_on(&mut leader, &[0, 1], &said);
-        assert_eq!(slots, (0..32).collect::<Vec<_>>(), "no slot is free: somebody voted above");
+        assert_eq!(
+            slots,
+            (0..32).collect::<Vec<_>>(),
+            "no slot is free: an acceptor has voted above"
+        );
         assert!(leader.ballot() > ballot, "phase 1 of the old ballot is over for good");
         assert!(p1as(&out).iter().all(|(_, p1a)| p1a.first == Slot(32)), "{out:?}");
 

@@ -25,7 +25,7 @@ fn vote_on(acceptor: &mut Acceptor, p2a: P2a) -> Outbox {
     out_of(|out| acceptor.on_p2a(p2a, START, out))
 }
 
-/// Whom a proxy leader asks, and for which P2a.
+/// The acceptors that a proxy leader asks, and for which P2a.
 fn asked(out: &Outbox) -> (AcceptorSet, Vec<P2a>) {
     let p2as = pick!(out.sends, Acceptor(ToAcceptor::P2a));
     (p2as.iter().map(|(to, _)| *to).collect(), p2as.into_iter().map(|(_, p)| p.clone()).collect())
@@ -93,7 +93,7 @@ fn r10_truncated_closes_the_slot_at_proxy_leader_and_proposer() {
     let forgotten = truncated(0, B1, 1);
     let out = out_of(|out| proxy_leader.on_truncated(forgotten, out));
     let told = [To::Proposer(ProposerId(0), ToProposer::Truncated(forgotten))];
-    assert_eq!(out.sends, told, "chosen, but nobody is told a value");
+    assert_eq!(out.sends, told, "chosen, but no replica is told a value");
     assert!(count(&mut proxy_leader, p2b(0, B1, 0), START).is_empty());
     assert!(count(&mut proxy_leader, p2b(1, B1, 0), START).is_empty(), "the entry is gone");
 
@@ -300,7 +300,8 @@ fn r12_a_proposer_resends_a_silent_proxy_leaders_slots_through_another() {
     }
 }
 
-/// It is alive, and reaches no acceptor, or no replica: what clears it is a slot that it gets chosen.
+/// It is alive, and reaches no acceptor, or no replica: what clears it is a slot that it gets
+/// chosen.
 #[test]
 fn r12_a_proxy_leader_that_answers_and_achieves_nothing_is_tried_ever_more_seldom() {
     let mut leader = leader(&square());
@@ -424,7 +425,7 @@ fn an_ignored_message_says_why_while_that_is_traced() {
     let mut proxy_leader = proxy_leader(&square());
     let late = || p2b(0, B1, 7);
     let untraced = out_of(|out| proxy_leader.on_p2b(late(), START, out));
-    assert_eq!(untraced.events, [], "nobody traces");
+    assert_eq!(untraced.events, [], "nothing is traced");
     let mut traced = Outbox { is_tracing: true, ..Outbox::default() };
     proxy_leader.on_p2b(late(), START, &mut traced);
     let why = "P2b: its slot is not in hand in that ballot";

@@ -1,4 +1,4 @@
-//! R1 to R4, R17 and R30: who counts, and how numbers are told apart.
+//! R1 to R4, R17 and R30: which memories count, and how numbers are told apart.
 
 mod harness;
 
@@ -204,7 +204,7 @@ fn r04_an_acceptor_restarted_in_memory_never_promises_or_votes_again() {
         from == forgetful && is_counted
     };
     assert_eq!(net.acceptor(3).promised(), Ballot::default());
-    assert_eq!(net.count(speaks), 0, "who has forgotten must not count");
+    assert_eq!(net.count(speaks), 0, "a memory that has forgotten must not count");
 }
 
 #[test]

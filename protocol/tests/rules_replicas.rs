@@ -20,7 +20,8 @@ use loggos_protocol::{
 /// The session that slot 0 opens.
 const SESSION: SessionId = SessionId { slot: Slot(0), index: 0 };
 
-/// A log of which slot 0 opens a session and every other slot holds its next command, the slot's number.
+/// A log of which slot 0 opens a session and every other slot holds its next command, the slot's
+/// number.
 fn chosen(slot: u64) -> Chosen {
     let mut writer = BatchWriter::default();
     let block = if let Some(number) = slot.checked_sub(1) {
@@ -74,7 +75,7 @@ fn r15_a_missing_slot_is_asked_of_every_peer_and_then_of_the_leader() {
     let (mut peers, mut leaders, mut now) = (Vec::new(), Vec::new(), START);
     while leaders.is_empty() {
         now = now + millis(20);
-        assert!(now < START + millis(1000), "peers fail it, and nobody else is asked");
+        assert!(now < START + millis(1000), "peers fail it, and no other role is asked");
         let out = out_of(|out| replica.on_timeout(ReplicaTimer::Gap, now, out));
         let fetches = pick!(out.sends, Replica(ToReplica::Fetch));
         assert!(fetches.iter().all(|(_, f)| (f.replica, f.first) == (ReplicaId(1), Slot(1))));
@@ -279,8 +280,9 @@ fn r26_a_no_op_has_a_stamp_too_and_moves_the_logs_time() {
     assert_eq!(replica.machine().executed, [(Time(500), b"1".to_vec())]);
 }
 
-/// A replica waits for slot 0 and asks all around; every peer answers that it has `executed`, and gives nothing.
-/// Returns whom it asks for a snapshot, and when, by how often it had asked for the slot.
+/// A replica waits for slot 0 and asks all around; every peer answers that it has `executed`, and
+/// gives nothing. Returns the peer that it asks for a snapshot, and when, by how often it had asked
+/// for the slot.
 fn asked_for_snapshots(executed: Watermark, is_truncated: bool) -> Vec<(u32, u8)> {
     let mut replica = replica(&square(), 0);
     let chosen = Chosen { slot: Slot(2), ballot: B1, value: Value::noop(START) };
@@ -325,7 +327,7 @@ fn r16_a_replaced_life_that_still_runs_never_counts_again() {
     assert_eq!(acceptor.truncated(), Watermark(0));
 }
 
-/// Whom a replica asks for votes, and from which slot on.
+/// The acceptors that a replica asks for votes, and from which slot on.
 fn replays(out: &Outbox) -> Vec<(u8, u64)> {
     let replays = pick!(out.sends, Acceptor(ToAcceptor::Replay));
     replays.into_iter().map(|(to, replay)| (to.0, replay.first.0)).collect()
@@ -453,7 +455,8 @@ fn r15_acceptors_tell_several_pages_one_behind_the_other() {
     assert_eq!(pages(&mut acceptor, 12), [(12, None, 3)]);
 }
 
-/// What a peer has executed comes in several pages; the next are asked for when the last of them is here.
+/// What a peer has executed comes in several pages; the next are asked for when the last of them is
+/// here.
 #[test]
 fn r15_peers_give_several_pages_one_behind_the_other() {
     let cluster = checked(Settings { page_slots_max: 1, ..small() });
@@ -535,7 +538,7 @@ fn r15_a_replay_that_brings_nothing_ends() {
     assert_eq!((replica.executed(), rounds(&mut replica)), (Watermark(1), 20), "counted anew");
     assert!(!replica.timers().is_set(ReplicaTimer::Replay));
     row_replays(&mut replica, 1..2, None);
-    assert_eq!(replica.executed(), Watermark(1), "nobody asked");
+    assert_eq!(replica.executed(), Watermark(1), "it did not ask");
     assert!(!replays(&hear_from_proposer(&mut replica, Stage::Waiting, 0)).is_empty());
 }
 

@@ -1,4 +1,5 @@
-//! R29 of results: what one message has no room for is asked for, and what is too long to be kept is said to be.
+//! R29 of results: what one message has no room for is asked for, and what is too long to be kept
+//! is said to be.
 
 mod harness;
 
@@ -127,7 +128,8 @@ fn r24_commands_that_were_answered_are_not_of_unknown_outcome() {
     assert_eq!(told(&out), "0: OutcomeUnknown, 3: OutcomeUnknown");
 }
 
-/// A replica that has opened [`SESSION`], with a machine that answers with the command and its count.
+/// A replica that has opened [`SESSION`], with a machine that answers with the command and its
+/// count.
 struct Log {
     replica: Replica<harness::Echo>,
     next: Slot,
@@ -163,7 +165,8 @@ impl Log {
     }
 }
 
-/// What a gateway is answered: the first number, and letter and length of each reply; `!` if it was too large.
+/// What a gateway is answered: the first number, and letter and length of each reply; `!` if it was
+/// too large.
 fn answered(out: &Outbox) -> String {
     let mut words = Vec::new();
     for (_, results) in pick!(out.sends, Gateway(ToGateway::Results)) {
@@ -201,8 +204,8 @@ fn r29_a_reply_beyond_the_bound_is_executed_and_said_to_be_too_large() {
     assert_eq!(log.replica.machine().executed.len(), 4);
 }
 
-/// Two replicas that keep as much let go of the same, in the same slot: what a client is told is the same, whichever
-/// it asks.
+/// Two replicas that keep as much let go of the same, in the same slot: what a client is told is
+/// the same, whichever it asks.
 #[test]
 fn r29_replicas_let_go_of_the_oldest_replies_and_remember_that_they_were_executed() {
     let settings = Settings { reply_bytes_max: 90, answers_bytes_max: 200, ..small() };

@@ -1,4 +1,5 @@
-//! R16: replicas that miss more than the log that is left, and are brought up by the state of a peer.
+//! R16: replicas that miss more than the log that is left, and are brought up by the state of a
+//! peer.
 
 mod harness;
 
@@ -136,7 +137,8 @@ fn r16_a_log_above_the_snapshot_that_outgrows_its_bound_is_let_go() {
     assert_brought_up(&net);
 }
 
-/// The state machine stays frozen until all is written: to freeze it again before that would mix two states.
+/// The state machine stays frozen until all is written: to freeze it again before that would mix
+/// two states.
 #[test]
 fn r16_what_is_frozen_is_written_to_its_end_though_nobody_asks_for_it_any_more() {
     let mut net = left_behind(Settings { transfer_bytes_per_second_max: 300, ..settings() });
@@ -149,7 +151,7 @@ fn r16_what_is_frozen_is_written_to_its_end_though_nobody_asks_for_it_any_more()
         ask(&mut net);
         net.run_for(4 * net.cluster.replica_grace);
     }
-    assert_eq!(net.replica(0).counters().snapshots, 0, "nobody asks for long enough");
+    assert_eq!(net.replica(0).counters().snapshots, 0, "no peer asks for long enough");
 }
 
 #[test]
@@ -280,7 +282,7 @@ fn r04_a_snapshot_of_another_formation_is_not_taken() {
     });
 }
 
-/// Nobody may take a state for that of a slot while it is being restored.
+/// No role may take a state for that of a slot while it is being restored.
 #[test]
 fn r16_a_replica_that_restores_reports_and_answers_nothing_of_it() {
     let slow = Settings { transfer_bytes_per_second_max: 4_000, ..settings() };
@@ -355,8 +357,8 @@ impl StateMachine for Other {
     }
 }
 
-/// Runs two replicas for ten seconds: one that has executed 500 slots, and one that has executed as many as
-/// `asker_has` and needs the state of the first. Returns what the second says.
+/// Runs two replicas for ten seconds: one that has executed 500 slots, and one that has executed as
+/// many as `asker_has` and needs the state of the first. Returns what the second says.
 fn transferred(has_snapshots: bool, asker_has: u64) -> (Replica<Echo>, Vec<Event>) {
     let cluster = harness::checked(settings());
     let mut asker = harness::replica(&cluster, 0);

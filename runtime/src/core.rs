@@ -101,7 +101,7 @@ pub(crate) struct Core<M> {
     pending: usize,
     /// The time of this tick.
     now: Time,
-    /// When something is due next.
+    /// The time when something is due next.
     next_due: Time,
     /// Ticks that had something to do. Never goes down.
     ticks: u64,

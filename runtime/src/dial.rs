@@ -70,7 +70,7 @@ impl Dial {
         self.due_at().is_some_and(|due| due <= now)
     }
 
-    /// When it may be called, if it is down.
+    /// The time when it may be called, if it is down.
     pub(crate) fn due_at(&self) -> Option<Time> {
         match self.state {
             DialState::Down { until } => Some(until),

@@ -39,7 +39,7 @@ pub enum Idle {
 pub(crate) struct IdlePolicy {
     idle: Idle,
     busy_at: Time,
-    /// When the last round began, if it found no work.
+    /// The time when the last round began, if it found no work.
     looked_at: Option<Time>,
     /// How long it has polled since it last judged, and the part of that in which others had the
     /// processor core.
@@ -47,7 +47,7 @@ pub(crate) struct IdlePolicy {
     lost: Duration,
     /// Until then it sleeps at once.
     taken_until: Time,
-    /// When it last yielded.
+    /// The time when it last yielded.
     offered_at: Time,
 }
 

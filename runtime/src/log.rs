@@ -74,12 +74,12 @@ pub(crate) struct Log {
     /// The write that is under way, and when it was started.
     in_flight: Option<(RingFile, Write, Time)>,
     worker: LogWorker,
-    /// When the log will have been idle long enough to write a mark.
+    /// The time when the log will have been idle long enough to write a mark.
     idle_at: Option<Time>,
     is_low: bool,
     /// Whether there was no room for another file at the last attempt.
     is_refused: bool,
-    /// When to try again.
+    /// The time to try again.
     room_at: Option<Time>,
 }
 
@@ -213,7 +213,7 @@ impl Log {
         }
     }
 
-    /// When [`Log::on_time`] is to be called next.
+    /// The time when [`Log::on_time`] is to be called next.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         let idle_at = self.idle_at.filter(|_| self.in_flight.is_none());
         idle_at.into_iter().chain(self.room_at).min()

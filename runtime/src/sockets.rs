@@ -89,9 +89,9 @@ pub(crate) struct Sockets {
     room: usize,
     /// Clients that were not read to the end for want of room.
     stalled: VecDeque<ConnectionId>,
-    /// When the last tick began.
+    /// The time when the last tick began.
     tick_at: Time,
-    /// When to look next whether something has taken too long.
+    /// The time to look next whether something has taken too long.
     sweep_at: Time,
     /// Whether nothing has happened since the last look.
     is_quiet: bool,
@@ -265,7 +265,7 @@ impl Sockets {
         self.tell_log(ring);
     }
 
-    /// When [`Sockets::on_time`] is to be called next.
+    /// The time when [`Sockets::on_time`] is to be called next.
     pub(crate) fn next_timeout(&self) -> Time {
         self.links.iter().filter_map(Link::doubt_due_at).fold(self.sweep_at, Time::min)
     }

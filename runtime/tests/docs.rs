@@ -91,6 +91,26 @@ fn every_rule_is_kept_where_the_page_says() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
+/// Prose in comments is as wide as code; charts, and what quotes a source, may be wider.
+#[test]
+fn comments_keep_within_100_columns() {
+    const COLUMNS_MAX: usize = 100;
+    let mut wide = Vec::new();
+    for (path, text) in sources() {
+        let mut is_chart = false;
+        for (number, line) in (1..).zip(text.lines()) {
+            let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+            let comment = comment.trim_start_matches(['/', '!']).trim_start();
+            is_chart ^= comment.starts_with("```");
+            let is_source = comment.starts_with("source:");
+            if line.chars().count() > COLUMNS_MAX && !is_chart && !is_source {
+                wide.push(format!("{}:{number}", path.display()));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "wider than {COLUMNS_MAX} columns: {wide:#?}");
+}
+
 /// Every crate is in ARCHITECTURE's map, and what each row tells to begin with is there.
 #[test]
 fn the_code_map_has_every_crate_and_nothing_that_is_not_there() {

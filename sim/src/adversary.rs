@@ -1,7 +1,7 @@
 //! The adversary: draws what befalls the processes, their disks and their clocks.
 //!
-//! A fault is a series of [`Stage`]s. The world draws the blow of each, if there is one, and strikes it before the next
-//! is drawn: who leads may have changed by then.
+//! A fault is a series of [`Stage`]s. The world draws the blow of each, if there is one, and
+//! strikes it before the next is drawn: the leader may have changed by then.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) enum Stage {
     FalseEvidence,
 }
 
-/// What befalls a role, or several.
+/// A fault that strikes a role, or several.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Blow {
     /// An acceptor's disk fails after so many operations.
@@ -97,7 +97,8 @@ impl Adversary {
             }
             Stage::Outage => Some(self.draw_outage(view, rng)),
             Stage::SleepingVoter => {
-                // An acceptor that sleeps through the election wakes up with votes that phase 1 has not found.
+                // An acceptor that sleeps through the election wakes up with votes that phase 1 has
+                // not found.
                 let strikes = kind(self.victim) == PROPOSERS && rng.below(2) == 0;
                 let pause = |id| Blow::Pause { id, down: self.down };
                 strikes.then(|| pause(view.draw_of(ACCEPTORS, rng)))
@@ -129,8 +130,8 @@ impl Adversary {
 }
 
 impl View<'_> {
-    /// Every third time it is the leader, if there is one: elections are where bugs hide. Else a kind of
-    /// role is drawn first, so that few of a kind are hit as often as many.
+    /// Every third time it is the leader, if there is one: elections are where bugs hide. Else a
+    /// kind of role is drawn first, so that few of a kind are hit as often as many.
     fn draw_victim(&self, rng: &mut Rng) -> RoleId {
         if let Some(leader) = self.leader.filter(|_| rng.below(3) == 0) {
             return leader;

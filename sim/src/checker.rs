@@ -6,7 +6,7 @@
 //!  a ballot names the life that campaigns in it (R2)           when a proposer has acted
 //!  a reign ends only by a larger ballot (R13)                  when a proposer has acted
 //!  a campaign has the leave of a read and a write quorum (R28) when it begins
-//!  a nack names a larger ballot, to whom it refuses (R13)      when an acceptor speaks
+//!  a nack names a larger ballot, to the refused one (R13)      when an acceptor speaks
 //!  one ballot has one value a slot (R2, R7)                    when a vote is released
 //!  one value is chosen a slot                                  when a vote completes a write quorum
 //!  a durable acceptor comes back with all that it has told     when it has
@@ -46,12 +46,12 @@ struct Told {
 struct Reign {
     life: Incarnation,
     ballot: Ballot,
-    /// How often it had handed over before.
+    /// The number of times that it had handed over before.
     hand_overs: u64,
     is_over: bool,
 }
 
-/// What a run has shown so far.
+/// The facts that a run has shown so far.
 #[derive(Debug)]
 pub(crate) struct Checker {
     cluster: ClusterSettings,
@@ -59,11 +59,12 @@ pub(crate) struct Checker {
     votes: BTreeMap<(Slot, Ballot), (Value, AcceptorSet)>,
     /// What a write quorum voted for, by slot.
     chosen: BTreeMap<Slot, Value>,
-    /// The largest ballot that anybody campaigned in.
+    /// The largest ballot that any proposer campaigned in.
     ballot: Ballot,
     /// Ballots that campaigns were begun in.
     campaigns: BTreeSet<Ballot>,
-    /// Who has told each proposer, in answer to which pre-vote, that it would disturb nobody.
+    /// The acceptors that have told each proposer, in answer to which pre-vote, that they hear no
+    /// leader.
     quiet: BTreeMap<(ProposerId, u64), AcceptorSet>,
     /// The last reign of each proposer, in its current life.
     reigns: BTreeMap<ProposerId, Reign>,
@@ -138,7 +139,8 @@ impl Checker {
         }
     }
 
-    /// Checks that a campaign would disturb nobody, as its proposer was told, or is a leader's rerun (R8).
+    /// Checks that a campaign deposes no leader that is heard, as its proposer was told, or is a
+    /// leader's rerun (R8).
     fn on_campaign(&mut self, ballot: Ballot) {
         let leads = self.reigns.get(&ballot.proposer).is_some_and(|reign| !reign.is_over);
         if !self.campaigns.insert(ballot) || leads {
@@ -149,11 +151,12 @@ impl Checker {
             |quiet: &AcceptorSet| quorums.is_read_quorum(*quiet) && quorums.is_write_quorum(*quiet);
         let of_proposer = (ballot.proposer, 0)..=(ballot.proposer, u64::MAX);
         let has_leave = self.quiet.range(of_proposer).any(|(_, quiet)| has_leave(quiet));
-        assert!(has_leave, "{ballot} campaigns, and would disturb somebody");
+        assert!(has_leave, "{ballot} campaigns, and would depose a leader that is heard");
         self.quiet.retain(|(proposer, _), _| *proposer != ballot.proposer);
     }
 
-    /// Checks that what a proxy leader says to be chosen is: a write quorum voted for it in that ballot.
+    /// Checks that what a proxy leader says to be chosen is: a write quorum voted for it in that
+    /// ballot.
     fn on_chosen(&self, chosen: &Chosen) {
         let votes = self.votes.get(&(chosen.slot, chosen.ballot));
         let is_chosen = votes.is_some_and(|(value, voters)| {
@@ -162,8 +165,8 @@ impl Checker {
         assert!(is_chosen, "{} is said to be chosen in {} and is not", chosen.slot, chosen.ballot);
     }
 
-    /// Notes what an acceptor has voted for and holds back. By the time it is let go, a larger ballot may
-    /// have replaced the vote.
+    /// Notes what an acceptor has voted for and holds back. By the time it is let go, a larger
+    /// ballot may have replaced the vote.
     pub(crate) fn on_held(&mut self, acceptor: &Role<Recorder>, held: &[To]) {
         let Role::Acceptor(acceptor) = acceptor else { return };
         for p2b in held.iter().filter_map(p2b) {
@@ -171,7 +174,7 @@ impl Checker {
             let Some(Vote { value, .. }) = vote else {
                 // Found on disk: it was written down, and so held, before.
                 let is_known = self.votes.contains_key(&(p2b.slot, p2b.ballot));
-                assert!(is_known, "{}: nobody has ever voted in {}", p2b.slot, p2b.ballot);
+                assert!(is_known, "{}: no acceptor has ever voted in {}", p2b.slot, p2b.ballot);
                 continue;
             };
             let nobody = || (value.clone(), AcceptorSet::default());
@@ -205,8 +208,8 @@ impl Checker {
         }
     }
 
-    /// Checks that a durable acceptor has come back with all that anybody was told of: its promise, and its
-    /// vote in each slot, or one of a larger ballot.
+    /// Checks that a durable acceptor has come back with all that any role was told of: its
+    /// promise, and its vote in each slot, or one of a larger ballot.
     ///
     /// source: R31, R33
     pub(crate) fn on_restored(&self, acceptor: &Acceptor, votes: &[(Slot, Ballot)]) {
@@ -221,7 +224,7 @@ impl Checker {
         }
     }
 
-    /// Counts a vote that is known to its voter's disk and to somebody else.
+    /// Counts a vote that is known to its voter's disk and to another role.
     fn count(&mut self, acceptor: AcceptorId, slot: Slot, ballot: Ballot) {
         let told = self.told.entry(acceptor).or_default();
         told.promised = told.promised.max(ballot);
@@ -273,8 +276,8 @@ impl Checker {
         }
     }
 
-    /// Checks that a proposer campaigns in ballots of its own life, that a reign ends only by a larger one or handed
-    /// over, and that none comes back.
+    /// Checks that a proposer campaigns in ballots of its own life, that a reign ends only by a
+    /// larger one or handed over, and that none comes back.
     fn on_proposer(&mut self, proposer: &Proposer, incarnation: Incarnation) {
         let id = proposer.id();
         if let Some(ballot) = proposer.ballot() {
@@ -306,7 +309,8 @@ impl Checker {
         }
     }
 
-    /// Checks that f + 1 replicas have executed all below `mark`, in whichever of their lives: `who` relies on it.
+    /// Checks that f + 1 replicas have executed all below `mark`, in whichever of their lives:
+    /// `who` relies on it.
     fn check_executed(&self, mark: Watermark, who: &str) {
         let has_executed = |replica: &ReplicaId| {
             let id = RoleId::Replica(*replica);

@@ -1,7 +1,7 @@
 //! A process's own clock: it was set wrong, it runs fast or slow, and now and then it jumps ahead.
 //!
-//! It never goes back within a life, which is all that roles are promised (R26): what bends it back on a machine,
-//! the driver's clock does not follow.
+//! It never goes back within a life, which is all that roles are promised (R26): what bends it back
+//! on a machine, the driver's clock does not follow.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const PARTS: u128 = 1_000_000;
 /// A clock that is not the true one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    /// When it last jumped, in true time.
+    /// The time when it last jumped, in true time.
     since: Time,
     /// What it showed then.
     showed: Time,
@@ -22,8 +22,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock that shows `shown` at the true time `now`, and runs too fast by so many parts in a million; too slow
-    /// if they are negative.
+    /// A clock that shows `shown` at the true time `now`, and runs too fast by so many parts in a
+    /// million; too slow if they are negative.
     pub(crate) fn new(now: Time, shown: Time, fast_parts: i64) -> Self {
         let rate = i128::from(fast_parts) + PARTS.cast_signed();
         let rate = u128::try_from(rate).expect("a clock does not run backwards");

@@ -1,4 +1,4 @@
-//! The ladder: who said what to whom, and what befell them, for a person to read.
+//! The ladder: which role said what to which, and what befell them, for a person to read.
 //!
 //! ```text
 //!   1.402318512s  proposer 1       ──▶ acceptor 2        P1a b3.1.9c from s17, page s17
@@ -32,7 +32,7 @@ pub enum Keep {
     TellAll,
 }
 
-/// What happened, line by line.
+/// The events of a run, line by line.
 #[derive(Debug)]
 pub struct Ladder {
     keep: Keep,
@@ -45,7 +45,7 @@ struct Line {
     slots: Slots,
 }
 
-/// Which slots a line is about.
+/// The slots that a line is about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Slots {
     /// None: it is about the whole.
@@ -53,7 +53,7 @@ enum Slots {
     One(Slot),
     /// From the first on, to before the second.
     Range(Slot, Slot),
-    /// What befalls processes concerns every slot.
+    /// A fault of a process: it concerns every slot.
     All,
 }
 
@@ -75,7 +75,7 @@ impl Ladder {
         self.write(text, slots(to));
     }
 
-    /// Writes down what befell somebody.
+    /// Writes down what befell a role.
     pub(crate) fn note(&mut self, now: Time, what: impl FnOnce() -> String) {
         if self.keep != Keep::Nothing {
             self.write(format!("{now}  * {}", what()), Slots::All);
@@ -149,7 +149,7 @@ pub fn slot_of(text: &str) -> Option<Slot> {
     slots.map(Slot).next()
 }
 
-/// Which slots a message is about.
+/// The slots that a message is about.
 fn slots(to: &To) -> Slots {
     let end = |from: Slot, count: usize| Slot(from.0 + count as u64);
     match to {

@@ -13,15 +13,15 @@
 //!   linearizability: what clients were told, at the end
 //! ```
 //!
-//! A run is a pure function of its seed: one generator draws everything, events of the same time are taken
-//! in the order in which they were made, and no container has a random order. So a seed that fails fails
-//! again, and [`Outcome::trace_hash`] is how a test holds us to it. It is run again to be explained: the ladder
-//! costs nothing until then.
+//! A run is a pure function of its seed: one generator draws everything, events of the same time
+//! are taken in the order in which they were made, and no container has a random order. So a seed
+//! that fails fails again, and [`Outcome::trace_hash`] is how a test holds us to it. It is run
+//! again to be explained: the ladder costs nothing until then.
 //!
-//! A run has two parts. In the first, faults strike, within what the cluster claims to survive; only
-//! safety is checked. Then everything heals, and every client must finish within a bound of virtual time. In three of
-//! four runs up to f of each role stay dead, cut off or half connected for good, and the rest must serve all of its
-//! clients all the same.
+//! A run has two parts. In the first, faults strike, within what the cluster claims to survive;
+//! only safety is checked. Then everything heals, and every client must finish within a bound of
+//! virtual time. In three of four runs up to f of each role stay dead, cut off or half connected
+//! for good, and the rest must serve all of its clients all the same.
 
 mod adversary;
 mod checker;

@@ -28,7 +28,8 @@ pub(crate) struct Load {
     /// Commands that were executed, as their clients were told, and whose replies were too large.
     pub(crate) unanswerable: Vec<CommandId>,
     pub(crate) busy: u64,
-    /// When all healed, and the clients that have had no answer since to a command asked after that.
+    /// The time when all healed, and the clients that have had no answer since to a command asked
+    /// after that.
     healed_at: Option<Time>,
     unserved: BTreeSet<(GatewayId, ClientId)>,
     /// The longest that a client waited for the first such answer.
@@ -207,8 +208,8 @@ impl Load {
         self.unserved = self.clients.keys().copied().collect();
     }
 
-    /// Whether some client of each of these gateways has got an answer since all has healed, if any had something left
-    /// to ask.
+    /// Whether some client of each of these gateways has got an answer since all has healed, if any
+    /// had something left to ask.
     pub(crate) fn is_served(&self, counts: impl Fn(GatewayId) -> bool) -> bool {
         let mut gateways = self.lives.keys().copied().filter(|gateway| counts(*gateway));
         gateways.all(|gateway| {
@@ -229,7 +230,7 @@ impl Load {
         })
     }
 
-    /// Who waits for what, for a person.
+    /// Which client waits for what, for a person.
     pub(crate) fn waiting(&self) -> String {
         let waiting = self.clients.iter().filter(|(_, client)| {
             !client.under_way.is_empty() || client.done < self.plan.commands_per_client

@@ -1,4 +1,5 @@
-//! `loggos-sim`: runs simulated clusters, seed after seed, and tells which one broke, and how it came to that.
+//! `loggos-sim`: runs simulated clusters, seed after seed, and tells which one broke, and how it
+//! came to that.
 
 #![expect(clippy::print_stdout, reason = "results of a command go to standard output")]
 
@@ -128,8 +129,8 @@ impl Totals {
             let waits = if outcome.has_slow_disks { &mut self.slow_waits } else { &mut self.waits };
             waits.push((outcome.longest_wait.as_secs_f64() / timeout, seed));
         }
-        // Where only safety is checked, a run may end with little more than it was begun with; and few commands say little,
-        // for an election costs slots, too.
+        // Where only safety is checked, a run may end with little more than it was begun with; and
+        // few commands say little, for an election costs slots, too.
         if outcome.acknowledged >= 100 && !outcome.is_safety_only {
             let slots_a_command = outcome.slots as f64 / outcome.acknowledged as f64;
             self.slots_a_command.push((slots_a_command, seed));
@@ -200,7 +201,7 @@ fn run(seeds: std::ops::Range<u64>) -> ExitCode {
                         failed.fetch_min(seed, Ordering::Relaxed);
                         return;
                     };
-                    totals.lock().expect("nobody panics with it").add(seed, &outcome);
+                    totals.lock().expect("no thread panics with it").add(seed, &outcome);
                 }
             });
         }
@@ -213,7 +214,7 @@ fn run(seeds: std::ops::Range<u64>) -> ExitCode {
         println!("seed {failed} failed: {why}\n\nagain with: loggos-sim --seed {failed} --trace");
         return ExitCode::FAILURE;
     }
-    let missing = totals.into_inner().expect("nobody panics with it").tell(started.elapsed());
+    let missing = totals.into_inner().expect("no thread panics with it").tell(started.elapsed());
     if seeds.end - seeds.start >= COVERING_SEEDS && !missing.is_empty() {
         missing.iter().for_each(|sight| println!("never came up: {sight}"));
         return ExitCode::FAILURE;

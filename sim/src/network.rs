@@ -1,4 +1,5 @@
-//! The network between roles: every message may be lost, copied, damaged, late, cut off, or too many for its link.
+//! The network between roles: every message may be lost, copied, damaged, late, cut off, or too
+//! many for its link.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use loggos_protocol::{Rng, RoleId, Time, To};
 
 use crate::sights::Sight;
 
-/// What the network does.
+/// The faults of the network.
 #[derive(Clone, Debug)]
 pub(crate) struct NetworkPlan {
     pub(crate) loss_percent: u64,
@@ -20,12 +21,12 @@ pub(crate) struct NetworkPlan {
     pub(crate) slow_max: Duration,
     /// Percent of the faulty time that some partition is up.
     pub(crate) partition_percent: u64,
-    /// Percent of the faulty time that some node is slow, and how much later at the most what it is sent comes
-    /// then.
+    /// Percent of the faulty time that some node is slow, and how much later at the most what it is
+    /// sent comes then.
     pub(crate) slow_node_percent: u64,
     pub(crate) slow_node_max: Duration,
-    /// How many messages may be under way on a link, and as many again that are urgent; those beyond are dropped, after
-    /// all has healed too.
+    /// The number of messages that may be under way on a link, and as many again that are urgent;
+    /// those beyond are dropped, after all has healed too.
     pub(crate) link_messages_max: Option<u32>,
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct Network {
     under_way: BTreeMap<(RoleId, RoleId), u32>,
 }
 
-/// What becomes of a message.
+/// The fate of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fate {
     /// It never arrives, for want of luck.
@@ -59,7 +60,7 @@ pub(crate) enum Fate {
     Arrives(Time),
 }
 
-/// Who cannot reach whom.
+/// The pairs of roles that cannot reach each other.
 #[derive(Debug)]
 enum Partition {
     /// Two groups.
@@ -72,11 +73,11 @@ enum Partition {
         /// A role that both sides reach all the same.
         bridge: Option<RoleId>,
     },
-    /// Single links, each one way: quorums are still to be had, but not everybody hears of everything, so
-    /// leaders leave slots behind that some acceptors voted in.
+    /// Single links, each one way: quorums are still to be had, but not every role hears of
+    /// everything, so leaders leave slots behind that some acceptors voted in.
     Links(BTreeSet<(RoleId, RoleId)>),
-    /// All that one kind of role says to another. Where it is votes, decisions or reports, the log stands
-    /// still over the same slots while leaders come and go.
+    /// All that one kind of role says to another. Where it is votes, decisions or reports, the log
+    /// stands still over the same slots while leaders come and go.
     Kinds(usize, usize),
 }
 
@@ -98,7 +99,7 @@ impl Network {
         (self.is_healed, self.partition, self.slow_node) = (true, None, None);
     }
 
-    /// What becomes of each copy of a message.
+    /// The fate of each copy of a message.
     pub(crate) fn fates(
         &mut self,
         from: RoleId,
@@ -150,7 +151,8 @@ impl Network {
         })
     }
 
-    /// Puts a partition up or takes it down, and slows a node, when it is time. Returns what is up now.
+    /// Puts a partition up or takes it down, and slows a node, when it is time. Returns what is up
+    /// now.
     pub(crate) fn change(&mut self, roles: &[RoleId], now: Time, rng: &mut Rng) -> Vec<Sight> {
         if self.is_healed || now < self.next_change_at {
             return Vec::new();
@@ -235,7 +237,7 @@ impl Partition {
     }
 }
 
-/// How many kinds of role there are.
+/// The number of kinds of role.
 pub(crate) const KINDS: u64 = 5;
 /// The kind of proposers.
 pub(crate) const PROPOSERS: usize = 1;

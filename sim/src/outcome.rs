@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::sights::Sights;
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Outcome {
     /// A digest of every event, in order: equal for equal seeds.
@@ -25,7 +25,8 @@ pub struct Outcome {
     pub is_safety_only: bool,
     /// Whether the search for an order of the clients' operations was given up.
     pub is_undecided: bool,
-    /// The longest that a client waited for an answer to the first command it asked once all had healed.
+    /// The longest that a client waited for an answer to the first command it asked once all had
+    /// healed.
     pub longest_wait: Duration,
     /// The cluster's election timeout, which that is compared with.
     pub election_timeout: Duration,

@@ -1,17 +1,18 @@
-//! Outsiders: f of each role that stay dead, cut off or half connected for good, while all else has healed.
+//! Outsiders: f of each role that stay dead, cut off or half connected for good, while all else has
+//! healed.
 //!
 //! ```text
 //!   room      of each role f at the most, together with what the cluster has lost already
 //!   dead      its process has ended and is not started again
-//!   cut off   it runs, and reaches and hears nobody
+//!   cut off   it runs, and reaches and hears no other role
 //!   hung      an acceptor's disk takes in what is written, and never says that it is synced
 //!   half      it runs, and each of its links works both ways, one way or not at all: drawn for every link by
 //!             itself, or for all links to a kind of role at once
 //! ```
 //!
-//! The others are the healthy core, and must serve all of their clients (FAULTS: "once the fault is healed and a read
-//! and a write quorum live, every client makes progress"). What outsiders say to the core may be wrong, late or
-//! misleading; none of it may hold the core up.
+//! The others are the healthy core, and must serve all of their clients (FAULTS: "once the fault is
+//! healed and a read and a write quorum live, every client makes progress"). What outsiders say to
+//! the core may be wrong, late or misleading; none of it may hold the core up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +28,7 @@ pub(crate) struct Outsiders {
     cuts: BTreeSet<(RoleId, RoleId)>,
 }
 
-/// How an outsider is left.
+/// The condition that an outsider is left in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Condition {
     Dead,

@@ -1,4 +1,5 @@
-//! The state machine that runs are checked with: a key-value machine that remembers what it executed.
+//! The state machine that runs are checked with: a key-value machine that remembers what it
+//! executed.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +31,9 @@ impl CommandId {
 
 /// Executes commands and keeps their order.
 ///
-/// A command answers with its position among all executed, before the key-value machine's own answer: that
-/// total order is what every checker needs, and a wrong answer cannot be right by accident.
+/// A command answers with its position among all executed, before the key-value machine's own
+/// answer: that total order is what every checker needs, and a wrong answer cannot be right by
+/// accident.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recorder {
     /// Everything executed, in order.
@@ -48,7 +50,7 @@ pub(crate) struct Recorder {
 #[derive(Clone, Debug)]
 struct Frozen {
     last_at: Option<(Position, Time)>,
-    /// How many commands were executed, and how many of them are written.
+    /// The number of commands that were executed, and how many of them are written.
     executed: usize,
     written: usize,
 }

@@ -25,7 +25,7 @@ macro_rules! sights {
             /// All there are.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// What it is called.
+            /// Its name.
             #[must_use]
             pub fn words(self) -> &'static str {
                 match self {
@@ -57,7 +57,7 @@ sights! {
     Revoted = "a vote cast again, for a value that is on disk",
     PowerLost = "a machine that lost power",
     TornWrite = "power lost in the middle of a write",
-    Blackout = "everybody stopped at once",
+    Blackout = "all processes stopped at once",
     DiskFailed = "a disk that failed",
     LogLow = "a log with little room",
     LogFull = "a log with no room at all",
@@ -78,7 +78,7 @@ sights! {
     TransferBroken = "a transfer given up, and begun anew",
     TransferResumed = "a part of a snapshot sent again",
     BackFromNothing = "a replica that was started blank and has all back",
-    Rerun = "phase 1 for a slot that nobody else can give",
+    Rerun = "phase 1 for a slot that no other role can give",
     Suspected = "an acceptor under suspicion",
     Silenced = "a leader that falls silent",
     HandedOver = "a leader that hands over for a gateway that does not reach it",
@@ -128,7 +128,7 @@ sights! {
     BeyondF = "more lost than the cluster survives",
 }
 
-/// Which situations were come across.
+/// The situations that a run came across.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Sights(u128);
 
@@ -160,7 +160,8 @@ impl fmt::Display for Sight {
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
     pub(crate) sights: Sights,
-    /// When each slot's acceptors were first asked, and whether they were asked again later.
+    /// The time when each slot's acceptors were first asked, and whether they were asked again
+    /// later.
     asked: BTreeMap<(ProxyLeaderId, Slot, Ballot), (Time, bool)>,
     /// The proxy leader that got a slot first.
     given: BTreeMap<(Slot, Ballot), ProxyLeaderId>,

@@ -8,10 +8,11 @@
 //!   ····▶  takes virtual time, and may be the last thing the process or the machine does
 //! ```
 //!
-//! The log, its recovery, the records and what waits for them are the real ones; the driver does the I/O that a node's
-//! ring and librarian do, one write and sync at a time. The disk outlives the process, and the log may outlive its
-//! acceptor. It loses what was not synced when the machine stops, in
-//! whole or in part and in any order, fails operations on order, and is damaged while nobody uses it.
+//! The log, its recovery, the records and what waits for them are the real ones; the driver does
+//! the I/O that a node's ring and librarian do, one write and sync at a time. The disk outlives the
+//! process, and the log may outlive its acceptor. It loses what was not synced when the machine
+//! stops, in whole or in part and in any order, fails operations on order, and is damaged while no
+//! process uses it.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -57,7 +58,7 @@ struct Running {
 /// An acceptor that has come back, and its votes.
 pub(crate) type Restored = (Acceptor, Vec<(Slot, Ballot)>);
 
-/// What the disk does next, in its own time.
+/// The next work of the disk, in its own time.
 #[derive(Clone, Debug, Hash)]
 pub(crate) enum Work {
     /// Writes what was gathered.
@@ -74,12 +75,13 @@ pub(crate) enum Work {
     Read(u64),
 }
 
-/// What came of it.
+/// The result of that work.
 #[derive(Debug)]
 pub(crate) enum Done {
     /// Nothing to tell.
     Nothing,
-    /// What acceptors may say now, and how many records of each are durable, if more are than before.
+    /// What acceptors may say now, and how many records of each are durable, if more are than
+    /// before.
     Synced(Vec<(AcceptorId, Envelope)>, BTreeMap<AcceptorId, u64>),
     /// Votes.
     Read(Recalled),
@@ -88,7 +90,8 @@ pub(crate) enum Done {
 }
 
 impl Store {
-    /// Returns a disk as `plan` has it that has just been formatted for `acceptors`; what is random follows from `rng`.
+    /// Returns a disk as `plan` has it that has just been formatted for `acceptors`; what is random
+    /// follows from `rng`.
     pub(crate) fn new(
         cluster: &ClusterSettings,
         acceptors: AcceptorSet,
@@ -153,8 +156,8 @@ impl Store {
         self.running.iter_mut().for_each(|running| running.shared.end_life(acceptor));
     }
 
-    /// Begins another life of the acceptor in the same process, once the former one is settled: the acceptor, and
-    /// its votes.
+    /// Begins another life of the acceptor in the same process, once the former one is settled: the
+    /// acceptor, and its votes.
     ///
     /// # Errors
     ///
@@ -191,8 +194,8 @@ impl Store {
         }
     }
 
-    /// Takes in what the acceptor wants written down, said and read; returns what the disk is to do for it, and what
-    /// may be said at once, for it rests on nothing new.
+    /// Takes in what the acceptor wants written down, said and read; returns what the disk is to do
+    /// for it, and what may be said at once, for it rests on nothing new.
     pub(crate) fn take(
         &mut self,
         acceptor: &mut Acceptor,
@@ -248,7 +251,7 @@ impl Store {
         self.running.is_some()
     }
 
-    /// Why the log takes nothing in any more, if so.
+    /// The reason why the log takes nothing in any more, if so.
     pub(crate) fn poisoned(&self) -> Option<Poison> {
         self.running.as_ref().and_then(|running| running.shared.wal.poisoned())
     }
@@ -344,9 +347,9 @@ impl Store {
 
     /// Damages one place: a bit, a sector or a block, of any file.
     ///
-    /// It comes back first, undamaged, if it can: then it has a mark behind whatever it has ever synced, and
-    /// no single place is the only one that speaks for the rest. Damage to the last thing on a disk is what a
-    /// torn write looks like, and outside the fault model (R33).
+    /// It comes back first, undamaged, if it can: then it has a mark behind whatever it has ever
+    /// synced, and no single place is the only one that speaks for the rest. Damage to the last
+    /// thing on a disk is what a torn write looks like, and outside the fault model (R33).
     pub(crate) fn damage(&mut self, rng: &mut Rng) -> bool {
         assert!(self.running.is_none(), "the disk of a node that is up is damaged");
         if recover(&mut self.disk, &self.identity, &self.options).is_err() {

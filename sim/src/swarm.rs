@@ -1,5 +1,5 @@
-//! Swarm testing: each seed draws its own cluster, load and faults, so that runs differ in kind and not
-//! just in detail.
+//! Swarm testing: each seed draws its own cluster, load and faults, so that runs differ in kind and
+//! not just in detail.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ pub struct Plan {
     pub(crate) has_outsiders: bool,
 }
 
-/// What befalls the processes.
+/// The faults of the processes.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultPlan {
-    /// When faults start: usually once the cluster has formed.
+    /// The time when faults start: usually once the cluster has formed.
     pub(crate) from: Duration,
-    /// When everything heals.
+    /// The time when everything heals.
     pub(crate) until: Duration,
     /// The mean time between two faults.
     pub(crate) every: Duration,
@@ -39,8 +39,8 @@ pub(crate) struct FaultPlan {
     pub(crate) crash_percent: u64,
     /// Percent of faults that hit a whole quorum: it is paused.
     pub(crate) quorum_percent: u64,
-    /// How wrong clocks are set at the most, how much too fast or slow they run in a million parts, and how far
-    /// they jump ahead.
+    /// How wrong clocks are set at the most, how much too fast or slow they run in a million parts,
+    /// and how far they jump ahead.
     pub(crate) clock_skew_max: Duration,
     pub(crate) clock_drift_parts: u64,
     pub(crate) clock_jump_max: Duration,
@@ -52,7 +52,7 @@ pub(crate) struct FaultPlan {
     pub(crate) disks: Option<DiskPlan>,
 }
 
-/// What befalls the disks.
+/// The faults of the disks.
 #[derive(Clone, Debug)]
 pub(crate) struct DiskPlan {
     pub(crate) options: Options,
@@ -60,11 +60,12 @@ pub(crate) struct DiskPlan {
     pub(crate) bounds: Bounds,
     /// Percent of crashes that take the machine down, and what was not synced.
     pub(crate) power_percent: u64,
-    /// Percent of crashes of everybody at once.
+    /// Percent of crashes of all processes at once.
     pub(crate) blackout_percent: u64,
     /// Percent of faults after which an acceptor's disk fails, or is the last thing to work.
     pub(crate) failure_percent: u64,
-    /// Percent of crashes after which a disk is damaged, if the cluster can do without that acceptor.
+    /// Percent of crashes after which a disk is damaged, if the cluster can do without that
+    /// acceptor.
     pub(crate) damage_percent: u64,
     /// Percent of operations that take up to `slow_max`.
     pub(crate) slow_percent: u64,
@@ -72,16 +73,17 @@ pub(crate) struct DiskPlan {
     /// Percent of faults after which an acceptor's disk hangs, for up to `hang_max`.
     pub(crate) hang_percent: u64,
     pub(crate) hang_max: Duration,
-    /// How many segments there is room for until all has healed.
+    /// The number of segments that there is room for until all has healed.
     pub(crate) capacity_segments: Option<u32>,
-    /// How long syncs take when all has healed, until every client is served; and whether on all disks or on f.
+    /// How long syncs take when all has healed, until every client is served; and whether on all
+    /// disks or on f.
     pub(crate) healed_sync: Duration,
     pub(crate) are_all_slow: bool,
-    /// How many acceptors share a process, a disk and a log.
+    /// The number of acceptors that share a process, a disk and a log.
     pub(crate) acceptors_per_log: u8,
 }
 
-/// What clients do.
+/// The load of the clients.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadPlan {
     pub(crate) clients_per_gateway: u32,
@@ -135,7 +137,7 @@ impl Plan {
         let load = LoadPlan {
             clients_per_gateway: 1 + small(&mut rng, 6),
             pipeline: 1 + small(&mut rng, 8),
-            // Whoever rests is still at it when the second and third leader fall.
+            // Clients that rest are still at it when the second and third leader fall.
             eager_percent: if rng.below(2) == 0 { 100 } else { 1 + rng.below(4) },
             commands_per_client: 50 + small(&mut rng, 400),
             command_bytes_max: 1 + rng.below(200),

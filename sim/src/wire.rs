@@ -1,15 +1,18 @@
-//! The wire between roles: every simulated message is a frame on its way, as it would be between machines.
+//! The wire between roles: every simulated message is a frame on its way, as it would be between
+//! machines.
 //!
-//! What is sent is encoded; what arrives has been cut out of a stream that came in pieces, and decoded. So a run
-//! tests the codec with every message that the roles ever say, in every state that they say it in. A frame that
-//! was damaged on the way must be told from a whole one: then it is lost, with its connection.
+//! What is sent is encoded; what arrives has been cut out of a stream that came in pieces, and
+//! decoded. So a run tests the codec with every message that the roles ever say, in every state
+//! that they say it in. A frame that was damaged on the way must be told from a whole one: then it
+//! is lost, with its connection.
 
 use bytes::Bytes;
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Message};
 use loggos_protocol::{ClusterSettings, Envelope, Rng};
 
-/// What a frame takes besides what is bounded by settings: heads, and fields of each slot of a page.
+/// What a frame takes besides what is bounded by settings: heads, and fields of each slot of a
+/// page.
 const FRAME_ROOM_BYTES: u32 = 64 << 10;
 /// Batches that are used again.
 const BATCHES_MAX: usize = 1 << 12;
@@ -19,8 +22,8 @@ const BATCHES_MAX: usize = 1 << 12;
 pub(crate) struct Wire {
     outgoing: Outgoing,
     batches: BatchPool,
-    /// The longest frame that roles of this cluster send: a page and one batch more, or results and one reply more,
-    /// or a part of a snapshot.
+    /// The longest frame that roles of this cluster send: a page and one batch more, or results and
+    /// one reply more, or a part of a snapshot.
     frame_bytes_max: u32,
 }
 
@@ -64,7 +67,7 @@ impl Wire {
     ///
     /// # Panics
     ///
-    /// If nobody notices.
+    /// If it is not noticed.
     pub(crate) fn damage(&mut self, envelope: &Envelope, rng: &mut Rng) {
         let mut frame = self.encode(envelope);
         let at = below(rng, frame.len());

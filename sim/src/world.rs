@@ -48,21 +48,22 @@ use crate::store::Store;
 use crate::swarm::Plan;
 use crate::wire::Wire;
 
-/// How long a healed cluster has until every client is done: where the network overtakes itself all the time, a
-/// session that sends many batches at once gets one or two of them in order, and sends the others again. With
-/// disks each such round takes the time of a sync more.
+/// How long a healed cluster has until every client is done: where the network overtakes itself all
+/// the time, a session that sends many batches at once gets one or two of them in order, and sends
+/// the others again. With disks each such round takes the time of a sync more.
 const LIVENESS_BOUND: Duration = Duration::from_secs(60);
 const LIVENESS_BOUND_ON_DISK: Duration = Duration::from_secs(240);
 /// How long it goes on where only safety is checked.
 const SAFETY_TIME: Duration = Duration::from_secs(5);
-/// More events than any run needs: whoever gets here answers messages with more messages for ever.
+/// More events than any run needs: a role that gets here answers messages with more messages for
+/// ever.
 const EVENTS_MAX: u64 = 5_000_000;
 /// How long it takes at the most to see that a process has ended.
 const EVIDENCE_MAX: Duration = Duration::from_millis(5);
 /// Between two turns of a gateway's clients.
 const TURN: Duration = Duration::from_micros(500);
-/// When it all begins, in true time and on a clock that is right: late enough that one set wrong is not before
-/// the epoch.
+/// The time when it all begins, in true time and on a clock that is right: late enough that one set
+/// wrong is not before the epoch.
 const START: Time = Time(10_000_000_000);
 
 /// A cluster under simulation.
@@ -80,15 +81,16 @@ pub struct World {
     stores: BTreeMap<RoleId, Store>,
     /// Durable acceptors whose logs are not to be used any more.
     refused: Vec<RoleId>,
-    /// Those that have been damaged: they may be refused, and come back with everything or not at all.
+    /// Those that have been damaged: they may be refused, and come back with everything or not at
+    /// all.
     damaged: Vec<RoleId>,
     network: Network,
     outsiders: Outsiders,
-    /// Whose disks hang, until when.
+    /// The acceptors whose disks hang, until when.
     hung_until: BTreeMap<RoleId, Time>,
-    /// Whose syncs take long although all has healed.
+    /// The acceptors whose syncs take long although all has healed.
     slow_disks: BTreeSet<RoleId>,
-    /// Whose logs have had little room.
+    /// The acceptors whose logs have had little room.
     were_low: BTreeSet<RoleId>,
     wire: Wire,
     load: Load,
@@ -97,7 +99,8 @@ pub struct World {
     rng: Rng,
     out: Outbox,
     hasher: DefaultHasher,
-    /// Acceptors that have lost their memory, and replicas that have and do not yet have it back from their peers.
+    /// Acceptors that have lost their memory, and replicas that have and do not yet have it back
+    /// from their peers.
     lost: Vec<RoleId>,
     has_formed: bool,
     is_healed: bool,
@@ -106,7 +109,8 @@ pub struct World {
 }
 
 impl World {
-    /// Returns the world of `plan`, in which nothing has happened yet. What happens is written down in `ladder`.
+    /// Returns the world of `plan`, in which nothing has happened yet. What happens is written down
+    /// in `ladder`.
     #[must_use]
     pub fn new(plan: Plan, ladder: Rc<RefCell<Ladder>>) -> Self {
         let cluster = plan.cluster.clone();
@@ -237,7 +241,8 @@ impl World {
         }
     }
 
-    /// The acceptors that share a process, a disk and a log with `id`, itself among them; no others do.
+    /// The acceptors that share a process, a disk and a log with `id`, itself among them; no others
+    /// do.
     fn sharers(&self, id: RoleId) -> Vec<RoleId> {
         let RoleId::Acceptor(_) = id else { return vec![id] };
         let acceptors = self.plan.cluster.quorums.acceptors();

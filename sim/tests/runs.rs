@@ -1,7 +1,7 @@
 //! What every simulation must hold to, and seeds that once found a bug.
 
-/// Seeds that found a bug, with what it was. They run for ever; where the swarm has changed since, they are as good
-/// as any others.
+/// Seeds that found a bug, with what it was. They run for ever; where the swarm has changed since,
+/// they are as good as any others.
 const REGRESSIONS: &str = include_str!("../regressions");
 
 #[test]

@@ -6,23 +6,25 @@
 //!              └───────────────────────── what the checksum covers ───────────────────────────────────┘   to the block's end
 //! ```
 //!
-//! A batch begins a block and ends one. `length` is without the padding. `number` counts the log's batches
-//! from 1 on, across segments; `synced` is the last that was known to be synced when this one was written;
-//! `previous` is the checksum of the one before. A batch without records is a mark.
+//! A batch begins a block and ends one. `length` is without the padding. `number` counts the log's
+//! batches from 1 on, across segments; `synced` is the last that was known to be synced when this
+//! one was written; `previous` is the checksum of the one before. A batch without records is a
+//! mark.
 //!
-//! Segment and offset say where it belongs: written elsewhere, or left over from an earlier use of the file,
-//! it is no batch. The chain says whom it follows: of a batch that was cut off at a recovery and one that
-//! was written in its place, only one has the checksum that the next one names.
+//! Segment and offset say where it belongs: written elsewhere, or left over from an earlier use of
+//! the file, it is no batch. The chain says which batch it follows: of a batch that was cut off at
+//! a recovery and one that was written in its place, only one has the checksum that the next one
+//! names.
 
 use crate::fields::{Fields, Malformed, checksum, length};
 use crate::{BLOCK_BYTES, Buffer};
 
-/// What is before the records.
+/// The bytes before the records.
 pub(crate) const HEAD_BYTES: u32 = 56;
 
 const MAGIC: [u8; 4] = *b"LGBT";
 
-/// What a batch says of itself.
+/// The head of a batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Batch {
     pub(crate) link: Link,
@@ -36,7 +38,7 @@ pub(crate) struct Batch {
     pub(crate) previous: u32,
 }
 
-/// What the next batch must follow.
+/// The batch that the next one must follow.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Link {
     /// The batch's number.
@@ -76,8 +78,8 @@ impl Batch {
         Link { number: self.link.number, checksum }
     }
 
-    /// Reads what a batch that `block` begins with would say of itself; nothing is checked yet but that it
-    /// could be one.
+    /// Reads what a batch that `block` begins with would say of itself; nothing is checked yet but
+    /// that it could be one.
     pub(crate) fn peek(block: &[u8]) -> Option<Self> {
         Self::take(block).ok()
     }
@@ -97,7 +99,7 @@ impl Batch {
         (self.segment, self.offset) == (segment, offset)
     }
 
-    /// Where the next batch begins.
+    /// The place where the next batch begins.
     pub(crate) fn end(&self) -> u32 {
         self.offset + padded(self.bytes)
     }

@@ -1,7 +1,7 @@
 //! What the log asks of a disk where nothing runs yet: to format, to recover, to look.
 //!
-//! While a node runs, its driver writes and syncs on its own, as [`Wal::gather`](crate::Wal::gather) tells
-//! it; these calls block.
+//! While a node runs, its driver writes and syncs on its own, as
+//! [`Wal::gather`](crate::Wal::gather) tells it; these calls block.
 
 use std::fmt;
 use std::io;
@@ -11,12 +11,13 @@ pub const BLOCK_BYTES: u32 = 4096;
 
 /// Memory that direct I/O takes as it is: aligned to a block.
 ///
-/// `rkyv`'s vector is one that is kept in order by others, for its own archives; it costs this crate no
-/// `unsafe`. The driver gets it by value and gives it back, so nothing is copied and, in a steady state,
-/// nothing is allocated.
+/// `rkyv`'s vector is one that is kept in order by others, for its own archives; it costs this
+/// crate no `unsafe`. The driver gets it by value and gives it back, so nothing is copied and, in a
+/// steady state, nothing is allocated.
 pub type Buffer = rkyv::util::AlignedVec<{ BLOCK_BYTES as usize }>;
 
-/// A file of the log. It keeps its name and length for ever; which segment it holds, its content says.
+/// A file of the log. It keeps its name and length for ever; which segment it holds, its content
+/// says.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FileId(pub u32);
 
@@ -24,7 +25,8 @@ pub struct FileId(pub u32);
 ///
 /// Offsets and lengths are multiples of [`BLOCK_BYTES`], and the memory is aligned to it.
 pub trait Disk {
-    /// The files of the log that are there, each with its length in bytes, in the order of their ids.
+    /// The files of the log that are there, each with its length in bytes, in the order of their
+    /// ids.
     ///
     /// # Errors
     ///
@@ -33,8 +35,9 @@ pub trait Disk {
 
     /// Fills `into` from `offset` on.
     ///
-    /// To recover, this reads what the disk has, and not what a cache has (`O_DIRECT`): after a failed sync
-    /// Linux keeps pages that it could not write, calls them clean, and a later sync of them succeeds.
+    /// To recover, this reads what the disk has, and not what a cache has (`O_DIRECT`): after a
+    /// failed sync Linux keeps pages that it could not write, calls them clean, and a later sync of
+    /// them succeeds.
     ///
     /// # Errors
     ///
@@ -62,8 +65,8 @@ pub trait Disk {
     /// As the disk says.
     fn sync_directory(&mut self) -> io::Result<()>;
 
-    /// Makes `file` one of `bytes` zeros, written and not merely reserved, and durable with its name. A
-    /// shorter one of that name, which an earlier call did not finish, is replaced.
+    /// Makes `file` one of `bytes` zeros, written and not merely reserved, and durable with its
+    /// name. A shorter one of that name, which an earlier call did not finish, is replaced.
     ///
     /// # Errors
     ///

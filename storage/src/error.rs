@@ -5,7 +5,7 @@ use std::io;
 
 use crate::{FileId, Identity};
 
-/// Why a log cannot be formatted, read or recovered: its acceptors must not serve (R4).
+/// The reason why a log cannot be formatted, read or recovered: its acceptors must not serve (R4).
 #[derive(Debug)]
 pub enum StorageError {
     /// There is nothing where a log should be.
@@ -16,25 +16,25 @@ pub enum StorageError {
     NotEmpty,
     /// A later version of this program has written it.
     Newer {
-        /// Where that was found.
+        /// The place where that was found.
         file: FileId,
         /// The format's version.
         version: u32,
     },
     /// It is another node's, or another cluster's, or of another configuration.
     Foreign {
-        /// Where that was found.
+        /// The place where that was found.
         file: FileId,
-        /// Whose log it should be.
+        /// The identity that it should have.
         wanted: Box<Identity>,
-        /// Whose it is.
+        /// The identity that it has.
         found: Box<Identity>,
     },
     /// Its segments are not as long as the configuration says.
     SegmentBytes {
-        /// What that says.
+        /// The version that it says.
         wanted: u64,
-        /// How long they are.
+        /// Their length, in bytes.
         found: u64,
     },
     /// A file is gone: they are counted from 0 on, and none is ever removed.
@@ -44,22 +44,22 @@ pub enum StorageError {
     },
     /// A file is not as long as it was made.
     Length {
-        /// Which one.
+        /// The file.
         file: FileId,
-        /// How long it was made, in bytes.
+        /// The length that it was made with, in bytes.
         wanted: u64,
-        /// How long it is.
+        /// The length that it has, in bytes.
         found: u64,
     },
     /// Something is gone that was synced once.
     Damaged(Damage),
     /// What was written last is where it was not written to, and so not where it was.
     Misdirected {
-        /// Where it was found.
+        /// The place where it was found.
         file: FileId,
         /// At which byte.
         offset: u64,
-        /// Which batch it is.
+        /// The number of the batch.
         number: u64,
     },
     /// The disk failed.
@@ -74,17 +74,17 @@ pub enum StorageError {
 /// Something is gone that was synced once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Damage {
-    /// Where a batch should be.
+    /// The byte at which a batch should be.
     pub file: FileId,
     /// At which byte.
     pub offset: u64,
-    /// Which batch is missing: the first.
+    /// The number of the first batch that is missing.
     pub number: u64,
     /// The last batch that something later names as synced.
     pub synced: u64,
 }
 
-/// Why a log takes nothing in any more (R34).
+/// The reason why a log takes nothing in any more (R34).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Poison {
     /// A write failed: what is on disk is not known.

@@ -9,7 +9,7 @@ use crate::{FileId, Options};
 #[derive(Debug)]
 pub(crate) struct FilesFound {
     pub(crate) free: VecDeque<FileId>,
-    /// Too short: somebody stopped making them.
+    /// Too short: their making was interrupted.
     pub(crate) unfinished: VecDeque<FileId>,
     /// The first that is not there.
     pub(crate) next: FileId,
@@ -25,10 +25,10 @@ pub(crate) struct Files {
     /// The first that is not there.
     next: FileId,
     growth: Growth,
-    /// Whether the last file that was asked for could be made. To ask again is not to have it: a log that took
-    /// that for room would eat up its reserve, a little each time.
+    /// Whether the last file that was asked for could be made. To ask again is not to have it: a
+    /// log that took that for room would eat up its reserve, a little each time.
     has_room: bool,
-    /// How many files there may be, those in use included.
+    /// The number of files that there may be, those in use included.
     count_max: u32,
     /// How many are to be free: made before they are needed, so that a full disk is met early.
     reserve: u32,
@@ -67,8 +67,8 @@ impl Files {
         self.free.push_back(file);
     }
 
-    /// The file to be made, if fewer are free than should be, and there may be more than those and the
-    /// `used_count` in use.
+    /// The file to be made, if fewer are free than should be, and there may be more than those and
+    /// the `used_count` in use.
     pub(crate) fn wanted(&mut self, used_count: usize) -> Option<FileId> {
         let free_count = length(self.free.len());
         let count = free_count.saturating_add(length(used_count));
@@ -102,7 +102,7 @@ impl Files {
         }
     }
 
-    /// How many segments there may be besides the `used_count` in use.
+    /// The number of segments that there may be besides the `used_count` in use.
     pub(crate) fn left(&self, used_count: usize) -> u32 {
         let free_count = length(self.free.len());
         match self.has_room {

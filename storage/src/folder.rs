@@ -6,8 +6,9 @@
 //!   read_only     through the cache            none                            nothing
 //! ```
 //!
-//! Recovery must see what the disk has: after a failed sync Linux keeps pages that it could not write, and
-//! calls them clean. A tool looks at what it may look at, a copy on any file system included.
+//! Recovery must see what the disk has: after a failed sync Linux keeps pages that it could not
+//! write, and calls them clean. A tool looks at what it may look at, a copy on any file system
+//! included.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -41,21 +42,21 @@ impl Folder {
         Self { path: path.to_owned(), held: None }
     }
 
-    /// Opens a directory to write in, and keeps everybody else from doing so until this is dropped, and
-    /// every [`file`](Self::file) of it.
+    /// Opens a directory to write in, and keeps every other process from doing so until this is
+    /// dropped, and every [`file`](Self::file) of it.
     ///
     /// That it is there, and durably so, is the caller's business.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if another process has it open so; `NotFound` if it is not there; `Unsupported` if its
-    /// file system has no direct I/O; as the file system says.
+    /// `WouldBlock` if another process has it open so; `NotFound` if it is not there; `Unsupported`
+    /// if its file system has no direct I/O; as the file system says.
     pub fn lock(path: &Path) -> io::Result<Self> {
         let lock = open_direct(&path.join("lock"), true)?;
         Ok(Self { path: path.to_owned(), held: Some(Held { _lock: lock, files: BTreeMap::new() }) })
     }
 
-    /// Where `file` is.
+    /// The place of `file`.
     #[must_use]
     pub fn path(&self, file: FileId) -> PathBuf {
         self.path.join(file.to_string())
@@ -63,9 +64,9 @@ impl Folder {
 
     /// The file itself, for a driver to write to in its own way: opened for direct I/O.
     ///
-    /// A write that is on its way when its process is killed may outlive it in the kernel, and come to rest
-    /// after the next life has read the log and gone on. So the lock is on the open file, which such a write
-    /// holds on to: who writes through another one, opened anew, is not waited for.
+    /// A write that is on its way when its process is killed may outlive it in the kernel, and come
+    /// to rest after the next life has read the log and gone on. So the lock is on the open file,
+    /// which such a write holds on to: a write through another one, opened anew, is not waited for.
     ///
     /// # Errors
     ///
@@ -130,7 +131,7 @@ impl Disk for Folder {
     fn create(&mut self, file: FileId, bytes: u64) -> io::Result<()> {
         let made = self.open_or(file, true)?;
         if let Err(error) = fill(made, bytes) {
-            // What was written of it is of no use, and somebody may need the room.
+            // What was written of it is of no use, and another file may need the room.
             made.set_len(0)?;
             return Err(naming_direct(error));
         }

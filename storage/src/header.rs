@@ -1,4 +1,4 @@
-//! The first block of every segment: whose log this is.
+//! The first block of every segment: the identity of the log.
 //!
 //! ```text
 //!   0         8         12         16         20     24         32        40       48        56
@@ -10,8 +10,8 @@
 //!   │ directory │ quorums │ acceptors │ zeros to the end of the block
 //! ```
 //!
-//! `synced` is the number of the last batch of the segment before, which was synced when this one was opened:
-//! the head behind it says the same, and may be damaged.
+//! `synced` is the number of the last batch of the segment before, which was synced when this one
+//! was opened: the head behind it says the same, and may be damaged.
 
 use std::fmt;
 
@@ -22,14 +22,14 @@ use crate::{BLOCK_BYTES, Buffer, FileId};
 
 /// The version of everything in the log that this code writes. It reads all from the first on.
 ///
-/// 2 has votes that are cast again (kind 6). What this code adds to a segment of version 1, code of version 1 takes for
-/// damage, and refuses.
+/// 2 has votes that are cast again (kind 6). What this code adds to a segment of version 1, code of
+/// version 1 takes for damage, and refuses.
 pub const FORMAT_VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"LOGGOSWL";
 const END: usize = 80;
 
-/// Whose log this is: made once, by `format`, and refused by everybody else.
+/// The node and acceptors that a log is of: made once, by `format`, and refused by all others.
 ///
 /// source: R3, R4
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,7 +44,7 @@ pub struct Identity {
     pub acceptors: AcceptorSet,
 }
 
-/// What the first block of a segment says.
+/// The header of a segment: its first block.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Header {
     pub(crate) file: FileId,
@@ -56,7 +56,7 @@ pub(crate) struct Header {
     pub(crate) identity: Identity,
 }
 
-/// What is where a header should be.
+/// The finding where a header should be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Found {
     Header(Header),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn r4_a_header_of_the_first_version_is_read() {
+    fn r04_a_header_of_the_first_version_is_read() {
         let mut block = block();
         let of_this_version = Header::find(FileId(3), &block);
         set_version(&mut block, 1);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn r4_a_newer_version_is_known_as_that_whatever_follows() {
+    fn r04_a_newer_version_is_known_as_that_whatever_follows() {
         let mut block = block();
         set_version(&mut block, FORMAT_VERSION + 1);
         block[16..].fill(0xAB);

@@ -4,16 +4,16 @@ use crate::batch::HEAD_BYTES;
 use crate::segment::opening_bytes_max;
 use crate::{BLOCK_BYTES, Identity};
 
-/// How large the log may become.
+/// The bounds of a log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Options {
     /// The length of a segment, a multiple of [`BLOCK_BYTES`]. Fixed when the log is formatted.
     pub segment_bytes: u32,
-    /// How many segments there may be, those included that wait to be used again; at least 4.
+    /// The number of segments that there may be, with those that wait to be used again; at least 4.
     pub segments_max: u32,
-    /// With fewer than this left, free or still to be made, no new slots are taken; at least 2, and less
-    /// than `segments_max` by 2. The last of them is kept for what frees others: truncations are records,
-    /// too. As many files are made ahead, if the disk has room for them.
+    /// With fewer than this left, free or still to be made, no new slots are taken; at least 2, and
+    /// less than `segments_max` by 2. The last of them is kept for what frees others: truncations
+    /// are records, too. As many files are made ahead, if the disk has room for them.
     pub segments_reserve: u32,
     /// How long a write may be, unless a single record is longer; what is beyond is the next one.
     pub write_bytes_max: u32,
@@ -32,12 +32,13 @@ impl Default for Options {
 }
 
 impl Options {
-    /// What is wrong with them, if anything.
+    /// The mistake in them, if there is one.
     #[must_use]
     pub fn problem(&self) -> Option<&'static str> {
         let opening_bytes = opening_bytes_max(64);
         let segment_bytes_min = opening_bytes + 4 * BLOCK_BYTES;
-        // A write that does not fit behind any opening, with a mark behind it, would open segment after segment.
+        // A write that does not fit behind any opening, with a mark behind it, would open segment
+        // after segment.
         let room_bytes = self.segment_bytes.saturating_sub(opening_bytes + BLOCK_BYTES);
         let problems = [
             (
@@ -64,8 +65,8 @@ impl Options {
         problems.iter().find(|(is_one, _)| *is_one).map(|(_, problem)| *problem)
     }
 
-    /// The longest record that fits in a fresh segment of `identity`'s log, in bytes: its value's block may
-    /// be that long, less 640.
+    /// The longest record that fits in a fresh segment of `identity`'s log, in bytes: its value's
+    /// block may be that long, less 640.
     #[must_use]
     pub fn record_bytes_max(&self, identity: &Identity) -> u32 {
         // The batch may end anywhere in its last block, and a mark's block is behind it.

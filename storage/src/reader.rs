@@ -3,7 +3,7 @@
 use crate::batch::padded;
 use crate::{Buffer, Disk, FileId, StorageError};
 
-/// How much is read at once, in bytes, where no batch is longer.
+/// The bytes that are read at once, where no batch is longer.
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// A file, and how long it is.

@@ -16,8 +16,9 @@
 //!   6 revote     slot, ballot                                                      since version 2
 //! ```
 //!
-//! The length is the record's, block included. A record has a checksum of its own, besides its batch's, so
-//! that a single vote can be read back: the block has been given one by its gateway, and is not summed again.
+//! The length is the record's, block included. A record has a checksum of its own, besides its
+//! batch's, so that a single vote can be read back: the block has been given one by its gateway,
+//! and is not summed again.
 
 use std::sync::Arc;
 
@@ -29,9 +30,10 @@ use loggos_protocol::{
 use crate::Buffer;
 use crate::fields::{Fields, Malformed, Put, checksum, length};
 
-/// What is before a record's fields.
+/// The bytes before a record's fields.
 const FIXED_BYTES: usize = 14;
-/// The longest that a record is without its block: a state with a table of 64 acceptors is 576 bytes.
+/// The longest that a record is without its block: a state with a table of 64 acceptors is 576
+/// bytes.
 pub(crate) const RECORD_BYTES_MAX: u32 = 640;
 
 /// A record as it lies in the log.
@@ -80,7 +82,7 @@ pub(crate) struct Decoded<'a> {
     pub(crate) bytes: u32,
 }
 
-/// How long `record` may be in the log, at most.
+/// The most that `record` takes in the log, in bytes.
 pub(crate) fn bytes_max(record: &Record) -> u32 {
     let block_bytes = match record {
         Record::Vote { vote, .. } => vote.value.batch().map_or(0, |batch| batch.block.len()),
@@ -170,7 +172,8 @@ fn put_value(value: &Value, out: &mut Buffer) {
 }
 
 impl EncodedValue<'_> {
-    /// Reads it, its block copied; `None` if it is no value, or the block is not what its gateway summed.
+    /// Reads it, its block copied; `None` if it is no value, or the block is not what its gateway
+    /// summed.
     #[must_use]
     pub fn decode(self) -> Option<Value> {
         self.take().ok()

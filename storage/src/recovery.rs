@@ -25,8 +25,8 @@ pub struct Recovered {
 
 /// Makes the log of `identity` in an empty directory: one segment, and a file for the next.
 ///
-/// Nobody has promised anything before this has returned; if it is interrupted, [`recover`] refuses what it
-/// has left.
+/// No acceptor has promised anything before this has returned; if it is interrupted, [`recover`]
+/// refuses what it has left.
 ///
 /// # Errors
 ///
@@ -58,14 +58,14 @@ pub fn format(
 /// Comes back to the log of `identity`: its acceptors' promises, tables, truncations and votes.
 ///
 /// What was read back may never have been synced: a process that is killed leaves its writes to the
-/// operating system, and a machine that then stops loses them. So all of it is synced before this returns,
-/// and nobody can have been answered before. Only then the mark is written, which says so: in the other
-/// order, a crash in between could leave a mark that vouches for what is gone.
+/// operating system, and a machine that then stops loses them. So all of it is synced before this
+/// returns, and no role can have been answered before. Only then the mark is written, which says
+/// so: in the other order, a crash in between could leave a mark that vouches for what is gone.
 ///
-/// What is cut off is wiped where it begins, by the mark or by zeros, before anybody is answered, and so is
-/// what a crash has left of a segment that was being opened. The chain alone would not do: a later write to
-/// the same place, torn in its turn, may lack just what the earlier one lacked not, and so complete the
-/// earlier one, in a life that has gone on without it.
+/// What is cut off is wiped where it begins, by the mark or by zeros, before any role is answered,
+/// and so is what a crash has left of a segment that was being opened. The chain alone would not
+/// do: a later write to the same place, torn in its turn, may lack just what the earlier one lacked
+/// not, and so complete the earlier one, in a life that has gone on without it.
 ///
 /// Recovering again, however often this is interrupted, gives the same.
 ///
@@ -105,7 +105,8 @@ pub fn recover(
     let next = FileId(length(segments.len() + others.len()));
     let (mut free, mut unfinished) = (VecDeque::new(), VecDeque::new());
     for SizedFile { id: file, bytes } in others {
-        // One that is too short is not made here: the disk may be full, and the log not in need of it.
+        // One that is too short is not made here: the disk may be full, and the log not in need of
+        // it.
         if bytes == segment_bytes {
             wipe(disk, file, 0, 2 * BLOCK_BYTES)?;
             free.push_back(file);
@@ -118,8 +119,8 @@ pub fn recover(
     Ok(Recovered { wal: Wal::resume(*identity, *options, resumed), dropped })
 }
 
-/// Writes a mark behind `tail`, which is durable, in the last segment, and syncs it. There is room: no batch takes a
-/// segment's last block.
+/// Writes a mark behind `tail`, which is durable, in the last segment, and syncs it. There is room:
+/// no batch takes a segment's last block.
 fn mark(
     disk: &mut impl Disk,
     identity: &Identity,

@@ -10,19 +10,22 @@ use crate::state::States;
 
 /// The last ballot in which each vote was cast again, by acceptor and slot.
 ///
-/// A leader that is elected proposes all open slots anew, so neighbours share a ballot: a range of slots takes the room
-/// of one. Later elections over the same slots take the place of earlier ones, so that nothing grows by them.
+/// A leader that is elected proposes all open slots anew, so neighbours share a ballot: a range of
+/// slots takes the room of one. Later elections over the same slots take the place of earlier ones,
+/// so that nothing grows by them.
 #[derive(Debug, Default)]
 pub(crate) struct Revotes(BTreeMap<AcceptorId, RangeMap<u64, Ballot>>);
 
 impl Revotes {
-    /// Takes in a vote cast again. An acceptor's ballots never go down in its log, so the last one is the largest.
+    /// Takes in a vote cast again. An acceptor's ballots never go down in its log, so the last one
+    /// is the largest.
     pub(crate) fn add(&mut self, acceptor: AcceptorId, slot: Slot, ballot: Ballot) {
         let slots = slot.0..slot.watermark_after().0;
         self.0.entry(acceptor).or_default().insert(slots, ballot);
     }
 
-    /// In which of these slots `acceptor` has cast its vote again, and in which ballot the last time.
+    /// In which of these slots `acceptor` has cast its vote again, and in which ballot the last
+    /// time.
     pub(crate) fn within(
         &self,
         acceptor: AcceptorId,

@@ -7,21 +7,24 @@
 //!     └ all before it truncated?                                          or a later one as synced?
 //! ```
 //!
-//! A batch is *readable* if its sum is right, and *taken* if it lies where it says and follows the one before
-//! it. What a readable one names as synced was, wherever it lies, and so was what a header names. Three things
-//! can be wrong:
+//! A batch is *readable* if its sum is right, and *taken* if it lies where it says and follows the
+//! one before it. What a readable one names as synced was, wherever it lies, and so was what a
+//! header names. Three things can be wrong:
 //!
-//! - **A head follows nothing readable**, because what was before it is gone: recycled, or bad. A head is
-//!   written only when all before it is synced, so this is no torn write. If all that the head says was
-//!   voted before is truncated by now, it is not needed, and dropped; else it is damage.
-//! - **The chain ends**, as every log does, at its last segment's first bad batch *b*. If any batch that can
-//!   be read, wherever it is, names *b* or a later one as synced, *b* was there: damage. Else *b* was
-//!   never finished, or never begun. Remains of an earlier use of the file, or of a tail that an earlier
-//!   recovery has cut off, name only what was synced then, which is before *b*.
-//! - **Something newer lies astray**: a batch with records that can be read, is not taken, and has the number
-//!   *b* or a later one. No crash leaves such a thing behind, for of one write at a time what is whole is
-//!   taken, and what was cut off is wiped. The disk has put it there, and what it was to hold is missing where
-//!   it should be. Only the head of a segment that was being opened may lie so: without its header.
+//! - **A head follows nothing readable**, because what was before it is gone: recycled, or bad. A
+//!   head is written only when all before it is synced, so this is no torn write. If all that the
+//!   head says was voted before is truncated by now, it is not needed, and dropped; else it is
+//!   damage.
+//! - **The chain ends**, as every log does, at its last segment's first bad batch *b*. If any batch
+//!   that can be read, wherever it is, names *b* or a later one as synced, *b* was there: damage.
+//!   Else *b* was never finished, or never begun. Remains of an earlier use of the file, or of a
+//!   tail that an earlier recovery has cut off, name only what was synced then, which is before
+//!   *b*.
+//! - **Something newer lies astray**: a batch with records that can be read, is not taken, and has
+//!   the number *b* or a later one. No crash leaves such a thing behind, for of one write at a time
+//!   what is whole is taken, and what was cut off is wiped. The disk has put it there, and what it
+//!   was to hold is missing where it should be. Only the head of a segment that was being opened
+//!   may lie so: without its header.
 //!
 //! source: R33
 
@@ -40,17 +43,17 @@ use crate::state::States;
 use crate::wal::Tail;
 use crate::{BLOCK_BYTES, Damage, Disk, FileId, Identity, StorageError};
 
-/// What a log holds.
+/// The content of a log.
 #[derive(Debug)]
 pub struct Scan {
-    /// Whose it is.
+    /// The node and acceptors that it is of.
     pub identity: Identity,
     /// The length of its segments, in bytes.
     pub segment_bytes: u64,
-    /// The last batch that can be read, of all that count: what a torn write or crash cut off is not among
-    /// them.
+    /// The last batch that can be read, of all that count: what a torn write or crash cut off is
+    /// not among them.
     pub last: u64,
-    /// Where the log ends: the file, and the byte in it.
+    /// The place where the log ends: the file, and the byte in it.
     pub end: (FileId, u64),
     /// What could not be read, and is not needed.
     pub dropped: Vec<Damage>,
@@ -62,7 +65,7 @@ pub struct Scan {
     pub(crate) others: Vec<SizedFile>,
 }
 
-/// Where an entry is in the log.
+/// The place of an entry in the log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct EntryPlace {
     /// The number of its segment.
@@ -73,14 +76,15 @@ pub struct EntryPlace {
     pub offset: u64,
     /// The number of its batch.
     pub batch: u64,
-    /// Whose entry it is.
+    /// The acceptor whose entry it is.
     pub acceptor: AcceptorId,
 }
 
 /// What hears of each entry that can be read, in the order of the log.
 pub type Visit<'a> = &'a mut dyn FnMut(EntryPlace, &Entry<'_>);
 
-/// Reads the whole log and changes nothing. `wanted` is whose it should be; without it, any one will do.
+/// Reads the whole log and changes nothing. `wanted` is the identity that it should have; without
+/// it, any will do.
 ///
 /// Memory: one piece of the log at a time, and 24 bytes for each vote that is not recycled.
 ///
@@ -209,8 +213,8 @@ fn headers(
     Ok((headers, others))
 }
 
-/// Files are made whole before they are used, and never shortened, so one with a header is as long as that
-/// says. Without, it may be one that is not finished: it keeps its whole blocks.
+/// Files are made whole before they are used, and never shortened, so one with a header is as long
+/// as that says. Without, it may be one that is not finished: it keeps its whole blocks.
 fn check_lengths(
     wanted: u64,
     headers: &Headers,
@@ -254,7 +258,8 @@ struct Walk<'a, D> {
 }
 
 impl<D: Disk> Walk<'_, D> {
-    /// Reads a segment; returns whether it is one: whether its head can be read, and no other file holds it.
+    /// Reads a segment; returns whether it is one: whether its head can be read, and no other file
+    /// holds it.
     fn segment(&mut self, header: &Header, file: SizedFile) -> Result<bool, StorageError> {
         let number = header.segment;
         if self.segments.back().is_some_and(|before| before.number == number) {
@@ -327,7 +332,8 @@ impl<D: Disk> Walk<'_, D> {
         Ok(())
     }
 
-    /// Looks at every block from `offset` on for what it names as synced, and for what is newer than all.
+    /// Looks at every block from `offset` on for what it names as synced, and for what is newer
+    /// than all.
     fn search(&mut self, file: SizedFile, offset: u32) -> Result<(), StorageError> {
         let mut offset = offset;
         while u64::from(offset) < file.bytes {

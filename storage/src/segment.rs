@@ -20,17 +20,19 @@ pub(crate) struct Segment {
     pub(crate) head: States,
     /// The votes in it that are synced, in the order of the log.
     votes: Vec<Indexed>,
-    /// All of them are in these slots: most segments need not be looked through for a page of a few.
+    /// All of them are in these slots: most segments need not be looked through for a page of a
+    /// few.
     slots: Range<Slot>,
-    /// Likewise of each `CHUNK` votes. Votes come nearly in the order of slots, so a look-up goes through the ranges
-    /// and one or two chunks, where a segment may hold hundreds of thousands of votes.
+    /// Likewise of each `CHUNK` votes. Votes come nearly in the order of slots, so a look-up goes
+    /// through the ranges and one or two chunks, where a segment may hold hundreds of thousands of
+    /// votes.
     chunks: Vec<Range<Slot>>,
 }
 
-/// How many votes share a range of slots.
+/// The number of votes that share a range of slots.
 const CHUNK: usize = 256;
 
-/// Where a vote is in its segment, or in what is being gathered.
+/// The place of a vote in its segment, or in what is being gathered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Indexed {
     pub(crate) slot: Slot,
@@ -40,10 +42,10 @@ pub(crate) struct Indexed {
     pub(crate) acceptor: AcceptorId,
 }
 
-/// Where a vote is on disk: its value, and in which ballot it was cast again, if it was.
+/// The place of a vote on disk: its value, and in which ballot it was cast again, if it was.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct VotePlace {
-    /// Whose vote it is.
+    /// The acceptor whose vote it is.
     pub acceptor: AcceptorId,
     /// In which slot.
     pub slot: Slot,
@@ -51,11 +53,12 @@ pub struct VotePlace {
     pub file: FileId,
     /// The byte at which its record begins.
     offset: u32,
-    /// How long that is.
+    /// The length of its record.
     bytes: u32,
-    /// What it was summed to be when it was appended.
+    /// The checksum that it had when it was appended.
     checksum: u32,
-    /// The last ballot in which it was cast again. A later vote for another value is in a larger one.
+    /// The last ballot in which it was cast again. A later vote for another value is in a larger
+    /// one.
     pub(crate) revoted: Option<Ballot>,
 }
 
@@ -102,7 +105,7 @@ impl Segment {
             .map(|vote| self.place(vote))
     }
 
-    /// Where `vote` is on disk.
+    /// The place of `vote` on disk.
     fn place(&self, vote: &Indexed) -> VotePlace {
         let Indexed { slot, offset, bytes, checksum, acceptor } = *vote;
         VotePlace { acceptor, slot, file: self.file, offset, bytes, checksum, revoted: None }
@@ -110,7 +113,7 @@ impl Segment {
 }
 
 impl VotePlace {
-    /// How long its record is, in bytes.
+    /// The length of its record, in bytes.
     #[must_use]
     pub fn record_bytes(&self) -> usize {
         self.bytes as usize
@@ -129,9 +132,9 @@ impl VotePlace {
         (self.file, self.offset, self.checksum) == (other.file, other.offset, other.checksum)
     }
 
-    /// Reads the vote from those blocks; `None` if they are not what was written there: then the log is to be
-    /// [poisoned](crate::Poison::Read), if it still [names](crate::Wal::votes) this place. If not, the vote has
-    /// been truncated since, and may have been written over.
+    /// Reads the vote from those blocks; `None` if they are not what was written there: then the
+    /// log is to be [poisoned](crate::Poison::Read), if it still [names](crate::Wal::votes) this
+    /// place. If not, the vote has been truncated since, and may have been written over.
     #[must_use]
     pub fn vote(&self, blocks: &[u8]) -> Option<Vote> {
         let record = blocks.get((self.offset % BLOCK_BYTES) as usize..)?;
@@ -174,7 +177,7 @@ pub(crate) fn put_opening(
     batch.seal(bytes, start)
 }
 
-/// How long the beginning of a segment may be.
+/// The most that the beginning of a segment takes, in bytes.
 pub(crate) fn opening_bytes_max(acceptors_count: usize) -> u32 {
     BLOCK_BYTES + padded(HEAD_BYTES + length(acceptors_count) * RECORD_BYTES_MAX)
 }

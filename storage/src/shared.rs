@@ -1,4 +1,5 @@
-//! The log that acceptors share, and what waits for it: all that stands between an acceptor and a disk but the I/O.
+//! The log that acceptors share, and what waits for it: all that stands between an acceptor and a
+//! disk but the I/O.
 //!
 //! ```text
 //!   acceptor                    SharedLog                            driver: a core, or the simulator
@@ -15,16 +16,19 @@
 //!
 //! # A life that ends while the log goes on
 //!
-//! An acceptor may end, and start over, in a process whose log lives on. Its records may be on their way to the disk
-//! at that moment: appended, not synced. Are they part of what the next life comes back with?
+//! An acceptor may end, and start over, in a process whose log lives on. Its records may be on
+//! their way to the disk at that moment: appended, not synced. Are they part of what the next life
+//! comes back with?
 //!
-//! - *If not*, two values can be chosen in a slot. The next life promises ballot 2, and reports no vote in the slot;
-//!   the leader of ballot 2 gives it another value. Then the sync completes, and the vote of ballot 1 is on disk:
-//!   recalled for a replica that replays, it completes a write quorum of ballot 1.
-//! - *If so*, the next life speaks of what is not synced, for which nothing that it says waits: it may be lost.
+//! - *If not*, two values can be chosen in a slot. The next life promises ballot 2, and reports no
+//!   vote in the slot; the leader of ballot 2 gives it another value. Then the sync completes, and
+//!   the vote of ballot 1 is on disk: recalled for a replica that replays, it completes a write
+//!   quorum of ballot 1.
+//! - *If so*, the next life speaks of what is not synced, for which nothing that it says waits: it
+//!   may be lost.
 //!
-//! So the next life waits until that is settled: it begins when all that was appended before is durable, and then it
-//! comes back with all of it. If the log fails before, it never begins.
+//! So the next life waits until that is settled: it begins when all that was appended before is
+//! durable, and then it comes back with all of it. If the log fails before, it never begins.
 //!
 //! source: R31, R32
 
@@ -40,13 +44,15 @@ use crate::{VotePlace, Wal};
 /// The log that acceptors share, and what waits for it.
 #[derive(Debug)]
 pub struct SharedLog {
-    /// The log: its driver writes and syncs what it gathers. Records come in by [`take`](SharedLog::take).
+    /// The log: its driver writes and syncs what it gathers. Records come in by
+    /// [`take`](SharedLog::take).
     pub wal: Wal,
     lives: Vec<Life>,
     bounds: Bounds,
 }
 
-/// What may wait for the disk before acceptors take in nothing more that would have to. All of it is asked for again.
+/// What may wait for the disk before acceptors take in nothing more that would have to. All of it
+/// is asked for again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Bounds {
     /// Messages of one acceptor.
@@ -73,7 +79,7 @@ struct Life {
 #[derive(Debug)]
 #[must_use = "an acceptor waits for its votes"]
 pub struct ReadRequest {
-    /// Who asks for which.
+    /// The votes, and the acceptor that asks for them.
     pub recall: Recall,
     /// The life of the acceptor that asks.
     life: u64,
@@ -95,13 +101,14 @@ impl SharedLog {
         Self { lives: lives.collect(), wal, bounds }
     }
 
-    /// Whether a message is better dropped than handed to its acceptor, whose log has as much to write as it may have:
-    /// whatever it makes of it would have to wait, too. It will be sent again (R29).
+    /// Whether a message is better dropped than handed to its acceptor, whose log has as much to
+    /// write as it may have: whatever it makes of it would have to wait, too. It will be sent again
+    /// (R29).
     ///
-    /// So a disk that hangs costs no more memory than that, however long it does. And a log without room takes in nothing
-    /// more that it would have to write before the truncation that makes room: what waits has to fit in the one segment
-    /// that is kept for it. Heartbeats, pre-votes and reports
-    /// are taken in, and complaints: nothing that they lead to waits.
+    /// So a disk that hangs costs no more memory than that, however long it does. And a log without
+    /// room takes in nothing more that it would have to write before the truncation that makes
+    /// room: what waits has to fit in the one segment that is kept for it. Heartbeats, pre-votes
+    /// and reports are taken in, and complaints: nothing that they lead to waits.
     ///
     /// source: R29
     #[must_use]
@@ -123,7 +130,8 @@ impl SharedLog {
         has_to_wait && is_full
     }
 
-    /// Takes in what an acceptor wants written down, said after that, and read back; returns what is to be read.
+    /// Takes in what an acceptor wants written down, said after that, and read back; returns what
+    /// is to be read.
     ///
     /// A failed log keeps nothing: what rests on it is never said.
     ///
@@ -165,14 +173,14 @@ impl SharedLog {
         self.lives.iter().any(|life| life.held.front().is_some_and(|held| held.0 <= durable))
     }
 
-    /// How many messages are held back.
+    /// The number of messages that are held back.
     #[must_use]
     pub fn held_count(&self) -> usize {
         self.lives.iter().map(|life| life.held.len()).sum()
     }
 
-    /// The next acceptor that is to be told how many of its records are durable: before anything is released, since
-    /// what is released may be answered.
+    /// The next acceptor that is to be told how many of its records are durable: before anything is
+    /// released, since what is released may be answered.
     pub fn next_durable(&mut self) -> Option<(AcceptorId, u64)> {
         let durable = self.wal.durable();
         self.lives.iter_mut().find_map(|life| {
@@ -181,8 +189,8 @@ impl SharedLog {
         })
     }
 
-    /// Ends the life of `acceptor`: what it was about to say is never said, as if it had crashed before, and what it
-    /// has asked for is for nobody. What it has appended stays in the log.
+    /// Ends the life of `acceptor`: what it was about to say is never said, as if it had crashed
+    /// before, and what it has asked for is for no life. What it has appended stays in the log.
     pub fn end_life(&mut self, acceptor: AcceptorId) {
         let life = self.lives.iter_mut().find(|life| life.acceptor == acceptor);
         let life = life.expect("an acceptor of another log");
@@ -191,14 +199,16 @@ impl SharedLog {
         life.marks.clear();
     }
 
-    /// Whether all that former lives of `acceptor` have appended is durable, so that the next may begin.
+    /// Whether all that former lives of `acceptor` have appended is durable, so that the next may
+    /// begin.
     #[must_use]
     pub fn is_settled(&self, acceptor: AcceptorId) -> bool {
         self.life(acceptor).appended <= self.wal.durable()
     }
 
-    /// Begins a life of `acceptor`: with what the log says of it, all of which is durable. `None` if it is too early,
-    /// or too late: what its former life has left is not settled, or the log has failed.
+    /// Begins a life of `acceptor`: with what the log says of it, all of which is durable. `None`
+    /// if it is too early, or too late: what its former life has left is not settled, or the log
+    /// has failed.
     ///
     /// Call [`Acceptor::on_start`] when it starts to serve.
     ///
@@ -222,15 +232,15 @@ impl SharedLog {
         Some(restored)
     }
 
-    /// Whether the acceptor that asked still lives: if not, its votes are for nobody.
+    /// Whether the acceptor that asked still lives: if not, its votes are for no life.
     #[must_use]
     pub fn is_current(&self, request: &ReadRequest) -> bool {
         self.life(request.recall.acceptor).number == request.life
     }
 
-    /// Looks up once more where the votes are that somebody asks for, since the one at `place` could not be read:
-    /// it may have been truncated meanwhile, and written over. `None` if it has not: then the disk has lost it, and
-    /// the log is to be [poisoned](crate::Poison::Read).
+    /// Looks up once more where the votes are that an acceptor asks for, since the one at `place`
+    /// could not be read: it may have been truncated meanwhile, and written over. `None` if it has
+    /// not: then the disk has lost it, and the log is to be [poisoned](crate::Poison::Read).
     ///
     /// source: R34
     #[must_use]
@@ -261,8 +271,8 @@ impl ReadRequest {
         Self { recall, life, places }
     }
 
-    /// What to read: votes until there are enough for a page of `bytes_max`, at least one if there is one; and up to
-    /// where that covers what was asked for.
+    /// What to read: votes until there are enough for a page of `bytes_max`, at least one if there
+    /// is one; and up to where that covers what was asked for.
     #[must_use]
     pub fn page(&self, bytes_max: usize) -> (&[VotePlace], Watermark) {
         let mut bytes = 0;

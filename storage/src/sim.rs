@@ -20,26 +20,26 @@ pub struct FaultyDisk {
     rng: Rng,
     /// Operations so far: reads, writes, syncs, and each step of a creation.
     operations: u64,
-    /// What is to happen at which operation.
+    /// The faults that are ordered, by operation.
     orders: BTreeMap<u64, Fault>,
     has_crashed: bool,
-    /// How many bytes of files there may be.
+    /// The number of bytes of files that there may be.
     pub capacity_bytes: u64,
 }
 
-/// What may go wrong in an operation.
+/// A fault of an operation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
     /// The process or machine stops before it, or half-way: nothing answers until
     /// [`FaultyDisk::kill`] or [`FaultyDisk::lose_power`].
     Crash,
-    /// It fails, a write half-way. What a failed sync has not made durable, no later one will, and is not
-    /// read any more: reads do not go through a cache.
+    /// It fails, a write half-way. What a failed sync has not made durable, no later one will, and
+    /// is not read any more: reads do not go through a cache.
     Error(ErrorKind),
     /// It is said to have been done: a write that goes nowhere, a sync that does nothing.
     Lie,
-    /// A write goes to another file or place, where the next sync finds it, of whatever file; a sync is what
-    /// it is.
+    /// A write goes to another file or place, where the next sync finds it, of whatever file; a
+    /// sync is what it is.
     Misdirect(FileId, u64),
 }
 
@@ -67,7 +67,7 @@ impl FaultyDisk {
         self.orders.insert(self.operations + after, fault);
     }
 
-    /// How many operations there were.
+    /// The number of operations that there were.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.operations
@@ -79,9 +79,9 @@ impl FaultyDisk {
         self.has_crashed = false;
     }
 
-    /// The machine loses power: of what no sync has reached any part may be there, in any order; a write
-    /// may be torn at any byte, or lack any of its sectors, of 512 bytes or of 4 KiB, where there is then what
-    /// was there before, or zeros.
+    /// The machine loses power: of what no sync has reached any part may be there, in any order; a
+    /// write may be torn at any byte, or lack any of its sectors, of 512 bytes or of 4 KiB, where
+    /// there is then what was there before, or zeros.
     pub fn lose_power(&mut self) {
         self.kill();
         let rng = &mut self.rng;
@@ -127,7 +127,7 @@ impl FaultyDisk {
         self.files.remove(&file);
     }
 
-    /// What is in a file.
+    /// The content of a file.
     #[must_use]
     pub fn content(&self, file: FileId) -> &[u8] {
         &self.files[&file].cached
@@ -211,7 +211,8 @@ impl Disk for FaultyDisk {
             Some(Fault::Lie) => Ok(()),
             Some(Fault::Crash) => Err(crashed()),
             Some(fault @ Fault::Error(_)) => {
-                // What was not written by then is dropped, and the next sync knows of nothing to do.
+                // What was not written by then is dropped, and the next sync knows of nothing to
+                // do.
                 for (offset, bytes) in file.pending.drain(..) {
                     persist(&mut file.durable, offset, &bytes, rng);
                 }

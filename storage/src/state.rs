@@ -99,8 +99,8 @@ fn on_entry(state: &mut AcceptorState, entry: &Entry<'_>) {
         }
         Entry::Truncated(truncated) => state.truncate(*truncated),
         Entry::Table(table) => state.join(table),
-        // All of an earlier state is in a later one, unless it was dropped for good reason: a state only
-        // adds.
+        // All of an earlier state is in a later one, unless it was dropped for good reason: a state
+        // only adds.
         Entry::State(earlier) => state.add(earlier),
     }
 }

@@ -19,8 +19,8 @@
 //!   poison                                        takes nothing in any more    stop the acceptors
 //! ```
 //!
-//! One write is under way at a time. What is appended meanwhile is the next one: the slower the disk, the
-//! larger the writes.
+//! One write is under way at a time. What is appended meanwhile is the next one: the slower the
+//! disk, the larger the writes.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -85,16 +85,16 @@ pub struct Write {
     pub bytes: Buffer,
     /// Counts writes, across lives: what a peer that has seen a later one of this log knows (R33).
     pub number: u64,
-    /// How many records are durable then, of those appended in this life.
+    /// The number of records that are durable then, of those appended in this life.
     appended: u64,
     /// The votes among them.
     votes: Vec<Indexed>,
 }
 
-/// Where the next batch goes.
+/// The place where the next batch goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail {
-    /// What it follows.
+    /// The batch that it follows.
     pub(crate) link: Link,
     /// In the last segment.
     pub(crate) offset: u32,
@@ -102,7 +102,7 @@ pub(crate) struct Tail {
     pub(crate) is_mark: bool,
 }
 
-/// What a log goes on from.
+/// The state that a log goes on from.
 #[derive(Debug)]
 pub(crate) struct Resumed {
     pub(crate) segments: VecDeque<Segment>,
@@ -144,11 +144,11 @@ impl Wal {
         wal
     }
 
-    /// Takes a record in. What rests on it may be said when [`durable`](Self::durable) has reached what
-    /// [`appended`](Self::appended) is now.
+    /// Takes a record in. What rests on it may be said when [`durable`](Self::durable) has reached
+    /// what [`appended`](Self::appended) is now.
     ///
-    /// The value is copied here, once, to where it is written from. A poisoned log counts it and ignores it:
-    /// what waits for it waits for ever.
+    /// The value is copied here, once, to where it is written from. A poisoned log counts it and
+    /// ignores it: what waits for it waits for ever.
     ///
     /// source: R31, R34
     pub fn append(&mut self, record: &Record) {
@@ -173,7 +173,8 @@ impl Wal {
         }
     }
 
-    /// Hands out what is to be written and synced next, if there is anything and nothing is under way.
+    /// Hands out what is to be written and synced next, if there is anything and nothing is under
+    /// way.
     ///
     /// A segment is opened in a write of its own: its head is durable before anything else of it is
     /// written, and before a segment before it can be recycled.
@@ -197,11 +198,11 @@ impl Wal {
         Some(self.seal(next))
     }
 
-    /// Hands out a mark, if the last batch has none and there is nothing else to write: for a driver that
-    /// falls idle.
+    /// Hands out a mark, if the last batch has none and there is nothing else to write: for a
+    /// driver that falls idle.
     ///
-    /// The last batch of a log is the one that recovery cannot tell from a torn one when it has gone bad.
-    /// A mark behind it says that it was synced.
+    /// The last batch of a log is the one that recovery cannot tell from a torn one when it has
+    /// gone bad. A mark behind it says that it was synced.
     ///
     /// source: R33, "an idle log appends one mark"
     pub fn gather_mark(&mut self) -> Option<Write> {
@@ -215,8 +216,8 @@ impl Wal {
 
     /// Takes a write back that is durable: written in full, and synced since.
     ///
-    /// A poisoned log does not believe it: a sync that failed once may succeed the next time because the
-    /// pages that it could not write were dropped.
+    /// A poisoned log does not believe it: a sync that failed once may succeed the next time
+    /// because the pages that it could not write were dropped.
     ///
     /// source: R31, R34
     pub fn on_synced(&mut self, write: Write) {
@@ -246,9 +247,9 @@ impl Wal {
         self.poison.get_or_insert(reason);
     }
 
-    /// The file to be [made](crate::Disk::create) next, off the loop, if one more is wanted; asked once
-    /// for each. [`on_file_created`](Self::on_file_created) or [`on_no_room`](Self::on_no_room) is the
-    /// answer.
+    /// The file to be [made](crate::Disk::create) next, off the loop, if one more is wanted; asked
+    /// once for each. [`on_file_created`](Self::on_file_created) or
+    /// [`on_no_room`](Self::on_no_room) is the answer.
     pub fn wants_file(&mut self) -> Option<FileId> {
         if self.poison.is_some() {
             return None;
@@ -261,23 +262,24 @@ impl Wal {
         self.files.on_created();
     }
 
-    /// Takes in that the file asked for could not be made: the log goes on in those it has. That is no
-    /// reason to stop yet, since nothing of the log was touched.
+    /// Takes in that the file asked for could not be made: the log goes on in those it has. That is
+    /// no reason to stop yet, since nothing of the log was touched.
     ///
-    /// While none is free either, what is appended [waits](Self::is_full). The log has been [low](Self::is_low) since
-    /// long before.
+    /// While none is free either, what is appended [waits](Self::is_full). The log has been
+    /// [low](Self::is_low) since long before.
     pub fn on_no_room(&mut self) {
         self.files.on_no_room();
     }
 
-    /// Asks once more for a file that could not be made: there may be room by now. For the driver's clock,
-    /// each second or so; nothing happens if none was refused.
+    /// Asks once more for a file that could not be made: there may be room by now. For the driver's
+    /// clock, each second or so; nothing happens if none was refused.
     pub fn try_again(&mut self) {
         self.files.try_again();
     }
 
-    /// Whether fewer segments are left than the reserve: acceptors then refuse what is proposed for the first time, and
-    /// go on with promises, with votes for what may have been chosen, and with truncations, until there is room.
+    /// Whether fewer segments are left than the reserve: acceptors then refuse what is proposed for
+    /// the first time, and go on with promises, with votes for what may have been chosen, and with
+    /// truncations, until there is room.
     ///
     /// source: R34
     #[must_use]
@@ -285,10 +287,12 @@ impl Wal {
         self.files.left(self.segments.len()) < self.options.segments_reserve
     }
 
-    /// Whether what was appended waits for room: no segment may be opened for it. What rests on it is not said, as
-    /// where a sync takes long; it is written as soon as there is room, and lost if the process ends before.
+    /// Whether what was appended waits for room: no segment may be opened for it. What rests on it
+    /// is not said, as where a sync takes long; it is written as soon as there is room, and lost if
+    /// the process ends before.
     ///
-    /// Room comes from the disk, or from a truncation: the last segment is kept for one that frees others.
+    /// Room comes from the disk, or from a truncation: the last segment is kept for one that frees
+    /// others.
     ///
     /// source: R34, "a passing shortage never becomes a stop"
     #[must_use]
@@ -299,13 +303,14 @@ impl Wal {
         waits && !self.has_room_for(next) && !may_open
     }
 
-    /// Why it has stopped, if it has.
+    /// The reason why it has stopped, if it has.
     #[must_use]
     pub fn poisoned(&self) -> Option<Poison> {
         self.poison
     }
 
-    /// How many bytes of records wait to be written, those that are being written left out.
+    /// The number of bytes of records that wait to be written, those that are being written left
+    /// out.
     #[must_use]
     pub fn gathered_bytes(&self) -> usize {
         let full = self.full.iter().map(|gathering| gathering.bytes.len());
@@ -318,8 +323,8 @@ impl Wal {
         self.appended
     }
 
-    /// How many of them are durable: what was held when [`appended`](Self::appended) was not more may
-    /// leave.
+    /// The number of them that are durable: what was held when [`appended`](Self::appended) was not
+    /// more may leave.
     ///
     /// source: R31
     #[must_use]
@@ -327,16 +332,16 @@ impl Wal {
         self.durable
     }
 
-    /// The number of the last write that is durable. Never goes down, from life to life, unless somebody
-    /// puts an older directory in place.
+    /// The number of the last write that is durable. Never goes down, from life to life, unless an
+    /// operator puts an older directory in place.
     #[must_use]
     pub fn synced(&self) -> u64 {
         self.synced
     }
 
-    /// The number of the last write of earlier lives that it came back with: at least as many as any of them
-    /// has ever told to be durable, or it is an older copy. The mark that recovery adds does not count, for it
-    /// would stand for one that is missing.
+    /// The number of the last write of earlier lives that it came back with: at least as many as
+    /// any of them has ever told to be durable, or it is an older copy. The mark that recovery adds
+    /// does not count, for it would stand for one that is missing.
     ///
     /// source: R33
     #[must_use]
@@ -344,13 +349,13 @@ impl Wal {
         self.found
     }
 
-    /// Whose log it is.
+    /// The node and acceptors that the log is of.
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// How many segments are in use.
+    /// The number of segments that are in use.
     #[must_use]
     pub fn segments_count(&self) -> usize {
         self.segments.len()
@@ -362,16 +367,16 @@ impl Wal {
         self.states.at(acceptor)
     }
 
-    /// What of that is durable.
+    /// The durable part of that.
     pub(crate) fn durable_state(&self, acceptor: AcceptorId) -> Option<&AcceptorState> {
         self.durable_states.at(acceptor)
     }
 
-    /// Where on disk the votes of `acceptor` in `[from, to)` are, in slot order: those that are durable and
-    /// not truncated, of each slot the last.
+    /// Where on disk the votes of `acceptor` in `[from, to)` are, in slot order: those that are
+    /// durable and not truncated, of each slot the last.
     ///
-    /// One look through the index of the segments that have some in these slots; for the start, and for pages that memory does not hold
-    /// any more.
+    /// One look through the index of the segments that have some in these slots; for the start, and
+    /// for pages that memory does not hold any more.
     ///
     /// source: R10, R16
     #[must_use]
@@ -447,8 +452,8 @@ impl Wal {
 
     /// Goes on in another file: the oldest of the free ones.
     ///
-    /// All that was written is durable, for nothing is under way; so a head that can be read proves that
-    /// whatever it follows was synced, and it names nothing that is not.
+    /// All that was written is durable, for nothing is under way; so a head that can be read proves
+    /// that whatever it follows was synced, and it names nothing that is not.
     ///
     /// source: R32
     fn open_segment(&mut self) -> Option<Write> {
@@ -469,14 +474,16 @@ impl Wal {
         Some(Write { file, offset: 0, bytes, number: link.number, appended: self.durable, votes })
     }
 
-    /// Whether the segment that is written to has room for this. One block is left for a mark, always.
+    /// Whether the segment that is written to has room for this. One block is left for a mark,
+    /// always.
     fn has_room_for(&self, next: &Gathering) -> bool {
         let needed = padded(length(next.bytes.len())) + BLOCK_BYTES;
         needed <= self.options.segment_bytes - self.tail.offset
     }
 
-    /// Whether another segment may be opened. The last one may only if what is appended frees an older one: a log that
-    /// had used it up for anything else could not be truncated any more, and would be full for good.
+    /// Whether another segment may be opened. The last one may only if what is appended frees an
+    /// older one: a log that had used it up for anything else could not be truncated any more, and
+    /// would be full for good.
     fn may_open_segment(&self) -> bool {
         let next_head = self.segments.get(1).map_or(&self.written, |segment| &segment.head);
         self.files.free_count() > 1 || next_head.are_truncated_by(&self.states)
@@ -499,18 +506,20 @@ impl Wal {
 
     /// Frees the oldest segments whose every record is superseded.
     ///
-    /// Promises, tables and truncations of a segment are in the head of the next one. Its votes are not:
-    /// each of them must be below what a *durable* record, or head, says is truncated. Every such record
-    /// is in a newer segment, or its bound is in the head of one. What could be lost otherwise:
+    /// Promises, tables and truncations of a segment are in the head of the next one. Its votes are
+    /// not: each of them must be below what a *durable* record, or head, says is truncated. Every
+    /// such record is in a newer segment, or its bound is in the head of one. What could be lost
+    /// otherwise:
     ///
-    /// - *Truncated, but not durably*: after a crash the acceptor takes the slot for one it has not voted
-    ///   in, and votes there again, for something else.
-    /// - *Next head not durable*: the only copy of the promise is written over, and if the machine stops
-    ///   before the sync the acceptor promises less than it did.
-    /// - *A newer segment before an older one*: what the newer one truncated, the older would vote again.
+    /// - *Truncated, but not durably*: after a crash the acceptor takes the slot for one it has not
+    ///   voted in, and votes there again, for something else.
+    /// - *Next head not durable*: the only copy of the promise is written over, and if the machine
+    ///   stops before the sync the acceptor promises less than it did.
+    /// - *A newer segment before an older one*: what the newer one truncated, the older would vote
+    ///   again.
     ///
-    /// The test is the one that recovery makes of a segment that it cannot read, so whatever may have been
-    /// written over, whole or in part, recovery can do without.
+    /// The test is the one that recovery makes of a segment that it cannot read, so whatever may
+    /// have been written over, whole or in part, recovery can do without.
     ///
     /// source: R32
     fn recycle(&mut self) {

@@ -200,8 +200,8 @@ impl Core {
     }
 }
 
-/// Else the vote that is on its way to the disk would be missing from the next life's promise, and be there again
-/// later: two values could be chosen.
+/// Else the vote that is on its way to the disk would be missing from the next life's promise, and
+/// be there again later: two values could be chosen.
 #[test]
 fn r31_a_life_begins_when_all_that_the_former_one_has_appended_is_durable() {
     let mut core = Core::new();
@@ -238,7 +238,8 @@ fn r31_a_life_that_has_ended_says_nothing_more_and_others_do() {
     assert_eq!(core.votes_said(), [5, 0], "the next life says it when it is asked again");
 }
 
-/// It would take votes for synced that are not, let them go from memory, and forget them in a promise (R10).
+/// It would take votes for synced that are not, let them go from memory, and forget them in a
+/// promise (R10).
 #[test]
 fn r10_a_life_is_not_told_that_the_records_of_the_former_one_are_durable() {
     let mut core = Core::new();
@@ -290,7 +291,7 @@ fn r31_what_rests_on_nothing_new_does_not_wait_for_others() {
     assert_eq!(core.votes_said(), [0], "its vote is durable");
 }
 
-/// Who asks does so again and again. What is dropped is what would have to wait.
+/// A role that asks does so again and again. What is dropped is what would have to wait.
 #[test]
 fn r29_a_disk_that_hangs_has_so_much_to_wait_for_it_and_no_more() {
     let mut core = Core::new();
@@ -319,7 +320,8 @@ fn r29_a_disk_that_hangs_has_so_much_to_wait_for_it_and_no_more() {
     assert_eq!(core.votes_said().len(), Bounds::default().held_max);
 }
 
-/// What waits is written before a truncation that comes later, in the one segment that is kept for that.
+/// What waits is written before a truncation that comes later, in the one segment that is kept for
+/// that.
 #[test]
 fn r34_a_full_log_takes_nothing_more_in_that_it_would_have_to_write() {
     let mut core = Core::new();

@@ -285,7 +285,8 @@ fn r33_a_flipped_bit_in_a_busy_log_is_refused_or_takes_the_last_write_at_most() 
     assert!(refused > 100 && harmless > 100, "{refused} refused, {harmless} harmless");
 }
 
-/// A bit of a header, of a head, of what a batch or record begins with, of a block, or of what is unused.
+/// A bit of a header, of a head, of what a batch or record begins with, of a block, or of what is
+/// unused.
 fn any_bit(node: &mut Node, rng: &mut Rng) -> (FileId, u64) {
     let mut places = Vec::new();
     let scanned = scan(&mut node.disk, None, &mut |place, _| {

@@ -385,7 +385,8 @@ fn r33_a_file_in_use_that_was_shortened_or_has_grown_is_refused() {
 
 #[test]
 fn r33_a_misdirected_batch_in_the_same_segment_is_not_read_there() {
-    // It follows the last one in the chain, and is in its own segment, and lies one block too far on.
+    // It follows the last one in the chain, and is in its own segment, and lies one block too far
+    // on.
     let mut node = Node::new(1);
     node.append_all([promise(A, 1)]);
     let mark = node.wal.gather_mark().expect("a mark");
@@ -550,7 +551,7 @@ fn r34_what_is_appended_to_a_log_that_has_stopped_never_becomes_durable() {
     node.append_all([promise(A, 1)]);
     node.wal.poison(Poison::Read(ErrorKind::InvalidData)); // nothing is under way
     node.wal.append(&vote(A, 0, 1, (100, 1)));
-    assert!(node.wal.appended() > node.wal.durable(), "a vote that nobody has written may leave");
+    assert!(node.wal.appended() > node.wal.durable(), "a vote that is not written may leave");
 }
 
 #[test]
@@ -562,7 +563,7 @@ fn r34_a_file_that_could_not_be_made_is_asked_for_again_when_the_clock_says_so()
     node.disk.capacity_bytes = u64::MAX;
     assert_eq!(node.wal.wants_file(), None, "not asked at each turn");
     node.wal.try_again();
-    assert!(node.wal.is_low(), "who asks has no room yet");
+    assert!(node.wal.is_low(), "there is no room yet");
     node.make_file();
     assert!(!node.wal.is_low(), "there is room again");
     node.wal.try_again();
@@ -591,7 +592,8 @@ fn r34_a_log_is_low_before_it_is_full_and_truncation_mends_it() {
     assert_eq!((node.wal.is_low(), node.wal.poisoned()), (true, None), "what waited is lost");
 }
 
-/// Elections may use up what a low log keeps back. Then it waits, however often that is tried and the node is started.
+/// Elections may use up what a low log keeps back. Then it waits, however often that is tried and
+/// the node is started.
 #[test]
 fn r34_a_full_log_waits_for_room_and_goes_on_with_what_was_appended() {
     let mut node = Node::with(3, Options { segments_max: 16, ..OPTIONS });
@@ -682,7 +684,7 @@ fn options_leave_room_for_a_full_write_behind_the_longest_opening() {
 }
 
 #[test]
-fn r4_a_directory_that_is_empty_foreign_newer_or_half_formatted_is_refused_with_a_reason() {
+fn r04_a_directory_that_is_empty_foreign_newer_or_half_formatted_is_refused_with_a_reason() {
     let mut disk = FaultyDisk::new(1);
     let refused = |disk: &mut FaultyDisk, identity: &Identity| {
         recover(disk, identity, &OPTIONS).unwrap_err().to_string()

@@ -28,7 +28,7 @@ const OVER: u8 = 2;
 pub(crate) struct Load {
     options: Options,
     stage: AtomicU8,
-    /// When measuring began, and how long it went on.
+    /// The time when measuring began, and how long it went on.
     started: OnceLock<Instant>,
     elapsed: OnceLock<Duration>,
     answered: AtomicU64,
@@ -56,7 +56,7 @@ pub(crate) struct Measured {
 pub(crate) struct Share {
     /// The entrance's number, below `count`.
     pub(crate) index: u32,
-    /// How many entrances share the clients.
+    /// The number of entrances that share the clients.
     pub(crate) count: u32,
 }
 
@@ -310,8 +310,8 @@ impl Resident for Callers {
     }
 }
 
-/// When operations are due, at a given rate: they are handed out in order, each once. The wait of
-/// one that found no caller free counts, as it would for a client.
+/// The times when operations are due, at a given rate: they are handed out in order, each once. The
+/// wait of one that found no caller free counts, as it would for a client.
 #[derive(Debug)]
 struct Pace {
     every: Duration,

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Why bytes are no frame, or a frame says nothing. The connection is to be closed: where the next
-/// frame would begin is not known, or its sender is not one of us.
+/// The reason why bytes are no frame, or a frame says nothing. The connection is to be closed:
+/// where the next frame would begin is not known, or its sender is not one of us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum WireError {
     /// A frame claims to be longer than a frame may be.

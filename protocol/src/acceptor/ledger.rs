@@ -6,14 +6,14 @@
 //!   │               │  (durable acceptors) │  soon or already on disk │
 //! ```
 //!
-//! An acceptor in memory has nothing between the first two: what it lets go, it forgets. A durable one forgets
-//! nothing but what is truncated. What it lets go is on disk, synced, and is asked for when somebody wants to
-//! know: a *recall*, answered by the driver when the disk has.
+//! An acceptor in memory has nothing between the first two: what it lets go, it forgets. A durable
+//! one forgets nothing but what is truncated. What it lets go is on disk, synced, and is asked for
+//! when another role wants to know: a *recall*, answered by the driver when the disk has.
 //!
-//! Between asking and answering, the ledger goes on. Could an answer be out of date? A vote below `held_from`
-//! may be replaced meanwhile, by one of a larger ballot. The new one waits in `pending` until it is synced and
-//! no recall is under way that might have read before; and whoever looks a slot up looks there first. So
-//! what a lookup tells is always the last vote.
+//! Between asking and answering, the ledger goes on. Could an answer be out of date? A vote below
+//! `held_from` may be replaced meanwhile, by one of a larger ballot. The new one waits in `pending`
+//! until it is synced and no recall is under way that might have read before; and every look-up of
+//! a slot looks there first. So what a lookup tells is always the last vote.
 //!
 //! source: R10, R16, R31
 
@@ -43,24 +43,24 @@ pub(super) struct Ledger {
     journal: Option<Journal>,
 }
 
-/// What a durable acceptor knows of its log.
+/// The log of a durable acceptor, as far as it knows.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 struct Journal {
     /// Records written down in this life.
     recorded: u64,
-    /// How many of them are synced.
+    /// The number of them that are synced.
     durable: u64,
     /// Everything below is executed by f+1 replicas: of no use in memory.
     executed: Watermark,
     /// Recalls that have no answer yet.
     recalls: u32,
-    /// Who waits for a page that is being read.
+    /// The roles that wait for a page that is being read.
     askers: BTreeSet<Asker>,
     /// The last page that each of them was given, and with how many records durable it leaves.
     given: BTreeMap<Asker, (Cause, u64)>,
 }
 
-/// Who asks for pages, one at a time.
+/// A role that asks for pages, one at a time.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 enum Asker {
     Proposer(ProposerId),
@@ -70,11 +70,11 @@ enum Asker {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Entry {
     vote: Vote,
-    /// How many records had been written down, with this one.
+    /// The number of records that had been written down, with this one.
     recorded: u64,
 }
 
-/// Where a slot's vote is.
+/// The place of a slot's vote.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Place<'a> {
     /// In memory, or nowhere.
@@ -148,7 +148,7 @@ impl Ledger {
         self.journal.as_ref().map_or(0, |journal| journal.recorded)
     }
 
-    /// Where the vote in `slot`, which is not truncated, is.
+    /// The place of the vote in `slot`, which is not truncated.
     pub(super) fn place(&self, slot: Slot) -> Place<'_> {
         assert!(!self.truncated.covers(slot), "{slot} is truncated");
         if self.held_from.covers(slot) {
@@ -169,11 +169,12 @@ impl Ledger {
         }
     }
 
-    /// Puts a vote in, in place of an earlier one. If the earlier one `has_value`, the same as this, only the ballot is
-    /// written down.
+    /// Puts a vote in, in place of an earlier one. If the earlier one `has_value`, the same as
+    /// this, only the ballot is written down.
     ///
-    /// Could the value be missing, when the vote is read back? Its record is before this one in the log, and so durable
-    /// first; and it is of the same slot, so whatever lets it go lets this vote go as well.
+    /// Could the value be missing, when the vote is read back? Its record is before this one in the
+    /// log, and so durable first; and it is of the same slot, so whatever lets it go lets this vote
+    /// go as well.
     ///
     /// source: R31, R32
     pub(super) fn insert(&mut self, slot: Slot, vote: Vote, has_value: bool, out: &mut Outbox) {
@@ -182,7 +183,7 @@ impl Ledger {
             true => self.record(|| Record::Revote { acceptor, slot, ballot }, out),
             false => self.record(|| Record::Vote { acceptor, slot, vote: vote.clone() }, out),
         }
-        assert!(!self.truncated.covers(slot), "{slot} is truncated: no vote may come again");
+        debug_assert!(!self.truncated.covers(slot), "{slot} is truncated");
         let entry = Entry { vote, recorded: self.recorded() };
         if self.held_from.covers(slot) {
             assert!(self.journal.is_some(), "{slot}: a vote that is on no disk was let go");
@@ -195,13 +196,14 @@ impl Ledger {
         self.vote_watermark = self.vote_watermark.max(Some(slot));
     }
 
-    /// Asks the driver for votes on disk, unless it has been asked for a ring's worth already: whoever wants
-    /// them asks again. A leader that proposes old slots anew (R8) does so by the window.
+    /// Asks the driver for votes on disk, unless it has been asked for a ring's worth already: a
+    /// role that wants them asks again. A leader that proposes old slots anew (R8) does so by the
+    /// window.
     pub(super) fn recall(&mut self, range: (Slot, Watermark), cause: Cause, out: &mut Outbox) {
         let journal = self.journal.as_mut().expect("only a durable acceptor has votes on disk");
         let most = self.ring.capacity();
         let has_room = u64::from(journal.recalls) < most && (self.pending.len() as u64) < most;
-        // Whoever asks again for a page that is on its way would only keep it back.
+        // Asking again for a page that is on its way would only keep it back.
         let is_new = has_room && Asker::of(&cause).is_none_or(|asker| journal.askers.insert(asker));
         if is_new {
             journal.recalls += 1;
@@ -213,9 +215,10 @@ impl Ledger {
         }
     }
 
-    /// Whether the answer to `cause` waits for a sync already, or that to another request of the same replica: the next
-    /// one would have to wait as long, and a disk that hangs would fill memory with pages. Of a proposer's pages each waits
-    /// by itself, for it asks for the next when it has one; those of another ballot are others.
+    /// Whether the answer to `cause` waits for a sync already, or that to another request of the
+    /// same replica: the next one would have to wait as long, and a disk that hangs would fill
+    /// memory with pages. Of a proposer's pages each waits by itself, for it asks for the next when
+    /// it has one; those of another ballot are others.
     pub(super) fn is_given(&self, cause: &Cause) -> bool {
         let Some(journal) = &self.journal else { return false };
         let given = Asker::of(cause).and_then(|asker| journal.given.get(&asker));
@@ -242,7 +245,7 @@ impl Ledger {
         assert!(journal.recalls > 0, "an answer to no recall");
         journal.recalls -= 1;
         if let Some(asker) = Asker::of(cause) {
-            assert!(journal.askers.remove(&asker), "a page for nobody");
+            assert!(journal.askers.remove(&asker), "a page that was not asked for");
         }
     }
 
@@ -257,8 +260,8 @@ impl Ledger {
         assert!(self.truncated <= self.held_from, "let go of less than is truncated");
     }
 
-    /// Takes in what f+1 replicas have executed. In memory that is forgotten (R16); a durable acceptor only
-    /// lets go of it, once it is synced.
+    /// Takes in what f+1 replicas have executed. In memory that is forgotten (R16); a durable
+    /// acceptor only lets go of it, once it is synced.
     ///
     /// source: R10, R16
     pub(super) fn on_executed(&mut self, executed: Watermark) {
@@ -280,8 +283,8 @@ impl Ledger {
         }
     }
 
-    /// Collects votes from `first` on, until the page is full or there are no more. What is on disk is
-    /// asked for, or taken from `recalled`: those come in pages of their own.
+    /// Collects votes from `first` on, until the page is full or there are no more. What is on disk
+    /// is asked for, or taken from `recalled`: those come in pages of their own.
     ///
     /// # Errors
     ///

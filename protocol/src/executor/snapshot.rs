@@ -8,8 +8,9 @@
 //!             'A' answers         of one run of the session before: first number, position, count, replies
 //! ```
 //!
-//! Without its sessions a restored replica would execute commands again that were executed before (R22, R23), and
-//! without the log's time its state machine could see an earlier time than those of its peers (R26).
+//! Without its sessions a restored replica would execute commands again that were executed before
+//! (R22, R23), and without the log's time its state machine could see an earlier time than those of
+//! its peers (R26).
 
 use super::Executor;
 use crate::session::Sessions;
@@ -37,9 +38,9 @@ enum Stage {
 }
 
 impl<M: StateMachine> Executor<M> {
-    /// Freezes the state as it is now, in a time that does not depend on the size of the state: the session table,
-    /// which is bounded, is copied, its replies only referenced. Returns `None` if the state machine has no
-    /// snapshots.
+    /// Freezes the state as it is now, in a time that does not depend on the size of the state: the
+    /// session table, which is bounded, is copied, its replies only referenced. Returns `None` if
+    /// the state machine has no snapshots.
     pub(crate) fn freeze(&mut self) -> Option<Frozen> {
         let sessions = self.sessions.clone();
         let is_frozen = self.machine.freeze();
@@ -78,7 +79,8 @@ impl<M: StateMachine> Executor<M> {
         self.time = Time(0);
     }
 
-    /// Restores the next part of a snapshot, beginning with the first after a [`clear`](Self::clear).
+    /// Restores the next part of a snapshot, beginning with the first after a
+    /// [`clear`](Self::clear).
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! Formation, as a proposer drives it: memories are asked for, and the table that names them is offered.
+//! Formation, as a proposer drives it: memories are asked for, and the table that names them is
+//! offered.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Heartbeats: what a proposer lets the others know of its ballot, the table and the chosen watermark.
+//! Heartbeats: what a proposer lets the others know of its ballot, the table and the chosen
+//! watermark.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::{
 
 use super::shared::Shared;
 
-/// What a heartbeat says, besides the table.
+/// A heartbeat, without the table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Beat {
     pub(super) ballot: Ballot,
@@ -50,9 +51,9 @@ impl Shared {
         }
     }
 
-    /// Tells replicas the table, and how far the others are. Proposers that follow do so, too, once in
-    /// an election timeout: a replica that does not hear the leader would know of neither, and not
-    /// that it misses anything.
+    /// Tells replicas the table, and how far the others are. Proposers that follow do so, too, once
+    /// in an election timeout: a replica that does not hear the leader would know of neither, and
+    /// not that it misses anything.
     ///
     /// source: R4, R15
     pub(super) fn say_heartbeat_to_replicas(&self, beat: Beat, out: &mut Outbox) {

@@ -24,12 +24,13 @@ pub(super) enum Next {
     StepDown(Ballot),
 }
 
-/// What a campaign is for.
+/// A campaign to begin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Campaign {
-    /// The first slot of interest: what f+1 replicas have executed, or the slot that `rerun_for` needs.
+    /// The first slot of interest: what f+1 replicas have executed, or the slot that `rerun_for`
+    /// needs.
     pub(super) first: Slot,
-    /// For whom slots are proposed again that f+1 replicas have executed (R8).
+    /// The replica for which slots are proposed again that f+1 replicas have executed (R8).
     pub(super) rerun_for: Option<Asker>,
 }
 

@@ -19,8 +19,8 @@ pub(super) struct Phase1 {
     /// The first slot of interest. Never changes within the ballot: acceptors that counted for one
     /// would not for another.
     first: Slot,
-    /// How many slots it takes in: as many as a reign has room for. If there are votes above, the reign is one
-    /// over a part.
+    /// The number of slots that it takes in: as many as a reign has room for. If there are votes
+    /// above, the reign is one over a part.
     slots_max: u32,
     /// How much of each acceptor's votes is known.
     coverage: Box<[Coverage]>,
@@ -28,20 +28,21 @@ pub(super) struct Phase1 {
     votes: BTreeMap<Slot, Vote>,
     /// The largest truncation reported.
     truncated: Watermark,
-    /// When a page last brought something new.
+    /// The time when a page last brought something new.
     progress_at: Time,
-    /// For whom slots are proposed again that f+1 replicas have executed (R8).
+    /// The replica for which slots are proposed again that f+1 replicas have executed (R8).
     pub(super) rerun_for: Option<Asker>,
 }
 
-/// How much of one acceptor's votes is known: everything from the campaign's first slot up to `next`.
+/// How much of one acceptor's votes is known: everything from the campaign's first slot up to
+/// `next`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Coverage {
     next: Slot,
     is_whole: bool,
 }
 
-/// What phase 1 found.
+/// The values that phase 1 found.
 #[derive(Debug)]
 pub(super) struct Recovered {
     /// The slot that the values start at; everything below is left alone.
@@ -50,7 +51,7 @@ pub(super) struct Recovered {
     pub(super) values: Vec<Option<Value>>,
     /// The largest truncation reported.
     pub(super) truncated: Watermark,
-    /// For whom it was done, if that can still be served (R8).
+    /// The replica for which it was done, if that can still be served (R8).
     pub(super) rerun_for: Option<Asker>,
     /// Whether slots above these may have been voted in: then none is free.
     pub(super) is_part: bool,
@@ -108,9 +109,9 @@ impl Phase1 {
     /// Asks again for the pages that it misses; gives up when nothing new has come for an election
     /// timeout: another may be luckier.
     ///
-    /// Each time that was in vain, the next campaign waits twice as long: where syncs take longer than
-    /// an election timeout, a promise comes later than that, and a campaign that never waits for it
-    /// elects nobody.
+    /// Each time that was in vain, the next campaign waits twice as long: where syncs take longer
+    /// than an election timeout, a promise comes later than that, and a campaign that never waits
+    /// for it elects no leader.
     ///
     /// source: R5, R28
     pub(super) fn resend(&self, shared: &mut Shared, now: Time, out: &mut Outbox) -> Next {
@@ -155,10 +156,10 @@ impl Phase1 {
     /// Takes a page in; returns whether it brought something new.
     ///
     /// Pages are asked for one after the other, so a page that starts above what is covered has
-    /// overtaken another, or is left from before a resend: it would leave a hole, and is ignored. A hole
-    /// that truncation made is covered by `truncated`. Votes of acceptors that do not make it into the
-    /// quorum are merged too: more reports can only raise the ballot that is found, and by induction over
-    /// ballots any vote of a ballot above a chosen one's is for the chosen value.
+    /// overtaken another, or is left from before a resend: it would leave a hole, and is ignored. A
+    /// hole that truncation made is covered by `truncated`. Votes of acceptors that do not make it
+    /// into the quorum are merged too: more reports can only raise the ballot that is found, and by
+    /// induction over ballots any vote of a ballot above a chosen one's is for the chosen value.
     ///
     /// Votes above the bound are left where they are: of these it only counts that there are some.
     ///
@@ -237,15 +238,16 @@ impl Phase1 {
         Watermark(self.base().0.saturating_add(self.slots_max.into()))
     }
 
-    /// What is to be proposed anew.
+    /// Ends the campaign: returns the values to be proposed anew.
     ///
-    /// Whatever was chosen at or above `base` has the votes of a write quorum, our read quorum meets it,
-    /// and what they reported has been merged: so `values` holds it. A hole was not chosen and never will
-    /// be in a smaller ballot, since a read quorum has promised. Below `base` everything was executed by
-    /// f+1 replicas: nothing is filled there, since acceptors may have forgotten what it was.
+    /// Whatever was chosen at or above `base` has the votes of a write quorum, our read quorum
+    /// meets it, and what they reported has been merged: so `values` holds it. A hole was not
+    /// chosen and never will be in a smaller ballot, since a read quorum has promised. Below `base`
+    /// everything was executed by f+1 replicas: nothing is filled there, since acceptors may have
+    /// forgotten what it was.
     ///
-    /// Above, it ends with the last vote, unless no read quorum is known to have none beyond the bound: then it
-    /// ends with the bound, and nothing beyond is known, hence free.
+    /// Above, it ends with the last vote, unless no read quorum is known to have none beyond the
+    /// bound: then it ends with the bound, and nothing beyond is known, hence free.
     ///
     /// source: R7, R8
     pub(super) fn finish(mut self, quorums: QuorumSystem) -> Recovered {

@@ -8,10 +8,11 @@
 //!  ──────┴─────────────────┴───────────────────┴ ─ ─ ─ ─ ─ ─ ─┘
 //! ```
 //!
-//! `floor` follows what f+1 replicas have executed; in a rerun (R8) it follows the replica that asked.
+//! `floor` follows what f+1 replicas have executed; in a rerun (R8) it follows the replica that
+//! asked.
 //!
-//! Acceptors with a disk may hold more votes than a reign has room for. Then it is one over a part: nothing is
-//! free, and once all is closed the next campaign starts where it ends.
+//! Acceptors with a disk may hold more votes than a reign has room for. Then it is one over a part:
+//! nothing is free, and once all is closed the next campaign starts where it ends.
 
 mod leader;
 mod proxy_leaders;
@@ -32,7 +33,7 @@ use super::shared::Shared;
 use super::suspicion::Suspicions;
 use sequence::Sequence;
 
-/// How many open slots are asked for again at once where no proxy leader can be blamed.
+/// The number of open slots that are asked for again at once where no proxy leader can be blamed.
 const RESEND_SLOTS_MAX: u64 = 64;
 
 /// A reign.
@@ -51,20 +52,20 @@ pub(super) struct Phase2 {
     open: Window<Open>,
     /// Batches that wait for credit.
     queue: VecDeque<Arc<Batch>>,
-    /// When one of them last got a slot, or the first of them came.
+    /// The time when one of them last got a slot, or the first of them came.
     queue_moved_at: Time,
     /// Of each gateway, which batch is next.
     sequences: Box<[Sequence]>,
     /// Below are the slots that phase 1 has found.
     recovered: Watermark,
-    /// When each acceptor last acknowledged a heartbeat.
+    /// The time when each acceptor last acknowledged a heartbeat.
     acceptors_heard_at: Box<[Time]>,
     /// What each proxy leader is under suspicion for, by its number.
     suspicions: Suspicions,
     rerun: Option<Rerun>,
-    /// When the floor last rose, or the first open slot was asked for.
+    /// The time when the floor last rose, or the first open slot was asked for.
     progress_at: Time,
-    /// When that was, or the last resend since.
+    /// The time of that, or of the last resend since.
     waiting_since: Time,
     /// Resends since progress.
     attempt: u32,
@@ -80,7 +81,7 @@ pub(super) struct Phase2 {
 struct Open {
     value: Value,
     via: ProxyLeaderId,
-    /// When it got its place, and when it was last asked for.
+    /// The time when it got its place, and when it was last asked for.
     asked_at: (Time, Time),
 }
 
@@ -97,7 +98,8 @@ impl Open {
     }
 }
 
-/// A second look at slots that f+1 replicas have executed, for one that can get them from no other role.
+/// A second look at slots that f+1 replicas have executed, for one that can get them from no other
+/// role.
 ///
 /// source: R8
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -110,8 +112,8 @@ struct Rerun {
 }
 
 impl Phase2 {
-    /// Starts to reign over what phase 1 found: every recovered slot is open, with its value or a no-op,
-    /// and this happens once.
+    /// Starts to reign over what phase 1 found: every recovered slot is open, with its value or a
+    /// no-op, and this happens once.
     ///
     /// source: R7
     pub(super) fn new(shared: &Shared, ballot: Ballot, recovered: Recovered, now: Time) -> Self {
@@ -157,8 +159,8 @@ impl Phase2 {
         }
     }
 
-    /// Asks for every slot that there is credit for: recovered ones first, then new ones for what waits
-    /// in the queue. Returns how many new slots were filled.
+    /// Asks for every slot that there is credit for: recovered ones first, then new ones for what
+    /// waits in the queue. Returns how many new slots were filled.
     ///
     /// source: R29, \[CP §3.1\]
     fn pump(&mut self, roster: &Roster, stamp: Time, now: Time, out: &mut Outbox) -> u64 {
@@ -198,8 +200,8 @@ impl Phase2 {
         self.next.0 - before.0
     }
 
-    /// Closes what f+1 replicas have executed; in a rerun, what the asker has. Returns how long the last of them
-    /// took, if any was closed.
+    /// Closes what f+1 replicas have executed; in a rerun, what the asker has. Returns how long the
+    /// last of them took, if any was closed.
     ///
     /// source: R8, R9
     fn close(&mut self, roster: &Roster, now: Time, out: &mut Outbox) -> Option<Closed> {
@@ -211,8 +213,8 @@ impl Phase2 {
             if executed_there > rerun.progress.0 {
                 rerun.progress = (executed_there, now);
             }
-            // Sooner than the rule's `replica_grace`, and whether it is heard or not: nobody else gets a
-            // slot chosen meanwhile, and it can ask again.
+            // Sooner than the rule's `replica_grace`, and whether it is heard or not: no other
+            // proposer gets a slot chosen meanwhile, and it can ask again.
             let is_stuck = now.since(rerun.progress.1) > self.cluster.election_timeout;
             if !is_current || is_stuck || executed_there >= rerun.until {
                 self.rerun = None;
@@ -220,7 +222,8 @@ impl Phase2 {
                 executed = executed.min(executed_there);
             }
         }
-        // Beyond `sent` others have executed what we never asked for: a larger ballot's, or a rerun's.
+        // Beyond `sent` others have executed what we never asked for: a larger ballot's, or a
+        // rerun's.
         let to = executed.min(Watermark(self.next.0));
         if to <= self.floor {
             return None;
@@ -237,11 +240,11 @@ impl Phase2 {
         closed
     }
 
-    /// Asks again for what makes no progress. Where there is another proxy leader to try, the one whose slot holds
-    /// all others up is suspected, and all of its slots go elsewhere.
+    /// Asks again for what makes no progress. Where there is another proxy leader to try, the one
+    /// whose slot holds all others up is suspected, and all of its slots go elsewhere.
     ///
-    /// Ballot and value are the slot's own: a resend never reads the current ones, and a reign has but
-    /// one ballot.
+    /// Ballot and value are the slot's own: a resend never reads the current ones, and a reign has
+    /// but one ballot.
     ///
     /// source: R9, R12
     fn resend(&mut self, now: Time, out: &mut Outbox) -> u64 {
@@ -251,7 +254,8 @@ impl Phase2 {
         self.attempt += 1;
         self.waiting_since = now;
         let is_new = self.suspect(blamed, now);
-        // All of its slots only once for each of them: if that does not help, it is not the proxy leaders' fault.
+        // All of its slots only once for each of them: if that does not help, it is not the proxy
+        // leaders' fault.
         let is_first =
             self.attempt as usize <= self.cluster.proxy_leaders_of(self.ballot.proposer).len();
         let most = if is_new && is_first { u64::MAX } else { RESEND_SLOTS_MAX };
@@ -317,17 +321,18 @@ impl Phase2 {
         !self.queue.is_empty()
     }
 
-    /// When the next resend is due, by `latency`.
+    /// The time when the next resend is due, by `latency`.
     fn resend_at(&self, latency: &Latency) -> Option<Time> {
         let (least, most) = (2 * self.cluster.resend_min, self.cluster.resend_max);
         self.has_open().then(|| self.waiting_since + latency.timeout(self.attempt, least, most))
     }
 
-    /// Since when nothing was executed although something is open, or nothing was given a slot although it waits, longer
-    /// than it may.
+    /// Since when nothing was executed although something is open, or nothing was given a slot
+    /// although it waits, longer than it may.
     ///
-    /// With nothing open it waits for a replica that is heard and holds credit: at any leader, and for `replica_grace` at
-    /// the most (R29). For want of room nobody would do better either.
+    /// With nothing open it waits for a replica that is heard and holds credit: at any leader, and
+    /// for `replica_grace` at the most (R29). For want of room no other leader would do better
+    /// either.
     fn stalled_since(&self) -> Option<Time> {
         let open = self.has_open().then_some(self.progress_at);
         let waits = self.has_waiting() && self.has_room;
@@ -360,23 +365,24 @@ impl Phase2 {
         assert!(self.queue.len() <= most, "{} batches wait", self.queue.len());
     }
 
-    /// The bound on slots to ask for: one window beyond the slowest replica that holds credit, and never
-    /// beyond what the ring has room for.
+    /// The bound on slots to ask for: one window beyond the slowest replica that holds credit, and
+    /// never beyond what the ring has room for.
     ///
-    /// A replica holds credit while it is within a window of what f+1 have executed, was heard within
-    /// `replica_grace`, and has not stood still for as long while f+1 went on: one that is heard and gets nothing
-    /// would otherwise stop all others a window later. One without credit is brought up in another way. That f+1-th
-    /// watermark itself always holds, silent or not: acceptors keep, and the leader reproposes, all that is above it.
+    /// A replica holds credit while it is within a window of what f+1 have executed, was heard
+    /// within `replica_grace`, and has not stood still for as long while f+1 went on: one that is
+    /// heard and gets nothing would otherwise stop all others a window later. One without credit is
+    /// brought up in another way. That f+1-th watermark itself always holds, silent or not:
+    /// acceptors keep, and the leader reproposes, all that is above it.
     ///
     /// source: R29
     fn credit(&self, roster: &Roster, now: Time) -> Watermark {
         let executed = roster.executed_by_f_plus_1(self.cluster.f);
         let window = u64::from(self.cluster.slot_window);
+        let grace_began = now - self.cluster.replica_grace;
         let holds = |replica: &ReplicaId| {
             let is_near = roster.executed(*replica).0 + window >= executed.0;
-            let is_heard = now.since(roster.heard_at(*replica)) <= self.cluster.replica_grace;
-            let stuck_since = roster.stuck_since(*replica);
-            let gets_on = stuck_since.is_none_or(|at| now.since(at) <= self.cluster.replica_grace);
+            let is_heard = roster.heard_at(*replica) >= grace_began;
+            let gets_on = roster.stuck_since(*replica).is_none_or(|at| at >= grace_began);
             roster.incarnation(*replica).is_some() && is_near && is_heard && gets_on
         };
         let slowest = roster.replicas().filter(holds).map(|r| roster.executed(r)).min();

@@ -16,8 +16,8 @@ use super::shared::Shared;
 /// proposes anew what they do not get on with.
 const REPLAY_PATIENCE: u32 = 2;
 
-/// How much later each proposer asks for pre-votes than the one before it, when the leader's life has
-/// ended, and how often: acceptors come to know of it at other moments.
+/// How much later each proposer asks for pre-votes than the one before it, when the leader's life
+/// has ended, and how often: acceptors come to know of it at other moments.
 const EVIDENCE_STAGGER: Duration = Duration::from_millis(10);
 const EVIDENCE_RETRY: Duration = Duration::from_millis(5);
 
@@ -68,8 +68,8 @@ impl PreVote {
 }
 
 impl Shared {
-    /// Asks acceptors whether we may campaign, if a table stands and no leader was heard for a while.
-    /// `asked` is the pre-vote that is under way.
+    /// Asks acceptors whether we may campaign, if a table stands and no leader was heard for a
+    /// while. `asked` is the pre-vote that is under way.
     ///
     /// source: R28
     pub(super) fn election(
@@ -137,12 +137,13 @@ impl Shared {
         self.timers.set(ProposerTimer::Election, now + EVIDENCE_STAGGER * u32::from(turn));
     }
 
-    /// Whether replicas should rather replay what acceptors hold than have it all proposed anew: there
-    /// is more than a reign leaves behind, as when all nodes were stopped, and they get on. A campaign
-    /// then would recover, keep and write again the whole log.
+    /// Whether replicas should rather replay what acceptors hold than have it all proposed anew:
+    /// there is more than a reign leaves behind, as when all nodes were stopped, and they get on. A
+    /// campaign then would recover, keep and write again the whole log.
     ///
-    /// Waiting ends: votes are added by leaders only, and f+1 replicas that are stuck are not waited
-    /// for. With fewer than f+1 there, nothing could be executed by enough, whoever led.
+    /// Waiting ends: votes are added by leaders only, and f+1 replicas that are stuck are not
+    /// waited for. With fewer than f+1 there, nothing could be executed by enough, under any
+    /// leader.
     ///
     /// source: R15
     fn awaits_replay(&mut self, first: Slot, votes_end: Watermark, now: Time) -> bool {

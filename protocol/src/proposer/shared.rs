@@ -11,7 +11,7 @@ use crate::{
 use super::suspicion::{Suspicion, Suspicions};
 use super::{ProposerCounters, ProposerTimer};
 
-/// What a proposer knows in every phase.
+/// A proposer's knowledge, whatever its phase.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Shared {
     pub(super) cluster: ClusterSettings,
@@ -21,9 +21,9 @@ pub(super) struct Shared {
     pub(super) membership: Membership,
     /// The largest ballot seen anywhere: the next campaign outbids it. Never goes down.
     pub(super) seen: Ballot,
-    /// Who leads, as far as we know.
+    /// The proposer that leads, as far as we know.
     pub(super) leader: Option<ProposerId>,
-    /// When another leader or candidate was last heard, and which.
+    /// The time when another leader or candidate was last heard, and which.
     pub(super) heard: Option<(Time, ProposerId)>,
     /// Until when it asks for pre-votes often: the life of the leader that it heard has ended.
     pub(super) urgent_until: Option<Time>,
@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) low: AcceptorSet,
     /// Those of them for want of whose room nothing new was proposed, when that was last looked at.
     pub(super) no_room: AcceptorSet,
-    /// When each acceptor was last heard to say how much room it has.
+    /// The time when each acceptor was last heard to say how much room it has.
     pub(super) room_heard_at: Box<[Time]>,
     /// Of each gateway, what it says by way of acceptors.
     pub(super) complaints: Box<[Complaint]>,
@@ -60,9 +60,9 @@ pub(super) struct Shared {
 /// That a gateway gets no answers from the leader we are, as acceptors have heard.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub(super) struct Complaint {
-    /// When it was first made, unless the gateway was heard since.
+    /// The time when it was first made, unless the gateway was heard since.
     pub(super) since: Option<Time>,
-    /// How often we have handed over for it since the gateway was last heard.
+    /// The number of times that we have handed over for it since the gateway was last heard.
     pub(super) hand_overs: u32,
 }
 
@@ -107,7 +107,7 @@ impl Shared {
         }
     }
 
-    /// What f+1 replicas have executed.
+    /// The bound of what f+1 replicas have executed.
     pub(super) fn executed(&self) -> Watermark {
         self.roster.executed_by_f_plus_1(self.cluster.f)
     }
@@ -141,10 +141,10 @@ impl Shared {
     /// are low, if a write quorum was heard within an election timeout, and none without them. None
     /// if something can be.
     ///
-    /// What they refuse would hold up all that comes behind it until the next leader, which would do
-    /// no better; and each election takes some of the room that is left. So a cluster whose logs are
-    /// low has a leader, and stands still, until there is room. A leader that does not hear a write
-    /// quorum cannot tell: it proposes, and if it stalls, another may do better.
+    /// What they refuse would hold up all that comes behind it until the next leader, which would
+    /// do no better; and each election takes some of the room that is left. So a cluster whose logs
+    /// are low has a leader, and stands still, until there is room. A leader that does not hear a
+    /// write quorum cannot tell: it proposes, and if it stalls, another may do better.
     ///
     /// source: R34
     pub(super) fn wanting_room(&self, now: Time) -> AcceptorSet {
@@ -186,7 +186,7 @@ impl Shared {
         self.timers.set(ProposerTimer::Election, now + wait);
     }
 
-    /// Tells a batch's gateway that we do not lead, and who may.
+    /// Tells a batch's gateway that we do not lead, and which proposer may.
     ///
     /// source: R9
     pub(super) fn refuse(&mut self, batch: &Batch, out: &mut Outbox) {
@@ -197,8 +197,8 @@ impl Shared {
         out.tell_gateway(batch.id.gateway, ToGateway::NotLeader(not_leader));
     }
 
-    /// Whether `acceptor` with this memory is the table's; if not, it has forgotten, and says nothing
-    /// that counts.
+    /// Whether `acceptor` with this memory is the table's; if not, it has forgotten, and says
+    /// nothing that counts.
     ///
     /// source: R4
     pub(super) fn counts(

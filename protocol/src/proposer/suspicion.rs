@@ -2,15 +2,16 @@
 
 use crate::{Latency, Time, Watermark};
 
-/// What a proxy leader is under suspicion for: a slot that was in its hands held all others up, until it was given to
-/// another, or much longer than slots in the hands of others do.
+/// What a proxy leader is under suspicion for: a slot that was in its hands held all others up,
+/// until it was given to another, or much longer than slots in the hands of others do.
 ///
-/// The latter is not visible from one slot. A proxy leader that reaches acceptors and no replica gets slots voted for;
-/// replicas get them from acceptors in the end, and the time from asking to execution is what it is for half of all
-/// slots.
+/// The latter is not visible from one slot. A proxy leader that reaches acceptors and no replica
+/// gets slots voted for; replicas get them from acceptors in the end, and the time from asking to
+/// execution is what it is for half of all slots.
 ///
-/// That it answers heartbeats clears it of having ended, but not of reaching no acceptor, or no replica. So it is
-/// tried again, once it is heard, after a time that doubles with each trial that failed.
+/// That it answers heartbeats clears it of having ended, but not of reaching no acceptor, or no
+/// replica. So it is tried again, once it is heard, after a time that doubles with each trial that
+/// failed.
 ///
 /// source: R12
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]

@@ -10,8 +10,15 @@ use super::pre_vote::PreVote;
 use super::{Phase, Proposer, ProposerTimer};
 
 impl Proposer {
-    /// Goes on to what comes next.
+    /// Goes on to what comes next: as a rule the phase goes on, and there is nothing to do.
+    #[inline]
     pub(super) fn enter(&mut self, next: Next, now: Time, out: &mut Outbox) {
+        if !matches!(next, Next::Stay) {
+            self.enter_next(next, now, out);
+        }
+    }
+
+    fn enter_next(&mut self, next: Next, now: Time, out: &mut Outbox) {
         match next {
             Next::Stay => {}
             Next::Follow => self.phase = Phase::Following,
@@ -33,9 +40,9 @@ impl Proposer {
 
     /// Starts phase 1 in a ballot larger than any seen, over all slots from `campaign.first` on.
     ///
-    /// An old reign's open slots are dropped: what of them was chosen, phase 1 finds. A leader that goes on in a new
-    /// ballot is no better for it: its patience is what it was, or one that achieves nothing would lead for as long as
-    /// replicas ask it for reruns.
+    /// An old reign's open slots are dropped: what of them was chosen, phase 1 finds. A leader that
+    /// goes on in a new ballot is no better for it: its patience is what it was, or one that
+    /// achieves nothing would lead for as long as replicas ask it for reruns.
     ///
     /// source: R5, R8, R28, \[CP §2.1\]
     fn campaign(&mut self, campaign: Campaign, now: Time, out: &mut Outbox) {
@@ -59,8 +66,9 @@ impl Proposer {
         self.phase = Phase::Phase1(phase1);
     }
 
-    /// Ends phase 1: every slot that it covers and an acceptor has voted in, or that lies between such, is
-    /// proposed anew in our ballot. This happens once a ballot, because the campaign ends here.
+    /// Ends phase 1: every slot that it covers and an acceptor has voted in, or that lies between
+    /// such, is proposed anew in our ballot. This happens once a ballot, because the campaign ends
+    /// here.
     ///
     /// source: R7
     fn lead(&mut self, now: Time, out: &mut Outbox) {
@@ -115,8 +123,8 @@ impl Proposer {
         self.shared.back_off(now);
     }
 
-    /// Drops whatever belongs to the campaign or reign: open slots, timers, and what waits for a slot,
-    /// whose gateways are told.
+    /// Drops whatever belongs to the campaign or reign: open slots, timers, and what waits for a
+    /// slot, whose gateways are told.
     ///
     /// source: R9
     fn give_up(&mut self, out: &mut Outbox) {
@@ -132,7 +140,7 @@ impl Proposer {
         }
     }
 
-    /// What is known to be chosen.
+    /// The bound of what is known to be chosen.
     fn chosen_watermark(&self) -> Watermark {
         match &self.phase {
             Phase::Phase2(reign) => reign.chosen_watermark(&self.shared),

@@ -9,12 +9,14 @@
 //!        └── execute goes on; what it executes is kept, for the peer's Fetch ───┘   until no peer asks any more
 //! ```
 //!
-//! A snapshot that takes longer to send than its peers hold the log above it would be useless. So the donor keeps
-//! that log, up to `transfer_log_bytes_max`, until no peer has asked for anything for twice `replica_grace`.
-//! Beyond that bound it abandons the snapshot, and the asker starts over with another one.
+//! A snapshot that takes longer to send than its peers hold the log above it would be useless. So
+//! the donor keeps that log, up to `transfer_log_bytes_max`, until no peer has asked for anything
+//! for twice `replica_grace`. Beyond that bound it abandons the snapshot, and the asker starts over
+//! with another one.
 //!
-//! A replica has at most one donation at a time, which serves every peer that needs one: a peer that is behind the
-//! snapshot restores it, and one that is not finds the slots it misses in the log above.
+//! A replica has at most one donation at a time, which serves every peer that needs one: a peer
+//! that is behind the snapshot restores it, and one that is not finds the slots it misses in the
+//! log above.
 //!
 //! No turn takes longer than writing or sending one part of `snapshot_part_bytes`, and the pace,
 //! `transfer_bytes_per_second_max`, leaves the core to the commands in between.
@@ -32,7 +34,8 @@ use crate::{
     SnapshotId, SnapshotInfo, StateMachine, Time, ToReplica, Value,
 };
 
-/// Requests for parts that may wait at once, of all peers together. A peer asks again for what is dropped.
+/// Requests for parts that may wait at once, of all peers together. A peer asks again for what is
+/// dropped.
 const REQUESTS_MAX: usize = 256;
 
 /// A snapshot that a replica gives to its peers.
@@ -41,16 +44,16 @@ pub(super) struct Donation {
     id: SnapshotId,
     progress: Progress,
     parts: Vec<Payload>,
-    /// What was executed from the slot of the snapshot on, without a hole.
+    /// The values executed from the slot of the snapshot on, without a hole.
     log: VecDeque<(Ballot, Value)>,
     log_bytes: u64,
-    /// When a peer last asked for a part or for the log above.
+    /// The time when a peer last asked for a part or for the log above.
     asked_at: Time,
     /// The parts that peers wait for, oldest first.
     requests: VecDeque<(ReplicaId, u32)>,
 }
 
-/// How far the writing of a snapshot has come.
+/// The progress of writing a snapshot.
 #[derive(Debug)]
 enum Progress {
     Writing {
@@ -59,12 +62,12 @@ enum Progress {
         state_hash: u64,
     },
     Whole(SnapshotInfo),
-    /// Given up while it was written: the rest is written and dropped, because the state machine stays frozen
-    /// until all of it is written.
+    /// Given up while it was written: the rest is written and dropped, because the state machine
+    /// stays frozen until all of it is written.
     Abandoned(Frozen),
 }
 
-/// How long `bytes` take at `bytes_per_second`.
+/// The time that `bytes` take at `bytes_per_second`.
 pub(super) fn time_of(bytes: usize, bytes_per_second: u32) -> Duration {
     Duration::from_nanos(bytes as u64 * 1_000_000_000 / u64::from(bytes_per_second.max(1)))
 }
@@ -79,8 +82,8 @@ impl Donation {
         matches!(self.progress, Progress::Abandoned(_))
     }
 
-    /// Keeps what was executed in the next slot. The block is copied: a reference would keep alive the whole
-    /// buffer that it was received into.
+    /// Keeps what was executed in the next slot. The block is copied: a reference would keep alive
+    /// the whole buffer that it was received into.
     fn push(&mut self, ballot: Ballot, value: &Value) {
         let content = match &value.content {
             Content::Noop => Content::Noop,
@@ -101,9 +104,11 @@ impl Donation {
 }
 
 impl<M: StateMachine> Replica<M> {
-    /// Sends a peer a part of a snapshot when it is its turn; or answers that there is none, or not yet.
+    /// Sends a peer a part of a snapshot when it is its turn; or answers that there is none, or not
+    /// yet.
     ///
-    /// Safe because a part says which snapshot it belongs to: a peer never puts parts of two together.
+    /// Safe because a part says which snapshot it belongs to: a peer never puts parts of two
+    /// together.
     ///
     /// source: R16
     pub fn on_fetch_part(&mut self, fetch: FetchPart, now: Time, out: &mut Outbox) {

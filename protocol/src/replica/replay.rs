@@ -7,12 +7,13 @@
 //!   s9     b3 z      b2 z      ·              not told: no two in one ballot. Phase 1 must find out
 //! ```
 //!
-//! A slot is chosen if every member of one write quorum has voted for it in one ballot, whenever each of them
-//! did. So pages may be of different moments, as long as each vote in them is durable. Votes of two ballots do
-//! not add up, not even for the same value: the first may have been overruled before the second was cast.
+//! A slot is chosen if every member of one write quorum has voted for it in one ballot, whenever
+//! each of them did. So pages may be of different moments, as long as each vote in them is durable.
+//! Votes of two ballots do not add up, not even for the same value: the first may have been
+//! overruled before the second was cast.
 //!
-//! With everybody stopped and started again, this is how replicas come back. It costs the acceptors reads and
-//! no writes, and leaves the leader out.
+//! With all nodes stopped and started again, this is how replicas come back. It costs the acceptors
+//! reads and no writes, and leaves the leader out.
 //!
 //! source: R15
 
@@ -23,7 +24,7 @@ use crate::{
     Watermark,
 };
 
-/// What each acceptor has told of its votes.
+/// The votes that each acceptor has told of.
 #[derive(Clone, Debug)]
 pub(super) struct Pages(Box<[Told]>);
 
@@ -52,8 +53,8 @@ impl Pages {
         Self((0..acceptors_count).map(|_| Told::default()).collect())
     }
 
-    /// Takes a page in, if it continues the pages that are there, or covers `next`, the slot that is missing; then it takes
-    /// their place.
+    /// Takes a page in, if it continues the pages that are there, or covers `next`, the slot that
+    /// is missing; then it takes their place.
     ///
     /// So of an acceptor there is one vote for a slot, the one told last.
     ///
@@ -82,8 +83,9 @@ impl Pages {
 
     /// The first slot to ask `acceptor` for, if it is to be asked; counts it as asked.
     ///
-    /// It is asked for more when all that it was asked for has come, and what it had told before that is used up: so
-    /// while some of its pages are on their way, others are here, and never more than those of two requests.
+    /// It is asked for more when all that it was asked for has come, and what it had told before
+    /// that is used up: so while some of its pages are on their way, others are here, and never
+    /// more than those of two requests.
     pub(super) fn ask(&mut self, acceptor: AcceptorId, next: Slot) -> Option<Slot> {
         let told = &mut self.0[usize::from(acceptor.0)];
         let first = match told.to {
@@ -97,8 +99,8 @@ impl Pages {
         Some(first)
     }
 
-    /// Gives up the pages that have not come, of acceptors of which nothing has since it was last called; and takes it that
-    /// there may be more where there were none.
+    /// Gives up the pages that have not come, of acceptors of which nothing has since it was last
+    /// called; and takes it that there may be more where there were none.
     pub(super) fn ask_again(&mut self) {
         for told in &mut self.0 {
             told.due = if told.has_come { told.due } else { 0 };
@@ -106,7 +108,8 @@ impl Pages {
         }
     }
 
-    /// What is chosen in `slot`, if the pages tell. Slots below are dropped: they are not asked for again.
+    /// What is chosen in `slot`, if the pages tell. Slots below are dropped: they are not asked for
+    /// again.
     ///
     /// source: R1, R15
     pub(super) fn chosen(&mut self, slot: Slot, quorums: QuorumSystem) -> Option<(Ballot, Value)> {
@@ -190,7 +193,7 @@ mod tests {
         pages.on_page(page(0, 3, Some(7), &[]), Slot(7));
         assert!(!covers(&pages, 7), "it ends below");
         pages.on_page(page(9, 0, None, &[]), Slot(7));
-        assert!(!covers(&pages, 7), "of nobody");
+        assert!(!covers(&pages, 7), "of no acceptor");
         pages.on_page(page(0, 3, Some(8), &[]), Slot(7));
         assert!(covers(&pages, 7) && !covers(&pages, 8));
     }

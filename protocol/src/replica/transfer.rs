@@ -1,4 +1,5 @@
-//! State transfer: a replica that misses slots which no peer holds any more gets a peer's state instead.
+//! State transfer: a replica that misses slots which no peer holds any more gets a peer's state
+//! instead.
 //!
 //! ```text
 //!   behind                                              donor: one peer at a time
@@ -11,15 +12,17 @@
 //!                                                                       └──▶ Fetch: the log above, from the donor
 //! ```
 //!
-//! A part that is lost is asked for again. A donor that says nothing for `replica_grace` is given up together with
-//! every part that came from it, and the next peer is asked: the snapshots of two replicas are not the same bytes.
+//! A part that is lost is asked for again. A donor that says nothing for `replica_grace` is given
+//! up together with every part that came from it, and the next peer is asked: the snapshots of two
+//! replicas are not the same bytes.
 //!
-//! **Why `executed` may jump to the snapshot's slot.** A snapshot is a function of the log below its slot, the
-//! digests say that every part and the state are as they were at its writer, and the formation is compared like that of any message
-//! (R4). Until the last part is restored the state is that of no slot: the replica executes nothing, answers
-//! nothing and reports the slot that it had before. It has told others that it executed everything up to there, so
-//! if the state machine refuses a part it must not go on with less: it halts. A replica that had executed nothing
-//! has told nothing, and tries again.
+//! **Why `executed` may jump to the snapshot's slot.** A snapshot is a function of the log below
+//! its slot, the digests say that every part and the state are as they were at its writer, and the
+//! formation is compared like that of any message (R4). Until the last part is restored the state
+//! is that of no slot: the replica executes nothing, answers nothing and reports the slot that it
+//! had before. It has told others that it executed everything up to there, so if the state machine
+//! refuses a part it must not go on with less: it halts. A replica that had executed nothing has
+//! told nothing, and tries again.
 //!
 //! source: R15, R16
 
@@ -40,7 +43,7 @@ const PARTS_AHEAD: u32 = 16;
 #[derive(Debug)]
 pub(super) struct Transfer {
     donor: ReplicaId,
-    /// When the donor last said anything of use.
+    /// The time when the donor last said anything of use.
     heard_at: Time,
     /// Known from the first part on.
     incoming: Option<Incoming>,
@@ -63,9 +66,9 @@ struct Incoming {
 pub(super) struct Restoring {
     donor: ReplicaId,
     info: SnapshotInfo,
-    /// What is not restored yet.
+    /// The parts that are not restored yet.
     parts: VecDeque<Payload>,
-    /// When the donor was last told to keep the log above.
+    /// The time when the donor was last told to keep the log above.
     pinned_at: Time,
     /// The digest of the state that was cleared, at `executed`.
     pub(super) state_hash_before: u64,
@@ -108,8 +111,9 @@ impl Incoming {
 }
 
 impl<M: StateMachine> Replica<M> {
-    /// Asks a peer for its state, if nothing less will do: a peer has executed the slot that is missing and let go
-    /// of it, and either acceptors have truncated the slot or every peer was asked several times.
+    /// Asks a peer for its state, if nothing less will do: a peer has executed the slot that is
+    /// missing and let go of it, and either acceptors have truncated the slot or every peer was
+    /// asked several times.
     ///
     /// source: R8, "after live peers (R15) and snapshots have failed the asker"
     pub(super) fn transfer_if_needed(&mut self, now: Time, out: &mut Outbox) {
@@ -132,7 +136,8 @@ impl<M: StateMachine> Replica<M> {
         self.transfer.is_some() || self.restoring.is_some()
     }
 
-    /// Restores the next part; or asks again for the parts that have not come, or gives the donor up.
+    /// Restores the next part; or asks again for the parts that have not come, or gives the donor
+    /// up.
     pub(super) fn go_on_transferring(&mut self, now: Time, out: &mut Outbox) {
         if self.restoring.is_some() {
             return self.restore_next(now, out);
@@ -219,7 +224,8 @@ impl<M: StateMachine> Replica<M> {
         assert!(self.restoring.is_none(), "two states are restored at once");
         let Incoming { info, parts, .. } = incoming;
         let state_hash_before = self.executor.machine.state_hash();
-        // A frozen state is cleared, too. Peers that are getting it from us start over with another donor.
+        // A frozen state is cleared, too. Peers that are getting it from us start over with another
+        // donor.
         self.donation = None;
         self.timers.stop(ReplicaTimer::Donation);
         self.stop_replay();

@@ -1,5 +1,5 @@
-//! What the tests share: messages with defaults, roles that know their cluster, and a whole cluster in
-//! which every message arrives at once.
+//! What the tests share: messages with defaults, roles that know their cluster, and a whole cluster
+//! in which every message arrives at once.
 
 #![allow(dead_code, unused_macros, unused_imports, reason = "each test crate uses its own part")]
 
@@ -26,7 +26,7 @@ pub(crate) const B1: Ballot = ballot(1, 0);
 pub(crate) const B2: Ballot = ballot(2, 1);
 pub(crate) const B3: Ballot = ballot(3, 0);
 
-/// The messages of one kind in a lane, each with whom it is for.
+/// The messages of one kind in a lane, each with the role that it is for.
 macro_rules! pick {
     ($lane:expr, $role:ident($message:path)) => {
         $lane
@@ -226,7 +226,7 @@ pub(crate) fn proposer_in_life(cluster: &ClusterSettings, id: u8, life: Incarnat
 pub(crate) fn ask_pre_votes(proposer: &mut Proposer, now: Time) -> u64 {
     let out = out_of(|out| proposer.on_timeout(ProposerTimer::Election, now, out));
     let pre_votes = pick!(out.sends, Acceptor(ToAcceptor::PreVote));
-    pre_votes.first().expect("nobody was heard for long enough").1.nonce
+    pre_votes.first().expect("no leader was heard for long enough").1.nonce
 }
 
 pub(crate) fn quiet(acceptor: u8, nonce: u64, promised: Ballot) -> PreVoteAck {

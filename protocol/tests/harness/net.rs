@@ -1,4 +1,5 @@
-//! A whole cluster in virtual time: what is sent arrives at once, unless a test wants it lost or doubled.
+//! A whole cluster in virtual time: what is sent arrives at once, unless a test wants it lost or
+//! doubled.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -78,9 +79,10 @@ type Answer = Result<(Position, Vec<u8>), Failure>;
 pub(crate) struct Net {
     pub(crate) cluster: ClusterSettings,
     pub(crate) now: Time,
-    /// Who is up.
+    /// The roles that are up.
     pub(crate) roles: BTreeMap<RoleId, Role<Echo>>,
-    /// Everything sent, lost or not, and by whom; nothing once `keeps_sent` is off, for long runs.
+    /// Everything sent, lost or not, and its sender; nothing once `keeps_sent` is off, for long
+    /// runs.
     pub(crate) sent: Vec<(RoleId, To)>,
     pub(crate) keeps_sent: bool,
     /// What the gateways' clients were told.
@@ -182,7 +184,7 @@ impl Net {
 
     /// Ends a role's life.
     pub(crate) fn stop(&mut self, id: RoleId) {
-        self.roles.remove(&id).expect("only who is up can be stopped");
+        self.roles.remove(&id).expect("only a role that is up can be stopped");
     }
 
     /// Decides from now on how many copies of each message arrive.

@@ -48,7 +48,7 @@ pub(super) struct Link {
     pub(super) life: Option<u64>,
     /// Whether it was up and has ended, and it is not known yet whether the process behind it has.
     is_in_doubt: bool,
-    /// When something was last sent, or there was nothing to send.
+    /// The time when something was last sent, or there was nothing to send.
     progress_at: Time,
     /// The last batch of our log that the remote core was told of; never goes down while the link
     /// is up.
@@ -66,7 +66,7 @@ impl Link {
         self.is_in_doubt && self.dial.is_due(now)
     }
 
-    /// When that is due.
+    /// The time when that is due.
     pub(super) fn doubt_due_at(&self) -> Option<Time> {
         self.dial.due_at().filter(|_| self.is_in_doubt)
     }

@@ -1,4 +1,5 @@
-//! What clients asked for and were told, in the order in which it happened; and what the machine should do.
+//! What clients asked for and were told, in the order in which it happened; and what the machine
+//! should do.
 //!
 //! ```text
 //!  command           when                         does                  answers
@@ -70,14 +71,15 @@ pub enum Answer {
     Overflow,
 }
 
-/// What became of an operation.
+/// The outcome of an operation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Ending {
     /// Nothing yet: it may have taken effect at any time since, or may still, or never.
     Open,
     /// The client was told what came of it.
     Answered(Time, Answer),
-    /// The client stopped waiting then. The operation may take effect all the same, also later, or never.
+    /// The client stopped waiting then. The operation may take effect all the same, also later, or
+    /// never.
     Unknown(Time),
     /// It had no effect, and never will: it was refused, or not even sent.
     Refused(Time),
@@ -86,15 +88,15 @@ pub enum Ending {
 /// What one client asked for, and what became of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Operation {
-    /// Who asked; for people only. One client may have several under way.
+    /// The client that asked; for people only. One client may have several under way.
     pub client: u32,
     /// What it is about.
     pub key: Vec<u8>,
-    /// What was asked for.
+    /// The request.
     pub command: Command,
     /// When.
     pub invoked: Time,
-    /// What became of it.
+    /// Its outcome.
     pub ending: Ending,
 }
 
@@ -109,7 +111,7 @@ pub struct OperationId(pub(super) usize);
 pub struct History {
     pub(super) operations: Vec<Operation>,
     pub(super) events: Vec<Event>,
-    /// When the last event was: never goes back.
+    /// The time of the last event. Never goes back.
     now: Time,
 }
 
@@ -191,8 +193,8 @@ impl Event {
 }
 
 impl Operation {
-    /// What the key has after this, if it has `value` before; `None` if that cannot be, as it would have been
-    /// answered otherwise.
+    /// What the key has after this, if it has `value` before; `None` if that cannot be, as it would
+    /// have been answered otherwise.
     pub(super) fn place(&self, value: &Value) -> Option<Value> {
         let (answer, after) = self.command.execute(value);
         match &self.ending {

@@ -28,7 +28,7 @@ struct Configuration {
     /// What the key has.
     value: Value,
     open: Open,
-    /// How many operations have been placed.
+    /// The number of operations that have been placed.
     placed_count: usize,
     /// The last of them, as an index of the search's links.
     last: Option<usize>,
@@ -48,8 +48,8 @@ pub(super) struct Search<'a> {
     events: Vec<Event>,
     /// For each event and value, what was open in the configurations found. None covers another.
     seen: Vec<BTreeMap<Value, Vec<Open>>>,
-    /// Configurations whose successors are still to be found: the furthest first, of those the one with
-    /// the fewest operations placed, of those the one found first.
+    /// Configurations whose successors are still to be found: the furthest first, of those the one
+    /// with the fewest operations placed, of those the one found first.
     queue: BTreeMap<(Reverse<usize>, usize, u64), Configuration>,
     /// How many were ever in the queue.
     found: u64,
@@ -105,7 +105,8 @@ impl<'a> Search<'a> {
         Verdict::NotLinearizable(Box::new(self.violation(key)))
     }
 
-    /// Goes on to the next answer whose operation could be placed before it; returns whether there is none.
+    /// Goes on to the next answer whose operation could be placed before it; returns whether there
+    /// is none.
     fn advance(&mut self, configuration: &mut Configuration) -> bool {
         while let Some(event) = self.events.get(configuration.next) {
             match *event {
@@ -173,7 +174,8 @@ impl<'a> Search<'a> {
         placeable
     }
 
-    /// Whether an operation is of unknown outcome and one that asks for the same is to be placed before it.
+    /// Whether an operation is of unknown outcome and one that asks for the same is to be placed
+    /// before it.
     fn has_earlier_twin(&self, id: OperationId, earlier: &[(OperationId, Status)]) -> bool {
         let operation = self.history.operation(id);
         let is_twin = |&(id, status): &(OperationId, Status)| {

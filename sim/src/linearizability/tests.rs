@@ -288,7 +288,8 @@ mod no_violations {
             (1, 18..19, Command::Delete, Answer::Deleted),
             (1, 20..21, cas(Some("7"), "x"), Answer::Mismatch(None)),
         ];
-        // One after the other only one order is in question, so the simple search is quick here too.
+        // One after the other only one order is in question, so the simple search is quick here
+        // too.
         assert_linearizable(&told, &[]);
     }
 }
@@ -383,7 +384,7 @@ struct Planned {
     key: &'static str,
     command: Command,
     invoked: u64,
-    /// When the machine executes it; never, if it has no effect.
+    /// The time when the machine executes it; never, if it has no effect.
     executed: Option<u64>,
     ended: u64,
     fate: Fate,
@@ -448,7 +449,7 @@ fn execute(plans: &mut [Planned]) {
     }
 }
 
-/// Who makes a history up.
+/// What makes a history up.
 struct Load {
     clients: u32,
     keys: usize,
@@ -465,7 +466,7 @@ fn below(rng: &mut Rng, bound: usize) -> usize {
     usize::try_from(rng.below(bound as u64)).unwrap()
 }
 
-/// A command; `fresh` is a value that nobody else writes.
+/// A command; `fresh` is a value that no other command writes.
 fn draw_command(rng: &mut Rng, fresh: usize) -> Command {
     // Half of the values are few, so that writes of the same value meet.
     let value = if rng.below(2) == 0 { fresh } else { below(rng, 3) }.to_string();
@@ -627,7 +628,8 @@ fn on_small_histories_the_verdict_is_that_of_trying_every_order() {
     assert!(good > 20_000 && bad > 15_000, "{good} good, {bad} bad: not much of a test");
 }
 
-/// The furthest answer is no matter of luck: those before it have an order, and with it there is none.
+/// The furthest answer is no matter of luck: those before it have an order, and with it there is
+/// none.
 #[test]
 fn a_violation_names_the_first_answer_that_is_too_much() {
     let mut violations = 0;
@@ -648,7 +650,8 @@ fn a_violation_names_the_first_answer_that_is_too_much() {
     assert!(violations > 1_000, "{violations} are not much of a test");
 }
 
-/// The first events of a history. What was answered later may have come before, if with that answer.
+/// The first events of a history. What was answered later may have come before, if with that
+/// answer.
 fn cut(history: &History, events: usize) -> History {
     let mut cut = history.clone();
     cut.events.truncate(events);

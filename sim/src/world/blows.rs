@@ -13,8 +13,8 @@ use crate::sights::Sight;
 use crate::swarm::Plan;
 
 impl World {
-    /// Crashes or pauses a process or a quorum, sets a clock ahead, moves the partition, and draws when to do so
-    /// again.
+    /// Crashes or pauses a process or a quorum, sets a clock ahead, moves the partition, and draws
+    /// when to do so again.
     pub(super) fn fault(&mut self) {
         if self.is_healed {
             return;

@@ -17,8 +17,8 @@ impl World {
         executed.all(|other| Some(other) == first) && self.has_replayed()
     }
 
-    /// Whether some replica has executed all that was ever acknowledged: after everybody was stopped, all of
-    /// them being equal says little.
+    /// Whether some replica has executed all that was ever acknowledged: after all processes were
+    /// stopped, all of them being equal says little.
     fn has_replayed(&self) -> bool {
         let executed = self.replicas().map(|replica| replica.machine().executed.len() as u64).max();
         self.load.acknowledged.iter().all(|it| Some(it.position) < executed)
@@ -47,9 +47,9 @@ impl World {
         }
     }
 
-    /// Checks that slots are not wasted: one for each batch, and after an election another for each that was in flight,
-    /// and for what phase 1 has found. A gap that is answered by sending all behind it again, which makes gaps, costs many
-    /// times that.
+    /// Checks that slots are not wasted: one for each batch, and after an election another for each
+    /// that was in flight, and for what phase 1 has found. A gap that is answered by sending all
+    /// behind it again, which makes gaps, costs many times that.
     pub(super) fn check_slots(&self) {
         let cluster = &self.plan.cluster;
         let in_flight = u64::from(cluster.gateways) * u64::from(cluster.batches_in_flight_max);
@@ -60,7 +60,7 @@ impl World {
         assert!(slots <= most, "{slots} slots for {commands} commands:\n{}", self.standing());
     }
 
-    /// What everybody is about, for a person.
+    /// What every role is about, for a person.
     pub(super) fn standing(&self) -> String {
         let mut lines = vec![self.load.waiting(), format!("lost: {:?}", self.lost)];
         for process in self.processes.values() {

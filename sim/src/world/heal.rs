@@ -30,7 +30,7 @@ impl World {
         self.is_safety_only |= !self.has_formed && !self.lost.is_empty();
     }
 
-    /// Draws whose syncs take long, until all clients are served: all, or f.
+    /// Draws the acceptors whose syncs take long, until all clients are served: all, or f.
     fn draw_slow_disks(&mut self) -> BTreeSet<RoleId> {
         let Some(disks) = self.plan.faults.disks.as_ref() else { return BTreeSet::new() };
         if disks.healed_sync.is_zero() {
@@ -45,8 +45,9 @@ impl World {
         slow.into_iter().collect()
     }
 
-    /// Draws who stays outside for good: of each role f, counting what is lost already, and in such a way that the
-    /// cluster claims to survive it. The leader is drawn more often than others.
+    /// Draws the roles that stay outside for good: of each role f, counting what is lost already,
+    /// and in such a way that the cluster claims to survive it. The leader is drawn more often than
+    /// others.
     fn draw_outsiders(&mut self, ids: &[RoleId]) {
         let f = usize::from(self.plan.cluster.f);
         let has_own_proxy_leaders = self.plan.cluster.proxy_leaders > 0;

@@ -1,4 +1,5 @@
-//! Lives of roles: how they start, stand still, end and start over, and what the cluster can do without.
+//! Lives of roles: how they start, stand still, end and start over, and what the cluster can do
+//! without.
 
 use std::time::Duration;
 
@@ -211,7 +212,8 @@ impl World {
             return;
         }
         let is_durable = !self.stores.is_empty();
-        // Once all has healed, a disk may still fail that was ordered to before: its acceptor comes back.
+        // Once all has healed, a disk may still fail that was ordered to before: its acceptor comes
+        // back.
         let is_for_good = self.plan.faults.is_for_good && !self.is_healed;
         let is_loss = !is_durable || is_for_good && self.rng.below(4) == 0;
         match id {
@@ -290,14 +292,16 @@ impl World {
         self.crash(id, down);
     }
 
-    /// Whether the cluster claims to survive the loss of this one too. An acceptor or replica in memory
-    /// is lost for good; f of each, and f + 1 replicas must be left that are not too far behind.
+    /// Whether the cluster claims to survive the loss of this one too. An acceptor or replica in
+    /// memory is lost for good; f of each, and f + 1 replicas must be left that are not too far
+    /// behind.
     fn may_lose(&self, id: RoleId) -> bool {
         let f = usize::from(self.plan.cluster.f);
         let lost_alike =
             |is_alike: fn(&RoleId) -> bool| self.lost.iter().filter(|r| is_alike(r)).count();
         match id {
-            // A write quorum more, where that is allowed: what was chosen is still with the replicas.
+            // A write quorum more, where that is allowed: what was chosen is still with the
+            // replicas.
             RoleId::Acceptor(_) => {
                 let most = if self.plan.faults.is_reckless { usize::MAX } else { f };
                 lost_alike(|r| matches!(r, RoleId::Acceptor(_))) + self.sharers(id).len() <= most
@@ -336,8 +340,8 @@ impl World {
         assert!(lost <= f, "no replica has what was forgotten:\n{}", self.standing());
     }
 
-    /// Whether a replica that has lost its memory has executed as much again as each of the others: whatever
-    /// acceptors have forgotten, it has.
+    /// Whether a replica that has lost its memory has executed as much again as each of the others:
+    /// whatever acceptors have forgotten, it has.
     pub(super) fn has_all_back(&self, id: RoleId) -> bool {
         let RoleId::Replica(id) = id else { return false };
         let executed = |replica: &Replica<Recorder>| replica.executed();

@@ -247,8 +247,9 @@ impl Node {
         slot
     }
 
-    /// Compares what was recovered with the model: it is all that was appended up to some point, which is
-    /// not before what was told. From here on that is what has happened, and has been told.
+    /// Compares what was recovered with the model: it is all that was appended up to some point,
+    /// which is not before what was told. From here on that is what has happened, and has been
+    /// told.
     pub fn check(&mut self) {
         let is = view_in(&self.wal, &mut self.disk);
         let point = (self.told..=self.history.len()).find(|p| view_of(&self.history[..*p]) == is);
@@ -260,7 +261,8 @@ impl Node {
         (self.told, self.base) = (point, point);
     }
 
-    /// Compares what the log tells while it runs with the model: of votes those that are durable, of the rest all.
+    /// Compares what the log tells while it runs with the model: of votes those that are durable,
+    /// of the rest all.
     pub fn check_live(&mut self) {
         let durable = self.base + usize::try_from(self.wal.durable()).expect("few records");
         let (mut wanted, of_all) = (view_of(&self.history[..durable]), view_of(&self.history));
@@ -271,7 +273,8 @@ impl Node {
         assert_eq!(view_in(&self.wal, &mut self.disk), wanted, "the log and what is durable");
     }
 
-    /// Asserts that nothing was recovered that was never appended: all that holds where a disk has lied.
+    /// Asserts that nothing was recovered that was never appended: all that holds where a disk has
+    /// lied.
     pub fn check_nothing_is_made_up(&mut self, appended: &[Record]) {
         for (acceptor, (state, votes)) in view_in(&self.wal, &mut self.disk) {
             let own = || appended.iter().filter(|record| record.acceptor() == acceptor);
@@ -411,8 +414,8 @@ impl Records {
     }
 }
 
-/// The seeds to run: from `LOGGOS_FIRST` on, or 0, `LOGGOS_SEEDS` of them, or this many. Says which one
-/// failed.
+/// The seeds to run: from `LOGGOS_FIRST` on, or 0, `LOGGOS_SEEDS` of them, or this many. Says which
+/// one failed.
 pub fn seeds(default: u64) -> impl ExactSizeIterator<Item = u64> {
     let set = |name| std::env::var(name).ok().and_then(|number| number.parse().ok());
     let (first, count): (u64, u64) =

@@ -12,7 +12,7 @@ use crate::proposer::heartbeats::Beat;
 use crate::proposer::next::{Asker, Campaign, Next};
 use crate::proposer::shared::{Complaint, Shared};
 
-/// How often a leader's patience with a gateway that it does not hear doubles at the most.
+/// The most times that a leader's patience with a gateway that it does not hear doubles.
 const HAND_OVERS_MAX: u32 = 16;
 
 impl Phase2 {
@@ -46,7 +46,7 @@ impl Phase2 {
         }
     }
 
-    /// Notes who hears us.
+    /// Notes that an acceptor, a proxy leader or a gateway hears us.
     ///
     /// source: R28
     pub(in crate::proposer) fn on_heartbeat_ack(
@@ -116,9 +116,9 @@ impl Phase2 {
 
     /// Sees to a replica that can get a slot from no other role.
     ///
-    /// An open slot is asked for again. One that we closed, or never covered, is not in our hands: to
-    /// know what was chosen there takes a phase 1 that covers it, in a new ballot. Until that is over,
-    /// or while one is under way, the question is dropped: it will come again.
+    /// An open slot is asked for again. One that we closed, or never covered, is not in our hands:
+    /// to know what was chosen there takes a phase 1 that covers it, in a new ballot. Until that is
+    /// over, or while one is under way, the question is dropped: it will come again.
     ///
     /// A leader that is stalled serves the request, too: the asker may be the replica without which
     /// nothing is executed by f+1.
@@ -140,8 +140,8 @@ impl Phase2 {
             return Next::Stay;
         }
         // The asker may have been served since. And a leader that no read quorum has heard of late,
-        // such as one that was paused, must not depose a leader it does not know of: a rerun asks no
-        // pre-vote.
+        // such as one that was paused, must not depose a leader it does not know of: a rerun asks
+        // no pre-vote.
         let is_served = shared.roster.executed(need.replica).covers(need.slot);
         if self.rerun.is_some() || is_served || !self.is_heard(now) {
             out.ignored("Need: a rerun is under way, it is served, or no read quorum hears us");
@@ -152,12 +152,13 @@ impl Phase2 {
         Next::Campaign(Campaign { first: need.slot, rerun_for: Some(asker) })
     }
 
-    /// Hands over to a proposer that may reach a gateway which does not reach us, after the time that a
-    /// leader that is stalled has.
+    /// Hands over to a proposer that may reach a gateway which does not reach us, after the time
+    /// that a leader that is stalled has.
     ///
-    /// The next one may do no better, and another gateway may need us: so each hand-over for a gateway
-    /// that is not heard afterwards doubles the time until the next, and one that is half connected
-    /// hardly disturbs the others. Only time rests on it: it is an election like any other.
+    /// The next one may do no better, and another gateway may need us: so each hand-over for a
+    /// gateway that is not heard afterwards doubles the time until the next, and one that is half
+    /// connected hardly disturbs the others. Only time rests on it: it is an election like any
+    /// other.
     ///
     /// source: R28
     pub(in crate::proposer) fn on_unserved(
@@ -204,8 +205,8 @@ impl Phase2 {
         self.go_on(shared, now, out)
     }
 
-    /// Goes on after slots were closed. If that was the last of a part of the log, phase 1 has to find
-    /// what comes above: in a new ballot, for this one's has found what it was asked for.
+    /// Goes on after slots were closed. If that was the last of a part of the log, phase 1 has to
+    /// find what comes above: in a new ballot, for this one's has found what it was asked for.
     ///
     /// source: R8, R29
     fn go_on(&mut self, shared: &mut Shared, now: Time, out: &mut Outbox) -> Next {
@@ -233,10 +234,13 @@ impl Phase2 {
         assert!(self.ballot <= shared.seen, "leads in {}, which was not seen", self.ballot);
         self.has_room = shared.no_room.is_empty();
         shared.counters.proposed += self.pump(&shared.roster, shared.stamp, now, out);
-        match self.resend_at(&shared.latency) {
-            // Only ever later than what is set: the timer looks again when it fires.
-            Some(at) => shared.timers.set_if_unset(ProposerTimer::Resend, at),
-            None => shared.timers.stop(ProposerTimer::Resend),
+        if !self.has_open() {
+            shared.timers.stop(ProposerTimer::Resend);
+        } else if !shared.timers.is_set(ProposerTimer::Resend)
+            && let Some(at) = self.resend_at(&shared.latency)
+        {
+            // Once it is set, it is only ever due later: it looks again when it fires.
+            shared.timers.set(ProposerTimer::Resend, at);
         }
     }
 
@@ -259,13 +263,13 @@ impl Phase2 {
         self.advance(shared, now, out);
     }
 
-    /// Says that we lead; or falls silent towards acceptors and proposers, if being heard there only
-    /// keeps a better leader away.
+    /// Says that we lead; or falls silent towards acceptors and proposers, if being heard there
+    /// only keeps a better leader away.
     ///
-    /// Proxy leaders, replicas and gateways hear of the table and the ballot all the while: what they
-    /// do with it may be the progress that is missing. A replica that has just started, for example,
-    /// learns the table from here only, and f+1 may not be there without it. It keeps no other leader
-    /// away, because none of them is asked before a campaign.
+    /// Proxy leaders, replicas and gateways hear of the table and the ballot all the while: what
+    /// they do with it may be the progress that is missing. A replica that has just started, for
+    /// example, learns the table from here only, and f+1 may not be there without it. It keeps no
+    /// other leader away, because none of them is asked before a campaign.
     ///
     /// source: R28
     pub(in crate::proposer) fn heartbeat(
@@ -317,9 +321,9 @@ impl Phase2 {
         self.cluster.quorums.is_read_quorum(hearing)
     }
 
-    /// What is known to be chosen: what f+1 replicas have executed, or acceptors have truncated. The
-    /// latter may be more: of the f+1 that had executed it one may have died since, and the others do
-    /// not know of what they miss but by this.
+    /// The bound of what is known to be chosen: what f+1 replicas have executed, or acceptors have
+    /// truncated. The latter may be more: of the f+1 that had executed it one may have died since,
+    /// and the others do not know of what they miss but by this.
     ///
     /// source: R15
     pub(in crate::proposer) fn chosen_watermark(&self, shared: &Shared) -> Watermark {

@@ -10,8 +10,9 @@ use super::Phase2;
 const HOLD_MIN: Duration = Duration::from_micros(1);
 
 impl Phase2 {
-    /// Measures, for the slots below `to` that are about to be closed, how long each proxy leader has held all others up:
-    /// the one of the first slot since there was progress last, the others not at all. Returns the former.
+    /// Measures, for the slots below `to` that are about to be closed, how long each proxy leader
+    /// has held all others up: the one of the first slot since there was progress last, the others
+    /// not at all. Returns the former.
     ///
     /// A slot that was asked for again tells nothing: it may have been chosen by either.
     pub(super) fn measure_holds(&mut self, to: Watermark, now: Time) -> Option<ProxyLeaderId> {
@@ -41,8 +42,8 @@ impl Phase2 {
         Some(held_by)
     }
 
-    /// Whether slots in the hands of a proxy leader hold others up much longer than those of some other that is not
-    /// suspected.
+    /// Whether slots in the hands of a proxy leader hold others up much longer than those of some
+    /// other that is not suspected.
     pub(super) fn is_slow(&self, proxy_leader: ProxyLeaderId) -> bool {
         let hold = |p: ProxyLeaderId| self.suspicions[usize::from(p.0)].holds.mean();
         let ours = self.cluster.proxy_leaders_of(self.ballot.proposer).map(ProxyLeaderId);
@@ -60,7 +61,8 @@ impl Phase2 {
         }
     }
 
-    /// Takes in that the life of a proxy leader has ended: what is in its hands goes elsewhere at once.
+    /// Takes in that the life of a proxy leader has ended: what is in its hands goes elsewhere at
+    /// once.
     ///
     /// source: R12, R28
     pub(in crate::proposer) fn on_gone(
@@ -86,8 +88,8 @@ impl Phase2 {
         }
     }
 
-    /// Suspects a proxy leader, if there is another to try; returns whether that is new. Where all others are
-    /// suspected already they are cleared: the one that fails now is no better.
+    /// Suspects a proxy leader, if there is another to try; returns whether that is new. Where all
+    /// others are suspected already they are cleared: the one that fails now is no better.
     pub(super) fn suspect(&mut self, proxy_leader: ProxyLeaderId, now: Time) -> bool {
         let ours = self.cluster.proxy_leaders_of(self.ballot.proposer);
         if ours.len() == 1 || self.is_suspected(proxy_leader) {
@@ -108,8 +110,8 @@ impl Phase2 {
         self.suspicions[usize::from(proxy_leader.0)].until.is_some()
     }
 
-    /// The proxy leader of `slot`: they take turns by slot, and by attempt, leaving out suspects while
-    /// there are others.
+    /// The proxy leader of `slot`: they take turns by slot, and by attempt, leaving out suspects
+    /// while there are others.
     ///
     /// source: \[seed\], "slot % proxies"
     pub(super) fn proxy_leader_for(&self, slot: Slot) -> ProxyLeaderId {

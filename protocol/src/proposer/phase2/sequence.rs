@@ -22,16 +22,18 @@ pub(super) enum Admission {
 
 /// The batches of one gateway, in the order in which they get slots: that of their numbers.
 ///
-/// Replicas execute a session's commands in the order of their numbers, and refuse a batch that comes before another
-/// (R23). Its slot is wasted then, and so are those of all batches behind it, which have to be sent again: where
-/// messages overtake each other all the time, that multiplies. So a reign gives slots in the order of numbers only,
-/// and each batch one slot. It begins with the lowest batch that has no answer: all before that were executed, so it
-/// will be, wherever it is put; and so will those behind it, each in a later slot than the one before.
+/// Replicas execute a session's commands in the order of their numbers, and refuse a batch that
+/// comes before another (R23). Its slot is wasted then, and so are those of all batches behind it,
+/// which have to be sent again: where messages overtake each other all the time, that multiplies.
+/// So a reign gives slots in the order of numbers only, and each batch one slot. It begins with the
+/// lowest batch that has no answer: all before that were executed, so it will be, wherever it is
+/// put; and so will those behind it, each in a later slot than the one before.
 ///
-/// Does a batch that is sent again never need another slot? Not while the one it has is open: it will be chosen, and
-/// the batch executed there at the latest. If its answer is lost, its gateway asks a replica (R25). A session that was
-/// opened and closed again before its gateway knew is the exception: no replica can tell. So once all that a gateway was
-/// given is closed, its lowest batch gets another slot if it is sent again. If the reign ends, the next one begins anew.
+/// Does a batch that is sent again never need another slot? Not while the one it has is open: it
+/// will be chosen, and the batch executed there at the latest. If its answer is lost, its gateway
+/// asks a replica (R25). A session that was opened and closed again before its gateway knew is the
+/// exception: no replica can tell. So once all that a gateway was given is closed, its lowest batch
+/// gets another slot if it is sent again. If the reign ends, the next one begins anew.
 ///
 /// source: R23, R24
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
@@ -47,7 +49,8 @@ pub(super) struct Sequence {
 }
 
 impl Phase2 {
-    /// Takes a batch in: it gets the next free slot, now or when there is credit, if it is the next of its gateway.
+    /// Takes a batch in: it gets the next free slot, now or when there is credit, if it is the next
+    /// of its gateway.
     ///
     /// source: R23, R24, R29
     pub(super) fn admit(&mut self, propose: Propose, now: Time) -> Admission {
@@ -64,7 +67,8 @@ impl Phase2 {
         }
         let sequence = &mut self.sequences[usize::from(gateway.0)];
         if sequence.incarnation != Some(incarnation) {
-            // A late message of a former life must not hold up the current one, which begins with its lowest.
+            // A late message of a former life must not hold up the current one, which begins with
+            // its lowest.
             if sequence.incarnation.is_some() && number != lowest {
                 return Admission::Dropped;
             }
@@ -103,8 +107,8 @@ impl Phase2 {
         Admission::Accepted
     }
 
-    /// Whether this very attempt is open in a slot that phase 1 has found. A later one is not the same: its gateway may
-    /// have been told that this one was out of order.
+    /// Whether this very attempt is open in a slot that phase 1 has found. A later one is not the
+    /// same: its gateway may have been told that this one was out of order.
     fn is_recovered(&self, batch: &Batch) -> bool {
         let mut open = (self.floor.0..self.recovered.0).filter_map(|slot| self.open.at(Slot(slot)));
         open.any(|open| {
