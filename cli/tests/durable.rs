@@ -173,7 +173,7 @@ fn r04_a_node_serves_from_no_directory_but_its_own() {
     for file in log.read_dir().unwrap() {
         std::fs::write(file.unwrap().path(), vec![0; 1 << 20]).unwrap();
     }
-    said(cluster.refusal("c"), &["no segment in any of them", "core-0"]);
+    said(cluster.refusal("c"), &["hold no segment", "core-0"]);
     std::fs::remove_file(cluster.data("c").join("node")).unwrap();
     said(cluster.refusal("c"), &["is missing", "node"]);
 }

@@ -34,16 +34,15 @@
 //! as if it came just then once the votes are there. In between anything may have happened, so
 //! everything is looked at again.
 
+mod forming;
 mod ledger;
+mod pages;
 
-use std::sync::Arc;
-
-use self::ledger::{Ledger, Page, Place};
+use self::ledger::{Ledger, Place};
 use crate::{
-    AcceptorId, AcceptorState, Ballot, Cause, ClusterSettings, DirectoryId, Event, Executed, Form,
-    FormationId, Formed, Heartbeat, HeartbeatAck, Identify, Listener, Membership, Nack, Outbox,
-    P1a, P1b, P2a, P2b, PAGES_AHEAD, PreVote, PreVoteAck, Probe, ProbeAck, ProposerId, Recalled,
-    Record, Rememberer, Replay, ReplayPage, Replayed, RoleId, Roster, Slot, Stage, Table, Time,
+    AcceptorId, AcceptorState, Ballot, Cause, ClusterSettings, DirectoryId, Event, Executed,
+    FormationId, Heartbeat, HeartbeatAck, Identify, Listener, Membership, Nack, Outbox, P2a, P2b,
+    PreVote, PreVoteAck, ProposerId, Recalled, Record, RoleId, Roster, Slot, Stage, Time,
     ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Vote, Watcher,
     Watermark,
 };
@@ -169,46 +168,6 @@ impl Acceptor {
         }
     }
 
-    /// Formation: tells whether this memory has ever done anything, and which table it holds.
-    ///
-    /// source: R3, R4
-    pub fn on_probe(&mut self, probe: Probe, out: &mut Outbox) {
-        if probe.cluster_digest != self.cluster.digest() {
-            return self.refuse_foreign("acceptor: probe of another quorum system", out);
-        }
-        let ack = ProbeAck {
-            from: Rememberer::Acceptor(self.id),
-            nonce: probe.nonce,
-            directory: self.directory,
-            is_blank: self.membership.table().is_none(),
-            table: self.membership.table().cloned(),
-        };
-        // A table that is told of counts as stored: it waits for its sync like `Formed` does.
-        out.hold_to_proposer(probe.proposer, ToProposer::ProbeAck(ack));
-    }
-
-    /// Formation: stores the first table that names this memory, for good, and tells which one it
-    /// has.
-    ///
-    /// Stored before it is told (held lane): a table is taken to stand by what acceptors say they
-    /// hold.
-    ///
-    /// source: R4
-    pub fn on_form(&mut self, form: &Form, out: &mut Outbox) {
-        if self.membership.table().is_none() {
-            if !form.table.names(self.id, self.directory) {
-                self.counters.foreign += 1;
-                return out.event(Event::Forgotten { acceptor: self.id });
-            }
-            if !self.join(&form.table, out) {
-                return self.refuse_foreign("acceptor: table of another quorum system", out);
-            }
-        }
-        let Some(table) = self.membership.table().cloned() else { return };
-        let formed = Formed { acceptor: self.id, directory: self.directory, table };
-        out.hold_to_proposer(form.proposer, ToProposer::Formed(formed));
-    }
-
     /// Tells whether it has heard no leader for an election timeout: then a campaign deposes none
     /// that works.
     ///
@@ -228,94 +187,6 @@ impl Acceptor {
             votes_end: self.ledger.votes_end(),
         };
         out.tell_proposer(pre_vote.proposer, ToProposer::PreVoteAck(ack));
-    }
-
-    /// Phase 1: promises to refuse every smaller ballot, and reports a page of past votes.
-    ///
-    /// The pages of one ballot agree with each other whenever they are asked for: after the promise
-    /// no vote of a smaller ballot is added, and the proposer of this one has proposed nothing yet.
-    /// What truncation takes away between two pages, `truncated` of the later one covers.
-    ///
-    /// source: R6, \[CP §2.1\]
-    pub fn on_p1a(&mut self, p1a: P1a, now: Time, out: &mut Outbox) {
-        if !self.is_member(out) {
-            return;
-        }
-        if p1a.ballot < self.promised {
-            return self.refuse(p1a.ballot, None, out);
-        }
-        if self.adopt(p1a.ballot, out) {
-            self.hear(p1a.ballot.proposer, now); // a repeated P1a is not hearing somebody (R28)
-        }
-        self.promise(p1a, None, out);
-    }
-
-    /// Answers a P1a of the ballot promised.
-    fn promise(&mut self, p1a: P1a, recalled: Option<&Recalled>, out: &mut Outbox) {
-        if self.ledger.is_given(&Cause::P1a(p1a)) {
-            return out.ignored("P1a: the page waits for its sync");
-        }
-        let page = match self.ledger.page(p1a.page.max(p1a.first), recalled) {
-            Ok(page) => page,
-            Err(range) => return self.ledger.recall(range, Cause::P1a(p1a), out),
-        };
-        assert_eq!(p1a.ballot, self.promised, "a page of a ballot that is not promised");
-        assert!(
-            page.from >= p1a.first,
-            "a page from {} on for a P1a from {}",
-            page.from,
-            p1a.first
-        );
-        debug_assert!(
-            page.votes.iter().all(|(_, vote)| vote.ballot <= self.promised),
-            "a vote above the promise"
-        );
-        self.counters.promises += 1;
-        let (acceptor, directory, ballot) = (self.id, self.directory, p1a.ballot);
-        let truncated = self.ledger.truncated();
-        let (from, to, votes) = (page.from, page.to, page.votes);
-        let p1b = P1b { acceptor, directory, ballot, truncated, from, to, votes };
-        out.hold_to_proposer(p1a.ballot.proposer, ToProposer::P1b(Box::new(p1b)));
-        self.ledger.on_given(Cause::P1a(p1a));
-    }
-
-    /// Tells a replica what this acceptor has voted for: that much of what may have been chosen, in
-    /// several pages.
-    ///
-    /// A vote that is told of counts as much as its P2b would: it waits for its sync like that.
-    ///
-    /// source: R15, R31
-    pub fn on_replay(&mut self, replay: Replay, out: &mut Outbox) {
-        let page = ReplayPage { replay, first: replay.first, left: PAGES_AHEAD - 1 };
-        if !self.is_member(out) {
-            return;
-        }
-        if self.ledger.is_given(&Cause::Replay(page)) {
-            return out.ignored("Replay: a page for this replica waits for its sync");
-        }
-        self.replay(page, None, out);
-    }
-
-    /// Sends the pages that are left: those in memory at once, and of those on disk the next when
-    /// the last is read.
-    fn replay(&mut self, next: ReplayPage, mut recalled: Option<&Recalled>, out: &mut Outbox) {
-        let (replay, mut next) = (next.replay, Some(next));
-        while let Some(page) = next {
-            let found = match self.ledger.page(page.first, recalled.take()) {
-                Ok(found) => found,
-                Err(range) => return self.ledger.recall(range, Cause::Replay(page), out),
-            };
-            let (acceptor, directory) = (self.id, self.directory);
-            let (truncated, Page { from, to, votes }) = (self.ledger.truncated(), found);
-            let replayed = Replayed { acceptor, directory, truncated, from, to, votes };
-            let replayed = Box::new(replayed);
-            out.hold_to_replica(replay.replica, ToReplica::Replayed(replayed));
-            self.ledger.on_given(Cause::Replay(page));
-            next = to.zip(page.left.checked_sub(1)).map(|(to, left)| {
-                let first = to.first_open();
-                ReplayPage { replay, first, left }
-            });
-        }
     }
 
     /// Phase 2: votes, unless a larger ballot was promised.
@@ -451,24 +322,6 @@ impl Acceptor {
         self.ledger.on_executed(self.roster.executed_by_f_plus_1(self.cluster.f));
     }
 
-    /// Handles a message again that had to wait for votes on disk.
-    ///
-    /// A P1a counts only if its ballot is still the one promised; then no vote of a smaller one has
-    /// been added since, so the page is what it would have been at once.
-    ///
-    /// source: R6, R10, R15
-    pub fn on_recalled(&mut self, recalled: &Recalled, now: Time, out: &mut Outbox) {
-        assert_eq!(recalled.recall.acceptor, self.id, "the votes of another acceptor");
-        self.ledger.on_recalled(&recalled.recall.cause);
-        match &recalled.recall.cause {
-            Cause::P1a(p1a) if p1a.ballot < self.promised => self.refuse(p1a.ballot, None, out),
-            Cause::P1a(p1a) => self.promise(*p1a, Some(recalled), out),
-            Cause::P2a(p2a) => self.vote_for(p2a.clone(), Some(recalled), now, out),
-            Cause::Replay(replay) => self.replay(*replay, Some(recalled), out),
-        }
-        self.ledger.let_go(); // only now: what waited there was newer than what the disk had
-    }
-
     /// Takes in that it has come back: a leader that it heard in its last life may still lead. So
     /// its start counts as hearing a leader, or a restart of all acceptors would let a cut-off
     /// proposer depose a leader. One that has just been formatted has no leader to hear.
@@ -592,33 +445,15 @@ impl Acceptor {
         is_first
     }
 
-    /// Joins the cluster of `table`, if none was joined; returns whether it is the one joined now.
-    fn join(&mut self, table: &Arc<Table>, out: &mut Outbox) -> bool {
-        let was_member = self.membership.table().is_some();
-        let is_joined = self.membership.join(table);
-        if is_joined && !was_member {
-            let is_ours = table.names(self.id, self.directory);
-            assert!(is_ours, "{:?} joined a cluster that does not know its memory", self.id);
-            assert_eq!(self.promised, Ballot::default(), "promised before it joined");
-            let (acceptor, table) = (self.id, Arc::clone(table));
-            self.ledger.record(|| Record::Table { acceptor, table }, out);
-        }
-        is_joined
-    }
-
     fn nack(&self, refused: Ballot, slot: Option<Slot>) -> Nack {
         assert!(refused < self.promised, "refused {refused}, promised {}", self.promised);
         Nack { slot, refused, promised: self.promised }
     }
 
-    /// Tells the proposer *of the refused ballot*; the seed tells the winner (R13).
+    /// Sends a Nack to the proposer *of the refused ballot*; \[seed\] sends it to that of the
+    /// larger one (R13).
     fn refuse(&mut self, refused: Ballot, slot: Option<Slot>, out: &mut Outbox) {
         self.counters.nacks += 1;
         out.tell_proposer(refused.proposer, ToProposer::Nack(self.nack(refused, slot)));
-    }
-
-    fn refuse_foreign(&mut self, at: &'static str, out: &mut Outbox) {
-        self.counters.foreign += 1;
-        out.event(Event::Foreign { at });
     }
 }

@@ -262,12 +262,10 @@ impl Former {
         }
         let stored = self.stored.entry(table.id()).or_default();
         stored.insert(acceptor);
-        let stands = self.quorums.is_read_quorum(*stored) && self.quorums.is_write_quorum(*stored);
-        if let FormerStage::Standing(standing) = &self.stage {
-            assert!(!stands || standing.id() == table.id(), "two tables stand");
-            return;
+        if matches!(self.stage, FormerStage::Standing(_)) {
+            return; // even if all memories are lost since, and another cluster was formed of new ones
         }
-        if stands {
+        if self.quorums.is_read_quorum(*stored) && self.quorums.is_write_quorum(*stored) {
             self.stage = FormerStage::Standing(Arc::clone(table));
         } else if matches!(self.stage, FormerStage::Probing { .. }) {
             self.stage = FormerStage::Storing(Arc::clone(table));

@@ -747,7 +747,7 @@ impl To {
     }
 
     /// Whether this may pass between roles that do not both know the formation yet (R4): what sets
-    /// it up, and the heartbeats that spread it.
+    /// it up, the heartbeats that spread it, and the complaint of a gateway that hears no leader.
     #[must_use]
     pub fn precedes_formation(&self) -> bool {
         match self {

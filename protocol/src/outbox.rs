@@ -9,7 +9,7 @@
 //!   recalls   votes wanted from the log   to the disk (durable acceptors only)
 //!   replies   results to a gateway's      at once
 //!             own clients
-//!   events    what a person should know   to the log
+//!   events    what a person should know   to the operator's log
 //! ```
 //!
 //! The held lane is the whole of the protocol's interest in a disk. In memory the driver syncs by
@@ -38,7 +38,7 @@ pub struct Outbox {
     pub recalls: Vec<Recall>,
     /// Replies to the clients of a gateway.
     pub replies: Replies,
-    /// News for the log.
+    /// Events for the operator's log.
     pub events: Vec<Event>,
     /// Whether each message that is ignored is an event, which says why.
     pub is_tracing: bool,

@@ -15,7 +15,7 @@
 //!             it was not                                                     NotExecuted
 //!  Replayed   a write quorum voted in one      as if chosen                  Replay, for the next ones
 //!             ballot for the slot it misses
-//!  Gap        a slot is missing since a while                                Fetch, to a peer in turn;
+//!  Gap        a slot was missing for long                                   Fetch, to a peer in turn;
 //!                                                                            Replay; Need, to the leader
 //!  Truncated  always                           notes what acceptors          nothing
 //!                                              have truncated
@@ -30,29 +30,22 @@
 //! however low the slot (R15).
 
 mod donation;
+mod gap;
 mod replay;
 mod transfer;
 
 use self::donation::Donation;
+use self::gap::{Fetching, Gap};
 use self::replay::Pages;
 use self::transfer::{Restoring, Transfer};
 use crate::block;
 use crate::executor::{Executor, Known};
 use crate::{
-    AcceptorId, Ask, Ballot, Chosen, ClusterSettings, DirectoryId, Event, Executed, Fetch, Fetched,
-    FormationId, Halt, Heartbeat, Identify, Incarnation, Membership, Need, NotExecuted, Outbox,
-    PAGES_AHEAD, Probe, ProbeAck, Rememberer, Replay, Replayed, ReplicaId, Results, Slot, Stage,
-    StateMachine, Time, TimerName, Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Truncated,
-    Value, Watcher, Watermark, Window,
+    AcceptorId, Ask, Ballot, Chosen, ClusterSettings, DirectoryId, Event, Executed, FormationId,
+    Halt, Heartbeat, Identify, Incarnation, Membership, NotExecuted, Outbox, Probe, ProbeAck,
+    Rememberer, ReplicaId, Results, Slot, Stage, StateMachine, Time, TimerName, Timers, ToAcceptor,
+    ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark, Window,
 };
-
-/// The rounds in which every peer is asked for a slot before the leader is: it takes an election to
-/// answer.
-const PEER_ROUNDS: u32 = 3;
-
-/// The rounds in which acceptors are asked with nothing to show for it, before it is left to phase
-/// 1.
-const REPLAY_ROUNDS_MAX: u32 = 20;
 
 /// The timers of a replica.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -114,26 +107,6 @@ pub struct Replica<M> {
     halted: Option<Halt>,
     timers: Timers<ReplicaTimer, 5>,
     counters: ReplicaCounters,
-}
-
-/// A slot that is missing.
-#[derive(Clone, Debug)]
-struct Gap {
-    slot: Slot,
-    /// The number of times that peers were asked for it.
-    asked: u32,
-    /// Peers that have executed it and hold it no more. One that has not executed it yet, or whose
-    /// answer was lost, has not failed us.
-    let_go: Vec<ReplicaId>,
-}
-
-/// Slots that a peer was asked for.
-#[derive(Clone, Copy, Debug)]
-struct Fetching {
-    peer: ReplicaId,
-    first: Slot,
-    /// How many of the pages that answer it have not come.
-    pages_left: u32,
 }
 
 /// The counters of a replica's work.
@@ -329,109 +302,6 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Gives a peer what it misses, as far as it is executed and still held.
-    ///
-    /// source: R15
-    pub fn on_fetch(&mut self, fetch: Fetch, now: Time, out: &mut Outbox) {
-        self.note_fetch(fetch.first, now);
-        let (replica, executed, mut first) = (self.id, self.executed, fetch.first);
-        for _ in 0..PAGES_AHEAD {
-            let slots = self.page(first);
-            let next = Slot(first.0 + slots.len() as u64);
-            let is_last = slots.is_empty() || !executed.covers(next);
-            let fetched = Fetched { replica, first, slots, executed };
-            out.tell_replica(fetch.replica, ToReplica::Fetched(fetched));
-            if is_last {
-                break;
-            }
-            first = next;
-        }
-    }
-
-    /// A page of what it has executed from `first` on, as far as it still holds that.
-    fn page(&self, first: Slot) -> Vec<(Ballot, Value)> {
-        let (mut slots, mut bytes) = (Vec::new(), 0);
-        for slot in (first.0..self.executed.0).map(Slot) {
-            let is_full = slots.len() >= self.cluster.page_slots_max as usize
-                || bytes >= self.cluster.page_bytes_max as usize;
-            let donated = self.donation.as_ref().and_then(|donation| donation.executed(slot));
-            let entry = self.log.at(slot).or(donated);
-            let Some(entry) = entry.filter(|_| !is_full) else { break };
-            bytes += entry.1.batch().map_or(0, |batch| batch.block.len());
-            slots.push(entry.clone());
-        }
-        slots
-    }
-
-    /// Takes in what a peer has executed: its word is as good as a quorum's.
-    ///
-    /// source: R15
-    pub fn on_fetched(&mut self, fetched: Fetched, now: Time, out: &mut Outbox) {
-        self.chosen.raise(fetched.executed);
-        let has_let_go = fetched.slots.is_empty() && fetched.executed.covers(fetched.first);
-        if let Some(gap) = self.gap.as_mut().filter(|gap| has_let_go && gap.slot == fetched.first)
-            && !gap.let_go.contains(&fetched.replica)
-        {
-            gap.let_go.push(fetched.replica);
-        }
-        self.transfer_if_needed(now, out);
-        for (slot, (ballot, value)) in (fetched.first.0..).map(Slot).zip(fetched.slots) {
-            if !self.executed.covers(slot) && self.halted.is_none() {
-                self.counters.fetched += 1;
-                self.on_chosen(Chosen { slot, ballot, value }, now, out);
-            }
-        }
-        let Some(fetching) = self.fetching.as_mut().filter(|it| it.peer == fetched.replica) else {
-            return out.ignored("Fetched: another peer was asked since");
-        };
-        fetching.pages_left = fetching.pages_left.saturating_sub(1);
-        let is_last = fetching.pages_left == 0;
-        let has_got_on = self.executed.first_open() > fetching.first;
-        if is_last && has_got_on && self.executed < fetched.executed && self.halted.is_none() {
-            self.fetch(fetched.replica, out);
-        }
-    }
-
-    /// Asks a peer for what it has executed from the slot on that is missing.
-    fn fetch(&mut self, peer: ReplicaId, out: &mut Outbox) {
-        let first = self.executed.first_open();
-        assert_ne!(peer, self.id, "a replica asks itself for slots");
-        self.fetching = Some(Fetching { peer, first, pages_left: PAGES_AHEAD });
-        out.tell_replica(peer, ToReplica::Fetch(Fetch { replica: self.id, first }));
-    }
-
-    /// Takes in what an acceptor has voted for, and executes what a write quorum has.
-    ///
-    /// source: R4, R15
-    pub fn on_replayed(&mut self, replayed: Replayed, now: Time, out: &mut Outbox) {
-        if !self.membership.names(replayed.acceptor, replayed.directory) {
-            self.counters.foreign += 1;
-            return out.event(Event::Forgotten { acceptor: replayed.acceptor });
-        }
-        let before = self.executed.first_open();
-        if self.truncated.raise(replayed.truncated) {
-            self.transfer_if_needed(now, out);
-        }
-        let Some(pages) = &mut self.replay else {
-            return out.ignored("Replayed: no replay is under way");
-        };
-        pages.on_page(replayed, before);
-        while self.halted.is_none()
-            && let Some(pages) = &mut self.replay
-            && let slot = self.executed.first_open()
-            && let Some((ballot, value)) = pages.chosen(slot, self.cluster.quorums)
-        {
-            self.counters.replayed += 1;
-            self.on_chosen(Chosen { slot, ballot, value }, now, out);
-        }
-        if self.executed.first_open() > before {
-            self.replay_rounds = 0;
-        }
-        if self.halted.is_none() {
-            self.say_replay(out);
-        }
-    }
-
     /// Tells a gateway what became of a batch.
     ///
     /// source: R25
@@ -614,112 +484,6 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Starts to wait for a slot that is known to be chosen and was not told to us.
-    fn watch_gap(&mut self, now: Time) {
-        let slot = self.executed.first_open();
-        let is_behind = self.executed < self.chosen && self.restoring.is_none();
-        if is_behind && !self.timers.is_set(ReplicaTimer::Gap) {
-            self.gap = Some(Gap { slot, asked: 0, let_go: Vec::new() });
-            self.timers.set(ReplicaTimer::Gap, now + self.cluster.resend_min);
-        }
-    }
-
-    /// Asks the peers in turn, then the leader, for the slot that holds us up.
-    ///
-    /// source: R8, R15
-    fn fill_gap(&mut self, now: Time, out: &mut Outbox) {
-        let slot = self.executed.first_open();
-        let Some(gap) = &mut self.gap else { return };
-        if self.executed >= self.chosen || self.restoring.is_some() {
-            self.gap = None;
-            return;
-        }
-        self.timers.set(ReplicaTimer::Gap, now + self.cluster.resend_min);
-        if gap.slot != slot {
-            *gap = Gap { slot, asked: 0, let_go: Vec::new() }; // another slot: it may be on its way
-            return;
-        }
-        if gap.asked == 0 {
-            self.counters.gaps += 1;
-        }
-        let turn = gap.asked;
-        gap.asked += 1;
-        self.transfer_if_needed(now, out);
-        if self.is_leaders_turn(turn) && !self.is_transferring() {
-            let need = Need { replica: self.id, incarnation: self.incarnation, slot };
-            if self.leader > Ballot::default() {
-                out.tell_proposer(self.leader.proposer, ToProposer::Need(need));
-            }
-        }
-        if turn >= u32::from(self.cluster.replicas - 1) {
-            self.start_replay(now, out); // every peer has been asked once
-        }
-        let peers = self.cluster.replicas - 1;
-        if let Ok(offset) = u8::try_from(turn % u32::from(peers.max(1)))
-            && peers > 0
-        {
-            let peer = ReplicaId((self.id.0 + 1 + offset) % self.cluster.replicas);
-            self.fetch(peer, out);
-        }
-    }
-
-    /// Asks all acceptors for what they have voted for, unless that is under way.
-    ///
-    /// source: R15
-    fn start_replay(&mut self, now: Time, out: &mut Outbox) {
-        if self.replay.is_none() {
-            self.replay = Some(Pages::new(self.cluster.quorums.acceptors_count()));
-            self.replay_rounds = 0;
-            self.say_replay(out);
-            self.timers.set(ReplicaTimer::Replay, now + 2 * self.cluster.resend_min);
-        }
-    }
-
-    /// Asks those acceptors again that have not answered, or stops, when they have nothing more for
-    /// us.
-    fn go_on_replaying(&mut self, now: Time, out: &mut Outbox) {
-        self.replay_rounds += 1;
-        if self.replay_rounds > REPLAY_ROUNDS_MAX {
-            return self.stop_replay();
-        }
-        if let Some(pages) = &mut self.replay {
-            pages.ask_again();
-        }
-        self.say_replay(out);
-        self.timers.set(ReplicaTimer::Replay, now + 2 * self.cluster.resend_min);
-    }
-
-    fn stop_replay(&mut self) {
-        self.replay = None;
-        self.timers.stop(ReplicaTimer::Replay);
-    }
-
-    /// Asks acceptors for the pages that are wanted of them.
-    fn say_replay(&mut self, out: &mut Outbox) {
-        let Some(pages) = &mut self.replay else { return };
-        let next = self.executed.first_open();
-        for acceptor in self.cluster.quorums.acceptors().iter() {
-            if let Some(first) = pages.ask(acceptor, next) {
-                let replay = Replay { replica: self.id, first };
-                out.tell_acceptor(acceptor, ToAcceptor::Replay(replay));
-            }
-        }
-    }
-
-    /// Whether it is time to ask the leader: after some rounds of asking peers, and then ever more
-    /// seldom, because each time may cost an election.
-    fn is_leaders_turn(&self, turn: u32) -> bool {
-        let asks = self.asks_of_peers().max(1);
-        let times = turn / asks;
-        turn.is_multiple_of(asks)
-            && (times.is_power_of_two() || (times > 0 && times.is_multiple_of(64)))
-    }
-
-    /// The number of times that peers are asked before the leader is.
-    fn asks_of_peers(&self) -> u32 {
-        PEER_ROUNDS * u32::from(self.cluster.replicas - 1)
-    }
-
     fn report(&self, nonce: Option<u64>) -> Executed {
         let (replica, incarnation) = (self.id, self.incarnation);
         Executed { replica, incarnation, executed: self.executed, nonce }
@@ -727,6 +491,7 @@ impl<M: StateMachine> Replica<M> {
 
     fn report_to_all(&mut self, out: &mut Outbox) {
         self.timers.stop(ReplicaTimer::Report);
+        assert!(self.reported <= self.executed, "a report goes back to {}", self.executed);
         self.reported = self.executed;
         let executed = self.report(None);
         for proposer in self.cluster.all_proposers() {

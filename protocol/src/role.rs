@@ -10,7 +10,7 @@ use std::str::FromStr;
 use crate::{
     Acceptor, AcceptorId, ClusterSettings, DirectoryId, Envelope, Event, FormationId, Gateway,
     GatewayId, Incarnation, Outbox, Proposer, ProposerId, ProxyLeader, ProxyLeaderId, Replica,
-    ReplicaId, StateMachine, Time, To,
+    ReplicaId, StateMachine, Time, To, ToAcceptor,
 };
 
 /// The name of a role of a cluster.
@@ -142,17 +142,22 @@ impl<M: StateMachine> Role<M> {
         }
     }
 
-    /// Takes a message in, unless it is of another formation: that is refused here, once for all
-    /// roles.
+    /// Hands a message to the role. One of another formation is refused here, once for all roles,
+    /// but for what sets a formation up or tells of it: each role compares the tables of these.
     ///
-    /// A role that knows of no formation yet takes in only what sets one up or tells of it; so a
-    /// blank replica cannot be fed slots of one cluster and then join another.
+    /// A role that knows of no formation yet takes in only such messages; so a blank replica cannot
+    /// be fed slots of one cluster and then join another.
     ///
     /// source: R4, "every role and client refuses another formation"
     pub fn on_envelope(&mut self, envelope: Envelope, now: Time, out: &mut Outbox) {
-        let is_same = envelope.formation.is_some() && envelope.formation == self.formation();
-        if !is_same && !envelope.to.precedes_formation() {
-            if envelope.formation.is_some() && self.formation().is_some() {
+        let ours = self.formation();
+        let is_same = envelope.formation.is_some() && envelope.formation == ours;
+        let is_foreign = !is_same && envelope.formation.is_some() && ours.is_some();
+        // A complaint has no table to compare: one of another formation would depose our leader.
+        let is_complaint = matches!(envelope.to, To::Acceptor(_, ToAcceptor::Unserved(_)));
+        let is_let_in = envelope.to.precedes_formation() && !(is_foreign && is_complaint);
+        if !is_same && !is_let_in {
+            if is_foreign {
                 out.events.push(Event::Foreign { at: "role: on_envelope" });
             } else {
                 out.ignored("any message: its sender, or this role, knows of no formation yet");

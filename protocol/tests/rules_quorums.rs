@@ -13,7 +13,7 @@ use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, DirectoryId, Envelope, Event, Form, FormationId, Formed, Gateway,
     GatewayId, Incarnation, Outbox, P1b, P2b, PreVoteAck, Probe, Proposer, ProposerId,
     ProposerTimer, Role, RoleId, Slot, Stage, Table, Time, To, ToAcceptor, ToProposer,
-    ToProxyLeader, ToReplica, Watermark,
+    ToProxyLeader, ToReplica, Unserved, Watermark,
 };
 
 #[test]
@@ -174,6 +174,22 @@ fn r04_a_role_refuses_what_another_formation_sends() {
     let formation = role.formation();
     let out = out_of(|out| role.on_envelope(Envelope { formation, to: to() }, START, out));
     assert_eq!(out.held.len(), 1, "of its own formation");
+}
+
+/// A complaint may come before its gateway knows a formation; one of another cluster's gateway must
+/// not have our leader deposed.
+#[test]
+fn r04_a_complaint_of_another_formations_gateway_is_not_passed_on() {
+    let mut acceptor = acceptor(&square(), 0);
+    acceptor.on_heartbeat(&heartbeat(&square(), B1, Stage::Leading), START, &mut Outbox::default());
+    let mut role = Role::<harness::Echo>::Acceptor(Box::new(acceptor));
+    let unserved = Unserved { gateway: GatewayId(0) };
+    let to = || To::Acceptor(AcceptorId(0), ToAcceptor::Unserved(unserved));
+    let ours = role.formation();
+    for (formation, passed_on) in [(Some(FormationId(1)), 0), (None, 1), (ours, 1)] {
+        let out = out_of(|out| role.on_envelope(Envelope { formation, to: to() }, START, out));
+        assert_eq!(out.sends.len(), passed_on, "{formation:?}: {:?}", out.sends);
+    }
 }
 
 #[test]

@@ -206,7 +206,7 @@ impl<M: StateMachine> Core<M> {
         }
         self.ticks += 1;
         self.submit(now);
-        while self.pending > 0 || self.has_released() {
+        while self.pending > 0 || self.can_release() {
             self.exchange(now);
             self.release();
             self.submit(now); // results have made room

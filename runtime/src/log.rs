@@ -168,8 +168,8 @@ impl Log {
     }
 
     /// Whether a message may leave.
-    pub(crate) fn has_released(&self) -> bool {
-        self.shared.has_released()
+    pub(crate) fn can_release(&self) -> bool {
+        self.shared.can_release()
     }
 
     /// Returns the next acceptor to be told how many of its records are durable, with that number.

@@ -1,6 +1,6 @@
 //! The adversary: draws what befalls the processes, their disks and their clocks.
 //!
-//! A fault is a series of [`Stage`]s. The world draws the blow of each, if there is one, and
+//! A fault is a series of [`Part`]s. The world draws the blow of each, if there is one, and
 //! strikes it before the next is drawn: the leader may have changed by then.
 
 use std::io::ErrorKind;
@@ -14,7 +14,7 @@ use crate::swarm::FaultPlan;
 
 /// The parts of one fault, in the order in which they strike.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Stage {
+pub(crate) enum Part {
     DiskFailure,
     DiskHang,
     LifeEnd,
@@ -59,7 +59,7 @@ pub(crate) struct View<'a> {
     pub(crate) now: Time,
 }
 
-/// One fault.
+/// The victim of one fault, and how long it is down.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Adversary {
     victim: RoleId,
@@ -67,7 +67,7 @@ pub(crate) struct Adversary {
     down: Duration,
 }
 
-impl Stage {
+impl Part {
     pub(crate) const ALL: [Self; 7] = [
         Self::DiskFailure,
         Self::DiskHang,
@@ -86,28 +86,28 @@ impl Adversary {
         Self { victim, down: rng.up_to(view.faults.down_max) + Duration::from_millis(1) }
     }
 
-    /// Draws the blow of a stage.
-    pub(crate) fn blow(&self, stage: Stage, view: &View<'_>, rng: &mut Rng) -> Option<Blow> {
-        match stage {
-            Stage::DiskFailure => view.draw_disk_failure(rng),
-            Stage::DiskHang => view.draw_disk_hang(rng),
-            Stage::LifeEnd => {
+    /// Draws the blow of a part.
+    pub(crate) fn blow(&self, part: Part, view: &View<'_>, rng: &mut Rng) -> Option<Blow> {
+        match part {
+            Part::DiskFailure => view.draw_disk_failure(rng),
+            Part::DiskHang => view.draw_disk_hang(rng),
+            Part::LifeEnd => {
                 let strikes = view.faults.disks.is_some() && rng.below(8) == 0;
                 strikes.then(|| Blow::EndLife(view.draw_of(ACCEPTORS, rng)))
             }
-            Stage::Outage => Some(self.draw_outage(view, rng)),
-            Stage::SleepingVoter => {
+            Part::Outage => Some(self.draw_outage(view, rng)),
+            Part::SleepingVoter => {
                 // An acceptor that sleeps through the election wakes up with votes that phase 1 has
                 // not found.
                 let strikes = kind(self.victim) == PROPOSERS && rng.below(2) == 0;
                 let pause = |id| Blow::Pause { id, down: self.down };
                 strikes.then(|| pause(view.draw_of(ACCEPTORS, rng)))
             }
-            Stage::ClockJump => (rng.below(4) == 0).then(|| {
+            Part::ClockJump => (rng.below(4) == 0).then(|| {
                 let id = *view.draw_from(view.ids, rng);
                 Blow::SetClockAhead { id, by: rng.up_to(view.faults.clock_jump_max) }
             }),
-            Stage::FalseEvidence => {
+            Part::FalseEvidence => {
                 (rng.below(8) == 0).then(|| Blow::SayGone(view.draw_victim(rng)))
             }
         }

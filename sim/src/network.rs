@@ -54,7 +54,7 @@ pub(crate) enum Fate {
     CutOff,
     /// It never arrives: too many are under way on its link.
     Full,
-    /// It arrives as something else.
+    /// It never arrives: its frame is damaged, and its receiver refuses it.
     Damaged,
     /// It arrives then.
     Arrives(Time),

@@ -10,9 +10,9 @@
 //!             itself, or for all links to a kind of role at once
 //! ```
 //!
-//! The others are the healthy core, and must serve all of their clients (FAULTS: "once the fault is
-//! healed and a read and a write quorum live, every client makes progress"). What outsiders say to
-//! the core may be wrong, late or misleading; none of it may hold the core up.
+//! The others are the healthy core, and must serve all of their clients (once a fault is healed and
+//! a read and a write quorum live, every client makes progress). What outsiders say to the core may
+//! be wrong, late or misleading; none of it may hold the core up.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -9,10 +9,10 @@
 //! ```
 //!
 //! The log, its recovery, the records and what waits for them are the real ones; the driver does
-//! the I/O that a node's ring and librarian do, one write and sync at a time. The disk outlives the
-//! process, and the log may outlive its acceptor. It loses what was not synced when the machine
-//! stops, in whole or in part and in any order, fails operations on order, and is damaged while no
-//! process uses it.
+//! the I/O that the ring and the log worker of a node do, one write and sync at a time. The disk
+//! outlives the process, and the log may outlive its acceptor. It loses what was not synced when
+//! the machine stops, in whole or in part and in any order, fails operations on order, and is
+//! damaged while no process uses it.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;

@@ -6,6 +6,7 @@
 //!  Release    lets go of what an acceptor in memory held for a sync, unless it has crashed since
 //!  Disk       does a piece of a durable acceptor's disk work, unless its process has ended since
 //!  Wake       fires a role's due timers
+//!  Resume     has a process that was paused go on, with what came meanwhile
 //!  Submit     lets the clients of a gateway submit, and the gateway flush
 //!  Fault      crashes or pauses a process or a quorum, sets a clock ahead, or moves the network's partition
 //!  Restart    starts a crashed process over: with a blank memory, or with what is on its disk
@@ -193,11 +194,11 @@ impl World {
                 break;
             }
             if self.now > healed_at + bound {
-                panic!("no progress in {bound:?} after all healed:\n{}", self.standing());
+                panic!("no progress in {bound:?} after all healed:\n{}", self.describe());
             }
             (next.at, &next.what).hash(&mut self.hasher);
             events += 1;
-            assert!(events < EVENTS_MAX, "a storm of messages:\n{}", self.standing());
+            assert!(events < EVENTS_MAX, "a storm of messages:\n{}", self.describe());
             self.take(next.what);
         }
         self.check_end();

@@ -32,9 +32,9 @@ pub enum StorageError {
     },
     /// Its segments are not as long as the configuration says.
     SegmentBytes {
-        /// The version that it says.
+        /// The length that the configuration wants, in bytes.
         wanted: u64,
-        /// Their length, in bytes.
+        /// The length that they have, in bytes.
         found: u64,
     },
     /// A file is gone: they are counted from 0 on, and none is ever removed.
@@ -53,20 +53,20 @@ pub enum StorageError {
     },
     /// Something is gone that was synced once.
     Damaged(Damage),
-    /// What was written last is where it was not written to, and so not where it was.
+    /// The last batch is at a place where it does not belong: the disk misdirected a write.
     Misdirected {
         /// The place where it was found.
         file: FileId,
-        /// At which byte.
+        /// The offset in that file, in bytes.
         offset: u64,
         /// The number of the batch.
         number: u64,
     },
     /// The disk failed.
     Disk {
-        /// On which file.
+        /// The file; `None` for the directory.
         file: Option<FileId>,
-        /// How.
+        /// The error of the operating system.
         error: io::Error,
     },
 }
@@ -74,9 +74,9 @@ pub enum StorageError {
 /// Something is gone that was synced once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Damage {
-    /// The byte at which a batch should be.
+    /// The file in which a batch should be.
     pub file: FileId,
-    /// At which byte.
+    /// The offset in that file, in bytes.
     pub offset: u64,
     /// The number of the first batch that is missing.
     pub number: u64,
@@ -107,7 +107,7 @@ impl StorageError {
 
 /// What it means that a log has lost something.
 const FORGOTTEN: &str = "This acceptor has forgotten promises or votes and must not serve again from this \
-     directory; the cluster goes on without it. Keep the directory for inquiry, check the disk, and do not put \
+     directory; the cluster goes on without it. Keep the directory for diagnosis, check the disk, and do not put \
      an older copy in its place";
 
 impl fmt::Display for StorageError {
@@ -118,26 +118,26 @@ impl fmt::Display for StorageError {
                  this acceptor with it: the cluster goes on without it",
             ),
             Self::Unformatted => f.write_str(
-                "there are files of a log, and no segment in any of them: if `loggos format` was interrupted, \
-                 remove them and format again; if this acceptor has ever served, it is lost",
+                "the files of the log hold no segment: if `loggos format` was interrupted, remove them and \
+                 format again; if this acceptor has ever served, it is lost",
             ),
-            Self::NotEmpty => f.write_str("there are files of a log already: it is formatted once only"),
+            Self::NotEmpty => f.write_str("the directory holds a log already, which `loggos format` makes only once"),
             Self::Newer { file, version } => {
-                write!(f, "{file} is of format {version}, which a later version of loggos writes; ")?;
-                write!(f, "this one knows {}", crate::FORMAT_VERSION)
+                write!(f, "{file} has format {version}, which a later version of loggos writes; ")?;
+                write!(f, "this version reads up to {}", crate::FORMAT_VERSION)
             }
             Self::Foreign { file, wanted, found } => {
-                write!(f, "{file} is of another log: it is of {found}, and should be of {wanted}")
+                write!(f, "{file} belongs to another log: expected {wanted}, found {found}")
             }
             Self::SegmentBytes { wanted, found } => {
                 write!(f, "the log has segments of {found} bytes, the configuration wants {wanted}: ")?;
                 f.write_str("set it to what the log has")
             }
             Self::Missing { file } => {
-                write!(f, "{file} is missing, and later files are there. {FORGOTTEN}")
+                write!(f, "{file} is missing, although later files exist. {FORGOTTEN}")
             }
             Self::Length { file, wanted, found } => {
-                write!(f, "{file} has {found} bytes, and was made with {wanted}. {FORGOTTEN}")
+                write!(f, "{file} has {found} bytes instead of {wanted}. {FORGOTTEN}")
             }
             Self::Damaged(damage) => damage.fmt(f),
             Self::Misdirected { file, offset, number } => {
@@ -172,7 +172,7 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, offset, number, synced } = self;
         match offset {
-            0 => write!(f, "what was before {file} is missing or damaged")?,
+            0 => write!(f, "the end of the segment before {file} is missing or damaged")?,
             _ => write!(f, "{file} is damaged at byte {offset}")?,
         }
         write!(f, ": batch {number} cannot be read, though all up to {synced} were synced. ")?;

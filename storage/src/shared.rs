@@ -155,7 +155,7 @@ impl SharedLog {
         recalls.map(|recall| ReadRequest::new(wal, recall, life.number)).collect()
     }
 
-    /// The next message that may be said, and the acceptor that says it.
+    /// Takes the next held message whose records are durable, and the acceptor that sends it.
     ///
     /// source: R31
     pub fn release(&mut self) -> Option<(AcceptorId, Envelope)> {
@@ -166,9 +166,9 @@ impl SharedLog {
         })
     }
 
-    /// Whether there is one.
+    /// Whether a held message can be released.
     #[must_use]
-    pub fn has_released(&self) -> bool {
+    pub fn can_release(&self) -> bool {
         let durable = self.wal.durable();
         self.lives.iter().any(|life| life.held.front().is_some_and(|held| held.0 <= durable))
     }

@@ -710,7 +710,7 @@ fn r04_a_directory_that_is_empty_foreign_newer_or_half_formatted_is_refused_with
         Identity { acceptors: [A].into_iter().collect(), ..identity() },
     ];
     for other in others {
-        assert!(refused(&mut disk, &other).contains("of another log"), "{other}");
+        assert!(refused(&mut disk, &other).contains("belongs to another log"), "{other}");
     }
     let larger = Options { segment_bytes: 128 << 10, ..OPTIONS };
     let error = recover(&mut disk, &identity(), &larger).unwrap_err();

@@ -65,6 +65,7 @@ impl Phase1 {
         now: Time,
     ) -> Self {
         let Campaign { first, rerun_for } = campaign;
+        assert!(ballot.round > 0, "{ballot} is the ballot below all others");
         let coverage = Coverage { next: first, is_whole: false };
         Self {
             ballot,
@@ -148,7 +149,7 @@ impl Phase1 {
     /// The P1a that asks `acceptor` for the page we miss next; `None` if we have them all.
     fn p1a_for(&self, acceptor: AcceptorId) -> Option<P1a> {
         let coverage = self.coverage[usize::from(acceptor.0)];
-        assert!(coverage.next >= self.first, "a page below what {} is about", self.ballot);
+        assert!(coverage.next >= self.first, "a page below the first slot of {}", self.ballot);
         let p1a = P1a { ballot: self.ballot, first: self.first, page: coverage.next };
         (!self.is_covered(coverage)).then_some(p1a)
     }
@@ -204,6 +205,7 @@ impl Phase1 {
     fn merge(&mut self, slot: Slot, vote: Vote) {
         match self.votes.get_mut(&slot) {
             Some(best) if best.ballot >= vote.ballot => {
+                // Either may be chosen where a proposer has broken R2: no candidate may keep one.
                 let is_alike = best.ballot > vote.ballot || best.value == vote.value;
                 assert!(is_alike, "{slot}: two values were voted for in {}", vote.ballot);
             }

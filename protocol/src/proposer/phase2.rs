@@ -14,7 +14,7 @@
 //! Acceptors with a disk may hold more votes than a reign has room for. Then it is one over a part:
 //! nothing is free, and once all is closed the next campaign starts where it ends.
 
-mod leader;
+mod handlers;
 mod proxy_leaders;
 mod sequence;
 

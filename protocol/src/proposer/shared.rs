@@ -207,9 +207,8 @@ impl Shared {
         directory: DirectoryId,
         out: &mut Outbox,
     ) -> bool {
-        let counts = self.membership.names(acceptor, directory);
         let is_ours = self.cluster.quorums.acceptors().contains(acceptor);
-        assert!(!counts || is_ours, "the table names {acceptor:?}, which is not in the cluster");
+        let counts = is_ours && self.membership.names(acceptor, directory);
         if !counts {
             self.counters.foreign += 1;
             out.event(Event::Forgotten { acceptor });

@@ -77,7 +77,8 @@ impl Proposer {
         let (ballot, first, rerun_for) = (phase1.ballot, phase1.first(), phase1.rerun_for);
         let shared = &mut self.shared;
         let recovered = phase1.finish(shared.cluster.quorums);
-        assert!(recovered.base >= first, "{ballot} is about slots from {first} on");
+        assert!(!shared.has_left, "leads after it was told to stop");
+        assert!(recovered.base >= first, "{ballot} recovered slots below its first one, {first}");
         let noops = recovered.values.iter().filter(|v| v.is_none()).count() as u64;
         let stamps = recovered.values.iter().flatten().map(|value| value.stamp);
         shared.stamp = stamps.fold(shared.stamp, Time::max);

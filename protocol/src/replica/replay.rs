@@ -19,10 +19,15 @@
 
 use std::collections::VecDeque;
 
+use super::{Replica, ReplicaTimer};
 use crate::{
-    AcceptorId, AcceptorSet, Ballot, PAGES_AHEAD, QuorumSystem, Replayed, Slot, Value, Vote,
-    Watermark,
+    AcceptorId, AcceptorSet, Ballot, Chosen, Event, Outbox, PAGES_AHEAD, QuorumSystem, Replay,
+    Replayed, Slot, StateMachine, Time, ToAcceptor, Value, Vote, Watermark,
 };
+
+/// The rounds in which acceptors are asked with nothing to show for it, before it is left to phase
+/// 1.
+const REPLAY_ROUNDS_MAX: u32 = 20;
 
 /// The votes that each acceptor has told of.
 #[derive(Clone, Debug)]
@@ -142,6 +147,83 @@ impl Told {
     /// Whether it says what was voted for in `next`.
     fn covers(&self, next: Slot) -> bool {
         self.is_there && self.from <= next && self.to.is_none_or(|to| to.covers(next))
+    }
+}
+
+impl<M: StateMachine> Replica<M> {
+    /// Takes in what an acceptor has voted for, and executes what a write quorum has.
+    ///
+    /// source: R4, R15
+    pub fn on_replayed(&mut self, replayed: Replayed, now: Time, out: &mut Outbox) {
+        if !self.membership.names(replayed.acceptor, replayed.directory) {
+            self.counters.foreign += 1;
+            return out.event(Event::Forgotten { acceptor: replayed.acceptor });
+        }
+        let before = self.executed.first_open();
+        if self.truncated.raise(replayed.truncated) {
+            self.transfer_if_needed(now, out);
+        }
+        let Some(pages) = &mut self.replay else {
+            return out.ignored("Replayed: no replay is under way");
+        };
+        pages.on_page(replayed, before);
+        while self.halted.is_none()
+            && let Some(pages) = &mut self.replay
+            && let slot = self.executed.first_open()
+            && let Some((ballot, value)) = pages.chosen(slot, self.cluster.quorums)
+        {
+            self.counters.replayed += 1;
+            self.on_chosen(Chosen { slot, ballot, value }, now, out);
+        }
+        if self.executed.first_open() > before {
+            self.replay_rounds = 0;
+        }
+        if self.halted.is_none() {
+            self.say_replay(out);
+        }
+    }
+
+    /// Asks all acceptors for what they have voted for, unless that is under way.
+    ///
+    /// source: R15
+    pub(super) fn start_replay(&mut self, now: Time, out: &mut Outbox) {
+        if self.replay.is_none() {
+            self.replay = Some(Pages::new(self.cluster.quorums.acceptors_count()));
+            self.replay_rounds = 0;
+            self.say_replay(out);
+            self.timers.set(ReplicaTimer::Replay, now + 2 * self.cluster.resend_min);
+        }
+    }
+
+    /// Asks those acceptors again that have not answered, or stops, when they have nothing more for
+    /// us.
+    pub(super) fn go_on_replaying(&mut self, now: Time, out: &mut Outbox) {
+        self.replay_rounds += 1;
+        if self.replay_rounds > REPLAY_ROUNDS_MAX {
+            return self.stop_replay();
+        }
+        if let Some(pages) = &mut self.replay {
+            pages.ask_again();
+        }
+        self.say_replay(out);
+        self.timers.set(ReplicaTimer::Replay, now + 2 * self.cluster.resend_min);
+    }
+
+    pub(super) fn stop_replay(&mut self) {
+        self.replay = None;
+        self.timers.stop(ReplicaTimer::Replay);
+    }
+
+    /// Asks acceptors for the pages that are wanted of them.
+    pub(super) fn say_replay(&mut self, out: &mut Outbox) {
+        let Some(pages) = &mut self.replay else { return };
+        let next = self.executed.first_open();
+        for acceptor in self.cluster.quorums.acceptors().iter() {
+            if let Some(first) = pages.ask(acceptor, next) {
+                let replay = Replay { replica: self.id, first };
+                out.tell_acceptor(acceptor, ToAcceptor::Replay(replay));
+            }
+        }
     }
 }
 

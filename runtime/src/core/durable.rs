@@ -39,8 +39,8 @@ impl<M: StateMachine> Core<M> {
     }
 
     /// Whether a held message may leave.
-    pub(super) fn has_released(&self) -> bool {
-        !self.held_in_memory.is_empty() || self.log.as_ref().is_some_and(Log::has_released)
+    pub(super) fn can_release(&self) -> bool {
+        !self.held_in_memory.is_empty() || self.log.as_ref().is_some_and(Log::can_release)
     }
 
     /// Releases held messages whose records are durable: first those that wait in the log, then

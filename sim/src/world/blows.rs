@@ -8,7 +8,7 @@ use loggos_protocol::{AcceptorSet, RoleId, Time};
 use super::World;
 use super::happening::Happening;
 use super::process::Process;
-use crate::adversary::{Adversary, Blow, Stage, View};
+use crate::adversary::{Adversary, Blow, Part, View};
 use crate::sights::Sight;
 use crate::swarm::Plan;
 
@@ -26,9 +26,9 @@ impl World {
         }
         let view = look(&self.plan, &self.processes, &ids, self.now);
         let adversary = Adversary::draw(&view, &mut self.rng);
-        for stage in Stage::ALL {
+        for part in Part::ALL {
             let view = look(&self.plan, &self.processes, &ids, self.now);
-            if let Some(blow) = adversary.blow(stage, &view, &mut self.rng) {
+            if let Some(blow) = adversary.blow(part, &view, &mut self.rng) {
                 self.strike(blow);
             }
         }
@@ -42,7 +42,7 @@ impl World {
                 if self.is_up(acceptor) {
                     let host = self.host(acceptor);
                     let store =
-                        self.stores.get_mut(&host).expect("disks fail of those that have some");
+                        self.stores.get_mut(&host).expect("only a durable acceptor has a disk");
                     store.order(after, fault);
                 }
             }

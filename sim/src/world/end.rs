@@ -57,11 +57,11 @@ impl World {
         let commands = self.load.acknowledged.len() as u64 + self.load.unknown;
         let most = 2 * commands + an_election * (self.elections + 1);
         let slots = self.replicas().map(|replica| replica.executed().0).max().unwrap_or(0);
-        assert!(slots <= most, "{slots} slots for {commands} commands:\n{}", self.standing());
+        assert!(slots <= most, "{slots} slots for {commands} commands:\n{}", self.describe());
     }
 
-    /// What every role is about, for a person.
-    pub(super) fn standing(&self) -> String {
+    /// The state of every role, for the message of a failure.
+    pub(super) fn describe(&self) -> String {
         let mut lines = vec![self.load.waiting(), format!("lost: {:?}", self.lost)];
         for process in self.processes.values() {
             lines.push(match &process.role {

@@ -285,7 +285,8 @@ impl World {
         }
     }
 
-    /// Ends a durable acceptor that its disk has failed, or taken down with it.
+    /// Crashes a durable acceptor whose disk has failed, or taken it down; it may start again
+    /// later.
     pub(super) fn stop(&mut self, id: RoleId) {
         self.witness.see(Sight::DiskFailed);
         let down = self.rng.up_to(self.plan.faults.down_max) + Duration::from_millis(1);
@@ -337,7 +338,7 @@ impl World {
             self.is_safety_only = true;
         }
         // What acceptors forget, f + 1 replicas have (R16): at most f of those may be missing.
-        assert!(lost <= f, "no replica has what was forgotten:\n{}", self.standing());
+        assert!(lost <= f, "no replica has what was forgotten:\n{}", self.describe());
     }
 
     /// Whether a replica that has lost its memory has executed as much again as each of the others:

@@ -1,0 +1,304 @@
+//! Writing blocks: of batches, and of their outcomes.
+
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes};
+
+use super::{
+    REPLY_HEADER_BYTES, RUN_HEADER_BYTES, ReplyTooLarge, RunAnswers, TAG_COMMANDS, TAG_DONE,
+    TAG_OPEN, TAG_OPENED, TAG_OUT_OF_ORDER, TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
+};
+use crate::{GatewayId, Incarnation, Payload, Position, SessionId};
+
+/// The most that a buffer sets aside for the next block.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// A block in the making. A short one is copied out and the buffer used again; a long one takes the
+/// buffer with it, and leaves one of its size, up to [`BUFFER_BYTES_MAX`].
+#[derive(Clone, Debug, Default)]
+struct Buffer(Vec<u8>);
+
+impl Buffer {
+    fn take(&mut self) -> Payload {
+        if let Some(payload) = Payload::inline(&self.0) {
+            self.0.clear();
+            return payload;
+        }
+        let next = Vec::with_capacity(self.0.len().min(BUFFER_BYTES_MAX));
+        Payload::from(Bytes::from(std::mem::replace(&mut self.0, next)))
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn u8(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.put(&value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.put(&value.to_le_bytes());
+    }
+
+    fn session(&mut self, session: SessionId) {
+        self.u64(session.slot.0);
+        self.u32(session.index);
+    }
+
+    fn patch_u32(&mut self, at: usize, value: u32) {
+        self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or_else(|_| panic!("{bytes} bytes in one block"))
+}
+
+/// Encodes the batches of one session.
+///
+/// The run's header is written when the batch is closed: until then its session may not be open
+/// yet.
+#[derive(Clone, Debug, Default)]
+pub struct BatchWriter {
+    block: Buffer,
+    commands_count: u32,
+}
+
+impl BatchWriter {
+    /// Adds a command; returns how many there are now.
+    pub fn push(&mut self, command: &[u8]) -> u32 {
+        if self.commands_count == 0 {
+            self.block.put(&[0; RUN_HEADER_BYTES]);
+        }
+        self.block.u32(length(command.len()));
+        self.block.put(command);
+        self.commands_count += 1;
+        self.commands_count
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.block.0.len()
+    }
+
+    /// Whether no command was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commands_count == 0
+    }
+
+    /// The number of commands that were added.
+    #[must_use]
+    pub fn commands_count(&self) -> u32 {
+        self.commands_count
+    }
+
+    /// Closes the batch: all commands since the last one, as one run.
+    pub fn close(&mut self, session: SessionId, first: u64, lowest_unanswered: u64) -> Payload {
+        assert!(!self.is_empty(), "a batch of no commands");
+        let bytes = length(self.block.0.len() - RUN_HEADER_BYTES);
+        let mut header = &mut self.block.0[..RUN_HEADER_BYTES];
+        header.put_u8(TAG_COMMANDS);
+        header.put_u64_le(session.slot.0);
+        header.put_u32_le(session.index);
+        header.put_u64_le(first);
+        header.put_u64_le(lowest_unanswered);
+        header.put_u32_le(self.commands_count);
+        header.put_u32_le(bytes);
+        self.commands_count = 0;
+        self.block.take()
+    }
+
+    /// Forgets the commands since the last batch.
+    pub fn clear(&mut self) {
+        self.block.0.clear();
+        self.commands_count = 0;
+    }
+
+    /// Encodes a batch that asks for a session and nothing else.
+    #[must_use]
+    pub fn open(gateway: GatewayId, incarnation: Incarnation) -> Payload {
+        let mut block = Buffer::default();
+        block.u8(TAG_OPEN);
+        block.u8(gateway.0);
+        block.u64(incarnation.0);
+        block.take()
+    }
+}
+
+/// How long replies may be. Part of what replicas agree on: whether one is too large follows from
+/// the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplyLimits {
+    /// The longest reply.
+    pub(crate) reply_bytes_max: usize,
+    /// The most that the replies of a run have together.
+    pub(crate) run_bytes_max: usize,
+}
+
+impl Default for ReplyLimits {
+    fn default() -> Self {
+        Self {
+            reply_bytes_max: REPLY_BYTES_LIMIT as usize,
+            run_bytes_max: ANSWERS_BYTES_LIMIT as usize,
+        }
+    }
+}
+
+/// The most that `reply_bytes_max` may be: each frame holds one, wherever it goes.
+pub(crate) const REPLY_BYTES_LIMIT: u32 = 16 << 20;
+/// The most that `answers_bytes_max` may be: the lengths in a block have four bytes.
+pub(crate) const ANSWERS_BYTES_LIMIT: u32 = 1 << 30;
+
+/// Encodes what became of a batch, and the replies of single runs.
+#[derive(Clone, Debug, Default)]
+pub struct ResultWriter {
+    block: Buffer,
+    limits: ReplyLimits,
+    /// Whether the reply under way has become too large: then it takes no more room.
+    is_too_large: bool,
+    /// The offset at which the `Done` under way keeps its count.
+    done_at: usize,
+    done_count: u32,
+    /// The offset at which the reply under way keeps its length.
+    reply_at: usize,
+}
+
+impl ResultWriter {
+    /// Returns a writer of replies within `limits`.
+    pub(crate) fn new(limits: ReplyLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Starts the outcome of a run executed at `at`; one reply for each of its commands follows.
+    pub fn start_done(&mut self, session: SessionId, first: u64, at: Position) {
+        self.block.u8(TAG_DONE);
+        self.block.session(session);
+        self.block.u64(first);
+        self.block.u64(at.slot.0);
+        self.block.u32(at.index);
+        self.done_at = self.block.0.len();
+        self.done_count = 0;
+        self.block.put(&[0; 8]);
+    }
+
+    /// Starts a reply.
+    pub fn start_reply(&mut self) {
+        self.reply_at = self.block.0.len();
+        self.block.u32(0);
+    }
+
+    /// Adds to the reply under way. One that gets too long is dropped, and takes no more in.
+    pub fn put(&mut self, bytes: &[u8]) {
+        let end = self.block.0.len() + bytes.len();
+        self.is_too_large |= end - self.reply_at - REPLY_HEADER_BYTES > self.limits.reply_bytes_max
+            || end - self.done_at > self.limits.run_bytes_max;
+        if self.is_too_large {
+            self.block.0.truncate(self.reply_at + REPLY_HEADER_BYTES);
+        } else {
+            self.block.put(bytes);
+        }
+    }
+
+    /// Ends the reply under way.
+    pub fn end_reply(&mut self) {
+        let bytes = length(self.block.0.len() - self.reply_at - REPLY_HEADER_BYTES);
+        debug_assert!(self.reply_at >= self.done_at, "a reply outside of an outcome");
+        let is_too_large = std::mem::take(&mut self.is_too_large);
+        self.block.patch_u32(self.reply_at, if is_too_large { TOO_LARGE } else { bytes });
+        self.done_count += 1;
+    }
+
+    /// Adds a reply that is at hand, or says that it was too large.
+    pub(crate) fn reply(&mut self, reply: Result<&[u8], ReplyTooLarge>) {
+        self.start_reply();
+        self.put(reply.unwrap_or_default());
+        self.is_too_large |= reply.is_err();
+        self.end_reply();
+    }
+
+    /// Ends the run's outcome; returns where in the block its encoded replies are, for the
+    /// session's memory.
+    pub fn end_done(&mut self) -> Range<usize> {
+        let replies_at = self.done_at + 8;
+        assert!(self.block.0.len() >= replies_at, "an outcome ended that was not started");
+        let bytes = length(self.block.0.len() - replies_at);
+        self.block.patch_u32(self.done_at, self.done_count);
+        self.block.patch_u32(self.done_at + 4, bytes);
+        replies_at..self.block.0.len()
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.block.0.len()
+    }
+
+    /// Whether nothing was written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.block.0.is_empty()
+    }
+
+    /// Copies a part of what was written.
+    #[must_use]
+    pub fn copy(&self, range: Range<usize>) -> Payload {
+        let bytes = &self.block.0[range];
+        Payload::inline(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes).into())
+    }
+
+    /// Adds the outcome of a run whose replies are at hand.
+    pub fn done(&mut self, session: SessionId, first: u64, answers: RunAnswers<'_>) {
+        self.start_done(session, first, answers.at);
+        self.block.put(answers.replies.0);
+        self.done_count = answers.count;
+        self.end_done();
+    }
+
+    /// The number of replies that the outcome under way has.
+    #[must_use]
+    pub fn replies_count(&self) -> u32 {
+        self.done_count
+    }
+
+    /// Says that an `Open` got `session`.
+    pub fn opened(&mut self, session: SessionId) {
+        self.refusal(TAG_OPENED, session);
+    }
+
+    /// Says that commands from `next` on are missing.
+    pub fn out_of_order(&mut self, session: SessionId, next: u64) {
+        self.refusal(TAG_OUT_OF_ORDER, session);
+        self.block.u64(next);
+    }
+
+    /// Says that there is no such session.
+    pub fn unknown_session(&mut self, session: SessionId) {
+        self.refusal(TAG_UNKNOWN_SESSION, session);
+    }
+
+    /// Says that the answers were given and forgotten.
+    pub fn trimmed(&mut self, session: SessionId) {
+        self.refusal(TAG_TRIMMED, session);
+    }
+
+    /// Adds outcomes that are encoded already.
+    pub(super) fn copy_outcomes(&mut self, encoded: &[u8]) {
+        self.block.put(encoded);
+    }
+
+    /// Takes all outcomes out.
+    pub fn take(&mut self) -> Payload {
+        self.block.take()
+    }
+
+    fn refusal(&mut self, tag: u8, session: SessionId) {
+        self.block.u8(tag);
+        self.block.session(session);
+    }
+}
