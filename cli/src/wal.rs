@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use loggos_protocol::{AcceptorId, Ballot, Content, Value};
 use loggos_storage::{
-    BLOCK_BYTES, Buffer, Damage, Disk, Entry, EntryPlace, Folder, Scan, StorageError, scan,
+    BLOCK_BYTES, Buffer, Damage, Disk, EntryPlace, Folder, LogEntry, Scan, StorageError, scan,
 };
 use serde_json::{Value as Json, json};
 
@@ -306,27 +306,28 @@ fn dump(options: &DumpOptions) -> Result<(), Failure> {
 }
 
 impl DumpOptions {
-    fn wants(&self, acceptor: AcceptorId, entry: &Entry<'_>) -> bool {
+    fn wants(&self, acceptor: AcceptorId, entry: &LogEntry<'_>) -> bool {
         let is_any_slot = self.from_slot.is_none() && self.to_slot.is_none();
         let slots = self.from_slot.unwrap_or(0)..self.to_slot.unwrap_or(u64::MAX);
         let is_wanted = match entry {
-            Entry::Vote { slot, .. } | Entry::Revote { slot, .. } => {
+            LogEntry::Vote { slot, .. } | LogEntry::Revote { slot, .. } => {
                 is_any_slot || slots.contains(&slot.0)
             }
-            Entry::Promise(_) | Entry::Truncated(_) | Entry::Table(_) | Entry::State(_) => {
-                is_any_slot
-            }
+            LogEntry::Promise(_)
+            | LogEntry::Truncated(_)
+            | LogEntry::Table(_)
+            | LogEntry::State(_) => is_any_slot,
         };
         is_wanted && self.acceptor.is_none_or(|wanted| wanted == acceptor.0)
     }
 }
 
-fn line(place: EntryPlace, entry: &Entry<'_>, out: &mut impl Write) -> io::Result<()> {
+fn line(place: EntryPlace, entry: &LogEntry<'_>, out: &mut impl Write) -> io::Result<()> {
     let EntryPlace { segment, file, offset, batch, acceptor } = place;
     write!(out, "segment {segment} {file} {offset:>8} batch {batch} acceptor {} ", acceptor.0)?;
     match entry {
-        Entry::Promise(ballot) => writeln!(out, "promise {ballot}"),
-        Entry::Vote { slot, ballot, value } => {
+        LogEntry::Promise(ballot) => writeln!(out, "promise {ballot}"),
+        LogEntry::Vote { slot, ballot, value } => {
             write!(out, "vote slot {} {ballot} ", slot.0)?;
             match value.decode() {
                 Some(Value { content: Content::Noop, .. }) => writeln!(out, "no-op"),
@@ -337,12 +338,12 @@ fn line(place: EntryPlace, entry: &Entry<'_>, out: &mut impl Write) -> io::Resul
                 None => writeln!(out, "a block with a wrong checksum"),
             }
         }
-        Entry::Revote { slot, ballot } => {
+        LogEntry::Revote { slot, ballot } => {
             writeln!(out, "vote slot {} {ballot} again, for the same value", slot.0)
         }
-        Entry::Truncated(truncated) => writeln!(out, "truncated below {}", truncated.0),
-        Entry::Table(table) => writeln!(out, "table of {} acceptors", table.acceptors().len()),
-        Entry::State(state) => {
+        LogEntry::Truncated(truncated) => writeln!(out, "truncated below {}", truncated.0),
+        LogEntry::Table(table) => writeln!(out, "table of {} acceptors", table.acceptors().len()),
+        LogEntry::State(state) => {
             write!(
                 out,
                 "state promised {}, truncated below {}",
@@ -356,7 +357,7 @@ fn line(place: EntryPlace, entry: &Entry<'_>, out: &mut impl Write) -> io::Resul
     }
 }
 
-fn record_json(place: EntryPlace, entry: &Entry<'_>) -> Json {
+fn record_json(place: EntryPlace, entry: &LogEntry<'_>) -> Json {
     let mut record = json!({
         "segment": place.segment,
         "file": place.file.to_string(),
@@ -365,19 +366,19 @@ fn record_json(place: EntryPlace, entry: &Entry<'_>) -> Json {
         "acceptor": place.acceptor.0,
     });
     let more = match entry {
-        Entry::Promise(ballot) => json!({"kind": "promise", "ballot": ballot_json(*ballot)}),
-        Entry::Vote { slot, ballot, value } => {
+        LogEntry::Promise(ballot) => json!({"kind": "promise", "ballot": ballot_json(*ballot)}),
+        LogEntry::Vote { slot, ballot, value } => {
             json!({"kind": "vote", "slot": slot.0, "ballot": ballot_json(*ballot), "value": value_json(value.decode())})
         }
-        Entry::Revote { slot, ballot } => {
+        LogEntry::Revote { slot, ballot } => {
             json!({"kind": "revote", "slot": slot.0, "ballot": ballot_json(*ballot)})
         }
-        Entry::Truncated(truncated) => json!({"kind": "truncated", "truncated": truncated.0}),
-        Entry::Table(table) => {
+        LogEntry::Truncated(truncated) => json!({"kind": "truncated", "truncated": truncated.0}),
+        LogEntry::Table(table) => {
             let acceptors = table.acceptors().iter().map(|directory| hex(directory.0));
             json!({"kind": "table", "table": acceptors.collect::<Vec<_>>()})
         }
-        Entry::State(state) => json!({
+        LogEntry::State(state) => json!({
             "kind": "state",
             "promised": ballot_json(state.promised),
             "truncated": state.truncated.0,

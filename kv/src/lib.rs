@@ -52,7 +52,7 @@ use loggos_protocol::{At, Items, MalformedSnapshot, Reply, RunReplies, StateMach
 use crate::entry::Entry;
 use crate::hash::HashedKey;
 use crate::number::Decimal;
-use crate::store::{Place, Store};
+use crate::store::{KeyPlace, Store};
 
 /// The number of commands of a run that are hashed and prefetched before the first of them is
 /// executed: enough to hide a miss behind the others, and few enough that the first bucket is still
@@ -180,7 +180,7 @@ impl Kv {
 #[inline(never)]
 fn increment(
     store: &mut Store,
-    place: Place,
+    place: KeyPlace,
     key: HashedKey<'_>,
     by: i64,
     version: Version,

@@ -36,7 +36,7 @@ pub(crate) struct Store {
 
 /// The place where a key is, or would be. Valid until the next change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum KeyPlace {
     /// The bucket that has it.
     Found(usize),
     /// The empty bucket where the search for it ended.
@@ -71,16 +71,16 @@ impl Store {
 
     /// Looks for `key`.
     #[inline]
-    pub(crate) fn find(&self, key: HashedKey<'_>) -> Place {
+    pub(crate) fn find(&self, key: HashedKey<'_>) -> KeyPlace {
         let mut at = self.home(tag(key));
         // Ends, because a quarter of the buckets is empty.
         loop {
             let entry = &self.buckets[at];
             if entry.is_of(key) {
-                return Place::Found(at);
+                return KeyPlace::Found(at);
             }
             if entry.is_empty() {
-                return Place::Vacant(at);
+                return KeyPlace::Vacant(at);
             }
             at = self.after(at);
         }
@@ -88,36 +88,42 @@ impl Store {
 
     /// The entry at `place`, if one was found there.
     #[inline]
-    pub(crate) fn entry(&self, place: Place) -> Option<&Entry> {
+    pub(crate) fn entry(&self, place: KeyPlace) -> Option<&Entry> {
         match place {
-            Place::Found(at) => Some(&self.buckets[at]),
-            Place::Vacant(_) => None,
+            KeyPlace::Found(at) => Some(&self.buckets[at]),
+            KeyPlace::Vacant(_) => None,
         }
     }
 
     /// Gives `key`, which was looked for and is or would be at `place`, a value. Always inlined: a
     /// put is this and little else.
     #[inline(always)]
-    pub(crate) fn set(&mut self, place: Place, key: HashedKey<'_>, value: &[u8], version: Version) {
+    pub(crate) fn set(
+        &mut self,
+        place: KeyPlace,
+        key: HashedKey<'_>,
+        value: &[u8],
+        version: Version,
+    ) {
         // From the arguments, not from the entry: reading back what was just written would wait for
         // it.
         self.digest = self.digest.wrapping_add(digest(key.hash, value, version));
         match place {
-            Place::Found(at) => {
+            KeyPlace::Found(at) => {
                 let entry = &mut self.buckets[at];
                 self.digest = self.digest.wrapping_sub(entry.digest(key.hash));
                 self.walk.before_change(entry);
                 entry.overwrite(value, version);
                 entry.set_mark(self.walk.mark());
             }
-            Place::Vacant(at) => self.insert(at, key, value, version),
+            KeyPlace::Vacant(at) => self.insert(at, key, value, version),
         }
     }
 
     /// Forgets `key`, which was looked for and is or would be at `place`; returns whether it was
     /// there.
-    pub(crate) fn remove(&mut self, place: Place, key: HashedKey<'_>) -> bool {
-        let Place::Found(at) = place else {
+    pub(crate) fn remove(&mut self, place: KeyPlace, key: HashedKey<'_>) -> bool {
+        let KeyPlace::Found(at) = place else {
             return false;
         };
         assert!(self.buckets[at].is_of(key), "the place of another key was to be emptied");
@@ -244,7 +250,7 @@ mod tests {
             for (at, entry) in self.buckets.iter().enumerate().filter(|(_, e)| !e.is_empty()) {
                 let key = HashedKey::new(entry.key());
                 assert_eq!(entry.tag(), tag(key), "bucket {at}: the tag is not the key's");
-                assert_eq!(self.find(key), Place::Found(at), "bucket {at}: not found");
+                assert_eq!(self.find(key), KeyPlace::Found(at), "bucket {at}: not found");
                 len += 1;
                 digest = digest.wrapping_add(entry.digest(key.hash));
             }

@@ -38,7 +38,7 @@ mod forming;
 mod ledger;
 mod pages;
 
-use self::ledger::{Ledger, Place};
+use self::ledger::{Ledger, Lookup};
 use crate::{
     AcceptorId, AcceptorState, Ballot, Cause, ClusterSettings, DirectoryId, Event, Executed,
     FormationId, Heartbeat, HeartbeatAck, Identify, Listener, Membership, Nack, Outbox, P2a, P2b,
@@ -220,13 +220,13 @@ impl Acceptor {
             return out.tell_proxy_leader(via, ToProxyLeader::Truncated(truncated));
         }
         let earlier = match (self.ledger.place(slot), recalled) {
-            (Place::Here(vote), _) => vote,
-            (Place::OnDisk, Some(recalled)) => recalled.vote(slot),
-            (Place::OnDisk, None) => {
+            (Lookup::Here(vote), _) => vote,
+            (Lookup::OnDisk, Some(recalled)) => recalled.vote(slot),
+            (Lookup::OnDisk, None) => {
                 let range = (slot, slot.watermark_after());
                 return self.ledger.recall(range, Cause::P2a(p2a), out);
             }
-            (Place::AboveWindow, _) => {
+            (Lookup::AboveWindow, _) => {
                 // Its place belongs to a slot that is still needed: refused, and asked for again.
                 self.counters.above_window += 1;
                 return out.ignored("P2a: its slot is above the ring");

@@ -27,7 +27,7 @@ pub struct Client<T> {
     id: ClientId,
     /// How long a call may take.
     deadline: Duration,
-    calls: Vec<Place<T>>,
+    calls: Vec<CallPlace<T>>,
     free: Vec<u32>,
     /// Calls in the order in which they started, which is that of their deadlines.
     deadlines: VecDeque<(Time, u64)>,
@@ -36,7 +36,7 @@ pub struct Client<T> {
 }
 
 #[derive(Debug)]
-struct Place<T> {
+struct CallPlace<T> {
     /// The number of calls that have had this place: tells a late reply from one to the call that
     /// has it now.
     generation: u32,
@@ -67,7 +67,7 @@ impl<T> Client<T> {
     /// Starts a call, and queues its command.
     pub fn submit(&mut self, caller: T, command: Payload, now: Time) {
         let place = self.free.pop().unwrap_or_else(|| {
-            self.calls.push(Place { generation: 0, call: None });
+            self.calls.push(CallPlace { generation: 0, call: None });
             u32::try_from(self.calls.len() - 1).expect("fewer than 2^32 calls at once")
         });
         let entry = &mut self.calls[place as usize];
@@ -120,7 +120,7 @@ impl<T> Client<T> {
     /// Ends all calls whose command was sent on, and so may be executed: the gateway has gone.
     /// Returns the callers to tell. What was not sent on stays in the queue, for another gateway.
     pub fn lose_sent(&mut self) -> Vec<T> {
-        let is_sent = |place: &Place<T>| place.call.as_ref().is_some_and(|call| call.is_sent);
+        let is_sent = |place: &CallPlace<T>| place.call.as_ref().is_some_and(|call| call.is_sent);
         let lost = (0_u64..).zip(&self.calls).filter(|(_, place)| is_sent(place));
         let lost = lost.map(|(index, place)| u64::from(place.generation) << 32 | index);
         let lost: Vec<u64> = lost.collect();

@@ -48,11 +48,11 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 pub struct Replies {
     bytes: Vec<u8>,
-    entries: Vec<(Caller, Entry)>,
+    entries: Vec<(Caller, ReplyRange)>,
 }
 
 /// Where a command was executed and which bytes are its reply, or why there are none.
-type Entry = Result<(Position, Range<usize>), Failure>;
+type ReplyRange = Result<(Position, Range<usize>), Failure>;
 
 /// The caller whose command a reply is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -23,7 +23,7 @@ use crate::{Executed, Incarnation, ReplicaId, Rng, Time, Watermark};
 /// The replicas as one proposer or acceptor knows them.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Roster {
-    replicas: Box<[Entry]>,
+    replicas: Box<[ReplicaState]>,
     nonces: Rng,
 }
 
@@ -33,7 +33,7 @@ pub struct Roster {
 const REPLACED_MAX: usize = 8;
 
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
-struct Entry {
+struct ReplicaState {
     /// The last lives that were replaced.
     replaced: VecDeque<Incarnation>,
     /// The life that answered our latest nonce.
@@ -55,7 +55,10 @@ impl Roster {
     #[must_use]
     pub fn new(count: u8, seed: u64) -> Self {
         assert!(count > 0, "a cluster without replicas");
-        Self { replicas: (0..count).map(|_| Entry::default()).collect(), nonces: Rng::new(seed) }
+        Self {
+            replicas: (0..count).map(|_| ReplicaState::default()).collect(),
+            nonces: Rng::new(seed),
+        }
     }
 
     /// Takes in how far a replica is. Returns a nonce to identify it by, if its life is not the one
@@ -147,7 +150,7 @@ impl Roster {
     }
 
     /// What is known of `replica`: nothing, if it is none of ours.
-    fn entry(&self, replica: ReplicaId) -> Option<&Entry> {
+    fn entry(&self, replica: ReplicaId) -> Option<&ReplicaState> {
         self.replicas.get(usize::from(replica.0))
     }
 

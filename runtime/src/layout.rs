@@ -14,7 +14,7 @@ use crate::config::{Config, NodeConfig};
 use crate::core::{CorePlan, NetworkPlan, Outlet, Place, Routes, Sibling};
 use crate::log::{Log, LogPlan};
 use crate::random::random_u64;
-use crate::sockets::{Identity, Remote};
+use crate::sockets::{NodeIdentity, Remote};
 
 /// Ticks that a mailbox between two cores holds.
 const MAILBOX_TICKS_MAX: usize = 64;
@@ -138,7 +138,7 @@ impl<'a> Layout<'a> {
     fn network(&self, node: usize, core: usize, gateway_core: Option<usize>) -> NetworkPlan {
         let command_bytes_max = self.config.cluster.command_bytes_max;
         NetworkPlan {
-            identity: Identity {
+            identity: NodeIdentity {
                 cluster_name: self.config.name.clone(),
                 digest: agreement(self.config),
                 node: to_u8(node),

@@ -34,7 +34,7 @@ use self::connections::{
     CLIENT_BYTES_HELD, CLIENT_BYTES_MAX, CLIENT_COMMANDS_MAX, CONNECTIONS_MAX, Connection, Party,
     Stage,
 };
-pub(crate) use self::handshake::Identity;
+pub(crate) use self::handshake::NodeIdentity;
 use self::handshake::{Admission, Handshake, other_versions, other_wire};
 use self::links::Link;
 pub(crate) use self::links::Remote;
@@ -117,7 +117,7 @@ impl Sockets {
     /// or once it is time. `batches_max` batches may be held at once; `logs_max` logs of other
     /// cores are remembered.
     pub(crate) fn new(
-        identity: Identity,
+        identity: NodeIdentity,
         remotes: &[Remote],
         batches_max: usize,
         logs_max: usize,

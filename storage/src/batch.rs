@@ -27,7 +27,7 @@ const MAGIC: [u8; 4] = *b"LGBT";
 /// The head of a batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Batch {
-    pub(crate) link: Link,
+    pub(crate) link: BatchLink,
     /// Without padding.
     pub(crate) bytes: u32,
     pub(crate) records_count: u32,
@@ -40,7 +40,7 @@ pub(crate) struct Batch {
 
 /// The batch that the next one must follow.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Link {
+pub(crate) struct BatchLink {
     /// The batch's number.
     pub(crate) number: u64,
     /// Its checksum.
@@ -55,7 +55,7 @@ pub(crate) fn padded(bytes: u32) -> u32 {
 impl Batch {
     /// Fills in the first [`HEAD_BYTES`] of `bytes`, of which the rest are records, and pads them;
     /// `self.bytes` and the checksum follow from them. Returns what the next batch is to follow.
-    pub(crate) fn seal(&self, bytes: &mut Buffer, start: usize) -> Link {
+    pub(crate) fn seal(&self, bytes: &mut Buffer, start: usize) -> BatchLink {
         let batch_bytes = length(bytes.len() - start);
         let mut at = start + 4;
         let mut fill = |field: &[u8]| {
@@ -75,7 +75,7 @@ impl Batch {
         let checksum = checksum(&bytes[start + 4..]);
         bytes[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
         bytes.resize(start + padded(batch_bytes) as usize, 0);
-        Link { number: self.link.number, checksum }
+        BatchLink { number: self.link.number, checksum }
     }
 
     /// Reads what a batch that `block` begins with would say of itself; nothing is checked yet but
@@ -90,7 +90,7 @@ impl Batch {
     }
 
     /// Whether it is the one after `link`.
-    pub(crate) fn follows(&self, link: Link) -> bool {
+    pub(crate) fn follows(&self, link: BatchLink) -> bool {
         self.link.number == link.number + 1 && self.previous == link.checksum
     }
 
@@ -117,7 +117,7 @@ impl Batch {
         if bytes < HEAD_BYTES || number == 0 {
             return Err(Malformed);
         }
-        let link = Link { number, checksum };
+        let link = BatchLink { number, checksum };
         Ok(Self { link, bytes, records_count, directory, segment, offset, synced, previous })
     }
 }

@@ -172,7 +172,7 @@ pub use error::{Damage, Poison, StorageError};
 pub use folder::Folder;
 pub use header::{FORMAT_VERSION, Identity};
 pub use options::Options;
-pub use record::{EncodedValue, Entry};
+pub use record::{EncodedValue, LogEntry};
 pub use recovery::{Recovered, format, recover};
 pub use scan::{EntryPlace, Scan, Visit, scan};
 pub use segment::VotePlace;

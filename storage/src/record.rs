@@ -38,7 +38,7 @@ pub(crate) const RECORD_BYTES_MAX: u32 = 640;
 
 /// A record as it lies in the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Entry<'a> {
+pub enum LogEntry<'a> {
     /// See [`loggos_protocol::Record::Promise`].
     Promise(Ballot),
     /// See [`loggos_protocol::Record::Vote`].
@@ -76,7 +76,7 @@ pub struct EncodedValue<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Decoded<'a> {
     pub(crate) acceptor: AcceptorId,
-    pub(crate) entry: Entry<'a>,
+    pub(crate) entry: LogEntry<'a>,
     pub(crate) checksum: u32,
     /// The record's length.
     pub(crate) bytes: u32,
@@ -224,23 +224,23 @@ fn take_entry<'a>(
     kind: u8,
     mut fields: Fields<'a>,
     block: &'a [u8],
-) -> Result<Entry<'a>, Malformed> {
+) -> Result<LogEntry<'a>, Malformed> {
     let entry = match kind {
-        1 => Entry::Promise(fields.ballot()?),
+        1 => LogEntry::Promise(fields.ballot()?),
         2 => {
             let (slot, ballot) = (Slot(fields.u64()?), fields.ballot()?);
             let value = EncodedValue { fields: fields.0, block };
-            return Ok(Entry::Vote { slot, ballot, value });
+            return Ok(LogEntry::Vote { slot, ballot, value });
         }
-        3 => Entry::Truncated(Watermark(fields.u64()?)),
-        4 => Entry::Table(Arc::new(fields.table()?)),
+        3 => LogEntry::Truncated(Watermark(fields.u64()?)),
+        4 => LogEntry::Table(Arc::new(fields.table()?)),
         5 => {
             let promised = fields.ballot()?;
             let (truncated, vote_watermark) = (Watermark(fields.u64()?), fields.maybe_slot()?);
             let table = if fields.flag()? { Some(Arc::new(fields.table()?)) } else { None };
-            Entry::State(AcceptorState { promised, truncated, vote_watermark, table })
+            LogEntry::State(AcceptorState { promised, truncated, vote_watermark, table })
         }
-        6 => Entry::Revote { slot: Slot(fields.u64()?), ballot: fields.ballot()? },
+        6 => LogEntry::Revote { slot: Slot(fields.u64()?), ballot: fields.ballot()? },
         _ => return Err(Malformed),
     };
     fields.end()?;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::batch::{Batch, HEAD_BYTES, Link};
+use crate::batch::{Batch, BatchLink, HEAD_BYTES};
 use crate::fields::length;
 use crate::files::FilesFound;
 use crate::header::Header;
@@ -47,7 +47,7 @@ pub fn format(
     }
     let (file, mut bytes) = (FileId(0), Buffer::new());
     let (segment_bytes, identity) = (u64::from(options.segment_bytes), *identity);
-    let batch = batch(&identity, Link::default(), 1, BLOCK_BYTES);
+    let batch = batch(&identity, BatchLink::default(), 1, BLOCK_BYTES);
     let header = Header { file, segment_bytes, segment: 1, synced: 0, identity };
     let states = States::new(identity.acceptors.iter());
     put_opening(&mut bytes, header, batch, &states);
@@ -145,9 +145,9 @@ fn wipe(disk: &mut impl Disk, file: FileId, at: u64, count: u32) -> Result<(), S
 }
 
 /// A batch to be sealed, behind `link`, which is durable.
-fn batch(identity: &Identity, link: Link, segment: u64, offset: u32) -> Batch {
+fn batch(identity: &Identity, link: BatchLink, segment: u64, offset: u32) -> Batch {
     Batch {
-        link: Link { number: link.number + 1, checksum: 0 },
+        link: BatchLink { number: link.number + 1, checksum: 0 },
         bytes: 0,
         records_count: 0,
         directory: identity.directory.0,

@@ -36,7 +36,7 @@ use crate::batch::{Batch, HEAD_BYTES, padded};
 use crate::fields::length;
 use crate::header::{Found, Header};
 use crate::reader::{Reader, SizedFile};
-use crate::record::{self, Entry};
+use crate::record::{self, LogEntry};
 use crate::revotes::Revotes;
 use crate::segment::{Indexed, Segment};
 use crate::state::States;
@@ -81,7 +81,7 @@ pub struct EntryPlace {
 }
 
 /// What hears of each entry that can be read, in the order of the log.
-pub type Visit<'a> = &'a mut dyn FnMut(EntryPlace, &Entry<'_>);
+pub type Visit<'a> = &'a mut dyn FnMut(EntryPlace, &LogEntry<'_>);
 
 /// Reads the whole log and changes nothing. `wanted` is the identity that it should have; without
 /// it, any will do.
@@ -319,13 +319,16 @@ impl<D: Disk> Walk<'_, D> {
                 EntryPlace { segment: segment.number, file, offset, batch: number, acceptor };
             (self.visit)(place, &decoded.entry);
             match decoded.entry {
-                Entry::Vote { slot, .. } => {
+                LogEntry::Vote { slot, .. } => {
                     let offset = batch.offset + length(at);
                     let (bytes, checksum) = (decoded.bytes, decoded.checksum);
                     segment.add(&[Indexed { slot, offset, bytes, checksum, acceptor }]);
                 }
-                Entry::Revote { slot, ballot } => self.revotes.add(acceptor, slot, ballot),
-                Entry::Promise(_) | Entry::Truncated(_) | Entry::Table(_) | Entry::State(_) => {}
+                LogEntry::Revote { slot, ballot } => self.revotes.add(acceptor, slot, ballot),
+                LogEntry::Promise(_)
+                | LogEntry::Truncated(_)
+                | LogEntry::Table(_)
+                | LogEntry::State(_) => {}
             }
             at += decoded.bytes as usize;
         }

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use loggos_protocol::{AcceptorId, Ballot, Slot, Vote};
 
-use crate::batch::{Batch, HEAD_BYTES, Link, padded};
+use crate::batch::{Batch, BatchLink, HEAD_BYTES, padded};
 use crate::fields::length;
 use crate::header::Header;
-use crate::record::{self, Entry, RECORD_BYTES_MAX};
+use crate::record::{self, LogEntry, RECORD_BYTES_MAX};
 use crate::state::States;
 use crate::{BLOCK_BYTES, Buffer, FileId};
 
@@ -143,16 +143,16 @@ impl VotePlace {
             return None;
         }
         match decoded.entry {
-            Entry::Vote { slot, ballot, value } if slot == self.slot => {
+            LogEntry::Vote { slot, ballot, value } if slot == self.slot => {
                 let ballot = self.revoted.map_or(ballot, |revoted| revoted.max(ballot));
                 Some(Vote { ballot, value: value.decode()? })
             }
-            Entry::Vote { .. }
-            | Entry::Revote { .. }
-            | Entry::Promise(_)
-            | Entry::Truncated(_)
-            | Entry::Table(_)
-            | Entry::State(_) => None,
+            LogEntry::Vote { .. }
+            | LogEntry::Revote { .. }
+            | LogEntry::Promise(_)
+            | LogEntry::Truncated(_)
+            | LogEntry::Table(_)
+            | LogEntry::State(_) => None,
         }
     }
 }
@@ -163,7 +163,7 @@ pub(crate) fn put_opening(
     header: Header,
     mut batch: Batch,
     states: &States,
-) -> Link {
+) -> BatchLink {
     let is_head = batch.is_at(header.segment, BLOCK_BYTES) && batch.synced == header.synced;
     assert!(is_head, "{batch:?} is not the head of segment {}", header.segment);
     bytes.clear();

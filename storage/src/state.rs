@@ -2,7 +2,7 @@
 
 use loggos_protocol::{AcceptorId, AcceptorState, Record, Watermark};
 
-use crate::Entry;
+use crate::LogEntry;
 
 /// The states of all acceptors that share a log, in the order of their ids.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -46,7 +46,7 @@ impl States {
     }
 
     /// Takes in an entry that was read back; returns whether its acceptor is one of these.
-    pub(crate) fn on_entry(&mut self, acceptor: AcceptorId, entry: &Entry<'_>) -> bool {
+    pub(crate) fn on_entry(&mut self, acceptor: AcceptorId, entry: &LogEntry<'_>) -> bool {
         self.at_mut(acceptor).map(|state| on_entry(state, entry)).is_some()
     }
 
@@ -91,16 +91,16 @@ impl States {
     }
 }
 
-fn on_entry(state: &mut AcceptorState, entry: &Entry<'_>) {
+fn on_entry(state: &mut AcceptorState, entry: &LogEntry<'_>) {
     match entry {
-        Entry::Promise(ballot) => state.promise(*ballot),
-        Entry::Vote { slot, ballot, .. } | Entry::Revote { slot, ballot } => {
+        LogEntry::Promise(ballot) => state.promise(*ballot),
+        LogEntry::Vote { slot, ballot, .. } | LogEntry::Revote { slot, ballot } => {
             state.vote(*slot, *ballot);
         }
-        Entry::Truncated(truncated) => state.truncate(*truncated),
-        Entry::Table(table) => state.join(table),
+        LogEntry::Truncated(truncated) => state.truncate(*truncated),
+        LogEntry::Table(table) => state.join(table),
         // All of an earlier state is in a later one, unless it was dropped for good reason: a state
         // only adds.
-        Entry::State(earlier) => state.add(earlier),
+        LogEntry::State(earlier) => state.add(earlier),
     }
 }

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use loggos_protocol::{AcceptorId, AcceptorState, Ballot, Record, Slot, Watermark};
 
-use crate::batch::{Batch, Link, padded};
+use crate::batch::{Batch, BatchLink, padded};
 use crate::fields::length;
 use crate::files::{Files, FilesFound};
 use crate::gathering::Gathering;
@@ -95,7 +95,7 @@ pub struct Write {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tail {
     /// The batch that it follows.
-    pub(crate) link: Link,
+    pub(crate) link: BatchLink,
     /// In the last segment.
     pub(crate) offset: u32,
     /// Whether what it follows holds nothing that would be missed: a mark, or a segment's head.
@@ -491,9 +491,9 @@ impl Wal {
 
     /// The next batch, to be written at `offset` of the last segment.
     fn batch(&self, records_count: u32, offset: u32) -> Batch {
-        let Link { number, checksum: previous } = self.tail.link;
+        let BatchLink { number, checksum: previous } = self.tail.link;
         Batch {
-            link: Link { number: number + 1, checksum: 0 },
+            link: BatchLink { number: number + 1, checksum: 0 },
             bytes: 0,
             records_count,
             directory: self.identity.directory.0,

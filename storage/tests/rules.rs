@@ -14,7 +14,7 @@ use loggos_protocol::{
 };
 use loggos_storage::sim::{Fault, FaultyDisk};
 use loggos_storage::{
-    Buffer, Disk, Entry, FileId, Folder, Identity, Options, Poison, StorageError, Write, format,
+    Buffer, Disk, FileId, Folder, Identity, LogEntry, Options, Poison, StorageError, Write, format,
     recover, scan,
 };
 
@@ -103,7 +103,7 @@ fn r32_a_segment_opens_with_all_that_is_known_of_its_acceptors_but_votes() {
     node.fill_segment(0);
     let mut heads = Vec::new();
     scan(&mut node.disk, Some(&identity()), &mut |place, entry| {
-        if let (2, Entry::State(state)) = (place.segment, entry) {
+        if let (2, LogEntry::State(state)) = (place.segment, entry) {
             heads.push((place.acceptor, state.clone()));
         }
     })
@@ -839,7 +839,7 @@ fn a_directory_is_formatted_locked_recovered_and_looked_at_meanwhile() {
     let mut tool = Folder::read_only(directory.path());
     let mut votes = 0;
     let found = scan(&mut tool, None, &mut |_, entry| {
-        votes += u32::from(matches!(entry, Entry::Vote { .. }));
+        votes += u32::from(matches!(entry, LogEntry::Vote { .. }));
     });
     assert_eq!((found.unwrap().last, votes), (wal.synced(), 1));
     assert!(tool.write_at(FileId(0), 0, &[0; 4096]).is_err(), "a tool has written");

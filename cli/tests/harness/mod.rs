@@ -55,16 +55,20 @@ pub(crate) struct Nodes {
     hosts: Option<Hosts>,
 }
 
+/// An address with a free port for each node.
+fn free_addresses() -> BTreeMap<String, SocketAddr> {
+    // Held until all are known, so that no two are the same.
+    let ports: Vec<(String, TcpListener)> =
+        names().map(|name| (name, TcpListener::bind("127.0.0.1:0").unwrap())).collect();
+    ports.iter().map(|(name, port)| (name.clone(), port.local_addr().unwrap())).collect()
+}
+
 impl Nodes {
     /// Starts all nodes on this machine, and waits until each listens.
     pub(crate) fn start() -> Self {
-        // Held until all are known, so that no two are the same.
-        let ports: Vec<(String, TcpListener)> =
-            names().map(|name| (name, TcpListener::bind("127.0.0.1:0").unwrap())).collect();
-        let addresses =
-            ports.iter().map(|(name, port)| (name.clone(), port.local_addr().unwrap())).collect();
-        drop(ports);
-        Self::start_at(addresses, None)
+        // A connection of another test may take a port before its node listens there.
+        let started = (0..10).find_map(|_| Self::start_at(free_addresses(), None));
+        started.expect("a free port for each node")
     }
 
     /// Starts each node on a host of its own, if there can be such hosts; two more are for the
@@ -74,10 +78,11 @@ impl Nodes {
         let hosts = Hosts::new(&names().chain(clients).collect::<Vec<_>>())?;
         let address = |name: &str| SocketAddr::new(hosts.address(name), PORT);
         let addresses = names().map(|name| (name.clone(), address(&name))).collect();
-        Some(Self::start_at(addresses, Some(hosts)))
+        Self::start_at(addresses, Some(hosts))
     }
 
-    fn start_at(addresses: BTreeMap<String, SocketAddr>, hosts: Option<Hosts>) -> Self {
+    /// Starts all nodes; returns `None` if one of them cannot listen at its address.
+    fn start_at(addresses: BTreeMap<String, SocketAddr>, hosts: Option<Hosts>) -> Option<Self> {
         let mut text =
             "[cluster]\ngateways = 2\ndurability = \"memory\"\n[cores]\nidle = \"park\"\n"
                 .to_owned();
@@ -93,10 +98,7 @@ impl Nodes {
         std::fs::write(&config, text).unwrap();
         let running = BTreeMap::new();
         let mut nodes = Self { _folder: folder, config, addresses, running, hosts };
-        for name in names() {
-            nodes.restart(&name);
-        }
-        nodes
+        names().all(|name| nodes.listens(&name)).then_some(nodes)
     }
 
     pub(crate) fn address(&self, name: &str) -> SocketAddr {
@@ -116,8 +118,17 @@ impl Nodes {
         }
     }
 
-    /// Starts a node, and waits until it listens.
+    /// Starts a node, and waits until it listens. While it is down, a connection may have its port
+    /// for a while.
     pub(crate) fn restart(&mut self, name: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.listens(name) {
+            assert!(Instant::now() < deadline, "node {name} does not listen");
+        }
+    }
+
+    /// Starts a node; returns whether it listens.
+    fn listens(&mut self, name: &str) -> bool {
         let mut command = Command::new(env!("CARGO_BIN_EXE_loggos"));
         command
             .args(["node", "--config", self.config.to_str().unwrap(), "--name", name])
@@ -126,8 +137,12 @@ impl Nodes {
         let mut child = self.on(name, || command.spawn().unwrap());
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        assert!(said.contains("listens on"), "node {name} said {said:?}");
-        self.running.insert(name.to_owned(), child);
+        let listens = said.contains("listens on");
+        match listens {
+            true => drop(self.running.insert(name.to_owned(), child)),
+            false => drop(child.wait().unwrap()), // it has said why
+        }
+        listens
     }
 
     /// Kills a node with no warning.

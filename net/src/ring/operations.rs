@@ -68,7 +68,7 @@ pub(super) struct OperationId {
 }
 
 #[derive(Default)]
-struct Place {
+struct OperationPlace {
     number: u32,
     operation: Option<Operation>,
 }
@@ -77,7 +77,7 @@ struct Place {
 pub(super) struct Operations {
     ring: IoUring,
     is_polled: bool,
-    in_flight: Vec<Place>,
+    in_flight: Vec<OperationPlace>,
     vacant: Vec<u32>,
     /// Entries that the submission queue had no room for, oldest first.
     backlog: VecDeque<squeue::Entry>,
@@ -120,7 +120,7 @@ impl Operations {
         socket: Option<BorrowedFd<'_>>,
     ) -> OperationId {
         let place = self.vacant.pop().unwrap_or_else(|| {
-            self.in_flight.push(Place::default());
+            self.in_flight.push(OperationPlace::default());
             u32::try_from(self.in_flight.len() - 1).expect("fewer operations than sockets")
         });
         let held = &mut self.in_flight[place as usize];

@@ -34,9 +34,9 @@ pub(super) struct Ledger {
     truncated: Watermark,
     /// Votes from here on are in `ring`. Never goes down.
     held_from: Watermark,
-    ring: Window<Entry>,
+    ring: Window<HeldVote>,
     /// Votes below `held_from`, until they are synced and no recall could miss them.
-    pending: BTreeMap<Slot, Entry>,
+    pending: BTreeMap<Slot, HeldVote>,
     /// The largest slot ever voted in; at least the last one truncated. Never goes down (R18).
     vote_watermark: Option<Slot>,
     /// `None` for an acceptor in memory.
@@ -55,20 +55,20 @@ struct Journal {
     /// Recalls that have no answer yet.
     recalls: u32,
     /// The roles that wait for a page that is being read.
-    askers: BTreeSet<Asker>,
+    askers: BTreeSet<PageAsker>,
     /// The last page that each of them was given, and with how many records durable it leaves.
-    given: BTreeMap<Asker, (Cause, u64)>,
+    given: BTreeMap<PageAsker, (Cause, u64)>,
 }
 
 /// A role that asks for pages, one at a time.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-enum Asker {
+enum PageAsker {
     Proposer(ProposerId),
     Replica(ReplicaId),
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-struct Entry {
+struct HeldVote {
     vote: Vote,
     /// The number of records that had been written down, with this one.
     recorded: u64,
@@ -76,7 +76,7 @@ struct Entry {
 
 /// The place of a slot's vote.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Place<'a> {
+pub(super) enum Lookup<'a> {
     /// In memory, or nowhere.
     Here(Option<&'a Vote>),
     /// On disk, or nowhere: that takes a recall.
@@ -94,7 +94,7 @@ pub(super) struct Page {
     pub(super) votes: Vec<(Slot, Vote)>,
 }
 
-impl Asker {
+impl PageAsker {
     fn of(cause: &Cause) -> Option<Self> {
         match cause {
             Cause::P1a(p1a) => Some(Self::Proposer(p1a.ballot.proposer)),
@@ -149,16 +149,16 @@ impl Ledger {
     }
 
     /// The place of the vote in `slot`, which is not truncated.
-    pub(super) fn place(&self, slot: Slot) -> Place<'_> {
+    pub(super) fn place(&self, slot: Slot) -> Lookup<'_> {
         assert!(!self.truncated.covers(slot), "{slot} is truncated");
         if self.held_from.covers(slot) {
             let pending = self.pending.get(&slot);
-            return pending.map_or(Place::OnDisk, |entry| Place::Here(Some(&entry.vote)));
+            return pending.map_or(Lookup::OnDisk, |entry| Lookup::Here(Some(&entry.vote)));
         }
         if slot.0 - self.held_from.0 >= self.ring.capacity() {
-            return Place::AboveWindow;
+            return Lookup::AboveWindow;
         }
-        Place::Here(self.ring.at(slot).map(|entry| &entry.vote))
+        Lookup::Here(self.ring.at(slot).map(|entry| &entry.vote))
     }
 
     /// Has `record` written down, by a durable acceptor; the others have nowhere to write.
@@ -184,7 +184,7 @@ impl Ledger {
             false => self.record(|| Record::Vote { acceptor, slot, vote: vote.clone() }, out),
         }
         debug_assert!(!self.truncated.covers(slot), "{slot} is truncated");
-        let entry = Entry { vote, recorded: self.recorded() };
+        let entry = HeldVote { vote, recorded: self.recorded() };
         if self.held_from.covers(slot) {
             assert!(self.journal.is_some(), "{slot}: a vote that is on no disk was let go");
             self.pending.insert(slot, entry);
@@ -204,7 +204,8 @@ impl Ledger {
         let most = self.ring.capacity();
         let has_room = u64::from(journal.recalls) < most && (self.pending.len() as u64) < most;
         // Asking again for a page that is on its way would only keep it back.
-        let is_new = has_room && Asker::of(&cause).is_none_or(|asker| journal.askers.insert(asker));
+        let is_new =
+            has_room && PageAsker::of(&cause).is_none_or(|asker| journal.askers.insert(asker));
         if is_new {
             journal.recalls += 1;
             let (from, to) = range;
@@ -221,7 +222,7 @@ impl Ledger {
     /// it has one; those of another ballot are others.
     pub(super) fn is_given(&self, cause: &Cause) -> bool {
         let Some(journal) = &self.journal else { return false };
-        let given = Asker::of(cause).and_then(|asker| journal.given.get(&asker));
+        let given = PageAsker::of(cause).and_then(|asker| journal.given.get(&asker));
         let is_for_replica = matches!(cause, Cause::Replay(_));
         given.is_some_and(|(given, recorded)| {
             (given == cause || is_for_replica) && *recorded > journal.durable
@@ -232,7 +233,7 @@ impl Ledger {
     ///
     /// source: R15
     pub(super) fn on_given(&mut self, cause: Cause) {
-        if let (Some(journal), Some(asker)) = (&mut self.journal, Asker::of(&cause)) {
+        if let (Some(journal), Some(asker)) = (&mut self.journal, PageAsker::of(&cause)) {
             journal.given.insert(asker, (cause, journal.recorded));
         }
     }
@@ -244,7 +245,7 @@ impl Ledger {
         let journal = self.journal.as_mut().expect("only a durable acceptor recalls");
         assert!(journal.recalls > 0, "an answer to no recall");
         journal.recalls -= 1;
-        if let Some(asker) = Asker::of(cause) {
+        if let Some(asker) = PageAsker::of(cause) {
             assert!(journal.askers.remove(&asker), "a page that was not asked for");
         }
     }
@@ -314,7 +315,7 @@ impl Ledger {
                 to = Some(Watermark(slot.0));
                 break;
             }
-            if let Some(Entry { vote, .. }) = self.ring.at(slot) {
+            if let Some(HeldVote { vote, .. }) = self.ring.at(slot) {
                 bytes += vote.value.batch().map_or(0, |batch| Payload::len(&batch.block));
                 votes.push((slot, vote.clone()));
             }

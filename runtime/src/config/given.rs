@@ -14,14 +14,14 @@ use super::value::shown;
 #[derive(Debug, Default)]
 pub(super) struct Given<'t> {
     sections: BTreeMap<&'static str, Range<usize>>,
-    pub(super) entries: BTreeMap<&'static str, Entry<'t>>,
+    pub(super) entries: BTreeMap<&'static str, GivenKey<'t>>,
     pub(super) nodes: Option<&'t DeTable<'t>>,
     pub(super) placement: Option<&'t DeTable<'t>>,
 }
 
 /// A key and its value in a text.
 #[derive(Debug)]
-pub(super) struct Entry<'t> {
+pub(super) struct GivenKey<'t> {
     pub(super) key: &'static Key,
     pub(super) at: Range<usize>,
     pub(super) value: &'t Spanned<DeValue<'t>>,
@@ -61,7 +61,7 @@ impl<'t> Given<'t> {
         for (name, value) in table.iter() {
             match keys::find(name.get_ref()) {
                 Some(key) if key.section == section => {
-                    self.entries.insert(key.name, Entry { key, at: name.span(), value });
+                    self.entries.insert(key.name, GivenKey { key, at: name.span(), value });
                 }
                 Some(key) => report.add(&name.span(), misplaced(key)),
                 None if is_of_nodes(name.get_ref()) => {
@@ -77,7 +77,7 @@ impl<'t> Given<'t> {
     }
 
     /// Returns the entry of `key`, if the text has it.
-    pub(super) fn entry(&self, key: &str) -> Option<&Entry<'t>> {
+    pub(super) fn entry(&self, key: &str) -> Option<&GivenKey<'t>> {
         self.entries.get(key)
     }
 

@@ -8,7 +8,7 @@ use toml::de::DeTable;
 use super::cores::{IdleKind, read_cpus, read_idle};
 use super::durability::read_durability;
 use super::error::{ConfigError, Report};
-use super::given::{Entry, Given};
+use super::given::{Given, GivenKey};
 use super::keys::{self, Draft, Kind};
 use super::nodes::read_nodes;
 use super::placement::{Cores, Room, read_placement};
@@ -91,7 +91,7 @@ impl Draft {
         }
     }
 
-    fn set(&mut self, entry: &Entry<'_>) -> Result<(), String> {
+    fn set(&mut self, entry: &GivenKey<'_>) -> Result<(), String> {
         let value = entry.value.get_ref();
         match entry.key.kind {
             Kind::Count(place) => *place(self) = number(value, 0..=u8::MAX.into())?,

@@ -16,7 +16,7 @@ use crate::client::Port;
 use crate::clock::Clock;
 use crate::idle::Idle;
 use crate::log::Log;
-use crate::sockets::{Identity, Remote, Sockets};
+use crate::sockets::{NodeIdentity, Remote, Sockets};
 
 /// The longest time that a node waits for an address that is in use.
 const ADDRESS_MAX: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ pub(crate) struct CorePlan {
 /// The plan that the sockets of a core are started with.
 #[derive(Debug)]
 pub(crate) struct NetworkPlan {
-    pub(crate) identity: Identity,
+    pub(crate) identity: NodeIdentity,
     pub(crate) remotes: Arc<[Remote]>,
     /// The address where this core accepts other nodes and clients, if it is the one that does.
     pub(crate) listen: Option<SocketAddr>,

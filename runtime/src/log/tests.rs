@@ -14,7 +14,7 @@ use loggos_net::wire::{BatchPool, FrameReader, Message};
 use loggos_protocol::{
     AcceptorId, Ballot, QuorumSystem, RoleId, Settings, Slot, To, ToProxyLeader,
 };
-use loggos_storage::{Entry, Folder, scan};
+use loggos_storage::{Folder, LogEntry, scan};
 
 use crate::config::{Config, Durability, NodeConfig};
 use crate::idle::Idle;
@@ -93,7 +93,7 @@ fn votes(config: &Config) -> BTreeMap<(Slot, Ballot), u64> {
     let path = config.nodes[0].data.clone().unwrap().join("core-0");
     let mut votes = BTreeMap::new();
     scan(&mut Folder::read_only(&path), None, &mut |place, entry| {
-        if let Entry::Vote { slot, ballot, .. } = entry {
+        if let LogEntry::Vote { slot, ballot, .. } = entry {
             assert_eq!(place.segment, 1, "more was written than fits in a segment");
             votes.entry((*slot, *ballot)).or_insert(place.offset);
         }

@@ -26,7 +26,7 @@ use super::sightings::Sightings;
 
 /// The identity of this core, to other nodes and to clients.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
+pub(crate) struct NodeIdentity {
     pub(crate) cluster_name: String,
     /// The digest of the properties that all nodes must share: quorums, f, windows (R3), and the
     /// place of every role.
@@ -46,7 +46,7 @@ pub(crate) struct Identity {
 /// The knowledge of this core by which it judges a hello.
 #[derive(Debug)]
 pub(super) struct Handshake {
-    identity: Identity,
+    identity: NodeIdentity,
     /// The formation that roles of this core belong to, once they know of one (R4).
     formation: Option<FormationId>,
     /// The position of this core's log (R33); `None` if it has no log, or one that has stopped.
@@ -68,7 +68,7 @@ pub(super) enum Admission {
 
 impl Handshake {
     /// Returns one that remembers up to `logs_max` logs of other cores.
-    pub(super) fn new(identity: Identity, logs_max: usize) -> Self {
+    pub(super) fn new(identity: NodeIdentity, logs_max: usize) -> Self {
         let sightings = Sightings::new(logs_max);
         Self { identity, formation: None, log: None, sightings, refused_nodes: Vec::new() }
     }

@@ -23,7 +23,7 @@ struct Core {
 fn core(node: u8, remotes: &[Remote]) -> Core {
     let mut ring = Ring::new(&RingOptions::default()).unwrap();
     let address = ring.listen(([127, 0, 0, 1], 0).into()).unwrap();
-    let identity = Identity {
+    let identity = NodeIdentity {
         cluster_name: "pair".to_owned(),
         digest: 1,
         node,

@@ -36,7 +36,7 @@ struct Configuration {
 
 /// An operation placed, and the one placed before it.
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct PathLink {
     before: Option<usize>,
     operation: OperationId,
 }
@@ -53,7 +53,7 @@ pub(super) struct Search<'a> {
     queue: BTreeMap<(Reverse<usize>, usize, u64), Configuration>,
     /// How many were ever in the queue.
     found: u64,
-    links: Vec<Link>,
+    links: Vec<PathLink>,
     /// The furthest event that was next, and the last operation placed on the first way there.
     furthest: (usize, Option<usize>),
     steps: u64,
@@ -204,7 +204,7 @@ impl<'a> Search<'a> {
             (id, status)
         };
         let open = configuration.open.iter().map(now).collect();
-        self.links.push(Link { before: configuration.last, operation: placed });
+        self.links.push(PathLink { before: configuration.last, operation: placed });
         let last = Some(self.links.len() - 1);
         let placed_count = configuration.placed_count + 1;
         Configuration { next: configuration.next, value, open, placed_count, last }

@@ -6,7 +6,7 @@ use crate::{
 };
 
 use super::Phase2;
-use super::sequence::Admission;
+use super::sequence::Acceptance;
 use crate::proposer::ProposerTimer;
 use crate::proposer::heartbeats::Beat;
 use crate::proposer::next::{Asker, Campaign, Next};
@@ -33,13 +33,13 @@ impl Phase2 {
         }
         shared.complaints[usize::from(id.gateway.0)] = Complaint::default();
         match self.admit(propose, now) {
-            Admission::Accepted => self.advance(shared, now, out),
-            Admission::Early => shared.counters.early += 1,
-            Admission::Duplicate => {
+            Acceptance::Accepted => self.advance(shared, now, out),
+            Acceptance::Early => shared.counters.early += 1,
+            Acceptance::Duplicate => {
                 shared.counters.duplicates += 1;
                 out.ignored("Propose: the batch has a slot, or is answered");
             }
-            Admission::Dropped => {
+            Acceptance::Dropped => {
                 shared.counters.dropped += 1;
                 out.ignored("Propose: there is no room for the batch");
             }

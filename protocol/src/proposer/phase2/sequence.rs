@@ -9,7 +9,7 @@ use super::Phase2;
 
 /// What a reign has to say about one batch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Admission {
+pub(super) enum Acceptance {
     /// It has a slot, or will get one; and so may others that have waited for it.
     Accepted,
     /// It waits for one of a lower number.
@@ -53,7 +53,7 @@ impl Phase2 {
     /// of its gateway.
     ///
     /// source: R23, R24, R29
-    pub(super) fn admit(&mut self, propose: Propose, now: Time) -> Admission {
+    pub(super) fn admit(&mut self, propose: Propose, now: Time) -> Acceptance {
         if self.queue.is_empty() {
             self.queue_moved_at = now;
         }
@@ -63,14 +63,14 @@ impl Phase2 {
         let most = usize::from(self.cluster.gateways) * self.cluster.batches_in_flight_max as usize;
         let has_room = self.queue.len() < most;
         if self.is_recovered(&batch) {
-            return Admission::Duplicate;
+            return Acceptance::Duplicate;
         }
         let sequence = &mut self.sequences[usize::from(gateway.0)];
         if sequence.incarnation != Some(incarnation) {
             // A late message of a former life must not hold up the current one, which begins with
             // its lowest.
             if sequence.incarnation.is_some() && number != lowest {
-                return Admission::Dropped;
+                return Acceptance::Dropped;
             }
             let incarnation = Some(incarnation);
             *sequence = Sequence { incarnation, next: lowest, ..Sequence::default() };
@@ -80,16 +80,16 @@ impl Phase2 {
             let is_closed = sequence.given <= self.floor
                 && !self.queue.iter().any(|batch| batch.id.gateway == gateway);
             if number != lowest || !is_closed {
-                return Admission::Duplicate;
+                return Acceptance::Duplicate;
             }
             sequence.next = number;
         }
         if number - sequence.next >= in_flight_max || !has_room {
-            return Admission::Dropped;
+            return Acceptance::Dropped;
         }
         if number > sequence.next && !sequence.early.contains_key(&sequence.next) {
             sequence.early.insert(number, batch);
-            return Admission::Early;
+            return Acceptance::Early;
         }
         if number == sequence.next {
             self.queue.push_back(batch);
@@ -104,7 +104,7 @@ impl Phase2 {
             sequence.next += 1;
         }
         assert!(self.queue.len() <= most, "{} batches wait, {most} may", self.queue.len());
-        Admission::Accepted
+        Acceptance::Accepted
     }
 
     /// Whether this very attempt is open in a slot that phase 1 has found. A later one is not the

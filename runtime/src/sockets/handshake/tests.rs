@@ -8,7 +8,7 @@ const OURS: FormationId = FormationId(7);
 
 /// Core 1 of node 2, whose cores are 0 to 3 and whose gateway is on core 0.
 fn handshake() -> Handshake {
-    let identity = Identity {
+    let identity = NodeIdentity {
         cluster_name: "paxos".to_owned(),
         digest: 11,
         node: 2,
@@ -177,7 +177,7 @@ fn our_hello_is_admitted_by_the_core_that_it_is_for() {
         is_watched: true,
     };
     let mut theirs = handshake();
-    theirs.identity = Identity { node: 1, core: 0, ..theirs.identity };
+    theirs.identity = NodeIdentity { node: 1, core: 0, ..theirs.identity };
     let admission = theirs.judge(&ours.hello(&to), 0);
     assert_eq!(admission, Ok(Admission::Here(Party::Peer { node: 2, life: 5 })));
 }
