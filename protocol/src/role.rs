@@ -150,18 +150,8 @@ impl<M: StateMachine> Role<M> {
     ///
     /// source: R4, "every role and client refuses another formation"
     pub fn on_envelope(&mut self, envelope: Envelope, now: Time, out: &mut Outbox) {
-        let ours = self.formation();
-        let is_same = envelope.formation.is_some() && envelope.formation == ours;
-        let is_foreign = !is_same && envelope.formation.is_some() && ours.is_some();
-        // A complaint has no table to compare: one of another formation would depose our leader.
-        let is_complaint = matches!(envelope.to, To::Acceptor(_, ToAcceptor::Unserved(_)));
-        let is_let_in = envelope.to.precedes_formation() && !(is_foreign && is_complaint);
-        if !is_same && !is_let_in {
-            if is_foreign {
-                out.events.push(Event::Foreign { at: "role: on_envelope" });
-            } else {
-                out.ignored("any message: its sender, or this role, knows of no formation yet");
-            }
+        let is_same = envelope.formation.is_some() && envelope.formation == self.formation();
+        if !is_same && self.refuses(&envelope, out) {
             return;
         }
         match (self, envelope.to) {
@@ -174,6 +164,23 @@ impl<M: StateMachine> Role<M> {
             (Self::Replica(role), To::Replica(_, message)) => role.on_message(message, now, out),
             (role, to) => panic!("{:?} was handed a message to {:?}", role.id(), to.role()),
         }
+    }
+
+    /// Whether it refuses a message that is not, or not known to be, of its formation.
+    #[cold]
+    fn refuses(&self, envelope: &Envelope, out: &mut Outbox) -> bool {
+        let is_foreign = envelope.formation.is_some() && self.formation().is_some();
+        // A complaint has no table to compare: one of another formation would depose our leader.
+        let is_complaint = matches!(envelope.to, To::Acceptor(_, ToAcceptor::Unserved(_)));
+        if envelope.to.precedes_formation() && !(is_foreign && is_complaint) {
+            return false;
+        }
+        if is_foreign {
+            out.event(Event::Foreign { at: "role: on_envelope" });
+        } else {
+            out.ignored("any message: its sender, or this role, knows of no formation yet");
+        }
+        true
     }
 
     /// Takes in that the life of another role has ended, as far as the driver can tell: its process
