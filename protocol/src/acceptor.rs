@@ -106,7 +106,7 @@ impl Acceptor {
         Self {
             id,
             directory,
-            membership: Membership::new(cluster.digest()),
+            membership: Membership::new(cluster.digest(), cluster.quorums.acceptors_count()),
             promised: Ballot::default(),
             ledger: Ledger::new(&cluster, id),
             is_low: false,

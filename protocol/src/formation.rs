@@ -64,6 +64,16 @@ impl Table {
         self.cluster_digest
     }
 
+    /// Whether it is of a cluster whose nodes agree on `cluster_digest`, and names each of its
+    /// acceptors. A directory beyond these would have the vote of an acceptor that there is not
+    /// count.
+    ///
+    /// source: R3, R4
+    fn is_of(&self, cluster_digest: u64, acceptors_count: u8) -> bool {
+        self.cluster_digest == cluster_digest
+            && self.acceptors.len() == usize::from(acceptors_count)
+    }
+
     /// The acceptors' directories, in the order of their ids.
     #[must_use]
     pub fn acceptors(&self) -> &[DirectoryId] {
@@ -77,14 +87,16 @@ impl Table {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Membership {
     cluster_digest: u64,
+    acceptors_count: u8,
     known: Option<(FormationId, Arc<Table>)>,
 }
 
 impl Membership {
-    /// Returns a membership of nothing yet, that accepts only tables of `cluster_digest`.
+    /// Returns a membership of nothing yet, that accepts only tables of `cluster_digest` that name
+    /// `acceptors_count` acceptors.
     #[must_use]
-    pub fn new(cluster_digest: u64) -> Self {
-        Self { cluster_digest, known: None }
+    pub fn new(cluster_digest: u64, acceptors_count: u8) -> Self {
+        Self { cluster_digest, acceptors_count, known: None }
     }
 
     /// The formation, if known.
@@ -101,7 +113,7 @@ impl Membership {
 
     /// Joins the cluster of `table`, if none was joined; returns whether it is the one joined now.
     pub fn join(&mut self, table: &Arc<Table>) -> bool {
-        if table.cluster_digest() != self.cluster_digest {
+        if !table.is_of(self.cluster_digest, self.acceptors_count) {
             return false;
         }
         if self.known.is_some() {
@@ -245,7 +257,8 @@ impl Former {
 
     /// Takes in that a leader works with `table`, which therefore stands.
     pub fn on_standing(&mut self, table: &Arc<Table>) {
-        if table.cluster_digest() == self.cluster_digest && self.standing().is_none() {
+        let is_ours = table.is_of(self.cluster_digest, self.quorums.acceptors_count());
+        if is_ours && self.standing().is_none() {
             self.stage = FormerStage::Standing(Arc::clone(table));
         }
     }
@@ -255,9 +268,8 @@ impl Former {
     ///
     /// source: R4
     fn on_table(&mut self, acceptor: AcceptorId, directory: DirectoryId, table: &Arc<Table>) {
-        let counts =
-            table.cluster_digest() == self.cluster_digest && table.names(acceptor, directory);
-        if !counts {
+        let is_ours = table.is_of(self.cluster_digest, self.quorums.acceptors_count());
+        if !is_ours || !table.names(acceptor, directory) {
             return;
         }
         let stored = self.stored.entry(table.id()).or_default();
@@ -345,6 +357,38 @@ mod tests {
     }
 
     #[test]
+    fn r04_an_answer_from_outside_the_cluster_does_not_count() {
+        let mut former = former();
+        let strangers = [Rememberer::Acceptor(AcceptorId(4)), Rememberer::Replica(ReplicaId(2))];
+        for _ in 0..2 {
+            let nonce = former.probe_nonce().expect("probing");
+            for memory in memories().skip(2).chain(strangers) {
+                assert!(!former.on_probe_ack(&ack(memory, nonce, 7), nonce + 1), "{memory:?}");
+            }
+        }
+        assert!(former.to_store().is_none(), "two acceptors have not answered");
+    }
+
+    #[test]
+    fn r04_a_table_that_names_more_acceptors_or_fewer_than_there_are_is_refused() {
+        let digest = former().quorums.digest(1);
+        for (count, is_ours) in [(3, false), (4, true), (5, false)] {
+            let table = Table::new(digest, (0..count).map(DirectoryId).collect());
+            let table = Arc::new(table);
+            let mut membership = Membership::new(digest, 4);
+            assert_eq!(membership.join(&table), is_ours, "{count} acceptors");
+            assert!(is_ours || !membership.names(AcceptorId(0), DirectoryId(0)));
+            let mut former = former();
+            (0..4).for_each(|acceptor| {
+                if usize::from(acceptor) < table.acceptors.len() {
+                    former.on_formed(&formed(acceptor, &table));
+                }
+            });
+            assert_eq!(former.standing().is_some(), is_ours, "{count} acceptors");
+        }
+    }
+
+    #[test]
     fn r04_a_table_stands_once_a_read_and_a_write_quorum_hold_it() {
         let mut former = former();
         answer_all(&mut former, 7);
@@ -382,7 +426,7 @@ mod tests {
     fn r03_a_table_of_another_quorum_system_is_refused() {
         let quorums = QuorumSystem::grid(2, 2, 1).unwrap();
         let table = |digest| Arc::new(Table::new(digest, (0..4).map(DirectoryId).collect()));
-        let mut membership = Membership::new(quorums.digest(1));
+        let mut membership = Membership::new(quorums.digest(1), quorums.acceptors_count());
         assert!(!membership.join(&table(quorums.digest(0))));
         assert_eq!(membership.formation(), None);
         assert!(membership.join(&table(quorums.digest(1))));

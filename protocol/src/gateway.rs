@@ -148,7 +148,7 @@ impl Gateway {
         Self {
             id,
             incarnation,
-            membership: Membership::new(cluster.digest()),
+            membership: Membership::new(cluster.digest(), cluster.quorums.acceptors_count()),
             session: None,
             leader: ProposerId(0),
             ballot: Ballot::default(),

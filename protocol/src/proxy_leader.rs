@@ -126,7 +126,7 @@ impl ProxyLeader {
         assert!(id.0 < cluster.proxy_leaders_running(), "{id:?} is not in the cluster");
         Self {
             id,
-            membership: Membership::new(cluster.digest()),
+            membership: Membership::new(cluster.digest(), cluster.quorums.acceptors_count()),
             entries: Window::new(cluster.ring_slots()),
             waiting: VecDeque::new(),
             suspects: AcceptorSet::default(),

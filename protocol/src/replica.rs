@@ -168,7 +168,7 @@ impl<M: StateMachine> Replica<M> {
         Self {
             id,
             incarnation,
-            membership: Membership::new(cluster.digest()),
+            membership: Membership::new(cluster.digest(), cluster.quorums.acceptors_count()),
             log: Window::new(cluster.ring_slots()),
             executed: Watermark(0),
             chosen: Watermark(0),

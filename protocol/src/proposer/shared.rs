@@ -83,7 +83,7 @@ impl Shared {
             id,
             incarnation,
             former: Former::new(cluster.quorums, cluster.digest(), cluster.replicas, nonce),
-            membership: Membership::new(cluster.digest()),
+            membership: Membership::new(cluster.digest(), cluster.quorums.acceptors_count()),
             seen: Ballot::default(),
             leader: None,
             heard: None,
@@ -207,8 +207,7 @@ impl Shared {
         directory: DirectoryId,
         out: &mut Outbox,
     ) -> bool {
-        let is_ours = self.cluster.quorums.acceptors().contains(acceptor);
-        let counts = is_ours && self.membership.names(acceptor, directory);
+        let counts = self.membership.names(acceptor, directory);
         if !counts {
             self.counters.foreign += 1;
             out.event(Event::Forgotten { acceptor });
