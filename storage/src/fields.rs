@@ -15,7 +15,7 @@ pub(crate) fn checksum(bytes: &[u8]) -> u32 {
 
 /// A length as it lies on disk.
 pub(crate) fn length(bytes: usize) -> u32 {
-    u32::try_from(bytes).expect("nothing in a segment is longer than the segment")
+    u32::try_from(bytes).expect("segments and parts of snapshots are below 4 GiB")
 }
 
 /// Appends fields.
@@ -56,6 +56,12 @@ pub(crate) trait Put {
 }
 
 impl Put for Buffer {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Put for Vec<u8> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }

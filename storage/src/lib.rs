@@ -1,4 +1,5 @@
-//! The write-ahead log that the acceptors of a core share: what they must not forget.
+//! What must not be forgotten: the write-ahead log that the acceptors of a core share, and the
+//! snapshots of a replica ([`SnapshotStore`]). This page is about the log.
 //!
 //! An acceptor says nothing that it could forget. So whatever it promises or votes is first a
 //! [`Record`](loggos_protocol::Record) in this log, and what it wants to say waits until a sync has
@@ -164,6 +165,7 @@ mod scan;
 mod segment;
 mod shared;
 pub mod sim;
+mod snapshots;
 mod state;
 mod wal;
 
@@ -177,4 +179,8 @@ pub use recovery::{Recovered, format, recover};
 pub use scan::{EntryPlace, Scan, Visit, scan};
 pub use segment::VotePlace;
 pub use shared::{Bounds, ReadRequest, SharedLog};
+pub use snapshots::{
+    SNAPSHOT_VERSION, SnapshotDamage, SnapshotDisk, SnapshotError, SnapshotFolder, SnapshotOwner,
+    SnapshotStore,
+};
 pub use wal::{Wal, Write};

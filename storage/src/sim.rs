@@ -1,4 +1,5 @@
-//! A disk in memory that fails as disks do, on order or by a seed.
+//! A disk in memory that fails as disks do, on order or by a seed: the log's here, the snapshots'
+//! in [`FaultySnapshotDisk`].
 //!
 //! ```text
 //!   write_at ──▶ cached, pending          what a read sees; what a process that is killed leaves behind
@@ -6,11 +7,14 @@
 //!                                         any part of what is pending
 //! ```
 
+mod snapshots;
+
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
 use loggos_protocol::Rng;
 
+pub use self::snapshots::FaultySnapshotDisk;
 use crate::{Disk, FileId};
 
 /// A disk that fails on order.
@@ -18,11 +22,7 @@ use crate::{Disk, FileId};
 pub struct FaultyDisk {
     files: BTreeMap<FileId, File>,
     rng: Rng,
-    /// Operations so far: reads, writes, syncs, and each step of a creation.
-    operations: u64,
-    /// The faults that are ordered, by operation.
-    orders: BTreeMap<u64, Fault>,
-    has_crashed: bool,
+    orders: Orders,
     /// The number of bytes of files that there may be.
     pub capacity_bytes: u64,
 }
@@ -43,6 +43,16 @@ pub enum Fault {
     Misdirect(FileId, u64),
 }
 
+/// The faults that are ordered of a disk.
+#[derive(Clone, Debug, Default)]
+struct Orders {
+    /// Operations so far: reads, writes, syncs, and each step of a creation.
+    operations: u64,
+    /// The faults, by operation.
+    faults: BTreeMap<u64, Fault>,
+    has_crashed: bool,
+}
+
 #[derive(Clone, Debug, Default)]
 struct File {
     durable: Vec<u8>,
@@ -53,30 +63,49 @@ struct File {
     is_named: bool,
 }
 
+impl Orders {
+    /// Orders `fault` for the operation that `after` others precede.
+    fn add(&mut self, after: u64, fault: Fault) {
+        self.faults.insert(self.operations + after, fault);
+    }
+
+    /// Forgets them: another process uses the disk.
+    fn clear(&mut self) {
+        self.faults.clear();
+        self.has_crashed = false;
+    }
+
+    /// Counts an operation; returns what is to go wrong in it.
+    fn step(&mut self) -> io::Result<Option<Fault>> {
+        let fault = self.faults.remove(&self.operations);
+        self.operations += 1;
+        self.has_crashed |= fault == Some(Fault::Crash);
+        if self.has_crashed && fault.is_none() { Err(crashed()) } else { Ok(fault) }
+    }
+}
+
 impl FaultyDisk {
     /// Returns an empty disk; all that is random follows from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let (files, orders) = (BTreeMap::new(), BTreeMap::new());
-        let rng = Rng::new(seed);
-        Self { files, rng, operations: 0, orders, has_crashed: false, capacity_bytes: u64::MAX }
+        let (files, orders) = (BTreeMap::new(), Orders::default());
+        Self { files, rng: Rng::new(seed), orders, capacity_bytes: u64::MAX }
     }
 
     /// Orders `fault` for the operation that `after` others precede.
     pub fn order(&mut self, after: u64, fault: Fault) {
-        self.orders.insert(self.operations + after, fault);
+        self.orders.add(after, fault);
     }
 
     /// The number of operations that there were.
     #[must_use]
     pub fn operations(&self) -> u64 {
-        self.operations
+        self.orders.operations
     }
 
     /// The process is killed: what it wrote is kept by the operating system.
     pub fn kill(&mut self) {
         self.orders.clear();
-        self.has_crashed = false;
     }
 
     /// The machine loses power: of what no sync has reached any part may be there, in any order; a
@@ -133,19 +162,6 @@ impl FaultyDisk {
         &self.files[&file].cached
     }
 
-    /// Counts an operation; returns what is to go wrong in it.
-    fn step(&mut self) -> io::Result<Option<Fault>> {
-        let fault = self.orders.remove(&self.operations);
-        self.operations += 1;
-        self.has_crashed |= fault == Some(Fault::Crash);
-        match fault {
-            _ if self.has_crashed && fault.is_none() => Err(crashed()),
-            Some(Fault::Crash | Fault::Error(_) | Fault::Lie | Fault::Misdirect(..)) | None => {
-                Ok(fault)
-            }
-        }
-    }
-
     fn file(&mut self, file: FileId) -> io::Result<&mut File> {
         self.files.get_mut(&file).ok_or_else(|| ErrorKind::NotFound.into())
     }
@@ -178,7 +194,7 @@ impl Disk for FaultyDisk {
     }
 
     fn read_at(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        if let Some(fault) = self.step()? {
+        if let Some(fault) = self.orders.step()? {
             return Err(error(fault));
         }
         let (file, offset) = (self.file(file)?, place(offset));
@@ -188,7 +204,7 @@ impl Disk for FaultyDisk {
     }
 
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        match self.step()? {
+        match self.orders.step()? {
             None => self.write(file, offset, bytes),
             Some(Fault::Lie) => Ok(()),
             Some(Fault::Misdirect(file, offset)) => {
@@ -204,7 +220,7 @@ impl Disk for FaultyDisk {
     }
 
     fn sync(&mut self, id: FileId) -> io::Result<()> {
-        let fault = self.step()?;
+        let fault = self.orders.step()?;
         let Self { files, rng, .. } = self;
         let file = files.get_mut(&id).ok_or(ErrorKind::NotFound)?;
         match fault {
@@ -224,7 +240,7 @@ impl Disk for FaultyDisk {
     }
 
     fn sync_directory(&mut self) -> io::Result<()> {
-        match self.step()? {
+        match self.orders.step()? {
             None => self.files.values_mut().for_each(|file| file.is_named = true),
             Some(Fault::Lie) => {}
             Some(fault) => return Err(error(fault)),
@@ -237,7 +253,7 @@ impl Disk for FaultyDisk {
         if used.saturating_add(bytes) > self.capacity_bytes {
             return Err(ErrorKind::StorageFull.into());
         }
-        let fault = self.step()?;
+        let fault = self.orders.step()?;
         let there = if fault.is_some() { self.rng.below(bytes / 512) * 512 } else { bytes };
         let zeros = vec![0; place(there)];
         let made =

@@ -1,0 +1,398 @@
+//! The snapshots of a replica on disk.
+//!
+//! ```text
+//!   begin ──▶ append, append, … ──▶ finish:  sync the file ─▶ rename it ─▶ sync the directory
+//!     │ snapshot-….new                                            │ snapshot-…      │
+//!     └── abandon: the file is removed                            ╵                 └─▶ stored: it may be counted on
+//! ```
+//!
+//! Snapshots are written by a thread beside the loop of the core, so these calls block. A snapshot
+//! is one file, and the name says which. It is written under another name first: what a crash
+//! leaves behind has that name, and is removed at the next start. A file that has its final name
+//! was whole and synced when it got it. If it is not whole now, it is damaged, and
+//! [`SnapshotStore::open`] says so and sets it aside.
+//!
+//! # Layout
+//!
+//! ```text
+//!   ┌──────┬────┬───────┬────┬───────┬ ··· ┬───────┬────────┐
+//!   │header│head│part 0 │head│part 1 │     │lengths│ footer │
+//!   └──────┴────┴───────┴────┴───────┴ ··· ┴───────┴────────┘
+//! ```
+//!
+//! ```text
+//!   header   0   8  magic: LOGGOSSN
+//!            8   4  version: 1
+//!           12   4  CRC32C of 0..12; up to here the same in every version
+//!           16   4  CRC32C of 20..68
+//!           20   4  replica ┐
+//!           24   8  cluster │ the owner of the directory
+//!           32   8  directory
+//!           40   8  formation
+//!           48   8  slot: everything below is in it
+//!           56   8  incarnation ┐ the life of a replica that wrote it,
+//!           64   4  replica     ┘ which need not be the owner's
+//!   head     0   4  CRC32C of the rest, the part's bytes included
+//!            4   4  length of the part
+//!            8   4  number of the part
+//!           12   8  tag of the file
+//!   lengths      4  for each part
+//!   footer   0   4  CRC32C of the lengths and of 4..48
+//!            4   4  number of parts
+//!            8   8  bytes of all parts
+//!           16   8  digest of all parts
+//!           24   8  digest of the state machine's state
+//!           32   8  tag of the file
+//!           40   8  magic: LOGGOSSE
+//! ```
+//!
+//! All numbers are little-endian. The tag is a digest of directory and snapshot: a part or footer
+//! of another file, which a misdirected write or a stale block may have put there, does not pass
+//! for one of this.
+//!
+//! # What is checked when
+//!
+//! `open` reads headers and footers, so a start takes no longer for a larger state. A part is
+//! checked when it is read; the digest over all of them is the reader's business, which restores
+//! them in order.
+//!
+//! source: R16
+
+mod disk;
+mod file;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, ErrorKind};
+
+use loggos_protocol::{FormationId, SnapshotId, SnapshotInfo};
+
+pub use self::disk::{SnapshotDisk, SnapshotFolder};
+use self::file::{Found, Layout};
+pub use self::file::{SNAPSHOT_VERSION, SnapshotOwner};
+use crate::fields::length;
+
+/// What is written of a snapshot before it is synced, so that the last sync has little left to do
+/// and a disk that is shared with a log is never busy with it for long.
+const SYNC_BYTES: usize = 4 << 20;
+
+/// The snapshots in one directory.
+#[derive(Debug)]
+pub struct SnapshotStore<D> {
+    disk: D,
+    owner: SnapshotOwner,
+    stored: BTreeMap<SnapshotId, Stored>,
+    writing: BTreeMap<SnapshotId, Writing>,
+    /// The bytes that are written next.
+    buffer: Vec<u8>,
+}
+
+/// A snapshot that is whole.
+#[derive(Debug)]
+struct Stored {
+    info: SnapshotInfo,
+    layout: Layout,
+}
+
+/// A snapshot that is being written.
+#[derive(Debug)]
+struct Writing {
+    formation: FormationId,
+    layout: Layout,
+    bytes_unsynced: usize,
+}
+
+/// The reason why a directory of snapshots cannot be used.
+#[derive(Debug)]
+pub enum SnapshotError {
+    /// A snapshot belongs to another node or cluster.
+    Foreign {
+        /// The name of the file.
+        name: String,
+        /// The owner of the directory.
+        expected: SnapshotOwner,
+        /// The owner that the file names.
+        found: SnapshotOwner,
+    },
+    /// A later version of this program has written it.
+    Newer {
+        /// The name of the file.
+        name: String,
+        /// The format's version.
+        version: u32,
+    },
+    /// The disk failed.
+    Disk {
+        /// The name of the file; empty for the directory.
+        name: String,
+        /// The error of the operating system.
+        error: io::Error,
+    },
+}
+
+/// A snapshot that was whole once and is not any more. It is kept aside under another name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SnapshotDamage {
+    /// The name that the file had.
+    pub name: String,
+    /// What is wrong with it.
+    pub what: &'static str,
+}
+
+impl<D: SnapshotDisk> SnapshotStore<D> {
+    /// Opens the directory of `owner`: removes what was never finished, and sets aside what is
+    /// damaged.
+    ///
+    /// Also returns what it has set aside.
+    ///
+    /// # Errors
+    ///
+    /// If a snapshot belongs to another owner or is of a later version, or if the disk fails.
+    /// Nothing is removed then.
+    pub fn open(
+        mut disk: D,
+        owner: SnapshotOwner,
+    ) -> Result<(Self, Vec<SnapshotDamage>), SnapshotError> {
+        let (mut stored, mut damaged, mut unfinished) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for name in disk.names().map_err(on(""))? {
+            if name.ends_with(UNFINISHED) {
+                unfinished.push(name);
+                continue;
+            }
+            if !name.starts_with(PREFIX) || name.ends_with(DAMAGED) {
+                continue;
+            }
+            match file::find(&mut disk, &name, owner).map_err(on(&name))? {
+                Found::Snapshot(info, layout) if file_name(info.id) == name => {
+                    stored.insert(info.id, Stored { info, layout });
+                }
+                Found::Snapshot(..) => {
+                    damaged.push(SnapshotDamage { name, what: "holds another snapshot" });
+                }
+                Found::Damaged(what) => damaged.push(SnapshotDamage { name, what }),
+                Found::Foreign(found) => {
+                    return Err(SnapshotError::Foreign { name, expected: owner, found });
+                }
+                Found::Newer(version) => return Err(SnapshotError::Newer { name, version }),
+            }
+        }
+        for name in unfinished {
+            disk.remove(&name).map_err(on(&name))?;
+        }
+        let (writing, buffer) = (BTreeMap::new(), Vec::new());
+        let mut store = Self { disk, owner, stored, writing, buffer };
+        for SnapshotDamage { name, .. } in &damaged {
+            store.rename_aside(name).map_err(on(name))?;
+        }
+        Ok((store, damaged))
+    }
+
+    /// The snapshots that are whole and durable, oldest first.
+    pub fn stored(&self) -> impl Iterator<Item = SnapshotInfo> + '_ {
+        self.stored.values().map(|stored| stored.info)
+    }
+
+    /// Begins to write a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// As the disk says. Nothing is left of the snapshot then.
+    pub fn begin(&mut self, id: SnapshotId, formation: FormationId) -> io::Result<()> {
+        assert!(!self.stored.contains_key(&id), "snapshot {id} is stored already");
+        let layout = Layout::new(self.owner, id);
+        let writing = Writing { formation, layout, bytes_unsynced: 0 };
+        self.writing.insert(id, writing);
+        let name = unfinished_name(id);
+        let made = self.disk.create(&name).and_then(|()| {
+            self.buffer.clear();
+            file::put_header(&mut self.buffer, self.owner, id, formation);
+            self.disk.append(&name, &self.buffer)
+        });
+        self.or_abandon(id, made)
+    }
+
+    /// Writes the next part of a snapshot that was begun.
+    ///
+    /// # Errors
+    ///
+    /// As the disk says. Nothing is left of the snapshot then.
+    pub fn append(&mut self, id: SnapshotId, part: &[u8]) -> io::Result<()> {
+        let writing = self.writing.get_mut(&id).ok_or(ErrorKind::NotFound)?;
+        self.buffer.clear();
+        writing.layout.put_part(&mut self.buffer, part);
+        writing.bytes_unsynced += self.buffer.len();
+        let is_sync_due = writing.bytes_unsynced >= SYNC_BYTES;
+        let name = unfinished_name(id);
+        let mut done = self.disk.append(&name, &self.buffer);
+        if is_sync_due {
+            writing.bytes_unsynced = 0;
+            done = done.and_then(|()| self.disk.sync(&name));
+        }
+        self.or_abandon(id, done)
+    }
+
+    /// Makes a snapshot durable of which all parts were written. Only when this has returned may it
+    /// be counted on: its content, its name and the directory are synced, in this order.
+    ///
+    /// # Errors
+    ///
+    /// As the disk says. The snapshot does not count then, not even if a later sync succeeds: what
+    /// the failed one has not written may be lost.
+    ///
+    /// # Panics
+    ///
+    /// If `info` is not that of the parts written.
+    pub fn finish(&mut self, info: SnapshotInfo) -> io::Result<()> {
+        let id = info.id;
+        let writing = self.writing.get(&id).ok_or(ErrorKind::NotFound)?;
+        assert_eq!(writing.layout.parts_count(), info.parts, "parts of {id}");
+        assert_eq!(writing.formation, info.formation, "the formation of {id}");
+        self.buffer.clear();
+        writing.layout.put_footer(&mut self.buffer, &info);
+        let (name, done) = (unfinished_name(id), self.write_footer(id));
+        if let Err(error) = done {
+            return self.or_abandon(id, Err(error));
+        }
+        let named = self.disk.rename(&name, &file_name(id));
+        if let Err(error) = named.and_then(|()| self.disk.sync_directory()) {
+            // Which of the names it has is not known.
+            self.writing.remove(&id);
+            let _either = [name, file_name(id)].map(|name| self.disk.remove(&name));
+            return Err(error);
+        }
+        let writing = self.writing.remove(&id).expect("it was just written");
+        self.stored.insert(id, Stored { info, layout: writing.layout });
+        Ok(())
+    }
+
+    fn write_footer(&mut self, id: SnapshotId) -> io::Result<()> {
+        let name = unfinished_name(id);
+        self.disk.append(&name, &self.buffer)?;
+        self.disk.sync(&name)
+    }
+
+    /// Gives up a snapshot that was begun; nothing happens if it was given up already.
+    pub fn abandon(&mut self, id: SnapshotId) {
+        if self.writing.remove(&id).is_some() {
+            // What cannot be removed now is removed by the next start.
+            let _later = self.disk.remove(&unfinished_name(id));
+        }
+    }
+
+    /// Removes a snapshot that is not needed any more.
+    ///
+    /// # Errors
+    ///
+    /// As the disk says. It does not count any more, but may be there again after a start.
+    pub fn remove(&mut self, id: SnapshotId) -> io::Result<()> {
+        match self.stored.remove(&id) {
+            Some(_) => self.disk.remove(&file_name(id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Sets a snapshot aside that has turned out to be damaged. The file is kept, under another
+    /// name, until the next one is.
+    ///
+    /// # Errors
+    ///
+    /// As the disk says.
+    pub fn set_aside(&mut self, id: SnapshotId) -> io::Result<()> {
+        match self.stored.remove(&id) {
+            Some(_) => self.rename_aside(&file_name(id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads a part of a snapshot that is stored.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` if it is not what was written; `NotFound` if there is no such part; as the
+    /// disk says.
+    pub fn read(&mut self, id: SnapshotId, part: u32) -> io::Result<Vec<u8>> {
+        let stored = self.stored.get(&id).ok_or(ErrorKind::NotFound)?;
+        stored.layout.read_part(&mut self.disk, &file_name(id), part)
+    }
+
+    /// The disk.
+    pub fn disk(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// Ends the use of the disk, as the end of the process does.
+    #[must_use]
+    pub fn into_disk(self) -> D {
+        self.disk
+    }
+
+    fn or_abandon(&mut self, id: SnapshotId, done: io::Result<()>) -> io::Result<()> {
+        if done.is_err() {
+            self.abandon(id);
+        }
+        done
+    }
+
+    fn rename_aside(&mut self, name: &str) -> io::Result<()> {
+        for earlier in self.disk.names()? {
+            if earlier.ends_with(DAMAGED) {
+                self.disk.remove(&earlier)?;
+            }
+        }
+        self.disk.rename(name, &format!("{name}{DAMAGED}"))
+    }
+}
+
+const PREFIX: &str = "snapshot-";
+const UNFINISHED: &str = ".new";
+const DAMAGED: &str = ".damaged";
+
+fn file_name(id: SnapshotId) -> String {
+    format!("{PREFIX}{:016x}-{:016x}", id.at.0, id.incarnation.0)
+}
+
+fn unfinished_name(id: SnapshotId) -> String {
+    file_name(id) + UNFINISHED
+}
+
+fn on(name: &str) -> impl FnOnce(io::Error) -> SnapshotError + use<> {
+    let name = name.to_owned();
+    move |error| SnapshotError::Disk { name, error }
+}
+
+impl fmt::Display for SnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign { name, expected, found } => write!(
+                f,
+                "{name} belongs to another directory: expected {expected}, found {found}. Remove it, or put it \
+                 back to where it was"
+            ),
+            Self::Newer { name, version } => write!(
+                f,
+                "{name} has format {version}, which a later version of loggos writes; this version reads up to \
+                 {SNAPSHOT_VERSION}"
+            ),
+            Self::Disk { name, error } if name.is_empty() => {
+                write!(f, "the directory of snapshots: {error}")
+            }
+            Self::Disk { name, error } => write!(f, "{name}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for SnapshotError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Disk { error, .. } => Some(error),
+            Self::Foreign { .. } | Self::Newer { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for SnapshotDamage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, what } = self;
+        write!(f, "{name} is damaged: it {what}. It is kept as {name}{DAMAGED}")
+    }
+}

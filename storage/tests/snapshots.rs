@@ -1,0 +1,346 @@
+//! The store of a replica's snapshots: what was finished is there, whatever befalls the disk, and
+//! what is not whole is never taken for a snapshot.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+
+use loggos_protocol::{
+    DirectoryId, FormationId, Incarnation, ReplicaId, Rng, SnapshotId, SnapshotInfo, Watermark,
+};
+use loggos_storage::sim::{Fault, FaultySnapshotDisk};
+use loggos_storage::{
+    SnapshotDamage, SnapshotDisk, SnapshotError, SnapshotFolder, SnapshotOwner, SnapshotStore,
+};
+
+const OWNER: SnapshotOwner =
+    SnapshotOwner { cluster: 1, directory: DirectoryId(2), replica: ReplicaId(0) };
+const FORMATION: FormationId = FormationId(3);
+
+type Store = SnapshotStore<FaultySnapshotDisk>;
+
+fn id(at: u64) -> SnapshotId {
+    SnapshotId { at: Watermark(at), replica: ReplicaId(1), incarnation: Incarnation(at + 9) }
+}
+
+fn info(at: u64, parts: &[Vec<u8>]) -> SnapshotInfo {
+    SnapshotInfo {
+        id: id(at),
+        formation: FORMATION,
+        parts: u32::try_from(parts.len()).expect("a few"),
+        bytes: parts.iter().map(|part| part.len() as u64).sum(),
+        digest: at ^ 0xD1,
+        state_hash: at ^ 0x5A,
+    }
+}
+
+/// Parts of different lengths, that tell which snapshot they are of.
+fn parts(at: u64) -> Vec<Vec<u8>> {
+    (0..1 + at % 4)
+        .map(|part| {
+            format!("{at}.{part};")
+                .repeat(usize::try_from(at % 7 + part * 30).expect("a few"))
+                .into()
+        })
+        .collect()
+}
+
+fn write<D: SnapshotDisk>(store: &mut SnapshotStore<D>, at: u64) -> std::io::Result<()> {
+    store.begin(id(at), FORMATION)?;
+    for part in parts(at) {
+        store.append(id(at), &part)?;
+    }
+    store.finish(info(at, &parts(at)))
+}
+
+fn open(disk: FaultySnapshotDisk) -> (Store, Vec<SnapshotDamage>) {
+    Store::open(disk, OWNER).expect("a directory that can be used")
+}
+
+fn stored<D: SnapshotDisk>(store: &SnapshotStore<D>) -> Vec<u64> {
+    store.stored().map(|info| info.id.at.0).collect()
+}
+
+/// Asserts that a stored snapshot is the one that was written.
+fn assert_whole<D: SnapshotDisk>(store: &mut SnapshotStore<D>, found: SnapshotInfo) {
+    let at = found.id.at.0;
+    assert_eq!(found, info(at, &parts(at)), "another snapshot");
+    for (number, part) in (0..).zip(parts(at)) {
+        assert_eq!(
+            store.read(found.id, number).expect("it is there"),
+            part,
+            "part {number} of {at}"
+        );
+    }
+    let beyond = store.read(found.id, found.parts).expect_err("a part that it does not have");
+    assert_eq!(beyond.kind(), ErrorKind::NotFound, "{beyond}");
+}
+
+/// A disk with one snapshot, and the name of its file.
+fn with_one(at: u64) -> (FaultySnapshotDisk, String) {
+    let (mut store, _) = open(FaultySnapshotDisk::new(1));
+    write(&mut store, at).expect("nothing is wrong with the disk");
+    let mut disk = store.into_disk();
+    let names = disk.names().expect("nothing is wrong with the disk");
+    assert_eq!(names.len(), 1, "{names:?}");
+    (disk, names[0].clone())
+}
+
+#[test]
+fn r16_what_is_finished_is_there_after_a_loss_of_power_and_the_oldest_comes_first() {
+    let (mut store, damaged) = open(FaultySnapshotDisk::new(7));
+    assert_eq!((stored(&store), damaged), (vec![], vec![]));
+    for at in [5, 300, 70] {
+        write(&mut store, at).unwrap();
+    }
+    store.begin(id(400), FORMATION).unwrap();
+    store.append(id(400), b"never finished").unwrap();
+    let mut disk = store.into_disk();
+    disk.lose_power();
+    let (mut store, damaged) = open(disk);
+    assert_eq!((stored(&store), damaged), (vec![5, 70, 300], vec![]));
+    let all: Vec<_> = store.stored().collect();
+    all.into_iter().for_each(|info| assert_whole(&mut store, info));
+    assert_eq!(store.disk().names().unwrap().len(), 3, "what was never finished is removed");
+}
+
+#[test]
+fn r16_snapshots_that_are_written_at_once_do_not_mix() {
+    let (mut store, _) = open(FaultySnapshotDisk::new(1));
+    let (first, second) = (7, 11);
+    for at in [first, second] {
+        store.begin(id(at), FORMATION).unwrap();
+    }
+    for number in 0..parts(first).len() {
+        for at in [first, second] {
+            store.append(id(at), &parts(at)[number]).unwrap();
+        }
+    }
+    for at in [second, first] {
+        store.finish(info(at, &parts(at))).unwrap();
+    }
+    let all: Vec<_> = store.stored().collect();
+    assert_eq!(all.len(), 2);
+    all.into_iter().for_each(|info| assert_whole(&mut store, info));
+}
+
+/// Random lives: whatever fails, a snapshot that was finished and not removed is there and whole,
+/// and what is there is whole.
+#[test]
+fn r16_a_snapshot_is_stored_whole_or_not_at_all() {
+    let first = std::env::var("LOGGOS_FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let seeds =
+        std::env::var("LOGGOS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000);
+    for seed in first..first + seeds {
+        let mut rng = Rng::new(seed);
+        let mut disk = FaultySnapshotDisk::new(seed);
+        // What must be there, and what may be.
+        let (mut finished, mut uncertain) = (BTreeMap::new(), BTreeMap::new());
+        let mut at = 0;
+        for _ in 0..4 {
+            let (mut store, damaged) = open(disk);
+            assert_eq!(damaged, [], "seed {seed}: nothing was damaged");
+            let all: Vec<_> = store.stored().collect();
+            for must in finished.keys() {
+                assert!(all.iter().any(|info| info.id == *must), "seed {seed}: {must} is lost");
+            }
+            for info in all {
+                let may = finished.contains_key(&info.id) || uncertain.contains_key(&info.id);
+                assert!(may, "seed {seed}: {} came back", info.id);
+                assert_whole(&mut store, info);
+            }
+            let operations = rng.below(40);
+            let fault = match rng.below(3) {
+                0 => Fault::Crash,
+                1 => Fault::Error(ErrorKind::Other),
+                _ => Fault::Error(ErrorKind::StorageFull),
+            };
+            store.disk().order(operations, fault);
+            for _ in 0..rng.below(6) {
+                at += 1 + rng.below(50);
+                match write(&mut store, at) {
+                    Ok(()) => drop(finished.insert(id(at), ())),
+                    Err(_) => drop(uncertain.insert(id(at), ())), // renamed, perhaps, and not removed
+                }
+                let oldest = store.stored().next().map(|info| info.id);
+                if let Some(oldest) = oldest.filter(|_| rng.below(2) == 0) {
+                    finished.remove(&oldest);
+                    uncertain.insert(oldest, ());
+                    let _failed = store.remove(oldest);
+                }
+            }
+            disk = store.into_disk();
+            if rng.below(2) == 0 { disk.lose_power() } else { disk.kill() }
+        }
+    }
+}
+
+#[test]
+fn r16_a_bit_flipped_anywhere_is_found() {
+    let (disk, name) = with_one(9);
+    let bytes = disk.content(&name).unwrap().len() as u64;
+    for bit in 0..bytes * 8 {
+        let mut flipped = disk.clone();
+        flipped.flip(&name, bit);
+        match Store::open(flipped, OWNER) {
+            Ok((mut store, damaged)) if damaged.is_empty() => {
+                let info = store.stored().next().expect("not damaged, so it is there");
+                let reads = (0..info.parts).map(|part| store.read(info.id, part));
+                let errors: Vec<_> =
+                    reads.filter_map(Result::err).map(|error| error.kind()).collect();
+                assert_eq!(errors, [ErrorKind::InvalidData], "bit {bit}: one part is damaged");
+                store.set_aside(info.id).unwrap();
+                assert_eq!(stored(&store), [0; 0]);
+                assert_eq!(store.disk().names().unwrap(), [name.clone() + ".damaged"]);
+            }
+            Ok((mut store, damaged)) => {
+                assert_eq!(damaged.len(), 1, "bit {bit}");
+                assert_eq!(stored(&store), [0; 0]);
+                assert_eq!(store.disk().names().unwrap(), [name.clone() + ".damaged"]);
+            }
+            Err(error) => panic!("bit {bit}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn r16_a_file_that_is_cut_or_has_another_name_is_damaged_and_kept_aside() {
+    let (disk, name) = with_one(9);
+    let bytes = disk.content(&name).unwrap().len() as u64;
+    for cut in (0..bytes).chain(bytes + 1..bytes + 3) {
+        let mut shortened = disk.clone();
+        shortened.resize(&name, cut);
+        let (store, damaged) = open(shortened);
+        assert_eq!((stored(&store), damaged.len()), (vec![], 1), "{cut} of {bytes} bytes");
+    }
+    let mut renamed = disk;
+    renamed.rename(&name, "snapshot-0000000000000001-0000000000000001").unwrap();
+    let (mut store, damaged) = open(renamed);
+    assert_eq!(damaged[0].what, "holds another snapshot");
+    // Only the last one that was damaged is kept, so that they do not fill the disk.
+    write(&mut store, 50).unwrap();
+    store.set_aside(id(50)).unwrap();
+    let names = store.disk().names().unwrap();
+    assert!(names.len() == 1 && names[0].ends_with(".damaged"), "{names:?}");
+}
+
+/// A misdirected write, or a file system that mixes up blocks: each part says which file it is of.
+#[test]
+fn r16_a_part_of_another_snapshot_is_not_read_as_one_of_this() {
+    let (mut store, _) = open(FaultySnapshotDisk::new(1));
+    for at in [8, 12] {
+        store.begin(id(at), FORMATION).unwrap();
+        store.append(id(at), b"a part").unwrap();
+        let parts = [b"a part".to_vec()];
+        store.finish(info(at, &parts)).unwrap();
+    }
+    let mut disk = store.into_disk();
+    let names = disk.names().unwrap();
+    let contents =
+        names.iter().map(|name| disk.content(name).unwrap().to_vec()).collect::<Vec<_>>();
+    let (header, part) = (68, 20 + 6);
+    let mixed = [
+        &contents[0][..header],
+        &contents[1][header..header + part],
+        &contents[0][header + part..],
+    ];
+    disk.put(&names[0], &mixed.concat());
+    let (mut store, damaged) = open(disk);
+    assert_eq!(damaged, []);
+    assert_eq!(store.read(id(8), 0).unwrap_err().kind(), ErrorKind::InvalidData);
+    assert_eq!(store.read(id(12), 0).unwrap(), b"a part");
+}
+
+#[test]
+fn r04_a_snapshot_of_another_owner_or_version_is_refused_and_nothing_is_removed() {
+    let (mut disk, name) = with_one(9);
+    disk.put("snapshot-1.new", b"unfinished");
+    let others = [
+        SnapshotOwner { cluster: 8, ..OWNER },
+        SnapshotOwner { directory: DirectoryId(8), ..OWNER },
+        SnapshotOwner { replica: ReplicaId(8), ..OWNER },
+    ];
+    for expected in others {
+        let mut copy = disk.clone();
+        match SnapshotStore::open(copy.clone(), expected) {
+            Err(error @ SnapshotError::Foreign { .. }) => {
+                let said = error.to_string();
+                let names = [expected.to_string(), OWNER.to_string(), name.clone()];
+                assert!(names.iter().all(|name| said.contains(name)), "{said}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(copy.names().unwrap().len(), 2);
+    }
+    let mut content = disk.content(&name).unwrap().to_vec();
+    content[8] = 2;
+    let sum = crc_fast::crc32_iscsi(&content[..12]);
+    content[12..16].copy_from_slice(&sum.to_le_bytes());
+    disk.put(&name, &content);
+    let opened = SnapshotStore::open(disk, OWNER);
+    assert!(matches!(opened, Err(SnapshotError::Newer { version: 2, .. })), "{opened:?}");
+}
+
+#[test]
+fn r16_without_room_the_snapshots_that_are_there_stay_and_a_later_one_succeeds() {
+    let length = |at| {
+        let (disk, name) = with_one(at);
+        disk.content(&name).unwrap().len() as u64
+    };
+    let (mut store, _) = open(with_one(9).0);
+    for room in 0..length(16) {
+        store.disk().capacity_bytes = length(9) + room;
+        let written = write(&mut store, 16);
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::StorageFull, "room for {room} bytes");
+        assert_eq!(stored(&store), [9]);
+        assert_eq!(store.disk().names().unwrap().len(), 1, "what was begun is removed");
+    }
+    store.disk().capacity_bytes = u64::MAX;
+    write(&mut store, 16).unwrap();
+    assert_eq!(stored(&store), [9, 16]);
+    store.remove(id(9)).unwrap();
+    let all: Vec<_> = store.stored().collect();
+    assert_eq!(stored(&store), [16]);
+    assert_whole(&mut store, all[0]);
+}
+
+#[test]
+fn r34_a_sync_that_has_failed_is_not_believed_when_the_next_one_succeeds() {
+    // Which operations of writing a snapshot are syncs is found by letting each one fail.
+    let (mut store, _) = open(FaultySnapshotDisk::new(1));
+    let before = store.disk().operations();
+    write(&mut store, 9).unwrap();
+    let count = store.disk().operations() - before;
+    for failing in 0..count {
+        let (mut store, _) = open(FaultySnapshotDisk::new(failing));
+        store.disk().order(failing, Fault::Error(ErrorKind::Other));
+        assert!(write(&mut store, 9).is_err(), "operation {failing}");
+        assert_eq!(stored(&store), [0; 0], "operation {failing}");
+        write(&mut store, 16).unwrap();
+        let mut disk = store.into_disk();
+        disk.lose_power();
+        let (store, damaged) = open(disk);
+        assert_eq!((stored(&store), damaged), (vec![16], vec![]), "operation {failing}");
+    }
+}
+
+#[test]
+fn r16_a_directory_of_the_file_system_keeps_them_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || SnapshotStore::open(SnapshotFolder::new(folder.path()), OWNER).unwrap();
+    let (mut store, _) = open();
+    for at in [9, 300] {
+        write(&mut store, at).unwrap();
+    }
+    store.begin(id(400), FORMATION).unwrap();
+    store.append(id(400), b"never finished").unwrap();
+    drop(store);
+    let (mut store, damaged) = open();
+    assert_eq!((stored(&store), damaged.len()), (vec![9, 300], 0));
+    let all: Vec<_> = store.stored().collect();
+    all.into_iter().for_each(|info| assert_whole(&mut store, info));
+    store.remove(id(9)).unwrap();
+    store.set_aside(id(300)).unwrap();
+    let (store, damaged) = open();
+    assert_eq!((stored(&store), damaged.len()), (vec![], 0));
+    assert_eq!(folder.path().read_dir().unwrap().count(), 1, "the one that was set aside");
+}
