@@ -21,6 +21,9 @@
 //!  Replay     always                                                   Replayed, after sync
 //!  Executed   f+1 replicas are further     in memory: truncated ↑      nothing
 //!                                          durable: lets go of votes
+//!             f+1 replicas, and with room  durable: truncated ↑        nothing
+//!             for that all that are up,
+//!             hold snapshots of more
 //!  Unserved   a proposer was heard                                     Unserved, to the one heard last
 //!  gone       the proposer heard last      heard ← none                nothing
 //! ```
@@ -41,10 +44,10 @@ mod pages;
 use self::ledger::{Ledger, Lookup};
 use crate::{
     AcceptorId, AcceptorState, Ballot, Cause, ClusterSettings, DirectoryId, Event, Executed,
-    FormationId, Heartbeat, HeartbeatAck, Identify, Listener, Membership, Nack, Outbox, P2a, P2b,
-    PreVote, PreVoteAck, ProposerId, Recalled, Record, RoleId, Roster, Slot, Stage, Time,
-    ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Vote, Watcher,
-    Watermark,
+    FormationId, Heartbeat, HeartbeatAck, Identify, Incarnation, Listener, LogRoom, Membership,
+    Nack, Outbox, P2a, P2b, PreVote, PreVoteAck, ProposerId, Recalled, Record, ReplicaId, RoleId,
+    Roster, Slot, Stage, Time, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated,
+    Unserved, Vote, Watcher, Watermark,
 };
 
 /// One acceptor: the only truth about what may have been chosen.
@@ -60,8 +63,8 @@ pub struct Acceptor {
     promised: Ballot,
     /// The last vote in each slot that is not truncated; replaced only by one of a larger ballot.
     ledger: Ledger,
-    /// Whether its log has no room for new slots.
-    is_low: bool,
+    /// How much room its log has; ample for an acceptor in memory.
+    room: LogRoom,
     /// The time when a proposer that leads, or means to, was last heard, and which; `None` for the
     /// one that it may have heard before it started.
     heard: Option<(Time, Option<ProposerId>)>,
@@ -109,7 +112,7 @@ impl Acceptor {
             membership: Membership::new(cluster.digest(), cluster.quorums.acceptors_count()),
             promised: Ballot::default(),
             ledger: Ledger::new(&cluster, id),
-            is_low: false,
+            room: LogRoom::Ample,
             heard: None,
             roster: Roster::new(cluster.replicas, seed),
             counters: AcceptorCounters::default(),
@@ -182,7 +185,7 @@ impl Acceptor {
             directory: self.directory,
             nonce: pre_vote.nonce,
             is_quiet: self.heard.is_none_or(|(at, _)| now.since(at) >= timeout),
-            is_low: self.is_low,
+            is_low: self.room == LogRoom::Low,
             promised: self.promised,
             votes_end: self.ledger.votes_end(),
         };
@@ -240,7 +243,7 @@ impl Acceptor {
                 }
                 self.counters.repeated_votes += 1;
             }
-            None if self.is_low && !p2a.is_recovered => {
+            None if self.room == LogRoom::Low && !p2a.is_recovered => {
                 // What may be chosen still gets in: after the loss of an acceptor that has voted
                 // for it, the others are needed, or nothing above would ever be executed. There is
                 // room kept for that.
@@ -287,7 +290,7 @@ impl Acceptor {
             Stage::Waiting | Stage::Following => {} // told to replicas only
             Stage::Leaving => self.heard = None,
         }
-        let (from, is_low) = (Listener::Acceptor(self.id), self.is_low);
+        let (from, is_low) = (Listener::Acceptor(self.id), self.room == LogRoom::Low);
         let ack = HeartbeatAck { from, ballot: heartbeat.ballot, is_low };
         out.tell_proposer(heartbeat.ballot.proposer, ToProposer::HeartbeatAck(ack));
     }
@@ -306,12 +309,21 @@ impl Acceptor {
     }
 
     /// In memory: forgets what f+1 replicas have executed, each in its current life. Durable: lets
-    /// go of it in memory, and keeps it on disk.
+    /// go of it in memory, and keeps it on disk until f+1 replicas hold it in durable snapshots.
     ///
-    /// In memory such a slot is never needed again for phase 1: a leader starts above it, or is
-    /// told that it is truncated; and a replica that misses its value gets it from one of those
-    /// f+1, of which one survives. Not so where all may stop at once and come back: what those f+1
-    /// had executed may then be on acceptors' disks only.
+    /// What is forgotten is never needed again for phase 1: a leader starts above it, or is told
+    /// that it is truncated; and a replica that misses it gets the state of one of those f+1, of
+    /// which one survives. Where all may stop at once and come back, what those f+1 had executed is
+    /// gone with their memories, so only what their directories hold counts.
+    ///
+    /// Two acceptors may believe different snapshots, and forget different slots. Neither can err:
+    /// each counts directories that held the snapshot when they said so, and a directory that has
+    /// been lost since is one of the f losses. A former life's word is not taken once its successor
+    /// is known (`Roster`).
+    ///
+    /// While the log has ample room, the snapshots of all replicas that are up are waited for: then
+    /// a restart of all leaves none of them behind what is kept. A replica that is down, or has
+    /// none, cannot hold the log up for longer than there is room.
     ///
     /// source: R10, R16
     pub fn on_executed(&mut self, executed: &Executed, now: Time, out: &mut Outbox) {
@@ -319,7 +331,14 @@ impl Acceptor {
             let identify = Identify { watcher: Watcher::Acceptor(self.id), nonce };
             return out.tell_replica(executed.replica, ToReplica::Identify(identify));
         }
-        self.ledger.on_executed(self.roster.executed_by_f_plus_1(self.cluster.f));
+        let f = self.cluster.f;
+        self.ledger.on_executed(self.roster.executed_by_f_plus_1(f));
+        let mut snapshot = self.roster.snapshot_by_f_plus_1(f);
+        if self.room == LogRoom::Ample {
+            let by_all_up = self.roster.snapshot_by_all_up(now, self.cluster.replica_grace);
+            snapshot = by_all_up.map_or(snapshot, |by_all_up| snapshot.min(by_all_up));
+        }
+        self.ledger.on_snapshot(snapshot, out);
     }
 
     /// Takes in that it has come back: a leader that it heard in its last life may still lead. So
@@ -341,12 +360,13 @@ impl Acceptor {
         self.ledger.on_durable(records);
     }
 
-    /// Takes in whether its log has little room left. While it has, slots that it has not voted in
-    /// are refused: promises, and votes for what may have been chosen, need the rest.
+    /// Takes in how much room its log has. While it is low, slots that it has not voted in are
+    /// refused: promises, and votes for what may have been chosen, need the rest. While it is not
+    /// ample, replicas without a recent snapshot are not waited for.
     ///
-    /// source: R34
-    pub fn set_low(&mut self, is_low: bool) {
-        self.is_low = is_low;
+    /// source: R16, R34
+    pub fn set_room(&mut self, room: LogRoom) {
+        self.room = room;
     }
 
     /// Takes in that the life of a role has ended: a leader that is gone counts as not heard.
@@ -403,6 +423,12 @@ impl Acceptor {
     #[must_use]
     pub fn vote(&self, slot: Slot) -> Option<&Vote> {
         self.ledger.vote(slot)
+    }
+
+    /// The life of a replica that it counts on, if it knows any.
+    #[must_use]
+    pub fn counted_life(&self, replica: ReplicaId) -> Option<Incarnation> {
+        self.roster.incarnation(replica)
     }
 
     /// The counters of its work.

@@ -88,6 +88,8 @@ impl Table {
 pub struct Membership {
     cluster_digest: u64,
     acceptors_count: u8,
+    /// The formation that it belonged to in an earlier life, for good.
+    belongs_to: Option<FormationId>,
     known: Option<(FormationId, Arc<Table>)>,
 }
 
@@ -96,7 +98,13 @@ impl Membership {
     /// `acceptors_count` acceptors.
     #[must_use]
     pub fn new(cluster_digest: u64, acceptors_count: u8) -> Self {
-        Self { cluster_digest, acceptors_count, known: None }
+        Self { cluster_digest, acceptors_count, belongs_to: None, known: None }
+    }
+
+    /// Accepts from now on only the table of `formation`, which what the role has on disk is of.
+    pub(crate) fn belong_to(&mut self, formation: FormationId) {
+        assert!(self.known.is_none(), "a member changes its formation");
+        self.belongs_to = Some(formation);
     }
 
     /// The formation, if known.
@@ -119,7 +127,11 @@ impl Membership {
         if self.known.is_some() {
             return self.is_joined(table);
         }
-        self.known = Some((table.id(), Arc::clone(table)));
+        let id = table.id();
+        if self.belongs_to.is_some_and(|formation| formation != id) {
+            return false;
+        }
+        self.known = Some((id, Arc::clone(table)));
         true
     }
 

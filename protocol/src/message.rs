@@ -574,7 +574,7 @@ pub struct Identify {
     pub nonce: u64,
 }
 
-/// Replica → proposers and acceptors: "I have executed everything below".
+/// Replica → proposers and acceptors: "I have executed everything below, and hold a snapshot".
 ///
 /// source: R5, R16
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -585,6 +585,9 @@ pub struct Executed {
     pub incarnation: Incarnation,
     /// Everything below is executed. Never goes down within a life.
     pub executed: Watermark,
+    /// Everything below is in a snapshot that is durable in the replica's directory; zero for a
+    /// replica in memory. At most `executed`.
+    pub snapshot: Watermark,
     /// The nonce of the [`Identify`] that this answers.
     pub nonce: Option<u64>,
 }
@@ -673,13 +676,14 @@ pub struct Replayed {
 pub struct FetchPart {
     /// The replica that asks.
     pub replica: ReplicaId,
-    /// Of which snapshot; `None`: of any that is beyond `executed`.
+    /// Of which snapshot; `None`: of any that is beyond `beyond`.
     pub snapshot: Option<SnapshotId>,
     /// Which part, from 0. A number beyond the last part asks only that the snapshot and the log
     /// above it be kept.
     pub part: u32,
-    /// The bound below which the asker has executed everything.
-    pub executed: Watermark,
+    /// What the asker can do without: it has executed everything below, or acceptors have truncated
+    /// it. Only a snapshot of more than that is of use.
+    pub beyond: Watermark,
 }
 
 /// Replica → replica: a part of a snapshot, or that it is not to be had.

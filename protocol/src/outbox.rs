@@ -7,6 +7,7 @@
 //!   held      P1b, P2b, Formed, Replayed, after a sync completes that covers all records
 //!             an acceptor's ProbeAck      until then, these included (R31)
 //!   recalls   votes wanted from the log   to the disk (durable acceptors only)
+//!   snapshots snapshots written and read  to the disk, in order (durable replicas only)
 //!   replies   results to a gateway's      at once
 //!             own clients
 //!   events    what a person should know   to the operator's log
@@ -19,8 +20,8 @@ use std::ops::Range;
 
 use crate::{
     AcceptorId, AcceptorSet, Ballot, ClientId, FormationId, GatewayId, Position, ProposerId,
-    ProxyLeaderId, Recall, Record, ReplicaId, SessionId, Slot, To, ToAcceptor, ToGateway,
-    ToProposer, ToProxyLeader, ToReplica, Watermark,
+    ProxyLeaderId, Recall, Record, ReplicaId, SessionId, Slot, SnapshotId, SnapshotOrder, To,
+    ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Watermark,
 };
 
 /// Collects what roles want done.
@@ -36,6 +37,8 @@ pub struct Outbox {
     pub held: Vec<To>,
     /// Votes to be read back.
     pub recalls: Vec<Recall>,
+    /// What is to be done with snapshots, in this order.
+    pub snapshots: Vec<SnapshotOrder>,
     /// Replies to the clients of a gateway.
     pub replies: Replies,
     /// Events for the operator's log.
@@ -166,11 +169,20 @@ pub enum Event {
         /// Why.
         why: Halt,
     },
-    /// A peer is too far behind for the log that is left, and the state machine has no snapshots to
-    /// bring it up with.
+    /// The state machine has no snapshots: a peer that is too far behind for the log that is left
+    /// cannot be brought up, and acceptors' logs on disk cannot be truncated.
     NoSnapshots {
-        /// The replica that was asked for one.
+        /// The replica whose state machine it is.
         replica: ReplicaId,
+    },
+    /// A stored snapshot cannot be restored, and is set aside.
+    SnapshotSetAside {
+        /// The replica whose snapshot it is.
+        replica: ReplicaId,
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// A message was ignored. Noted only while [`Outbox::is_tracing`].
     Ignored {
@@ -196,7 +208,7 @@ pub enum Event {
 /// The reason why a replica halted.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Halt {
-    /// The state machine could not restore a peer's snapshot, and the replica's own state is gone.
+    /// A peer's snapshot could not be restored, and the replica's own state is gone.
     SnapshotRefused {
         /// The slot of the snapshot.
         at: Watermark,

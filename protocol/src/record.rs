@@ -54,6 +54,20 @@ pub enum Record {
     },
 }
 
+/// The room that is left in a durable acceptor's log.
+///
+/// source: R16, R34
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum LogRoom {
+    /// So little that nothing is voted for that is proposed for the first time.
+    Low,
+    /// Less than half: only as many snapshots are waited for as it takes to be safe.
+    Scarce,
+    /// Half of the log or more.
+    #[default]
+    Ample,
+}
+
 /// All that an acceptor must know to serve, besides its votes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AcceptorState {

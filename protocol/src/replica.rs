@@ -20,20 +20,28 @@
 //!  Truncated  always                           notes what acceptors          nothing
 //!                                              have truncated
 //!             and peers have let go of it too  starts a transfer             FetchPart, to one of them
-//!  FetchPart  it has executed more             freezes its state, writes it  FetchedPart, at its pace
+//!  FetchPart  in memory: it has executed more  freezes its state, writes it  FetchedPart, at its pace
+//!             durable: a snapshot is stored    reads it                      FetchedPart, at its pace
 //!  FetchedPart  it completes the snapshot      restores it                   Executed, to all watchers
 //!  Report     has executed more                                              Executed, to all watchers
+//!  start      durable: has a snapshot          restores it
+//!  snapshot   one of its own is durable        counts it                     Executed, to all watchers
+//!  done       a peer's is durable              restores it                   Executed, to all watchers
 //! ```
 //!
 //! What it executes, it knows to be chosen: from a proxy leader that counted a write quorum, from a
 //! peer that executed it, or by counting a write quorum itself. One acceptor's vote proves nothing,
 //! however low the slot (R15).
 
+mod checkpoint;
 mod donation;
 mod gap;
+mod lending;
 mod replay;
 mod transfer;
 
+use self::checkpoint::Checkpoints;
+pub use self::checkpoint::ReplicaDirectory;
 use self::donation::Donation;
 use self::gap::{Fetching, Gap};
 use self::replay::Pages;
@@ -58,12 +66,15 @@ pub enum ReplicaTimer {
     Report,
     /// Write the next part of a snapshot for peers, or send it.
     Donation,
+    /// Write the next part of a durable snapshot.
+    Checkpoint,
     /// Ask again for the parts of a peer's snapshot, or restore the next one.
     Transfer,
 }
 
-impl TimerName<5> for ReplicaTimer {
-    const ALL: [Self; 5] = [Self::Gap, Self::Replay, Self::Report, Self::Donation, Self::Transfer];
+impl TimerName<6> for ReplicaTimer {
+    const ALL: [Self; 6] =
+        [Self::Gap, Self::Replay, Self::Report, Self::Donation, Self::Checkpoint, Self::Transfer];
 
     fn index(self) -> usize {
         self as usize
@@ -76,6 +87,8 @@ pub struct Replica<M> {
     cluster: ClusterSettings,
     id: ReplicaId,
     incarnation: Incarnation,
+    /// The identity of this memory. In memory, each life has another.
+    directory: DirectoryId,
     membership: Membership,
     /// Chosen slots: those not executed yet, and one window of those that were, for peers.
     log: Window<(Ballot, Value)>,
@@ -94,8 +107,10 @@ pub struct Replica<M> {
     replay_rounds: u32,
     /// The largest bound that an acceptor was heard to have truncated to. Never goes down.
     truncated: Watermark,
-    /// The snapshot that it gives to its peers.
+    /// The snapshot that it gives to its peers, if it is a replica in memory.
     donation: Option<Donation>,
+    /// Its durable snapshots; `None` for a replica in memory.
+    checkpoints: Option<Checkpoints>,
     /// The snapshot that it gets from a peer.
     transfer: Option<Transfer>,
     /// The snapshot that it restores. Nothing is executed meanwhile.
@@ -105,7 +120,7 @@ pub struct Replica<M> {
     /// The largest ballot that was heard to lead.
     leader: Ballot,
     halted: Option<Halt>,
-    timers: Timers<ReplicaTimer, 5>,
+    timers: Timers<ReplicaTimer, 6>,
     counters: ReplicaCounters,
 }
 
@@ -148,8 +163,10 @@ pub struct ReplicaCounters {
     /// Transfers given up: the donor was lost, or had no snapshot, or the parts were not those of
     /// its snapshot.
     pub transfers_abandoned: u64,
-    /// Snapshots of peers restored.
+    /// Snapshots restored: of peers, and of its own after a restart.
     pub restored: u64,
+    /// Snapshots that its disk could not write.
+    pub snapshots_failed: u64,
     /// Messages of another cluster.
     pub foreign: u64,
 }
@@ -168,6 +185,7 @@ impl<M: StateMachine> Replica<M> {
         Self {
             id,
             incarnation,
+            directory: DirectoryId(incarnation.0),
             membership: Membership::new(cluster.digest(), cluster.quorums.acceptors_count()),
             log: Window::new(cluster.ring_slots()),
             executed: Watermark(0),
@@ -179,6 +197,7 @@ impl<M: StateMachine> Replica<M> {
             replay_rounds: 0,
             truncated: Watermark(0),
             donation: None,
+            checkpoints: None,
             transfer: None,
             restoring: None,
             reported: Watermark(0),
@@ -188,6 +207,40 @@ impl<M: StateMachine> Replica<M> {
             counters: ReplicaCounters::default(),
             cluster,
         }
+    }
+
+    /// Returns a durable replica, which comes back with what it `found` in its directory: it
+    /// restores the newest snapshot, and gets the log above from peers and acceptors.
+    ///
+    /// What it wants written and read leaves by [`Outbox::snapshots`], and the driver answers by
+    /// [`on_snapshot_done`](Self::on_snapshot_done). Before the snapshot is restored it has
+    /// executed nothing, and says so.
+    ///
+    /// source: R4, R16
+    #[must_use]
+    pub fn durable(
+        cluster: ClusterSettings,
+        id: ReplicaId,
+        incarnation: Incarnation,
+        machine: M,
+        found: ReplicaDirectory,
+    ) -> Self {
+        let mut replica = Self::new(cluster, id, incarnation, machine);
+        replica.directory = found.directory;
+        let checkpoints = Checkpoints::new(found);
+        if let Some(newest) = checkpoints.newest() {
+            replica.membership.belong_to(newest.formation);
+        }
+        replica.checkpoints = Some(checkpoints);
+        replica
+    }
+
+    /// Starts to restore what a durable replica has found; call it once, when it starts to serve.
+    ///
+    /// source: R16
+    pub fn on_start(&mut self, now: Time, out: &mut Outbox) {
+        assert_eq!(self.executed, Watermark(0), "a replica starts twice");
+        self.restore_newest(now, out);
     }
 
     /// Takes a message in. A halted replica ignores all.
@@ -217,8 +270,10 @@ impl<M: StateMachine> Replica<M> {
         let ack = ProbeAck {
             from: Rememberer::Replica(self.id),
             nonce: probe.nonce,
-            directory: DirectoryId(self.incarnation.0),
-            is_blank: self.executed == Watermark(0) && self.membership.table().is_none(),
+            directory: self.directory,
+            is_blank: self.executed == Watermark(0)
+                && self.membership.table().is_none()
+                && self.checkpoints.as_ref().is_none_or(|checkpoints| checkpoints.is_blank),
             table: None,
         };
         out.tell_proposer(probe.proposer, ToProposer::ProbeAck(ack));
@@ -237,6 +292,7 @@ impl<M: StateMachine> Replica<M> {
         }
         self.chosen.raise(heartbeat.chosen);
         self.end_donation_if_unused(now);
+        self.look_after_checkpoints(!heartbeat.no_room.is_empty(), now, out);
         self.watch_gap(now);
         match heartbeat.stage {
             Stage::Waiting if self.restoring.is_none() => self.start_replay(now, out),
@@ -363,6 +419,7 @@ impl<M: StateMachine> Replica<M> {
             ReplicaTimer::Replay => self.go_on_replaying(now, out),
             ReplicaTimer::Report => self.report_to_all(out),
             ReplicaTimer::Donation => self.go_on_donating(now, out),
+            ReplicaTimer::Checkpoint => self.go_on_checkpointing(now, out),
             ReplicaTimer::Transfer => self.go_on_transferring(now, out),
         }
     }
@@ -382,10 +439,14 @@ impl<M: StateMachine> Replica<M> {
             self.executor.validate();
         }
         self.validate_donation();
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.validate(self.executed);
+            assert!(self.donation.is_none(), "a durable replica holds a snapshot in memory");
+        }
     }
 
     /// Its timers.
-    pub fn timers(&mut self) -> &mut Timers<ReplicaTimer, 5> {
+    pub fn timers(&mut self) -> &mut Timers<ReplicaTimer, 6> {
         &mut self.timers
     }
 
@@ -405,6 +466,18 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn executed(&self) -> Watermark {
         self.executed
+    }
+
+    /// The bound below which everything is in a durable snapshot that it counts on: zero in memory.
+    #[must_use]
+    pub fn snapshot(&self) -> Watermark {
+        self.checkpoints.as_ref().map(|checkpoints| checkpoints.counted).unwrap_or_default()
+    }
+
+    /// Its life.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     /// The machine.
@@ -460,6 +533,9 @@ impl<M: StateMachine> Replica<M> {
                 Ok(outcomes) => outcomes,
                 Err(why) => return self.halt(why, out),
             };
+            if let Some(checkpoints) = &mut self.checkpoints {
+                checkpoints.on_executed(value);
+            }
             self.executed = slot.watermark_after();
             self.counters.slots += 1;
             match value.batch() {
@@ -475,6 +551,9 @@ impl<M: StateMachine> Replica<M> {
                 self.keep_for_peers(slot);
             }
         }
+        if self.checkpoints.is_some() {
+            self.checkpoint_if_due(now, out);
+        }
         assert!(self.executed <= self.chosen, "executed {}, chosen {}", self.executed, self.chosen);
         assert!(self.reported <= self.executed, "reported {}", self.reported);
         if self.executed.0 - self.reported.0 >= u64::from(self.cluster.slot_window / 8) {
@@ -486,7 +565,8 @@ impl<M: StateMachine> Replica<M> {
 
     fn report(&self, nonce: Option<u64>) -> Executed {
         let (replica, incarnation) = (self.id, self.incarnation);
-        Executed { replica, incarnation, executed: self.executed, nonce }
+        let (executed, snapshot) = (self.executed, self.snapshot());
+        Executed { replica, incarnation, executed, snapshot, nonce }
     }
 
     fn report_to_all(&mut self, out: &mut Outbox) {
@@ -506,6 +586,7 @@ impl<M: StateMachine> Replica<M> {
         assert!(self.halted.is_none(), "halted again: {why:?}");
         self.timers.clear();
         self.donation = None;
+        self.drop_checkpoint(out);
         self.halted = Some(why.clone());
         out.event(Event::Halted { replica: self.id, executed: self.executed, why });
     }

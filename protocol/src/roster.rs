@@ -17,6 +17,7 @@
 //! the new life yet still counts the old one, as it could have done a moment before the restart.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::{Executed, Incarnation, ReplicaId, Rng, Time, Watermark};
 
@@ -40,6 +41,9 @@ struct ReplicaState {
     incarnation: Option<Incarnation>,
     /// The executed watermark of that life. Never goes down within it.
     executed: Watermark,
+    /// Everything below is in a durable snapshot of that life's directory, as it has said. Never
+    /// goes down within the life.
+    snapshot: Watermark,
     heard_at: Time,
     /// Since when it has executed nothing although f+1 replicas are further; `None` if it has, or
     /// is as far.
@@ -75,6 +79,7 @@ impl Roster {
             if entry.executed.raise(executed.executed) {
                 entry.stuck_since = None;
             }
+            entry.snapshot.raise(executed.snapshot);
         } else {
             let asked = entry.asked.filter(|(life, _)| *life == executed.incarnation);
             let nonce = asked.map_or_else(|| self.nonces.next_u64(), |(_, nonce)| nonce);
@@ -89,6 +94,7 @@ impl Roster {
             }
             assert!(entry.replaced.len() <= REPLACED_MAX, "{} lives", entry.replaced.len());
             (entry.executed, entry.stuck_since) = (executed.executed, None);
+            entry.snapshot = executed.snapshot;
             entry.asked = None;
         }
         entry.heard_at = now;
@@ -160,6 +166,32 @@ impl Roster {
     /// source: R5, R16
     #[must_use]
     pub fn executed_by_f_plus_1(&self, f: u8) -> Watermark {
+        self.reached_by_f_plus_1(f, |entry| entry.executed)
+    }
+
+    /// The bound of what at least `f + 1` replicas hold durable snapshots of, each in the directory
+    /// of its current life.
+    ///
+    /// source: R16
+    #[must_use]
+    pub fn snapshot_by_f_plus_1(&self, f: u8) -> Watermark {
+        self.reached_by_f_plus_1(f, |entry| entry.snapshot)
+    }
+
+    /// The bound of what every replica holds a durable snapshot of that was heard within `grace`;
+    /// `None` if none was.
+    ///
+    /// source: R16, "the snapshots of every replica that is up"
+    #[must_use]
+    pub fn snapshot_by_all_up(&self, now: Time, grace: Duration) -> Option<Watermark> {
+        let is_up = |entry: &&ReplicaState| {
+            entry.incarnation.is_some() && now.since(entry.heard_at) < grace
+        };
+        self.replicas.iter().filter(is_up).map(|entry| entry.snapshot).min()
+    }
+
+    /// The (f+1)-th largest `mark` of all replicas.
+    fn reached_by_f_plus_1(&self, f: u8, mark: impl Fn(&ReplicaState) -> Watermark) -> Watermark {
         // At most a handful of replicas: count for each how many are as far, without sorting a
         // copy.
         let needed = usize::from(f) + 1;
@@ -168,15 +200,10 @@ impl Roster {
             "{needed} of {} replicas",
             self.replicas.len()
         );
-        let is_reached = |mark: Watermark| {
-            self.replicas.iter().filter(|entry| entry.executed >= mark).count() >= needed
+        let is_reached = |least: Watermark| {
+            self.replicas.iter().filter(|entry| mark(entry) >= least).count() >= needed
         };
-        self.replicas
-            .iter()
-            .map(|e| e.executed)
-            .filter(|m| is_reached(*m))
-            .max()
-            .unwrap_or_default()
+        self.replicas.iter().map(&mark).filter(|m| is_reached(*m)).max().unwrap_or_default()
     }
 
     /// All replicas.
@@ -194,6 +221,7 @@ mod tests {
             replica: ReplicaId(replica),
             incarnation: Incarnation(life),
             executed: Watermark(executed),
+            snapshot: Watermark(executed / 2),
             nonce,
         }
     }
@@ -229,6 +257,34 @@ mod tests {
             assert_eq!(roster.on_executed(&executed(0, 10, 150, nonce), Time(0)), None);
             assert_eq!(roster.executed_by_f_plus_1(1), Watermark(3), "a replaced life");
         }
+    }
+
+    /// R16: likewise of snapshots, each replica counted once, and a former life's never again.
+    #[test]
+    fn r16_f_plus_1_replicas_hold_snapshots_of_it_in_their_current_lives() {
+        let mut roster = Roster::new(3, 1);
+        introduce(&mut roster, 0, 10, 100);
+        assert_eq!(roster.snapshot_by_f_plus_1(1), Watermark(0));
+        introduce(&mut roster, 2, 12, 60);
+        assert_eq!(roster.snapshot_by_f_plus_1(1), Watermark(30));
+        assert_eq!(roster.on_executed(&executed(0, 10, 200, None), Time(0)), None);
+        assert_eq!(roster.snapshot_by_f_plus_1(1), Watermark(30), "one replica counts once");
+        introduce(&mut roster, 0, 20, 4);
+        assert_eq!(roster.snapshot_by_f_plus_1(1), Watermark(2), "a wiped directory");
+        assert_eq!(roster.on_executed(&executed(0, 10, 300, None), Time(0)), None);
+        assert_eq!(roster.snapshot_by_f_plus_1(1), Watermark(2), "a former life");
+    }
+
+    #[test]
+    fn r16_replicas_that_are_up_are_waited_for_and_others_are_not() {
+        let (mut roster, grace) = (Roster::new(3, 1), Duration::from_nanos(5));
+        assert_eq!(roster.snapshot_by_all_up(Time(0), grace), None);
+        introduce(&mut roster, 0, 10, 100);
+        introduce(&mut roster, 1, 11, 60);
+        assert_eq!(roster.snapshot_by_all_up(Time(4), grace), Some(Watermark(30)));
+        assert_eq!(roster.on_executed(&executed(0, 10, 200, None), Time(4)), None);
+        assert_eq!(roster.snapshot_by_all_up(Time(5), grace), Some(Watermark(100)));
+        assert_eq!(roster.snapshot_by_all_up(Time(9), grace), None);
     }
 
     #[test]

@@ -64,8 +64,15 @@ pub struct Settings {
     pub snapshot_part_bytes: u32,
     /// The most bytes of snapshots that a replica writes, sends or restores in a second.
     pub transfer_bytes_per_second_max: u32,
-    /// The most bytes of batches that a replica keeps for the peers that it sends a snapshot to.
+    /// The most bytes of batches that a replica in memory keeps for the peers that it sends a
+    /// snapshot to.
     pub transfer_log_bytes_max: u32,
+    /// The number of slots after which a durable replica takes a snapshot.
+    pub checkpoint_interval: u32,
+    /// The bytes of batches after which it does so sooner.
+    pub checkpoint_bytes: u64,
+    /// The most bytes of such a snapshot that it writes in a second.
+    pub checkpoint_bytes_per_second_max: u32,
     /// The interval at which a leader says that it is there.
     pub heartbeat_interval: Duration,
     /// The silence of leaders after which a proposer campaigns.
@@ -126,6 +133,9 @@ impl Settings {
             snapshot_part_bytes: 60 * 1024,
             transfer_bytes_per_second_max: 256 << 20,
             transfer_log_bytes_max: 256 << 20,
+            checkpoint_interval: 100_000,
+            checkpoint_bytes: 256 << 20,
+            checkpoint_bytes_per_second_max: 64 << 20,
             heartbeat_interval: Duration::from_millis(50),
             election_timeout: Duration::from_millis(300),
             election_stagger: Duration::from_millis(150),
@@ -199,6 +209,8 @@ impl Settings {
             ("snapshot_part_bytes", self.snapshot_part_bytes),
             ("transfer_bytes_per_second_max", self.transfer_bytes_per_second_max),
             ("transfer_log_bytes_max", self.transfer_log_bytes_max),
+            ("checkpoint_interval", self.checkpoint_interval),
+            ("checkpoint_bytes_per_second_max", self.checkpoint_bytes_per_second_max),
         ];
         for (setting, value) in positive {
             require(value > 0, setting, "must be at least 1".to_owned());

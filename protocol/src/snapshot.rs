@@ -49,6 +49,64 @@ pub struct SnapshotInfo {
     pub state_hash: u64,
 }
 
+/// An order of a durable replica to its driver, which writes and reads snapshots beside the loop.
+///
+/// Orders are carried out one after the other, and each is answered by a [`SnapshotDone`], but for
+/// `Begin`, `Abandon`, `Remove` and `SetAside`, which have no answer when they succeed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SnapshotOrder {
+    /// Begins to write a snapshot.
+    Begin {
+        /// The snapshot.
+        id: SnapshotId,
+        /// The formation that it is a state of.
+        formation: FormationId,
+    },
+    /// Writes the next part of a snapshot. Answered by `Written`.
+    Part {
+        /// The snapshot.
+        id: SnapshotId,
+        /// The part.
+        bytes: Payload,
+    },
+    /// Makes a snapshot durable, of which all parts were handed out. Answered by `Finished`.
+    Finish(SnapshotInfo),
+    /// Gives up a snapshot that was begun.
+    Abandon(SnapshotId),
+    /// Removes a stored snapshot.
+    Remove(SnapshotId),
+    /// Sets a stored snapshot aside: it is damaged, or the state machine refuses it.
+    SetAside(SnapshotId),
+    /// Reads a part of a stored snapshot. Answered by `Read`.
+    Read {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The part.
+        part: u32,
+    },
+}
+
+/// An answer of the driver to a [`SnapshotOrder`], in the order of the orders.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SnapshotDone {
+    /// One more part is written.
+    Written(SnapshotId),
+    /// The snapshot is whole and durable, its name included.
+    Finished(SnapshotId),
+    /// The snapshot could not be written. Nothing is left of it, and what is still ordered for it
+    /// is not answered.
+    Failed(SnapshotId),
+    /// A part was read.
+    Read {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The part.
+        part: u32,
+        /// `None` if it cannot be read, or is not what was written.
+        bytes: Option<Payload>,
+    },
+}
+
 /// The digest of a snapshot's parts up to some part.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct PartsDigest {

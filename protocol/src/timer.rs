@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(indices::<GatewayTimer, 3>(), [0, 1, 2]);
         assert_eq!(indices::<ProposerTimer, 5>(), [0, 1, 2, 3, 4]);
         assert_eq!(indices::<ProxyLeaderTimer, 2>(), [0, 1]);
-        assert_eq!(indices::<ReplicaTimer, 5>(), [0, 1, 2, 3, 4]);
+        assert_eq!(indices::<ReplicaTimer, 6>(), [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]

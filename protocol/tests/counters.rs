@@ -11,8 +11,8 @@ use harness::{
 use loggos_protocol::{
     Acceptor, AcceptorCounters, AcceptorId, Ballot, Batch, BatchId, BatchWriter, Caller, Chosen,
     ClientId, Content, DirectoryId, Fetched, Form, Gateway, GatewayCounters, GatewayId,
-    GatewayTimer, Heartbeat, Incarnation, Nack, Need, Outbox, P2a, P2b, Payload, PreVoteAck,
-    ProposerCounters, ProposerId, ProposerTimer, ProxyLeaderCounters, ProxyLeaderTimer,
+    GatewayTimer, Heartbeat, Incarnation, LogRoom, Nack, Need, Outbox, P2a, P2b, Payload,
+    PreVoteAck, ProposerCounters, ProposerId, ProposerTimer, ProxyLeaderCounters, ProxyLeaderTimer,
     ReplicaCounters, ReplicaId, ReplicaTimer, ResultWriter, Results, Role, SessionId, Settings,
     Slot, Stage, Time, Value, Watermark,
 };
@@ -84,7 +84,7 @@ fn an_acceptor_counts_what_it_refuses() {
     acceptor.on_p2a(P2a { value: value(9), ..p2a(B2, 0) }, START, &mut out);
     acceptor.on_p2a(p2a(B1, 1), START, &mut out);
     acceptor.on_p2a(p2a(B2, u64::from(square().ring_slots())), START, &mut out);
-    acceptor.set_low(true);
+    acceptor.set_room(LogRoom::Low);
     acceptor.on_p2a(p2a(B2, 3), START, &mut out);
     truncate(&mut acceptor, 1);
     acceptor.on_p2a(p2a(B2, 0), START, &mut out);

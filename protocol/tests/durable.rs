@@ -10,8 +10,8 @@ use harness::{
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, AcceptorState, Cause, ClusterSettings, Event, Executed,
-    Form, Heartbeat, Incarnation, Outbox, P1a, P2a, PAGES_AHEAD, PreVote, ProposerId, Recall,
-    Recalled, Record, Replay, ReplicaId, RoleId, Settings, Slot, Stage, To, ToAcceptor, ToProposer,
+    Form, Heartbeat, LogRoom, Outbox, P1a, P2a, PAGES_AHEAD, PreVote, ProposerId, Recall, Recalled,
+    Record, Replay, ReplicaId, RoleId, Settings, Slot, Stage, Time, To, ToAcceptor, ToProposer,
     ToProxyLeader, ToReplica, Vote, Watermark,
 };
 
@@ -65,18 +65,7 @@ impl Node {
 
     /// f+1 replicas have executed everything below.
     fn executed(&mut self, below: u64) {
-        for replica in 0..2 {
-            let executed = |nonce| Executed {
-                replica: ReplicaId(replica),
-                incarnation: Incarnation(7),
-                executed: Watermark(below),
-                nonce,
-            };
-            let asked = self.take(|a, out| a.on_executed(&executed(None), START, out));
-            let nonce =
-                pick!(asked.sends, Replica(ToReplica::Identify)).first().map(|it| it.1.nonce);
-            self.take(|a, out| a.on_executed(&executed(nonce), START, out));
-        }
+        (0..2).for_each(|replica| drop(self.hears(says(replica, 7, below, 0), START)));
     }
 
     /// What the disk answers to a recall.
@@ -329,17 +318,128 @@ fn r29_the_disk_is_asked_for_a_bounded_number_of_things() {
     assert_eq!(node.p2a(p2a(B1, 0)).recalls.len(), 1);
 }
 
+impl Node {
+    /// A replica says that it has executed and holds a snapshot; a new life answers the nonce.
+    fn hears(&mut self, said: Executed, now: Time) -> Outbox {
+        let out = self.take(|a, out| a.on_executed(&said, now, out));
+        match pick!(out.sends, Replica(ToReplica::Identify)).first().map(|it| it.1.nonce) {
+            Some(nonce) => {
+                let said = Executed { nonce: Some(nonce), ..said };
+                self.take(|a, out| a.on_executed(&said, now, out))
+            }
+            None => out,
+        }
+    }
+
+    /// An acceptor that has voted in ten slots, all of them synced.
+    fn voted() -> Self {
+        let mut node = Self::new();
+        (0..10).for_each(|slot| drop(node.p2a(p2a(B1, slot))));
+        node.sync();
+        node
+    }
+}
+
+/// What a life of a replica says: what it has executed, and holds a snapshot of.
+fn says(replica: u8, life: u64, executed: u64, snapshot: u64) -> Executed {
+    Executed { snapshot: Watermark(snapshot), ..harness::executed(replica, life, executed) }
+}
+
+fn truncations(out: &Outbox) -> Vec<u64> {
+    let truncated = |record: &Record| match record {
+        Record::Truncated { truncated, .. } => Some(truncated.0),
+        Record::Promise { .. }
+        | Record::Vote { .. }
+        | Record::Revote { .. }
+        | Record::Table { .. } => None,
+    };
+    out.records.iter().filter_map(truncated).collect()
+}
+
+#[test]
+fn r16_a_durable_acceptor_truncates_what_f_plus_1_hold_in_snapshots_and_nothing_else() {
+    let mut node = Node::voted();
+    let one = node.hears(says(0, 70, 9, 8), START);
+    assert_eq!((truncations(&one), node.acceptor.truncated()), (vec![], Watermark(0)));
+    let again = node.hears(says(0, 70, 9, 9), START);
+    assert_eq!(truncations(&again), [0; 0], "one replica counts once");
+    let executed = node.hears(says(1, 71, 10, 0), START);
+    assert_eq!(truncations(&executed), [0; 0], "what is executed is in memory only");
+    let snapshot = node.hears(says(1, 71, 10, 4), START);
+    assert_eq!((truncations(&snapshot), node.acceptor.truncated()), (vec![4], Watermark(4)));
+    node.restart();
+    assert_eq!(node.acceptor.truncated(), Watermark(4));
+    // Below, there is no vote to compare with; above, all is as it was.
+    let told = node.p2a(p2a(B2, 3));
+    assert_eq!(pick!(told.sends, ProxyLeader(ToProxyLeader::Truncated)).len(), 1);
+    assert_eq!(node.p2a_recalled(p2a(B2, 4)).held.len(), 1);
+}
+
+#[test]
+fn r16_a_former_lifes_snapshot_does_not_count() {
+    let mut node = Node::voted();
+    node.hears(says(0, 70, 9, 9), START);
+    node.hears(says(0, 80, 2, 0), START); // wiped, and started again
+    let late = node.hears(says(0, 70, 9, 9), START);
+    assert_eq!(truncations(&late), [0; 0]);
+    let out = node.hears(says(1, 71, 9, 9), START);
+    assert_eq!(truncations(&out), [0; 0], "one holds it, and one that has lost it");
+}
+
+#[test]
+fn r16_with_ample_room_every_replica_that_is_up_is_waited_for() {
+    let mut node = Node::voted();
+    let grace = cluster().replica_grace;
+    node.hears(says(2, 72, 1, 0), START);
+    node.hears(says(0, 70, 9, 9), START);
+    let waits = node.hears(says(1, 71, 9, 7), START);
+    assert_eq!(truncations(&waits), [0; 0], "the third is up, and has none");
+    let some = node.hears(says(2, 72, 9, 3), START);
+    assert_eq!(truncations(&some), [3]);
+    node.acceptor.set_room(LogRoom::Scarce);
+    let scarce = node.hears(says(2, 72, 9, 3), START);
+    assert_eq!(truncations(&scarce), [7], "f + 1 hold it");
+    node.acceptor.set_room(LogRoom::Ample);
+    let later = START + grace;
+    node.hears(says(0, 70, 9, 9), later);
+    let silent = node.hears(says(1, 71, 9, 8), later);
+    assert_eq!(truncations(&silent), [8], "the third is down");
+}
+
+/// What was asked of the disk before a truncation is answered after it.
+#[test]
+fn r16_votes_that_come_back_from_disk_after_their_truncation_are_not_used() {
+    let mut node = Node::voted();
+    node.executed(10);
+    node.sync();
+    let p2a = node.p2a(p2a(B2, 2)).recalls.pop().expect("it is on disk");
+    let p1a = node.take(|a, out| a.on_p1a(P1a { page: Slot(0), ..p1a(B3) }, START, out));
+    let p1a = p1a.recalls.first().cloned().expect("it is on disk");
+    let (late_p2a, late_p1a) = (node.answer(&p2a), node.answer(&p1a));
+    for replica in 0..2 {
+        node.hears(says(replica, 7, 10, 5), START);
+    }
+    assert_eq!(node.acceptor.truncated(), Watermark(5));
+    let out = node.recalled(&late_p2a);
+    assert!(out.held.is_empty(), "no vote below what is truncated: {out:?}");
+    let out = node.recalled(&late_p1a);
+    assert!(out.held.is_empty(), "a page of what is truncated: {out:?}");
+    let page = node.recalled(&node.answer(&out.recalls[0]));
+    let pages = pick!(page.held, Proposer(ToProposer::P1b));
+    assert_eq!((pages[0].1.truncated, pages[0].1.from), (Watermark(5), Slot(5)));
+}
+
 #[test]
 fn r34_with_little_room_only_what_may_have_been_chosen_gets_in() {
     let mut node = Node::new();
     node.p2a(p2a(B1, 0));
-    node.acceptor.set_low(true);
+    node.acceptor.set_room(LogRoom::Low);
     assert!(node.p2a(p2a(B1, 1)).held.is_empty(), "a new slot");
     let recovered = P2a { is_recovered: true, ..p2a(B1, 2) };
     assert_eq!(node.p2a(recovered).held.len(), 1, "one that others may have voted in");
     assert_eq!(node.p2a(p2a(B2, 0)).held.len(), 1, "one that was voted in");
     assert_eq!(node.take(|a, out| a.on_p1a(p1a(B3), START, out)).held.len(), 1, "a promise");
-    node.acceptor.set_low(false);
+    node.acceptor.set_room(LogRoom::Ample);
     assert_eq!(node.p2a(p2a(B3, 1)).held.len(), 1);
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use harness::{Net, grid, millis, small};
 use loggos_protocol::{
-    AcceptorId, Event, GatewayId, ProposerId, ProxyLeaderId, QuorumSystem, ReplicaId, Role, RoleId,
-    Settings, To, ToProposer, ToReplica,
+    AcceptorId, Event, GatewayId, LogRoom, ProposerId, ProxyLeaderId, QuorumSystem, ReplicaId,
+    Role, RoleId, Settings, To, ToProposer, ToReplica,
 };
 
 const GATEWAY: RoleId = RoleId::Gateway(GatewayId(0));
@@ -226,7 +226,7 @@ fn r34_with_little_room_what_was_chosen_is_chosen_again() {
     net.stop(PROPOSER(0));
     net.step(ACCEPTOR(2), |role, _| {
         let Role::Acceptor(acceptor) = role else { unreachable!("roles are kept by id") };
-        acceptor.set_low(true);
+        acceptor.set_room(LogRoom::Low);
     });
     net.lose(|_, _| false);
     net.run_for(millis(5000));
@@ -240,18 +240,18 @@ fn r34_with_little_room_what_was_chosen_is_chosen_again() {
 /// would fill what room is left.
 #[test]
 fn r34_a_cluster_whose_logs_are_low_stands_still_and_goes_on_when_there_is_room() {
-    let set_low = |net: &mut Net, is_low| {
+    let set_room = |net: &mut Net, room| {
         for id in 0..4 {
             net.step(ACCEPTOR(id), |role, _| {
                 let Role::Acceptor(acceptor) = role else { unreachable!("roles are kept by id") };
-                acceptor.set_low(is_low);
+                acceptor.set_room(room);
             });
         }
     };
     let mut net = Net::durable(grid(2, 2));
     net.keeps_sent = false;
     (0..10).for_each(|tag| net.write(tag));
-    set_low(&mut net, true);
+    set_room(&mut net, LogRoom::Low);
     let before = net.records_written();
     for minute in 1..=30 {
         (0..10).for_each(|tag| net.submit(minute * 1000 + tag, "x"));
@@ -262,7 +262,7 @@ fn r34_a_cluster_whose_logs_are_low_stands_still_and_goes_on_when_there_is_room(
     assert!(written < 100, "{written} records: {:?}", net.events);
     let refused = net.replies().iter().filter(|(_, reply)| reply.starts_with("NoRoom")).count();
     assert!(refused >= 290, "{refused} commands were refused");
-    set_low(&mut net, false);
+    set_room(&mut net, LogRoom::Ample);
     assert_served(&mut net, 1_000_000, "there is room");
 }
 

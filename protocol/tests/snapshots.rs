@@ -144,7 +144,7 @@ fn r16_what_is_frozen_is_written_to_its_end_though_nobody_asks_for_it_any_more()
     let mut net = left_behind(Settings { transfer_bytes_per_second_max: 300, ..settings() });
     let ask = |net: &mut Net| {
         let (replica, now) = (ReplicaId(2), net.now);
-        let fetch = FetchPart { replica, snapshot: None, part: 0, executed: Watermark(0) };
+        let fetch = FetchPart { replica, snapshot: None, part: 0, beyond: Watermark(0) };
         step_replica(net, 0, |replica, out| replica.on_fetch_part(fetch, now, out));
     };
     for _ in 0..5 {
@@ -426,7 +426,11 @@ fn r29_a_donor_sends_at_its_pace() {
     let ask = |net: &mut Net, snapshot, part| {
         step_replica(net, 0, |replica, out| {
             let (asker, executed) = (ReplicaId(1), Watermark(0));
-            replica.on_fetch_part(FetchPart { replica: asker, snapshot, part, executed }, now, out);
+            replica.on_fetch_part(
+                FetchPart { replica: asker, snapshot, part, beyond: executed },
+                now,
+                out,
+            );
         });
     };
     ask(&mut net, None, 0);

@@ -27,7 +27,7 @@ use std::time::Duration;
 use loggos_net::wire::LogPosition;
 use loggos_net::{Ring, RingFile, Written};
 use loggos_protocol::{
-    Acceptor, AcceptorId, ClusterSettings, Envelope, Outbox, Recalled, Time, To,
+    Acceptor, AcceptorId, ClusterSettings, Envelope, LogRoom, Outbox, Recalled, Time, To,
 };
 use loggos_storage::{
     Bounds, Buffer, FileId, Folder, Poison, ReadRequest, SharedLog, VotePlace, Wal, Write,
@@ -76,7 +76,7 @@ pub(crate) struct Log {
     worker: LogWorker,
     /// The time when the log will have been idle long enough to write a mark.
     idle_at: Option<Time>,
-    is_low: bool,
+    room: LogRoom,
     /// Whether there was no room for another file at the last attempt.
     is_refused: bool,
     /// The time to try again.
@@ -112,7 +112,7 @@ impl Log {
             bytes: Buffer::new(),
         };
         Ok(Self {
-            is_low: wal.is_low(),
+            room: wal.room(),
             recovered: wal.found(),
             outdated: None,
             shared: SharedLog::new(wal, Bounds::default()),
@@ -301,10 +301,11 @@ impl Log {
         self.outdated.is_none().then_some(position)
     }
 
-    /// Returns whether little room is left in it, if that has changed since the last call.
-    pub(crate) fn low_has_changed(&mut self) -> Option<bool> {
-        let is_low = self.shared.wal.is_low();
-        (std::mem::replace(&mut self.is_low, is_low) != is_low).then_some(is_low)
+    /// Returns the room that was left in it at the last call, and that is left now, if they differ.
+    pub(crate) fn room_has_changed(&mut self) -> Option<(LogRoom, LogRoom)> {
+        let room = self.shared.wal.room();
+        let before = std::mem::replace(&mut self.room, room);
+        (before != room).then_some((before, room))
     }
 
     pub(crate) fn status(&self, now: Time) -> LogStatus {
@@ -315,7 +316,7 @@ impl Log {
             waiting: self.shared.wal.appended() - self.shared.wal.durable(),
             held: self.shared.held_count(),
             writing_for: begun_at.map_or(Duration::ZERO, |at| now.since(at)),
-            is_low: self.is_low,
+            is_low: self.room == LogRoom::Low,
             is_full: self.shared.wal.is_full(),
             stopped: self.stopped(),
         }

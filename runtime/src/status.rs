@@ -169,9 +169,10 @@ pub(crate) fn tell(event: &Event, role: RoleId) {
         | Event::SessionLost { .. } => warn!(?event, %role),
         Event::Suspected { .. } => debug!(?event, %role),
         Event::Ignored { why } => trace!(%role, why, "a message was ignored"),
-        Event::Forgotten { .. } | Event::Foreign { .. } | Event::NoSnapshots { .. } => {
-            warn!(?event, %role);
-        }
+        Event::Forgotten { .. }
+        | Event::Foreign { .. }
+        | Event::NoSnapshots { .. }
+        | Event::SnapshotSetAside { .. } => warn!(?event, %role),
         Event::Equivocation { .. } | Event::Halted { .. } => error!(?event, %role),
     }
 }

@@ -523,8 +523,13 @@ const DIRECTORY: DirectoryId = DirectoryId(9);
 const LIFE: Incarnation = Incarnation(3);
 /// A slot beyond any window.
 const FAR: Slot = Slot(1 << 40);
-const EXECUTED: Executed =
-    Executed { replica: REPLICA, incarnation: LIFE, executed: Watermark(1 << 30), nonce: None };
+const EXECUTED: Executed = Executed {
+    replica: REPLICA,
+    incarnation: LIFE,
+    executed: Watermark(1 << 30),
+    snapshot: Watermark(0),
+    nonce: None,
+};
 const TRUNCATED: Truncated =
     Truncated { acceptor: Some(ACCEPTOR), slot: Slot(0), ballot: OLD, truncated: Watermark(1) };
 const NACK: Nack = Nack { slot: Some(Slot(0)), refused: OLD, promised: OLD };

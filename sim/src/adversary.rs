@@ -9,7 +9,7 @@ use std::time::Duration;
 use loggos_protocol::{AcceptorId, AcceptorSet, QuorumSystem, Rng, RoleId, Time};
 use loggos_storage::sim::Fault;
 
-use crate::network::{ACCEPTORS, KINDS, PROPOSERS, kind};
+use crate::network::{ACCEPTORS, KINDS, PROPOSERS, REPLICAS, kind};
 use crate::swarm::FaultPlan;
 
 /// The parts of one fault, in the order in which they strike.
@@ -18,6 +18,7 @@ pub(crate) enum Part {
     DiskFailure,
     DiskHang,
     LifeEnd,
+    SnapshotFailure,
     Outage,
     SleepingVoter,
     ClockJump,
@@ -29,6 +30,8 @@ pub(crate) enum Part {
 pub(crate) enum Blow {
     /// An acceptor's disk fails after so many operations.
     FailDisk { acceptor: RoleId, after: u64, fault: Fault },
+    /// A replica's disk fails after so many operations.
+    FailSnapshots { replica: RoleId, after: u64, fault: Fault },
     /// An acceptor's disk does nothing for a while.
     HangDisk { acceptor: RoleId, until: Time },
     /// The life of a durable acceptor ends, in a process that goes on.
@@ -68,10 +71,11 @@ pub(crate) struct Adversary {
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::DiskFailure,
         Self::DiskHang,
         Self::LifeEnd,
+        Self::SnapshotFailure,
         Self::Outage,
         Self::SleepingVoter,
         Self::ClockJump,
@@ -95,6 +99,7 @@ impl Adversary {
                 let strikes = view.faults.disks.is_some() && rng.below(8) == 0;
                 strikes.then(|| Blow::EndLife(view.draw_of(ACCEPTORS, rng)))
             }
+            Part::SnapshotFailure => view.draw_snapshot_failure(rng),
             Part::Outage => Some(self.draw_outage(view, rng)),
             Part::SleepingVoter => {
                 // An acceptor that sleeps through the election wakes up with votes that phase 1 has
@@ -160,6 +165,20 @@ impl View<'_> {
                 _ => Fault::Error(ErrorKind::Other),
             };
             Blow::FailDisk { acceptor, after, fault }
+        })
+    }
+
+    /// Likewise of a replica: it may also be full for a while.
+    fn draw_snapshot_failure(&self, rng: &mut Rng) -> Option<Blow> {
+        let percent = self.faults.disks.as_ref().map_or(0, |it| it.failure_percent);
+        (rng.below(100) < percent).then(|| {
+            let (replica, after) = (self.draw_of(REPLICAS, rng), rng.below(30));
+            let fault = match rng.below(3) {
+                0 => Fault::Crash,
+                1 => Fault::Error(ErrorKind::StorageFull),
+                _ => Fault::Error(ErrorKind::Other),
+            };
+            Blow::FailSnapshots { replica, after, fault }
         })
     }
 

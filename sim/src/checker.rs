@@ -13,6 +13,7 @@
 //!  what is said to be chosen was voted for by a write quorum   when a proxy leader speaks
 //!  a replica executes what was chosen, in order, once (R15)    when it has executed
 //!  f + 1 replicas have executed what is forgotten (R16)        when an acceptor has acted
+//!  and hold it in durable snapshots, if it is durable (R16)    likewise, by the world, which has the disks
 //!  and what a leader no longer answers for (R5, R9, R17)       when it names its chosen watermark
 //!  replicas are equal at equal watermarks                      when one has executed
 //!  promises, truncations and watermarks never go back          after every step
@@ -218,7 +219,7 @@ impl Checker {
         let id = acceptor.id();
         assert!(told.promised <= promised, "{id:?} has promised {} and forgot", told.promised);
         let votes: BTreeMap<_, _> = votes.iter().copied().collect();
-        for (slot, ballot) in &told.votes {
+        for (slot, ballot) in told.votes.range(acceptor.truncated().first_open()..) {
             let is_kept = votes.get(slot).is_some_and(|kept| kept >= ballot);
             assert!(is_kept, "{slot}: {id:?} has voted in {ballot} and forgot");
         }
@@ -266,6 +267,9 @@ impl Checker {
                     if let Some(value) = replica.executed_value(slot) {
                         self.on_executed(slot, value);
                     }
+                }
+                if replica.halted().is_some() {
+                    return; // its state is that of no slot
                 }
                 let hash = replica.state_hash();
                 let first = *self.hashes.entry(executed).or_insert(hash);

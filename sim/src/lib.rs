@@ -33,6 +33,7 @@ mod network;
 mod outcome;
 mod outsiders;
 mod recorder;
+mod replica_store;
 mod sights;
 mod store;
 mod swarm;

@@ -243,6 +243,8 @@ pub(crate) const KINDS: u64 = 5;
 pub(crate) const PROPOSERS: usize = 1;
 /// The kind of acceptors.
 pub(crate) const ACCEPTORS: usize = 3;
+/// The kind of replicas.
+pub(crate) const REPLICAS: usize = 4;
 
 /// Which kind of role it is, as a number below [`KINDS`].
 pub(crate) fn kind(id: RoleId) -> usize {
@@ -251,6 +253,6 @@ pub(crate) fn kind(id: RoleId) -> usize {
         RoleId::Proposer(_) => PROPOSERS,
         RoleId::ProxyLeader(_) => 2,
         RoleId::Acceptor(_) => ACCEPTORS,
-        RoleId::Replica(_) => 4,
+        RoleId::Replica(_) => REPLICAS,
     }
 }

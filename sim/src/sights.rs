@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use loggos_protocol::{
-    Ballot, Envelope, Event, Failure, Outcome, Outcomes, ProposerId, ProxyLeaderId, Record,
-    ReplicaId, Role, RoleId, Slot, SnapshotId, Time, To, ToAcceptor, ToGateway, ToProxyLeader,
-    ToReplica,
+    AcceptorId, Ballot, Envelope, Event, Failure, Outcome, Outcomes, ProposerId, ProxyLeaderId,
+    Record, ReplicaId, Role, RoleId, Slot, SnapshotId, Time, To, ToAcceptor, ToGateway, ToProposer,
+    ToProxyLeader, ToReplica, Watermark,
 };
 
 use crate::recorder::Recorder;
@@ -78,6 +78,14 @@ sights! {
     TransferBroken = "a transfer given up, and begun anew",
     TransferResumed = "a part of a snapshot sent again",
     BackFromNothing = "a replica that was started blank and has all back",
+    Checkpoint = "a durable snapshot",
+    FromSnapshot = "a replica started from its snapshot",
+    LentFromDisk = "a part of a snapshot sent from disk",
+    SnapshotFailed = "a snapshot that a disk could not write",
+    SnapshotSetAside = "a damaged snapshot set aside",
+    ReplicaWiped = "a replica's directory wiped",
+    TruncatedOnDisk = "a durable acceptor that truncates",
+    TruncatedBetweenPages = "a truncation between two pages of a promise",
     Rerun = "phase 1 for a slot that no other role can give",
     Suspected = "an acceptor under suspicion",
     Silenced = "a leader that falls silent",
@@ -166,6 +174,8 @@ pub(crate) struct Witness {
     /// The proxy leader that got a slot first.
     given: BTreeMap<(Slot, Ballot), ProxyLeaderId>,
     elected: BTreeSet<Ballot>,
+    /// Up to where each acceptor had truncated in its first page of a promise.
+    paged: BTreeMap<(AcceptorId, Ballot), Watermark>,
     /// The parts of snapshots that replicas have asked for.
     parts_asked: BTreeSet<(ReplicaId, SnapshotId, u32)>,
     leaders: Vec<ProposerId>,
@@ -200,6 +210,11 @@ impl Witness {
                 let asked = fetch.snapshot.map(|snapshot| (fetch.replica, snapshot, fetch.part));
                 let is_again = asked.is_some_and(|asked| !self.parts_asked.insert(asked));
                 self.see_if(is_again, Sight::TransferResumed);
+            }
+            To::Proposer(_, ToProposer::P1b(p1b)) => {
+                let pages = (p1b.acceptor, p1b.ballot);
+                let first = *self.paged.entry(pages).or_insert(p1b.truncated);
+                self.see_if(first < p1b.truncated, Sight::TruncatedBetweenPages);
             }
             To::ProxyLeader(id, ToProxyLeader::P2a(p2a)) => {
                 let bytes = p2a.value.batch().map_or(0, |batch| batch.block.len());
@@ -252,9 +267,17 @@ impl Witness {
                 self.see_if(role.counters().replies_let_go > 0, Sight::RepliesLetGo);
                 self.see_if(role.counters().replayed > 0, Sight::Replayed);
                 self.see_if(role.counters().repeated_runs > 0, Sight::Repeated);
-                self.see_if(role.counters().restored > 0, Sight::Transferred);
-                let has_restarted = role.counters().transfers_abandoned > 0;
-                self.see_if(has_restarted && role.counters().restored > 0, Sight::TransferBroken);
+                let counters = role.counters();
+                let has_got = counters.transfers > 0 && counters.restored > 0;
+                self.see_if(has_got, Sight::Transferred);
+                let has_restarted = counters.transfers_abandoned > 0;
+                self.see_if(has_restarted && has_got, Sight::TransferBroken);
+                self.see_if(role.snapshot() > Watermark(0), Sight::Checkpoint);
+                let is_from_own = counters.restored > 0 && counters.transfers == 0;
+                self.see_if(is_from_own, Sight::FromSnapshot);
+                let has_lent = role.snapshot() > Watermark(0) && counters.parts_sent > 0;
+                self.see_if(has_lent, Sight::LentFromDisk);
+                self.see_if(counters.snapshots_failed > 0, Sight::SnapshotFailed);
             }
             Role::Gateway(_) | Role::Acceptor(_) => {}
         }
@@ -300,6 +323,7 @@ impl Witness {
             Event::HandedOver { .. } => self.see(Sight::HandedOver),
             Event::Forgotten { .. } => self.see(Sight::Refused),
             Event::SessionLost { .. } => self.see(Sight::SessionLost),
+            Event::SnapshotSetAside { .. } => self.see(Sight::SnapshotSetAside),
             Event::Formed { .. }
             | Event::CampaignFailed { .. }
             | Event::Foreign { .. }

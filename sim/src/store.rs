@@ -203,7 +203,7 @@ impl Store {
     ) -> (Vec<Work>, Vec<(AcceptorId, Envelope)>) {
         let Some(running) = &mut self.running else { return (Vec::new(), Vec::new()) };
         let requests = running.shared.take(acceptor, out);
-        acceptor.set_low(running.shared.wal.is_low());
+        acceptor.set_room(running.shared.wal.room());
         let mut work: Vec<Work> = requests.into_iter().map(|it| running.read(it)).collect();
         work.extend(running.next());
         (work, running.release())

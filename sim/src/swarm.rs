@@ -73,6 +73,9 @@ pub(crate) struct DiskPlan {
     /// Percent of faults after which an acceptor's disk hangs, for up to `hang_max`.
     pub(crate) hang_percent: u64,
     pub(crate) hang_max: Duration,
+    /// Percent of a replica's crashes after which its directory is empty, if the cluster can do
+    /// without what was in it.
+    pub(crate) wipe_percent: u64,
     /// The number of segments that there is room for until all has healed.
     pub(crate) capacity_segments: Option<u32>,
     /// How long syncs take when all has healed, until every client is served; and whether on all
@@ -102,8 +105,7 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5EED_0F5A_11CE);
-        // A sequence of its own: what is drawn from the other one stays as it was.
-        let cluster = draw_cluster(&mut rng, &mut Rng::new(seed ^ 0x0005_4A95));
+        let cluster = draw_cluster(&mut rng, seed);
         let is_calm = rng.below(10) == 0;
         let percent = |rng: &mut Rng, most: u64| if is_calm { 0 } else { rng.below(most + 1) };
         let network = NetworkPlan {
@@ -132,7 +134,7 @@ impl Plan {
             clock_jump_max: Duration::from_millis(rng.below(3) * rng.below(1_000)),
             is_reckless: rng.below(30) == 0,
             is_for_good: rng.below(4) == 0,
-            disks: draw_disks(&mut rng, &mut Rng::new(seed ^ 0xD15C), cluster.election_timeout),
+            disks: draw_disks(&mut rng, seed, cluster.election_timeout),
         };
         let load = LoadPlan {
             clients_per_gateway: 1 + small(&mut rng, 6),
@@ -179,7 +181,8 @@ fn draw_link(rng: &mut Rng) -> Option<u32> {
     (rng.below(3) == 0).then(|| 8 << rng.below(6))
 }
 
-fn draw_disks(rng: &mut Rng, slowness: &mut Rng, election_timeout: Duration) -> Option<DiskPlan> {
+fn draw_disks(rng: &mut Rng, seed: u64, election_timeout: Duration) -> Option<DiskPlan> {
+    let (slowness, wipes) = (&mut Rng::new(seed ^ 0xD15C), &mut Rng::new(seed ^ 0x0001_7EED));
     let options = Options {
         segment_bytes: (64 * 1024) << rng.below(3),
         segments_max: 1 << 16,
@@ -206,6 +209,7 @@ fn draw_disks(rng: &mut Rng, slowness: &mut Rng, election_timeout: Duration) -> 
         },
         are_all_slow: slowness.below(2) == 0,
         capacity_segments: (slowness.below(2) == 0).then(|| 3 + small(slowness, 4)),
+        wipe_percent: wipes.below(60),
         acceptors_per_log: if slowness.below(4) == 0 { 2 } else { 1 },
     };
     (rng.below(2) == 0).then_some(plan)
@@ -219,7 +223,10 @@ fn small_u8(rng: &mut Rng, below: u64) -> u8 {
     u8::try_from(rng.below(below)).unwrap_or(0)
 }
 
-fn draw_cluster(rng: &mut Rng, transfers: &mut Rng) -> ClusterSettings {
+fn draw_cluster(rng: &mut Rng, seed: u64) -> ClusterSettings {
+    // Sequences of their own: what is drawn from the other one stays as it was.
+    let transfers = &mut Rng::new(seed ^ 0x0005_4A95);
+    let checkpoints = &mut Rng::new(seed ^ 0x00C4_EC4B);
     let f = if rng.below(4) == 0 { 2 } else { 1 };
     let quorums = match rng.below(4) {
         0 => QuorumSystem::majority(f),
@@ -252,6 +259,9 @@ fn draw_cluster(rng: &mut Rng, transfers: &mut Rng) -> ClusterSettings {
     settings.snapshot_part_bytes = 1 + small(transfers, 4_000);
     settings.transfer_bytes_per_second_max = 5_000 << transfers.below(8);
     settings.transfer_log_bytes_max = 2_000 << transfers.below(8);
+    settings.checkpoint_interval = 5 + small(checkpoints, 200);
+    settings.checkpoint_bytes = 1_000 << checkpoints.below(8);
+    settings.checkpoint_bytes_per_second_max = 5_000 << checkpoints.below(8);
     settings.reply_bytes_max = match transfers.below(4) {
         0 => 16 + small(transfers, 100),
         _ => 512,
@@ -272,6 +282,8 @@ fn draw_cluster(rng: &mut Rng, transfers: &mut Rng) -> ClusterSettings {
         settings.snapshot_part_bytes = 60 << 10;
         settings.transfer_bytes_per_second_max = 64 << 20;
         settings.transfer_log_bytes_max = 16 << 20;
+        settings.checkpoint_bytes = 4 << 20;
+        settings.checkpoint_bytes_per_second_max = 64 << 20;
     }
     settings.check().expect("drawn within the limits")
 }

@@ -5,6 +5,7 @@
 //!  Deliver    hands a message to its role, unless that is down; a paused one gets it later
 //!  Release    lets go of what an acceptor in memory held for a sync, unless it has crashed since
 //!  Disk       does a piece of a durable acceptor's disk work, unless its process has ended since
+//!  Snapshot   does what a durable replica has ordered of its snapshots, likewise
 //!  Wake       fires a role's due timers
 //!  Resume     has a process that was paused go on, with what came meanwhile
 //!  Submit     lets the clients of a gateway submit, and the gateway flush
@@ -21,6 +22,7 @@ mod happening;
 mod heal;
 mod lives;
 mod process;
+mod snapshots;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -30,7 +32,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use loggos_protocol::{
-    AcceptorId, Envelope, Event, GatewayId, Outbox, Replica, ReplicaId, Rng, Role, RoleId, Time, To,
+    AcceptorId, Envelope, Event, GatewayId, Halt, Outbox, Replica, ReplicaId, Rng, Role, RoleId,
+    Time, To, Watermark,
 };
 
 use happening::{Happening, Scheduled};
@@ -44,6 +47,7 @@ use crate::network::{Fate, Network};
 use crate::outcome::Outcome;
 use crate::outsiders::Outsiders;
 use crate::recorder::Recorder;
+use crate::replica_store::ReplicaStore;
 use crate::sights::{Sight, Witness};
 use crate::store::Store;
 use crate::swarm::Plan;
@@ -80,6 +84,8 @@ pub struct World {
     processes: BTreeMap<RoleId, Process>,
     /// The disks of durable acceptors.
     stores: BTreeMap<RoleId, Store>,
+    /// The disks of durable replicas: where acceptors are durable, replicas are.
+    replica_stores: BTreeMap<RoleId, ReplicaStore>,
     /// Durable acceptors whose logs are not to be used any more.
     refused: Vec<RoleId>,
     /// Those that have been damaged: they may be refused, and come back with everything or not at
@@ -100,9 +106,13 @@ pub struct World {
     rng: Rng,
     out: Outbox,
     hasher: DefaultHasher,
+    /// Replicas whose directories were wiped: they come back blank.
+    wiped: BTreeSet<RoleId>,
     /// Acceptors that have lost their memory, and replicas that have and do not yet have it back
     /// from their peers.
     lost: Vec<RoleId>,
+    /// The largest bound that any durable acceptor has truncated to.
+    truncated: Watermark,
     has_formed: bool,
     is_healed: bool,
     is_safety_only: bool,
@@ -123,6 +133,7 @@ impl World {
             events: BinaryHeap::new(),
             processes: BTreeMap::new(),
             stores: BTreeMap::new(),
+            replica_stores: BTreeMap::new(),
             refused: Vec::new(),
             damaged: Vec::new(),
             network: Network::new(plan.network.clone(), START + plan.faults.from),
@@ -137,7 +148,9 @@ impl World {
             rng: Rng::new(plan.seed),
             out: Outbox { is_tracing, ..Outbox::default() },
             hasher: DefaultHasher::new(),
+            wiped: BTreeSet::new(),
             lost: Vec::new(),
+            truncated: Watermark(0),
             has_formed: false,
             is_healed: false,
             is_safety_only: false,
@@ -153,6 +166,10 @@ impl World {
                 if sharers.len() > 1 {
                     world.witness.see(Sight::LogShared);
                 }
+            }
+            for replica in (0..cluster.replicas).map(ReplicaId) {
+                let store = ReplicaStore::new(replica, &mut world.rng);
+                world.replica_stores.insert(RoleId::Replica(replica), store);
             }
         }
         let acceptors = cluster.quorums.acceptors().iter().map(RoleId::Acceptor);
@@ -262,6 +279,7 @@ impl World {
                 self.step(id, Happening::Release(id, incarnation, held));
             }
             Happening::Disk(id, incarnation, work) => self.disk(id, incarnation, work),
+            Happening::Snapshot(id, incarnation) => self.snapshot(id, incarnation),
             Happening::Wake(id) => {
                 let process = self.processes.get_mut(&id).expect("every role has a process");
                 if process.wake_at.take_if(|at| *at <= self.now).is_some() {
@@ -326,6 +344,7 @@ impl World {
                 }
             }
             Happening::Disk(..)
+            | Happening::Snapshot(..)
             | Happening::Resume(_)
             | Happening::Fault
             | Happening::Restart(_)
@@ -356,6 +375,11 @@ impl World {
             }
             _ => (Vec::new(), Vec::new()),
         };
+        let has_orders = match self.replica_stores.get_mut(&id) {
+            Some(store) => store.take(&mut self.out.snapshots),
+            None => false,
+        };
+        assert!(self.out.snapshots.is_empty(), "a role without a disk orders snapshots");
         let is_own = |from| RoleId::Acceptor(from) == id;
         assert!(at_once.iter().all(|(from, _)| is_own(*from)), "another's message was overlooked");
         let at_once: Vec<To> = at_once.into_iter().map(|(_, envelope)| envelope.to).collect();
@@ -379,11 +403,16 @@ impl World {
             self.send(id, Envelope { formation, to });
         }
         self.schedule_work(host, work);
+        if has_orders {
+            self.schedule_snapshot(id);
+        }
+        self.check_truncated(id);
         self.watch_room(host);
         self.wake(id, wake_at);
         self.take_events(id);
         if self.lost.contains(&id) && self.has_all_back(id) {
             self.lost.retain(|lost| *lost != id);
+            self.wiped.remove(&id);
             self.witness.see(Sight::BackFromNothing);
         }
         if self.is_failed(id) {
@@ -441,6 +470,7 @@ impl World {
     }
 
     fn take_events(&mut self, id: RoleId) {
+        let mut has_halted = false;
         let events: Vec<Event> = self.out.events.drain(..).collect();
         for event in events {
             self.ladder.borrow_mut().event(self.now, id, &event);
@@ -454,6 +484,11 @@ impl World {
                         self.witness.see(Sight::SlowElection);
                     }
                 }
+                Event::Halted { why: Halt::SnapshotRefused { .. }, .. }
+                    if self.replica_stores.get(&id).is_some_and(ReplicaStore::may_fail) =>
+                {
+                    has_halted = true;
+                }
                 Event::Equivocation { .. } | Event::Halted { .. } | Event::NoSnapshots { .. } => {
                     panic!("{event:?}")
                 }
@@ -465,9 +500,13 @@ impl World {
                 | Event::Forgotten { .. }
                 | Event::Foreign { .. }
                 | Event::Ignored { .. }
+                | Event::SnapshotSetAside { .. }
                 | Event::SessionOpened { .. }
                 | Event::SessionLost { .. } => {}
             }
+        }
+        if has_halted {
+            self.stop(id); // its driver starts it over
         }
     }
 

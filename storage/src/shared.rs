@@ -228,7 +228,7 @@ impl SharedLog {
         let state = state.expect("an acceptor of another log");
         let directory = self.wal.identity().directory;
         let mut restored = Acceptor::restore(cluster, acceptor, directory, state, seed);
-        restored.set_low(self.wal.is_low());
+        restored.set_room(self.wal.room());
         Some(restored)
     }
 

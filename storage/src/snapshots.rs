@@ -52,7 +52,8 @@
 //!
 //! # What is checked when
 //!
-//! `open` reads headers and footers, so a start takes no longer for a larger state. A part is
+//! `open` reads headers and footers, so a start takes no longer for a larger state, and syncs the
+//! directory, because the last life may have been killed before it had done so. A part is
 //! checked when it is read; the digest over all of them is the reader's business, which restores
 //! them in order.
 //!
@@ -65,7 +66,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, ErrorKind};
 
-use loggos_protocol::{FormationId, SnapshotId, SnapshotInfo};
+use bytes::Bytes;
+use loggos_protocol::{
+    FormationId, Payload, SnapshotDone, SnapshotId, SnapshotInfo, SnapshotOrder,
+};
 
 pub use self::disk::{SnapshotDisk, SnapshotFolder};
 use self::file::{Found, Layout};
@@ -130,6 +134,15 @@ pub enum SnapshotError {
     },
 }
 
+/// The outcome of an order.
+#[derive(Debug)]
+pub struct CarriedOut {
+    /// The answer to the replica, if it waits for one.
+    pub done: Option<SnapshotDone>,
+    /// The error, if it could not be carried out, for the operator's log.
+    pub error: Option<io::Error>,
+}
+
 /// A snapshot that was whole once and is not any more. It is kept aside under another name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SnapshotDamage {
@@ -137,6 +150,16 @@ pub struct SnapshotDamage {
     pub name: String,
     /// What is wrong with it.
     pub what: &'static str,
+}
+
+impl CarriedOut {
+    /// The outcome of an order to write snapshot `id`: `answer`, if it was carried out.
+    fn new(id: SnapshotId, done: io::Result<()>, answer: SnapshotDone) -> Self {
+        match done {
+            Ok(()) => Self { done: Some(answer), error: None },
+            Err(error) => Self { done: Some(SnapshotDone::Failed(id)), error: Some(error) },
+        }
+    }
 }
 
 impl<D: SnapshotDisk> SnapshotStore<D> {
@@ -184,7 +207,52 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
         for SnapshotDamage { name, .. } in &damaged {
             store.rename_aside(name).map_err(on(name))?;
         }
+        // A process that was killed between renaming a file and syncing the directory has left a
+        // name that is there and not durable.
+        store.disk.sync_directory().map_err(on(""))?;
         Ok((store, damaged))
+    }
+
+    /// Carries out an order of the replica.
+    ///
+    /// source: R16
+    pub fn carry_out(&mut self, order: SnapshotOrder) -> CarriedOut {
+        let silent = |done: io::Result<()>| CarriedOut { done: None, error: done.err() };
+        match order {
+            SnapshotOrder::Begin { id, formation } => match self.begin(id, formation) {
+                Ok(()) => silent(Ok(())),
+                Err(error) => {
+                    CarriedOut { done: Some(SnapshotDone::Failed(id)), error: Some(error) }
+                }
+            },
+            SnapshotOrder::Part { id, .. } | SnapshotOrder::Finish(SnapshotInfo { id, .. })
+                if !self.writing.contains_key(&id) =>
+            {
+                silent(Ok(())) // it has failed, and that was said
+            }
+            SnapshotOrder::Part { id, bytes } => {
+                let done = self.append(id, bytes.as_slice());
+                CarriedOut::new(id, done, SnapshotDone::Written(id))
+            }
+            SnapshotOrder::Finish(info) => {
+                let done = self.finish(info);
+                CarriedOut::new(info.id, done, SnapshotDone::Finished(info.id))
+            }
+            SnapshotOrder::Abandon(id) => {
+                self.abandon(id);
+                silent(Ok(()))
+            }
+            SnapshotOrder::Remove(id) => silent(self.remove(id)),
+            SnapshotOrder::SetAside(id) => silent(self.set_aside(id)),
+            SnapshotOrder::Read { snapshot, part } => {
+                let read = self.read(snapshot, part).map(|bytes| Payload::from(Bytes::from(bytes)));
+                let (bytes, error) = match read {
+                    Ok(bytes) => (Some(bytes), None),
+                    Err(error) => (None, Some(error)),
+                };
+                CarriedOut { done: Some(SnapshotDone::Read { snapshot, part, bytes }), error }
+            }
+        }
     }
 
     /// The snapshots that are whole and durable, oldest first.
@@ -318,6 +386,15 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
     /// The disk.
     pub fn disk(&mut self) -> &mut D {
         &mut self.disk
+    }
+
+    /// A copy of the disk as it is now.
+    #[must_use]
+    pub fn clone_disk(&self) -> D
+    where
+        D: Clone,
+    {
+        self.disk.clone()
     }
 
     /// Ends the use of the disk, as the end of the process does.

@@ -24,7 +24,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use loggos_protocol::{AcceptorId, AcceptorState, Ballot, Record, Slot, Watermark};
+use loggos_protocol::{AcceptorId, AcceptorState, Ballot, LogRoom, Record, Slot, Watermark};
 
 use crate::batch::{Batch, BatchLink, padded};
 use crate::fields::length;
@@ -277,14 +277,24 @@ impl Wal {
         self.files.try_again();
     }
 
-    /// Whether fewer segments are left than the reserve: acceptors then refuse what is proposed for
-    /// the first time, and go on with promises, with votes for what may have been chosen, and with
-    /// truncations, until there is room.
+    /// The room that is left. It is low with fewer segments than the reserve: acceptors then refuse
+    /// what is proposed for the first time, and go on with promises, with votes for what may have
+    /// been chosen, and with truncations, until there is room.
     ///
-    /// source: R34
+    /// source: R16, R34
+    #[must_use]
+    pub fn room(&self) -> LogRoom {
+        match self.files.left(self.segments.len()) {
+            left if left < self.options.segments_reserve => LogRoom::Low,
+            left if left < self.options.segments_max / 2 => LogRoom::Scarce,
+            _ => LogRoom::Ample,
+        }
+    }
+
+    /// Whether its [`room`](Self::room) is low.
     #[must_use]
     pub fn is_low(&self) -> bool {
-        self.files.left(self.segments.len()) < self.options.segments_reserve
+        self.room() == LogRoom::Low
     }
 
     /// Whether what was appended waits for room: no segment may be opened for it. What rests on it

@@ -103,6 +103,32 @@ fn r16_what_is_finished_is_there_after_a_loss_of_power_and_the_oldest_comes_firs
     assert_eq!(store.disk().names().unwrap().len(), 3, "what was never finished is removed");
 }
 
+/// A process that is killed after the rename and before the sync of the directory leaves a snapshot
+/// that the next life finds, counts on, and must not lose.
+#[test]
+fn r16_what_is_found_at_a_start_is_durable_from_then_on() {
+    let (mut store, _) = open(FaultySnapshotDisk::new(1));
+    let before = store.disk().operations();
+    write(&mut store, 9).unwrap();
+    let count = store.disk().operations() - before;
+    let mut found = 0;
+    for (seed, killed_at) in (0..20).flat_map(|seed| (0..count).map(move |at| (seed, at))) {
+        let (mut store, _) = open(FaultySnapshotDisk::new(seed));
+        store.disk().order(killed_at, Fault::Crash);
+        assert!(write(&mut store, 9).is_err(), "killed at operation {killed_at}");
+        let mut disk = store.into_disk();
+        disk.kill();
+        let (store, _) = open(disk);
+        let told = stored(&store);
+        let mut disk = store.into_disk();
+        disk.lose_power();
+        let (store, damaged) = open(disk);
+        assert_eq!((stored(&store), damaged), (told.clone(), vec![]), "killed at {killed_at}");
+        found += told.len();
+    }
+    assert!(found > 0, "none was left by a process that was killed");
+}
+
 #[test]
 fn r16_snapshots_that_are_written_at_once_do_not_mix() {
     let (mut store, _) = open(FaultySnapshotDisk::new(1));

@@ -137,6 +137,7 @@ layouts! {
         replica: u8,
         incarnation: u64_ule,
         executed: u64_ule,
+        snapshot: u64_ule,
         nonce: Maybe<u64_ule>,
     }
     message Need { replica: u8, incarnation: u64_ule, slot: u64_ule, }
@@ -158,7 +159,7 @@ layouts! {
         replica: u8,
         snapshot: Maybe<SnapshotId>,
         part: u32_ule,
-        executed: u64_ule,
+        beyond: u64_ule,
     }
     layout FetchedPart {
         replica: u8,

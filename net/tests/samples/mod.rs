@@ -159,7 +159,13 @@ fn truncated(acceptor: Option<AcceptorId>) -> Truncated {
 
 fn executed(nonce: Option<u64>) -> Executed {
     let incarnation = Incarnation(17);
-    Executed { replica: ReplicaId(1), incarnation, executed: Watermark(1234), nonce }
+    Executed {
+        replica: ReplicaId(1),
+        incarnation,
+        executed: Watermark(1234),
+        snapshot: Watermark(0),
+        nonce,
+    }
 }
 
 fn probe() -> Probe {
@@ -198,7 +204,7 @@ fn snapshot() -> SnapshotId {
 }
 
 fn fetch_part(snapshot: Option<SnapshotId>) -> FetchPart {
-    FetchPart { replica: ReplicaId(1), snapshot, part: 77, executed: Watermark(12) }
+    FetchPart { replica: ReplicaId(1), snapshot, part: 77, beyond: Watermark(12) }
 }
 
 fn fetched_part(bytes: usize, is_coming: bool) -> Box<FetchedPart> {

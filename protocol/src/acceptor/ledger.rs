@@ -271,17 +271,38 @@ impl Ledger {
                 journal.executed.raise(executed);
                 self.let_go();
             }
-            None => {
-                let before = self.truncated;
-                if self.truncated.raise(executed) {
-                    self.ring.remove_range(before, self.truncated);
-                    self.held_from = self.truncated;
-                    let last = self.truncated.0.checked_sub(1).map(Slot);
-                    self.vote_watermark = self.vote_watermark.max(last);
-                    assert!(self.truncated <= self.votes_end(), "truncated above the last vote");
-                }
-            }
+            None => _ = self.forget(executed),
         }
+    }
+
+    /// Takes in what is kept in durable snapshots: a durable acceptor forgets it, and has that
+    /// written down, so that its log can be used again. One in memory does not wait for snapshots.
+    ///
+    /// Nothing waits for the record: if it is lost in a crash, the acceptor comes back with votes
+    /// that are not needed, and forgets them again.
+    ///
+    /// source: R16, R32
+    pub(super) fn on_snapshot(&mut self, snapshot: Watermark, out: &mut Outbox) {
+        if self.journal.is_some() && self.forget(snapshot) {
+            let (acceptor, truncated) = (self.acceptor, self.truncated);
+            self.record(|| Record::Truncated { acceptor, truncated }, out);
+        }
+    }
+
+    /// Forgets every vote below `truncated`; returns whether that is news.
+    fn forget(&mut self, truncated: Watermark) -> bool {
+        if !self.truncated.raise(truncated) {
+            return false;
+        }
+        if self.held_from < truncated {
+            self.ring.remove_range(self.held_from, truncated);
+            self.held_from = truncated;
+        }
+        self.pending = self.pending.split_off(&truncated.first_open());
+        let last = truncated.0.checked_sub(1).map(Slot);
+        self.vote_watermark = self.vote_watermark.max(last);
+        assert!(truncated <= self.votes_end(), "truncated above the last vote");
+        true
     }
 
     /// Collects votes from `first` on, until the page is full or there are no more. What is on disk

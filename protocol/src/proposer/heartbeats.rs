@@ -45,7 +45,7 @@ impl Shared {
         for proxy_leader in self.cluster.all_proxy_leaders() {
             out.tell_proxy_leader(proxy_leader, ToProxyLeader::Heartbeat(heartbeat.clone()));
         }
-        self.say_heartbeat_to_replicas(beat, out);
+        self.say_heartbeat_to_replicas(beat, self.no_room, out);
         for gateway in (0..self.cluster.gateways).map(GatewayId) {
             out.tell_gateway(gateway, ToGateway::Heartbeat(heartbeat.clone()));
         }
@@ -56,8 +56,13 @@ impl Shared {
     /// not that it misses anything.
     ///
     /// source: R4, R15
-    pub(super) fn say_heartbeat_to_replicas(&self, beat: Beat, out: &mut Outbox) {
-        let Some(heartbeat) = self.heartbeat(beat, AcceptorSet::default()) else { return };
+    pub(super) fn say_heartbeat_to_replicas(
+        &self,
+        beat: Beat,
+        no_room: AcceptorSet,
+        out: &mut Outbox,
+    ) {
+        let Some(heartbeat) = self.heartbeat(beat, no_room) else { return };
         for replica in self.roster.replicas() {
             out.tell_replica(replica, ToReplica::Heartbeat(heartbeat.clone()));
         }

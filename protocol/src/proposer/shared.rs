@@ -161,12 +161,20 @@ impl Shared {
         if is_wanted { self.low } else { AcceptorSet::default() }
     }
 
-    /// How long a leader goes on that achieves nothing, before it makes way.
+    /// How long a leader goes on that achieves nothing, before it makes way. Elections that chose
+    /// nothing make it longer: what they lacked may be time.
     ///
     /// source: R28
     pub(super) fn patience(&self) -> Duration {
+        self.grown(self.patience_min())
+    }
+
+    /// How long a leader goes on that achieves nothing, if elections were never in vain.
+    ///
+    /// source: R28
+    pub(super) fn patience_min(&self) -> Duration {
         let measured = (8 * self.pace.estimate()).min(8 * self.cluster.resend_max);
-        self.grown((2 * self.cluster.election_timeout).max(measured))
+        (2 * self.cluster.election_timeout).max(measured)
     }
 
     /// Patience, as it has grown by campaigns that were in vain.

@@ -1,4 +1,5 @@
-//! The donor's side of a state transfer: a snapshot of its own state, and the log above it.
+//! The donor's side of a state transfer, of a replica in memory: a snapshot of its own state, and
+//! the log above it.
 //!
 //! ```text
 //!   FetchPart: any snapshot beyond what I have
@@ -36,7 +37,7 @@ use crate::{
 
 /// Requests for parts that may wait at once, of all peers together. A peer asks again for what is
 /// dropped.
-const REQUESTS_MAX: usize = 256;
+pub(super) const REQUESTS_MAX: usize = 256;
 
 /// A snapshot that a replica gives to its peers.
 #[derive(Debug)]
@@ -112,16 +113,19 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// source: R16
     pub fn on_fetch_part(&mut self, fetch: FetchPart, now: Time, out: &mut Outbox) {
-        let FetchPart { replica, snapshot, part, executed } = fetch;
+        let FetchPart { replica, snapshot, part, beyond } = fetch;
         if replica == self.id || replica.0 >= self.cluster.replicas {
             return out.ignored("FetchPart: of no peer");
         }
-        if snapshot.is_none() && self.executed > executed {
+        if self.checkpoints.is_some() {
+            return self.lend(fetch, now, out);
+        }
+        if snapshot.is_none() && self.executed > beyond {
             self.begin_donation(now, out);
         }
         let mut is_coming = false;
         if let Some(donation) = &mut self.donation {
-            let is_it = snapshot.map_or(donation.id.at > executed, |id| id == donation.id);
+            let is_it = snapshot.map_or(donation.id.at > beyond, |id| id == donation.id);
             match &donation.progress {
                 Progress::Whole(info) if is_it => {
                     donation.asked_at = now;
@@ -173,6 +177,9 @@ impl<M: StateMachine> Replica<M> {
 
     /// Writes the next part of the donation, or sends the one that a peer has waited for longest.
     pub(super) fn go_on_donating(&mut self, now: Time, out: &mut Outbox) {
+        if self.checkpoints.is_some() {
+            return self.go_on_lending(now, out);
+        }
         let Some(donation) = &mut self.donation else { return };
         let part_bytes = self.cluster.snapshot_part_bytes as usize;
         let bytes = match &mut donation.progress {

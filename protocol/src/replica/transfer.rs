@@ -16,24 +16,28 @@
 //! up together with every part that came from it, and the next peer is asked: the snapshots of two
 //! replicas are not the same bytes.
 //!
+//! A replica in memory holds the parts until all are there. A durable one writes them to its disk,
+//! as a snapshot of its own, and restores that, as it does at its start ([`Source`]).
+//!
 //! **Why `executed` may jump to the snapshot's slot.** A snapshot is a function of the log below
 //! its slot, the digests say that every part and the state are as they were at its writer, and the
 //! formation is compared like that of any message (R4). Until the last part is restored the state
 //! is that of no slot: the replica executes nothing, answers nothing and reports the slot that it
 //! had before. It has told others that it executed everything up to there, so if the state machine
 //! refuses a part it must not go on with less: it halts. A replica that had executed nothing has
-//! told nothing, and tries again.
+//! told nothing, and tries again: with an older snapshot of its own, if it has one.
 //!
 //! source: R15, R16
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::checkpoint::{Checkpoints, PARTS_UNWRITTEN};
 use super::donation::time_of;
 use super::{Replica, ReplicaTimer};
 use crate::snapshot::PartsDigest;
 use crate::{
-    FetchPart, FetchedPart, Halt, Outbox, Payload, ReplicaId, SnapshotInfo, StateMachine, Time,
-    ToReplica, Watermark,
+    Event, FetchPart, FetchedPart, Halt, Outbox, Payload, ReplicaId, SnapshotId, SnapshotInfo,
+    SnapshotOrder, StateMachine, Time, ToReplica, Watermark,
 };
 
 /// Parts that may be on their way from the donor at once.
@@ -52,8 +56,8 @@ pub(super) struct Transfer {
 #[derive(Debug)]
 struct Incoming {
     info: SnapshotInfo,
-    /// The parts that have arrived without a hole, and their digest.
-    parts: VecDeque<Payload>,
+    received: Received,
+    /// The digest of the parts that have arrived without a hole.
     digest: PartsDigest,
     /// Parts that arrived before one that is missing.
     early: BTreeMap<u32, Payload>,
@@ -61,29 +65,68 @@ struct Incoming {
     asked: u32,
 }
 
+/// The place where the parts that have arrived without a hole are.
+#[derive(Debug)]
+enum Received {
+    /// In memory.
+    Held(VecDeque<Payload>),
+    /// On disk, or on their way there.
+    Stored {
+        /// The number of parts that the disk has written.
+        written: u32,
+        /// Whether all were handed out, and the disk was told to make the whole durable.
+        is_finishing: bool,
+    },
+}
+
 /// A whole snapshot that is being restored.
 #[derive(Debug)]
 pub(super) struct Restoring {
-    donor: ReplicaId,
     info: SnapshotInfo,
-    /// The parts that are not restored yet.
-    parts: VecDeque<Payload>,
-    /// The time when the donor was last told to keep the log above.
-    pinned_at: Time,
+    source: Source,
+    /// The digest of the parts restored so far.
+    digest: PartsDigest,
     /// The digest of the state that was cleared, at `executed`.
     pub(super) state_hash_before: u64,
 }
 
+/// The place from which the parts of a snapshot are restored.
+#[derive(Debug)]
+enum Source {
+    /// Memory.
+    Held {
+        donor: ReplicaId,
+        /// The parts that are not restored yet.
+        parts: VecDeque<Payload>,
+        /// The time when the donor was last told to keep the log above.
+        pinned_at: Time,
+    },
+    /// The disk.
+    Stored {
+        /// The parts that were read and are not restored yet.
+        parts: VecDeque<Payload>,
+        /// All parts below were asked for.
+        asked: u32,
+    },
+}
+
+impl Source {
+    /// The disk, from the first part on.
+    fn stored() -> Self {
+        Self::Stored { parts: VecDeque::new(), asked: 0 }
+    }
+}
+
 impl Incoming {
-    fn new(info: SnapshotInfo) -> Self {
-        let (parts, early) = (VecDeque::new(), BTreeMap::new());
-        Self { info, parts, digest: PartsDigest::new(info.id), early, asked: 1 }
+    fn new(info: SnapshotInfo, received: Received) -> Self {
+        let (digest, early) = (PartsDigest::new(info.id), BTreeMap::new());
+        Self { info, received, digest, early, asked: 1 }
     }
 
     /// Takes a part in; returns whether it was one that was missing.
     ///
     /// source: R16
-    fn on_part(&mut self, part: u32, bytes: Payload) -> bool {
+    fn on_part(&mut self, part: u32, bytes: Payload, out: &mut Outbox) -> bool {
         let next = self.digest.parts();
         if part < next || part >= self.end() || self.early.contains_key(&part) {
             return false;
@@ -91,14 +134,24 @@ impl Incoming {
         self.early.insert(part, bytes);
         while let Some(bytes) = self.early.remove(&self.digest.parts()) {
             self.digest.add(&bytes);
-            self.parts.push_back(bytes);
+            match &mut self.received {
+                Received::Held(parts) => parts.push_back(bytes),
+                Received::Stored { .. } => {
+                    out.snapshots.push(SnapshotOrder::Part { id: self.info.id, bytes });
+                }
+            }
         }
         true
     }
 
-    /// The parts below may be asked for.
+    /// The parts below may be asked for: as many as may be on their way, and wait for the disk.
     fn end(&self) -> u32 {
-        self.digest.parts().saturating_add(PARTS_AHEAD).min(self.info.parts)
+        let end = self.digest.parts().saturating_add(PARTS_AHEAD);
+        let end = match self.received {
+            Received::Held(_) => end,
+            Received::Stored { written, .. } => end.min(written.saturating_add(PARTS_UNWRITTEN)),
+        };
+        end.min(self.info.parts)
     }
 
     fn is_whole(&self) -> bool {
@@ -120,7 +173,8 @@ impl<M: StateMachine> Replica<M> {
         let next = self.executed.first_open();
         let Some(gap) = self.gap.as_ref().filter(|gap| gap.slot == next) else { return };
         let is_hopeless = self.truncated.covers(next) || gap.asked >= self.asks_of_peers();
-        if !is_hopeless || gap.let_go.is_empty() || self.is_transferring() {
+        let is_too_early = self.checkpoints.as_ref().is_some_and(|it| now < it.retry_at);
+        if !is_hopeless || gap.let_go.is_empty() || self.is_transferring() || is_too_early {
             return;
         }
         let turn = usize::try_from(self.counters.transfers).unwrap_or(0);
@@ -147,7 +201,7 @@ impl<M: StateMachine> Replica<M> {
         let at = transfer.incoming.as_ref().map(|incoming| incoming.info.id.at);
         let is_needless = at.is_some_and(|at| self.executed >= at);
         if is_silent || is_needless {
-            return self.abandon_transfer();
+            return self.abandon_transfer(out);
         }
         if let Some(incoming) = &mut transfer.incoming {
             incoming.asked = incoming.digest.parts(); // whatever is missing
@@ -158,9 +212,15 @@ impl<M: StateMachine> Replica<M> {
     fn ask_for_parts(&mut self, now: Time, out: &mut Outbox) {
         let Some(transfer) = &mut self.transfer else { return };
         self.timers.set(ReplicaTimer::Transfer, now + 2 * self.cluster.resend_min);
-        let (replica, executed, donor) = (self.id, self.executed, transfer.donor);
+        // A durable donor keeps no log: what begins below what is truncated leaves a hole that no
+        // acceptor can fill.
+        let beyond = match self.checkpoints {
+            Some(_) => self.executed.max(Watermark(self.truncated.0.saturating_sub(1))),
+            None => self.executed,
+        };
+        let (replica, donor) = (self.id, transfer.donor);
         let mut ask = |snapshot, part| {
-            let fetch = FetchPart { replica, snapshot, part, executed };
+            let fetch = FetchPart { replica, snapshot, part, beyond };
             out.tell_replica(donor, ToReplica::FetchPart(fetch));
         };
         let Some(incoming) = &mut transfer.incoming else { return ask(None, 0) };
@@ -180,21 +240,31 @@ impl<M: StateMachine> Replica<M> {
         };
         let Some(info) = info else {
             let wanted = transfer.incoming.as_ref().map(|incoming| incoming.info.id);
+            let has_all = transfer.incoming.as_ref().is_some_and(Incoming::is_whole);
             if snapshot == wanted && is_coming {
                 transfer.heard_at = now;
-            } else if snapshot == wanted {
-                self.abandon_transfer();
+            } else if snapshot == wanted && !has_all {
+                self.abandon_transfer(out);
             }
             return;
         };
         let is_ours = Some(info.formation) == self.membership.formation();
         if transfer.incoming.is_none() && info.id.at > self.executed && is_ours {
-            transfer.incoming = Some(Incoming::new(info));
+            let received = match &self.checkpoints {
+                None => Received::Held(VecDeque::new()),
+                Some(checkpoints) => {
+                    assert!(!checkpoints.stored.contains_key(&info.id), "{} is here", info.id);
+                    let SnapshotInfo { id, formation, .. } = info;
+                    out.snapshots.push(SnapshotOrder::Begin { id, formation });
+                    Received::Stored { written: 0, is_finishing: false }
+                }
+            };
+            transfer.incoming = Some(Incoming::new(info, received));
         }
         let Some(incoming) = transfer.incoming.as_mut().filter(|it| it.info == info) else {
             return out.ignored("FetchedPart: of another snapshot");
         };
-        if !incoming.on_part(part, bytes) {
+        if !incoming.on_part(part, bytes, out) {
             return out.ignored("FetchedPart: it is here, or was not asked for");
         }
         transfer.heard_at = now;
@@ -202,72 +272,210 @@ impl<M: StateMachine> Replica<M> {
             return self.ask_for_parts(now, out);
         }
         if !incoming.is_intact() || self.executed >= info.id.at {
-            return self.abandon_transfer();
+            return self.abandon_transfer(out);
+        }
+        if let Received::Stored { is_finishing, .. } = &mut incoming.received {
+            *is_finishing = true;
+            self.timers.stop(ReplicaTimer::Transfer);
+            return out.snapshots.push(SnapshotOrder::Finish(info));
         }
         let Some(Transfer { donor, incoming: Some(incoming), .. }) = self.transfer.take() else {
             unreachable!("it has all parts")
         };
-        self.begin_restore(donor, incoming, now);
+        let Received::Held(parts) = incoming.received else {
+            unreachable!("it is a replica in memory")
+        };
+        self.begin_restore(info, Source::Held { donor, parts, pinned_at: now }, now, out);
+    }
+
+    /// The disk has written a part that came from the donor.
+    ///
+    /// source: R16
+    pub(super) fn on_received_part_written(&mut self, id: SnapshotId, now: Time, out: &mut Outbox) {
+        let Some(transfer) = &mut self.transfer else { return };
+        let Some(incoming) = transfer.incoming.as_mut().filter(|it| it.info.id == id) else {
+            return;
+        };
+        let Received::Stored { written, is_finishing } = &mut incoming.received else { return };
+        // The answer may be to a part of an earlier attempt to get the same snapshot.
+        *written = (*written + 1).min(incoming.digest.parts());
+        if !*is_finishing {
+            transfer.heard_at = now; // it waited for the disk, not for the donor
+            self.ask_for_parts(now, out);
+        }
+    }
+
+    /// The snapshot that came from the donor is durable: restores it.
+    ///
+    /// source: R16
+    pub(super) fn on_received(&mut self, id: SnapshotId, now: Time, out: &mut Outbox) {
+        let incoming = self.transfer.as_ref().and_then(|transfer| transfer.incoming.as_ref());
+        let Some(info) = incoming.map(|incoming| incoming.info).filter(|info| info.id == id) else {
+            return out.snapshots.push(SnapshotOrder::Remove(id)); // given up meanwhile
+        };
+        self.transfer = None;
+        if self.executed >= id.at {
+            return out.snapshots.push(SnapshotOrder::Remove(id)); // the log came sooner
+        }
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.stored.insert(id, info);
+        }
+        self.begin_restore(info, Source::stored(), now, out);
+    }
+
+    /// The disk could not write what came from the donor: gives the transfer up for a while.
+    ///
+    /// source: R16
+    pub(super) fn on_receiving_failed(&mut self, id: SnapshotId, now: Time, out: &mut Outbox) {
+        let incoming = self.transfer.as_ref().and_then(|transfer| transfer.incoming.as_ref());
+        if incoming.is_some_and(|incoming| incoming.info.id == id) {
+            self.counters.snapshots_failed += 1;
+            self.abandon_transfer(out);
+            self.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.on_failure(now));
+        }
     }
 
     /// Gives up what it was getting, with all that has come of it.
-    fn abandon_transfer(&mut self) {
+    fn abandon_transfer(&mut self, out: &mut Outbox) {
         self.timers.stop(ReplicaTimer::Transfer);
-        self.transfer = None;
         self.counters.transfers_abandoned += 1;
+        let incoming = self.transfer.take().and_then(|transfer| transfer.incoming);
+        if let Some(incoming) = incoming
+            && matches!(incoming.received, Received::Stored { .. })
+        {
+            out.snapshots.push(SnapshotOrder::Abandon(incoming.info.id));
+        }
+    }
+
+    /// Restores the newest snapshot that is stored, if there is one: what a durable replica does
+    /// first.
+    pub(super) fn restore_newest(&mut self, now: Time, out: &mut Outbox) {
+        let newest = self.checkpoints.as_ref().and_then(Checkpoints::newest);
+        if let Some(info) = newest {
+            self.begin_restore(info, Source::stored(), now, out);
+        }
     }
 
     /// Clears the state, to restore it from a whole snapshot.
-    fn begin_restore(&mut self, donor: ReplicaId, incoming: Incoming, now: Time) {
-        assert!(incoming.is_whole() && incoming.is_intact(), "restored from half a snapshot");
-        assert!(incoming.info.id.at > self.executed, "restored from an older state");
+    fn begin_restore(&mut self, info: SnapshotInfo, source: Source, now: Time, out: &mut Outbox) {
+        assert!(info.id.at > self.executed, "restored from an older state");
         assert!(self.restoring.is_none(), "two states are restored at once");
-        let Incoming { info, parts, .. } = incoming;
         let state_hash_before = self.executor.machine.state_hash();
         // A frozen state is cleared, too. Peers that are getting it from us start over with another
         // donor.
-        self.donation = None;
-        self.timers.stop(ReplicaTimer::Donation);
+        if self.donation.take().is_some() {
+            self.timers.stop(ReplicaTimer::Donation);
+        }
+        self.drop_checkpoint(out);
         self.stop_replay();
         self.executor.clear();
-        self.restoring = Some(Restoring { donor, info, parts, pinned_at: now, state_hash_before });
+        let digest = PartsDigest::new(info.id);
+        self.restoring = Some(Restoring { info, source, digest, state_hash_before });
         self.timers.set(ReplicaTimer::Transfer, now);
     }
 
     fn restore_next(&mut self, now: Time, out: &mut Outbox) {
         let Some(restoring) = &mut self.restoring else { return };
         let info = restoring.info;
-        if now.since(restoring.pinned_at) >= self.cluster.replica_grace / 2 {
-            restoring.pinned_at = now;
-            let (replica, executed) = (self.id, self.executed);
-            // No part has this number: it asks only that the log above be kept.
-            let (snapshot, part) = (Some(info.id), info.parts);
-            let fetch = FetchPart { replica, snapshot, part, executed };
-            out.tell_replica(restoring.donor, ToReplica::FetchPart(fetch));
-        }
-        let Some(part) = restoring.parts.pop_front() else {
-            return self.end_restore(now, out);
+        let part = match &mut restoring.source {
+            Source::Held { donor, parts, pinned_at } => {
+                if now.since(*pinned_at) >= self.cluster.replica_grace / 2 {
+                    *pinned_at = now;
+                    let (replica, beyond) = (self.id, self.executed);
+                    // No part has this number: it asks only that the log above be kept.
+                    let (snapshot, part) = (Some(info.id), info.parts);
+                    let fetch = FetchPart { replica, snapshot, part, beyond };
+                    out.tell_replica(*donor, ToReplica::FetchPart(fetch));
+                }
+                parts.pop_front()
+            }
+            Source::Stored { parts, asked } => {
+                let restored = restoring.digest.parts();
+                let end = restored.saturating_add(PARTS_AHEAD).min(info.parts);
+                for part in *asked..end {
+                    out.snapshots.push(SnapshotOrder::Read { snapshot: info.id, part });
+                }
+                *asked = end.max(*asked);
+                let part = parts.pop_front();
+                if part.is_none() && restored < info.parts {
+                    return; // goes on when it is read
+                }
+                part
+            }
         };
+        let Some(part) = part else { return self.end_restore(now, out) };
         if self.executor.restore(part.as_slice()).is_err() {
-            return self.refuse_restore(now, out);
+            return self.refuse_restore("the state machine refuses a part of it", now, out);
         }
+        restoring.digest.add(&part);
         let pace = self.cluster.transfer_bytes_per_second_max;
         self.timers.set(ReplicaTimer::Transfer, now + time_of(part.len(), pace));
+    }
+
+    /// Takes in a part that was read from its own disk, if it is the next one to be restored.
+    ///
+    /// source: R16
+    pub(super) fn on_part_to_restore(
+        &mut self,
+        snapshot: SnapshotId,
+        part: u32,
+        bytes: &Payload,
+        now: Time,
+    ) {
+        let Some(restoring) = self.restoring.as_mut().filter(|it| it.info.id == snapshot) else {
+            return;
+        };
+        let next = restoring.digest.parts();
+        if let Source::Stored { parts, .. } = &mut restoring.source
+            && part == next + u32::try_from(parts.len()).unwrap_or(u32::MAX)
+        {
+            parts.push_back(bytes.clone());
+            self.timers.set_if_unset(ReplicaTimer::Transfer, now);
+        }
+    }
+
+    /// A part of a stored snapshot cannot be read: sets the snapshot aside, and takes another in
+    /// its place.
+    ///
+    /// If others were told of it, this directory does not hold what they count on any more: that is
+    /// the loss of one replica, until the next snapshot.
+    ///
+    /// source: R16
+    pub(super) fn on_unreadable(&mut self, snapshot: SnapshotId, now: Time, out: &mut Outbox) {
+        if self.restoring.as_ref().is_some_and(|it| it.info.id == snapshot) {
+            return self.refuse_restore("a part of it cannot be read", now, out);
+        }
+        self.set_aside(snapshot, "a part of it cannot be read", out);
+        self.checkpoint_if_due(now, out);
+    }
+
+    fn set_aside(&mut self, snapshot: SnapshotId, why: &'static str, out: &mut Outbox) {
+        let Some(checkpoints) = &mut self.checkpoints else { return };
+        if checkpoints.set_aside(snapshot) {
+            out.snapshots.push(SnapshotOrder::SetAside(snapshot));
+            out.event(Event::SnapshotSetAside { replica: self.id, snapshot, why });
+        }
     }
 
     /// The last part is restored: goes on from the snapshot's slot.
     fn end_restore(&mut self, now: Time, out: &mut Outbox) {
         let Some(restoring) = self.restoring.take_if(|restoring| {
+            let Restoring { info, digest, .. } = restoring;
             let state_hash = self.executor.machine.state_hash();
-            self.executor.check_restored().is_ok() && state_hash == restoring.info.state_hash
+            self.executor.check_restored().is_ok()
+                && state_hash == info.state_hash
+                && digest.info(info.formation, info.state_hash) == *info
         }) else {
-            return self.refuse_restore(now, out);
+            return self.refuse_restore("it is not the state that was written", now, out);
         };
         let at = restoring.info.id.at;
         assert!(at > self.executed, "restored {at}, and had executed {}", self.executed);
         self.counters.restored += 1;
         self.executed = at;
         self.chosen.raise(at);
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.count(restoring.info);
+        }
         assert!(self.replay.is_none(), "a replay went on under a restored state");
         self.log.clear();
         self.gap = None;
@@ -276,14 +484,16 @@ impl<M: StateMachine> Replica<M> {
         self.report_to_all(out);
     }
 
-    /// The state machine cannot restore what a peer's has written.
-    fn refuse_restore(&mut self, now: Time, out: &mut Outbox) {
+    /// The snapshot cannot be restored.
+    fn refuse_restore(&mut self, why: &'static str, now: Time, out: &mut Outbox) {
         let Some(restoring) = self.restoring.take() else { return };
         self.executor.clear();
         self.counters.transfers_abandoned += 1;
+        self.set_aside(restoring.info.id, why, out);
         if self.executed > Watermark(0) {
             return self.halt(Halt::SnapshotRefused { at: restoring.info.id.at }, out);
         }
+        self.restore_newest(now, out);
         self.watch_gap(now);
     }
 }

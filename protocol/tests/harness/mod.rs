@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_macros, unused_imports, reason = "each test crate uses its own part")]
 
 mod net;
+mod snapshots;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,7 +177,13 @@ pub(crate) fn heartbeat(cluster: &ClusterSettings, ballot: Ballot, stage: Stage)
 
 pub(crate) fn executed(replica: u8, life: u64, executed: u64) -> Executed {
     let (replica, incarnation) = (ReplicaId(replica), Incarnation(life));
-    Executed { replica, incarnation, executed: Watermark(executed), nonce: None }
+    Executed {
+        replica,
+        incarnation,
+        executed: Watermark(executed),
+        snapshot: Watermark(0),
+        nonce: None,
+    }
 }
 
 /// An acceptor that has stored the cluster's [`table`].

@@ -13,6 +13,7 @@ use loggos_protocol::{
 };
 
 use super::START;
+use super::snapshots::SnapshotFiles;
 
 /// A machine that answers with what it was told and how many commands it has executed.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,6 +94,8 @@ pub(crate) struct Net {
     lives: u64,
     /// What acceptors have written down, each synced at once; `None` if they have no disks.
     disks: Option<BTreeMap<AcceptorId, Vec<Record>>>,
+    /// The directories of replicas; none if they are in memory.
+    pub(crate) directories: BTreeMap<RoleId, SnapshotFiles>,
     /// How long what an acceptor says waits for its sync.
     sync_takes: Box<dyn Fn(AcceptorId) -> Duration>,
     /// What waits, by when it may be said.
@@ -125,15 +128,24 @@ impl fmt::Debug for Net {
 impl Net {
     /// Returns a cluster that has formed, elected proposer 0 and opened a session for each gateway.
     pub(crate) fn new(settings: Settings) -> Self {
-        Self::with_disks(settings, None)
+        Self::with_disks(settings, None, false)
     }
 
     /// The same, with durable acceptors.
     pub(crate) fn durable(settings: Settings) -> Self {
-        Self::with_disks(settings, Some(BTreeMap::new()))
+        Self::with_disks(settings, Some(BTreeMap::new()), false)
     }
 
-    fn with_disks(settings: Settings, disks: Option<BTreeMap<AcceptorId, Vec<Record>>>) -> Self {
+    /// The same, with durable acceptors and replicas.
+    pub(crate) fn durable_replicas(settings: Settings) -> Self {
+        Self::with_disks(settings, Some(BTreeMap::new()), true)
+    }
+
+    fn with_disks(
+        settings: Settings,
+        disks: Option<BTreeMap<AcceptorId, Vec<Record>>>,
+        has_directories: bool,
+    ) -> Self {
         let cluster = super::checked(settings);
         let mut net = Self {
             now: START,
@@ -146,6 +158,7 @@ impl Net {
             under_way: VecDeque::new(),
             lives: 0,
             disks,
+            directories: BTreeMap::new(),
             sync_takes: Box::new(|_| Duration::ZERO),
             held: BTreeMap::new(),
             cluster: cluster.clone(),
@@ -156,6 +169,9 @@ impl Net {
             .chain(acceptors)
             .chain((0..cluster.replicas).map(|r| RoleId::Replica(ReplicaId(r))))
             .chain((0..cluster.gateways).map(|g| RoleId::Gateway(GatewayId(g))));
+        if has_directories {
+            (0..cluster.replicas).for_each(|replica| net.wipe(replica));
+        }
         roles.for_each(|role| net.start(role));
         net.run_for(Duration::ZERO);
         assert!(net.proposer(0).is_leading(), "proposer 0 campaigns at once");
@@ -177,9 +193,36 @@ impl Net {
                 acceptor.on_start(self.now);
                 Role::Acceptor(Box::new(acceptor))
             }
+            (_, RoleId::Replica(replica)) if self.directories.contains_key(&id) => {
+                let found = self.directories.get_mut(&id).map(SnapshotFiles::find);
+                let found = found.expect("it was just looked for");
+                let (cluster, machine) = (self.cluster.clone(), Echo::default());
+                let replica = Replica::durable(cluster, replica, life.incarnation, machine, found);
+                Role::Replica(Box::new(replica))
+            }
             _ => Role::start(self.cluster.clone(), id, life, self.now, |_| Echo::default()),
         };
+        let is_durable_replica = self.directories.contains_key(&id);
         self.roles.insert(id, role);
+        let now = self.now;
+        self.step(id, |role, out| {
+            if let (Role::Replica(replica), true) = (role, is_durable_replica) {
+                replica.on_start(now, out);
+            }
+        });
+    }
+
+    /// Gives a replica an empty directory, for its next life.
+    pub(crate) fn wipe(&mut self, replica: u8) {
+        self.lives += 1;
+        let files = SnapshotFiles::new(500 + self.lives);
+        self.directories.insert(RoleId::Replica(ReplicaId(replica)), files);
+    }
+
+    /// The directory of a replica.
+    pub(crate) fn directory(&mut self, replica: u8) -> &mut SnapshotFiles {
+        let files = self.directories.get_mut(&RoleId::Replica(ReplicaId(replica)));
+        files.expect("replicas have directories")
     }
 
     /// Ends a role's life.
@@ -264,6 +307,19 @@ impl Net {
                 acceptor.validate();
             }
         }
+        if let (Some(files), Role::Replica(replica)) = (self.directories.get_mut(&id), &mut *role) {
+            loop {
+                let done = files.take(&mut out.snapshots);
+                if done.is_empty() {
+                    break;
+                }
+                for done in done {
+                    replica.on_snapshot_done(done, self.now, &mut out);
+                    replica.validate();
+                }
+            }
+        }
+        assert!(out.snapshots.is_empty(), "{id} orders snapshots, and has no directory");
         let formation = role.formation();
         self.events.append(&mut out.events);
         let replies = out.replies.iter();

@@ -1,6 +1,6 @@
 //! The durable acceptors of a core, and the log that they share.
 
-use loggos_protocol::{AcceptorId, Role, RoleId, StateMachine, Time};
+use loggos_protocol::{AcceptorId, LogRoom, Role, RoleId, StateMachine, Time};
 use tracing::{error, warn};
 
 use super::Core;
@@ -79,16 +79,17 @@ impl<M: StateMachine> Core<M> {
                 }
             }
         }
-        if let Some(is_low) = log.low_has_changed() {
-            match is_low {
-                true => {
+        if let Some((before, room)) = log.room_has_changed() {
+            match (before, room) {
+                (_, LogRoom::Low) => {
                     warn!("little room is left in the log: its acceptors vote for no new slots");
                 }
-                false => warn!("there is room in the log again"),
+                (LogRoom::Low, _) => warn!("there is room in the log again"),
+                (LogRoom::Scarce | LogRoom::Ample, LogRoom::Scarce | LogRoom::Ample) => {}
             }
             for seat in &mut self.seats {
                 if let Some(Role::Acceptor(acceptor)) = &mut seat.role {
-                    acceptor.set_low(is_low);
+                    acceptor.set_room(room);
                 }
             }
         }

@@ -46,6 +46,11 @@ impl World {
                     store.order(after, fault);
                 }
             }
+            Blow::FailSnapshots { replica, after, fault } => {
+                if let Some(store) = self.replica_stores.get_mut(&replica) {
+                    store.order(after, fault);
+                }
+            }
             Blow::HangDisk { acceptor, until } => {
                 self.note(|| format!("the disk of {acceptor} hangs until {until}"));
                 self.witness.see(Sight::DiskHung);

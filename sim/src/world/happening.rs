@@ -17,6 +17,7 @@ pub(super) enum Happening {
     Deliver(RoleId, Envelope),
     Release(RoleId, Incarnation, Vec<To>),
     Disk(RoleId, Incarnation, Work),
+    Snapshot(RoleId, Incarnation),
     Wake(RoleId),
     Resume(RoleId),
     Submit(GatewayId),

@@ -101,6 +101,7 @@ impl World {
             process.releases = 0;
             process.backlog.clear();
             self.stores.get_mut(&id).into_iter().for_each(|store| store.crash(false));
+            self.replica_stores.get_mut(&id).into_iter().for_each(|store| store.crash(false));
         }
     }
 }

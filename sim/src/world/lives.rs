@@ -42,6 +42,9 @@ impl World {
             RoleId::Acceptor(acceptor) if !self.stores.is_empty() => {
                 self.restore(id, acceptor, seed, shown)
             }
+            RoleId::Replica(replica) if !self.replica_stores.is_empty() => {
+                self.start_replica(id, replica, incarnation)
+            }
             RoleId::Gateway(_)
             | RoleId::Proposer(_)
             | RoleId::ProxyLeader(_)
@@ -68,6 +71,7 @@ impl World {
             self.load.start_life(gateway, self.now);
         }
         self.wake(id, Some(self.now));
+        self.begin_replica(id);
     }
 
     /// A durable acceptor with what is on its disk; `None` if it cannot come back now, or ever.
@@ -199,6 +203,8 @@ impl World {
         for what in std::mem::take(&mut process.backlog) {
             if let Happening::Disk(_, incarnation, work) = what {
                 self.disk(id, incarnation, work);
+            } else if let Happening::Snapshot(_, incarnation) = what {
+                self.snapshot(id, incarnation);
             } else {
                 self.step(id, what);
             }
@@ -215,7 +221,9 @@ impl World {
         // Once all has healed, a disk may still fail that was ordered to before: its acceptor comes
         // back.
         let is_for_good = self.plan.faults.is_for_good && !self.is_healed;
-        let is_loss = !is_durable || is_for_good && self.rng.below(4) == 0;
+        let is_wiped = matches!(id, RoleId::Replica(_)) && self.draws_wipe();
+        let is_loss = !is_durable || is_wiped || is_for_good && self.rng.below(4) == 0;
+        let may_wipe = is_wiped && self.may_lose(id);
         match id {
             RoleId::Acceptor(_) | RoleId::Replica(_) if is_loss => {
                 if self.may_lose(id) {
@@ -244,6 +252,7 @@ impl World {
             process.backlog.clear();
             process.paused_until = None;
             self.crash_disk(id);
+            self.crash_snapshots(id, may_wipe);
             if self.host(id) == id {
                 self.schedule(self.now + down, Happening::Restart(id));
             }
@@ -296,7 +305,7 @@ impl World {
     /// Whether the cluster claims to survive the loss of this one too. An acceptor or replica in
     /// memory is lost for good; f of each, and f + 1 replicas must be left that are not too far
     /// behind.
-    fn may_lose(&self, id: RoleId) -> bool {
+    pub(super) fn may_lose(&self, id: RoleId) -> bool {
         let f = usize::from(self.plan.cluster.f);
         let lost_alike =
             |is_alike: fn(&RoleId) -> bool| self.lost.iter().filter(|r| is_alike(r)).count();
@@ -318,11 +327,11 @@ impl World {
     /// Whether a crashed process never comes back, which the cluster must do without.
     pub(super) fn stays_down(&self, id: RoleId) -> bool {
         let is_gone = self.plan.faults.is_for_good && !self.damaged.contains(&id);
-        let is_lost = is_gone && self.lost.contains(&id);
+        let is_lost = is_gone && self.lost.contains(&id) && !self.wiped.contains(&id);
         is_lost || self.refused.contains(&id) || self.outsiders.is_dead(id)
     }
 
-    fn lose(&mut self, id: RoleId) {
+    pub(super) fn lose(&mut self, id: RoleId) {
         if self.lost.contains(&id) {
             return;
         }
@@ -342,12 +351,17 @@ impl World {
     }
 
     /// Whether a replica that has lost its memory has executed as much again as each of the others:
-    /// whatever acceptors have forgotten, it has.
+    /// whatever acceptors have forgotten, it has. If it is durable, in a snapshot, and no acceptor
+    /// counts on what its lost directory had.
     pub(super) fn has_all_back(&self, id: RoleId) -> bool {
         let RoleId::Replica(id) = id else { return false };
         let executed = |replica: &Replica<Recorder>| replica.executed();
-        let ours = self.replicas().find(|replica| replica.id() == id).map(executed);
-        ours > Some(Watermark(0)) && self.replicas().map(executed).max() <= ours
+        let Some(ours) = self.replicas().find(|replica| replica.id() == id) else { return false };
+        let has_executed = ours.executed() > Watermark(0)
+            && self.replicas().map(executed).max() <= Some(ours.executed());
+        let is_durable = !self.replica_stores.is_empty();
+        has_executed
+            && (!is_durable || ours.snapshot() >= self.truncated && self.is_known_everywhere(ours))
     }
 
     pub(super) fn is_up(&self, id: RoleId) -> bool {

@@ -152,8 +152,9 @@ impl Phase2 {
         Next::Campaign(Campaign { first: need.slot, rerun_for: Some(asker) })
     }
 
-    /// Hands over to a proposer that may reach a gateway which does not reach us, after the time
-    /// that a leader that is stalled has.
+    /// Hands over to a proposer that may reach a gateway which does not reach us, after the least
+    /// time that a leader that is stalled has: one that has campaigned in vain before, perhaps
+    /// because it is half connected itself, must not hold on for longer than others.
     ///
     /// The next one may do no better, and another gateway may need us: so each hand-over for a
     /// gateway that is not heard afterwards doubles the time until the next, and one that is half
@@ -168,7 +169,7 @@ impl Phase2 {
         now: Time,
         out: &mut Outbox,
     ) -> Next {
-        let (ballot, patience) = (self.ballot, shared.patience());
+        let (ballot, patience) = (self.ballot, shared.patience_min());
         let Some(complaint) = shared.complaints.get_mut(usize::from(unserved.gateway.0)) else {
             shared.counters.foreign += 1;
             out.ignored("Unserved: of no gateway");
