@@ -8,17 +8,18 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "how long a recovery takes is reported, not asserted")]
 
+mod calls;
 #[expect(dead_code, reason = "other tests ask for single roles")]
 mod kept;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use calls::{Chance, Counter, End, read_all};
 use kept::{Cluster, DEADLINE, Plan, wait_for};
-use loggos::kv::{Answer, Command};
-use loggos::{CallError, Client, Executed, RemoteCluster, RemoteOptions};
+use loggos::kv::Command;
+use loggos::{CallError, Client, RemoteCluster, RemoteOptions};
 
 /// Rounds of one cluster: its log is executed anew by every replica that comes back, and grows with
 /// each.
@@ -30,49 +31,12 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Reads under way at once.
 const READS: usize = 256;
 
-/// Chance, by `SplitMix64`.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Below `bound`.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            let other = usize::try_from(self.below(last as u64 + 1)).unwrap();
-            items.swap(last, other);
-        }
-    }
-
-    /// Sleeps for less than `max`: when a fault strikes is drawn, too.
-    fn sleep(&mut self, max: Duration) {
-        let max = u64::try_from(max.as_micros()).unwrap();
-        std::thread::sleep(Duration::from_micros(self.below(max)));
-    }
-}
-
 /// What a caller has done.
 #[derive(Default)]
 struct Ledger {
     /// Keys of their own, each written once; whether that was acknowledged.
     written: BTreeMap<String, (u64, bool)>,
-    counter: u64,
-    /// Increments of the counter that may have counted, or not.
-    unknown: u64,
+    counter: Counter,
 }
 
 /// What came of a run.
@@ -149,7 +113,7 @@ fn run(rounds: u64, chance: &mut Chance, tally: &mut Tally) {
     println!("{}", plans.iter().map(|plan| plan.name.as_str()).collect::<Vec<_>>().join(" "));
     let config = format!(
         "[cluster]\nname = \"rounds\"\ndurability = \"sync\"\n{config}\n\
-         [limits]\nlog_segment_bytes = \"1MiB\"\nlog_bytes_max = \"512MiB\""
+         [limits]\nlog_segment_bytes = \"1MiB\"\nlog_bytes_max = \"512MiB\"\ncheckpoint_interval = 500"
     );
     let mut cluster = Cluster::new(&config, plans, |_| None);
     let all_nodes: Vec<usize> = (0..cluster.nodes_count()).collect();
@@ -184,8 +148,8 @@ fn run(rounds: u64, chance: &mut Chance, tally: &mut Tally) {
     }
     for ledger in &ledgers {
         let acknowledged = ledger.written.values().filter(|(_, is_sure)| *is_sure).count() as u64;
-        tally.acknowledged += acknowledged + ledger.counter;
-        tally.unknown += ledger.written.len() as u64 - acknowledged + ledger.unknown;
+        tally.acknowledged += acknowledged + ledger.counter.acknowledged;
+        tally.unknown += ledger.written.len() as u64 - acknowledged + ledger.counter.unknown;
     }
 }
 
@@ -252,15 +216,6 @@ fn under_load<T>(
     round: u64,
     strike: impl FnOnce(&[AtomicU64]) -> T,
 ) -> T {
-    /// Ends the load, also where a test fails in the middle of it: its threads are waited for.
-    struct End<'a>(&'a AtomicBool);
-
-    impl Drop for End<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
     let is_over = AtomicBool::new(false);
     let answered: Vec<AtomicU64> = ledgers.iter().map(|_| AtomicU64::new(0)).collect();
     std::thread::scope(|scope| {
@@ -294,7 +249,7 @@ impl Ledger {
     /// acknowledged.
     fn write(&mut self, client: &Client, caller: usize, round: u64, command: u64) -> bool {
         if command % 4 == 3 {
-            return self.count(client, caller);
+            return self.counter.on_added(client.execute_blocking(&Counter::add(caller)));
         }
         let key = format!("{caller}/{round}/{command}");
         let value = round * 1_000_000 + command;
@@ -310,33 +265,6 @@ impl Ledger {
         self.written.insert(key, (value, is_sure));
         is_sure
     }
-
-    fn count(&mut self, client: &Client, caller: usize) -> bool {
-        let mut command = Vec::new();
-        Command::Increment { key: &counter(caller), by: 1 }.encode(&mut command).unwrap();
-        match client.execute_blocking(&command) {
-            Ok(executed) => {
-                let answer = Answer::decode(executed.reply.as_slice()).unwrap();
-                let Answer::Number(number) = answer else { panic!("{answer:?}") };
-                let number = u64::try_from(number).unwrap();
-                let allowed = self.counter + 1..=self.counter + 1 + self.unknown;
-                assert!(allowed.contains(&number), "{caller}: {number} is not in {allowed:?}");
-                self.unknown -= number - self.counter - 1;
-                self.counter = number;
-                true
-            }
-            Err(CallError::OutcomeUnknown | CallError::DeadlineExceeded) => {
-                self.unknown += 1;
-                false
-            }
-            Err(CallError::Busy) => false,
-            Err(error) => panic!("counter {caller}: {error}"),
-        }
-    }
-}
-
-fn counter(caller: usize) -> Vec<u8> {
-    format!("counter of {caller}").into_bytes()
 }
 
 /// Reads everything back that was ever written.
@@ -345,65 +273,14 @@ fn check(client: &Client, ledgers: &[Ledger]) {
     let keys: Vec<(&String, &(u64, bool))> = keys.collect();
     for some in keys.chunks(READS) {
         let names: Vec<&[u8]> = some.iter().map(|(key, _)| key.as_bytes()).collect();
-        for ((key, (value, is_sure)), found) in some.iter().zip(read(client, &names)) {
+        for ((key, (value, is_sure)), found) in some.iter().zip(read_all(client, &names)) {
             let is_right = found.map_or(!is_sure, |found| found == *value);
             assert!(is_right, "{key}: {found:?}, {value} was written, acknowledged: {is_sure}");
         }
     }
-    let names: Vec<Vec<u8>> = (0..ledgers.len()).map(counter).collect();
+    let names: Vec<Vec<u8>> = (0..ledgers.len()).map(Counter::key).collect();
     let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
-    for (caller, (ledger, found)) in ledgers.iter().zip(read(client, &names)).enumerate() {
-        let allowed = ledger.counter..=ledger.counter + ledger.unknown;
-        let found = found.unwrap_or(0);
-        assert!(allowed.contains(&found), "counter of {caller}: {found} is not in {allowed:?}");
-    }
-}
-
-/// Reads keys, all at once.
-fn read(client: &Client, keys: &[&[u8]]) -> Vec<Option<u64>> {
-    let mut calls: Vec<_> = keys
-        .iter()
-        .map(|key| {
-            let mut get = Vec::new();
-            Command::Get { key }.encode(&mut get).unwrap();
-            Box::pin(client.execute(&get))
-        })
-        .collect();
-    // A command is sent when its call is first polled.
-    let mut no_task = Context::from_waker(Waker::noop());
-    let first: Vec<_> = calls.iter_mut().map(|call| call.as_mut().poll(&mut no_task)).collect();
-    let answers = calls.into_iter().zip(first).map(|(call, first)| match first {
-        Poll::Ready(done) => done,
-        Poll::Pending => wait(call),
-    });
-    answers.map(|done: Result<Executed, CallError>| number(&done.unwrap())).collect()
-}
-
-fn number(executed: &Executed) -> Option<u64> {
-    let answer = Answer::decode(executed.reply.as_slice()).unwrap();
-    if answer == Answer::Missing {
-        return None;
-    }
-    let Answer::Value(value) = answer else { panic!("{answer:?}") };
-    Some(std::str::from_utf8(value).unwrap().parse().unwrap())
-}
-
-/// Waits on this thread.
-fn wait<F: Future + Unpin>(mut future: F) -> F::Output {
-    struct Thread(std::thread::Thread);
-
-    impl Wake for Thread {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    let waker = Waker::from(std::sync::Arc::new(Thread(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(done) = std::pin::Pin::new(&mut future).poll(&mut context) {
-            return done;
-        }
-        std::thread::park();
+    for (ledger, found) in ledgers.iter().zip(read_all(client, &names)) {
+        ledger.counter.check(found);
     }
 }

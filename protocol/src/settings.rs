@@ -133,7 +133,7 @@ impl Settings {
             snapshot_part_bytes: 60 * 1024,
             transfer_bytes_per_second_max: 256 << 20,
             transfer_log_bytes_max: 256 << 20,
-            checkpoint_interval: 100_000,
+            checkpoint_interval: 50_000,
             checkpoint_bytes: 256 << 20,
             checkpoint_bytes_per_second_max: 64 << 20,
             heartbeat_interval: Duration::from_millis(50),

@@ -27,6 +27,7 @@ mod orders;
 mod plan;
 mod routes;
 mod seats;
+mod snapshots;
 mod status;
 
 use std::io;
@@ -53,6 +54,7 @@ use crate::executor::yield_now;
 use crate::idle::IdlePolicy;
 use crate::log::Log;
 use crate::ring_report::RingReport;
+use crate::snapshots::Snapshots;
 use crate::sockets::Sockets;
 
 /// The longest sleep of a core.
@@ -89,6 +91,8 @@ pub(crate) struct Core<M> {
     ring_report: RingReport,
     /// `None` where no durable acceptor lives on this core.
     log: Option<Log>,
+    /// `None` where no durable replica lives on this core.
+    snapshots: Option<Snapshots>,
     status_requests: Vec<StatusRequest>,
 
     /// The effects of the role that has its turn.
@@ -143,6 +147,7 @@ impl<M: StateMachine> Core<M> {
             sockets: plan.network.map(|network| network.open(&plan.cluster)),
             ring_report: RingReport::new("a core"),
             log: plan.log,
+            snapshots: plan.snapshots,
             status_requests: Vec::new(),
             out: Outbox { is_tracing: crate::status::is_tracing(), ..Outbox::default() },
             logged_events: Vec::new(),
@@ -154,7 +159,7 @@ impl<M: StateMachine> Core<M> {
             cluster: plan.cluster,
         };
         for index in 0..core.seats.len() {
-            core.seats[index].role = core.make(core.seats[index].id, now);
+            core.begin_life(index, now);
         }
         // Not before: a node that listens must answer, and state machines may take long to make.
         let address = listen_at.map(|at| plan::listen(&mut core.ring, at)).transpose()?;
@@ -240,7 +245,8 @@ impl<M: StateMachine> Core<M> {
         let has_events = !self.events.is_empty();
         let has_incoming = self.poll_sockets(now);
         let has_log_work = self.poll_log(now);
-        has_events | has_incoming | has_log_work
+        let has_snapshots = self.poll_snapshots(now);
+        has_events | has_incoming | has_log_work | has_snapshots
     }
 
     /// Gives residents their turns and takes in the commands of futures, where the gateway is;
@@ -344,6 +350,7 @@ impl<M: StateMachine> Core<M> {
             log.take(acceptor, &mut self.out);
         }
         assert!(self.out.records.is_empty(), "a record of a role without a log");
+        self.order_snapshots(index);
         self.held_in_memory.extend(self.out.held.drain(..).map(|to| Envelope { formation, to }));
         for event in self.out.events.drain(..) {
             // These come again and again for as long as their cause lasts; once is enough to tell.
@@ -408,6 +415,7 @@ impl<M: StateMachine> Core<M> {
             || self.siblings[self.core].has_orders()
             || self.has_waiting_outlet()
             || self.log.as_ref().is_some_and(Log::has_work)
+            || self.snapshots.as_ref().is_some_and(Snapshots::has_answered)
             || self.sockets.as_ref().is_some_and(can_read_on)
             || self.is_stopping.load(Ordering::Relaxed)
     }

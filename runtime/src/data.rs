@@ -5,6 +5,7 @@
 //!   data/lock            locked by the process that serves from the directory
 //!   data/core-0/log.*    the log of the acceptors of core 0, and so on
 //!   data/core-0/outdated another node has found this log to be an older copy: no process serves from it any more
+//!   data/replica-0/*     the snapshots of replica 0, and so on
 //! ```
 //!
 //! `loggos format` makes it, once. A process compares it with the configuration before it serves
@@ -19,8 +20,11 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use loggos_protocol::{AcceptorSet, Digest, DirectoryId, RoleId};
-use loggos_storage::{Disk, Folder, Identity, Options, Recovered, StorageError};
+use loggos_protocol::{AcceptorSet, Digest, DirectoryId, ReplicaId, RoleId};
+use loggos_storage::{
+    Disk, Folder, Identity, Options, Recovered, SnapshotFolder, SnapshotOwner, SnapshotStore,
+    StorageError,
+};
 use tracing::warn;
 
 pub use self::error::DataError;
@@ -28,6 +32,7 @@ use self::identity::NodeIdentity;
 use crate::config::Config;
 use crate::log::{LogPlan, condemned, sync_directory};
 use crate::random::random_u64;
+use crate::snapshots::ReplicaPlan;
 
 /// The identity file.
 const NODE_FILE: &str = "node";
@@ -49,6 +54,7 @@ struct Owner {
     quorums: u64,
     /// The acceptors of each core.
     acceptors: Vec<AcceptorSet>,
+    replicas: Vec<ReplicaId>,
     path: Option<PathBuf>,
     options: Options,
 }
@@ -59,25 +65,31 @@ pub(crate) struct Data {
     _lock: File,
     /// The log of each core that has one.
     pub(crate) logs: Vec<Option<LogPlan>>,
+    /// The directories of the replicas.
+    pub(crate) replicas: Vec<ReplicaPlan>,
 }
 
 /// Makes the data directory of node `node` of `config`, or of the single process of a cluster
 /// without nodes; returns its path.
 ///
+/// In one that is there already it makes the directories of replicas that are missing, and nothing
+/// else: each with a new identity, for it is another memory (R4, R16).
+///
 /// # Errors
 ///
-/// If it exists and is not empty, or cannot be made; if no acceptor needs it.
+/// If it exists and nothing is missing in it, or cannot be made; if no acceptor or replica needs
+/// it.
 ///
 /// source: R4, "`loggos format` creates a directory, once"
 pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, DataError> {
     let owner = Owner::of(config, node);
-    if !owner.has_acceptors() {
-        return Err(DataError::NoAcceptors { owner: owner.name });
+    if !owner.needs_directory() {
+        return Err(DataError::NotNeeded { owner: owner.name });
     }
     let path = owner.path()?.clone();
     std::fs::create_dir_all(&path).map_err(failed(&path))?;
     if has_entries(&path)? {
-        return Err(DataError::NotEmpty(path));
+        return owner.format_missing(path);
     }
     let _lock = lock(&path)?;
     let mut logs = Vec::new();
@@ -91,8 +103,12 @@ pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, Da
             .map_err(|error| DataError::Log { path: folder, error })?;
         logs.push((core, directory, acceptors));
     }
+    let mut replicas = Vec::new();
+    for replica in owner.replicas.iter().copied() {
+        replicas.push((replica, format_replica(&path, replica)?));
+    }
     let (cluster_name, quorums) = (owner.cluster_name, owner.quorums);
-    let identity = NodeIdentity { cluster_name, quorums, name: owner.name, logs };
+    let identity = NodeIdentity { cluster_name, quorums, name: owner.name, logs, replicas };
     sync_directory(&path).map_err(failed(&path))?;
     write_whole(&path, NODE_FILE, &identity.write()).map_err(failed(&path.join(NODE_FILE)))?;
     if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
@@ -101,8 +117,8 @@ pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, Da
     Ok(path)
 }
 
-/// Opens the data directory to serve from it, and recovers all its logs. Returns `None` if no
-/// acceptor needs one.
+/// Opens the data directory to serve from it, recovers all its logs, and looks for snapshots.
+/// Returns `None` if no acceptor or replica needs one.
 ///
 /// # Errors
 ///
@@ -111,7 +127,7 @@ pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, Da
 /// source: R3, R4
 pub(crate) fn open(config: &Config, node: Option<usize>) -> Result<Option<Data>, DataError> {
     let owner = Owner::of(config, node);
-    if !owner.has_acceptors() {
+    if !owner.needs_directory() {
         return Ok(None);
     }
     let path = owner.path()?;
@@ -123,24 +139,21 @@ pub(crate) fn open(config: &Config, node: Option<usize>) -> Result<Option<Data>,
     if !has_entries(path)? {
         return Err(DataError::Empty(path.clone()));
     }
-    let file = path.join(NODE_FILE);
-    let text = match std::fs::read(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let what = "is missing, in a directory that is not empty";
-            return Err(DataError::Damaged { path: file, what });
-        }
-        Err(error) => return Err(failed(&file)(error)),
-    };
-    let identity = NodeIdentity::read(&text, &file)?;
-    owner.compare(&identity)?;
+    let identity = owner.read_identity(path)?;
     let lock = lock(path)?;
     let mut logs: Vec<Option<LogPlan>> = owner.acceptors.iter().map(|_| None).collect();
     for (core, directory, acceptors) in identity.logs {
         let folder = log_path(path, core);
         logs[core] = Some(owner.recover(folder, directory, acceptors)?);
     }
-    Ok(Some(Data { _lock: lock, logs }))
+    let replicas = identity.replicas.iter();
+    let replicas = replicas.map(|(replica, directory)| {
+        let owner =
+            SnapshotOwner { cluster: owner.cluster, directory: *directory, replica: *replica };
+        open_replica(replica_path(path, *replica), owner)
+    });
+    let replicas = replicas.collect::<Result<_, _>>()?;
+    Ok(Some(Data { _lock: lock, logs, replicas }))
 }
 
 impl Owner {
@@ -148,11 +161,15 @@ impl Owner {
         let place = node.map(|node| &config.nodes[node]);
         let cores = place.map_or(config.cpus.len(), |node| node.cpus.len());
         let mut acceptors = vec![AcceptorSet::default(); cores];
+        let mut replicas = Vec::new();
         for (role, core) in &config.placement {
-            if let RoleId::Acceptor(id) = role
-                && place.is_none_or(|node| node.roles.contains(role))
-            {
-                acceptors[*core].insert(*id);
+            if place.is_some_and(|node| !node.roles.contains(role)) {
+                continue;
+            }
+            match role {
+                RoleId::Acceptor(id) => drop(acceptors[*core].insert(*id)),
+                RoleId::Replica(id) => replicas.push(*id),
+                RoleId::Gateway(_) | RoleId::Proposer(_) | RoleId::ProxyLeader(_) => {}
             }
         }
         Self {
@@ -161,17 +178,58 @@ impl Owner {
             cluster_name: config.name.clone(),
             quorums: config.cluster.digest(),
             acceptors,
+            replicas,
             path: place.map_or(&config.data, |node| &node.data).clone(),
             options: config.log.options(),
         }
+    }
+
+    /// Reads the identity file, and compares it with the configuration.
+    fn read_identity(&self, path: &Path) -> Result<NodeIdentity, DataError> {
+        let file = path.join(NODE_FILE);
+        let text = match std::fs::read(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let what = "is missing, in a directory that is not empty";
+                return Err(DataError::Damaged { path: file, what });
+            }
+            Err(error) => return Err(failed(&file)(error)),
+        };
+        let identity = NodeIdentity::read(&text, &file)?;
+        self.compare(&identity)?;
+        Ok(identity)
+    }
+
+    /// Makes the directories of replicas that are missing in the data directory at `path`.
+    fn format_missing(&self, path: PathBuf) -> Result<PathBuf, DataError> {
+        let mut identity = match self.read_identity(&path) {
+            Ok(identity) => identity,
+            Err(DataError::Damaged { .. }) => return Err(DataError::NotEmpty(path)),
+            Err(error) => return Err(error),
+        };
+        let _lock = lock(&path)?;
+        let mut are_missing = false;
+        for (replica, directory) in &mut identity.replicas {
+            let folder = replica_path(&path, *replica);
+            if !folder.try_exists().map_err(failed(&folder))? {
+                are_missing = true;
+                *directory = format_replica(&path, *replica)?;
+            }
+        }
+        if !are_missing {
+            return Err(DataError::NotEmpty(path));
+        }
+        sync_directory(&path).map_err(failed(&path))?;
+        write_whole(&path, NODE_FILE, &identity.write()).map_err(failed(&path.join(NODE_FILE)))?;
+        Ok(path)
     }
 
     fn path(&self) -> Result<&PathBuf, DataError> {
         self.path.as_ref().ok_or_else(|| DataError::Unnamed { owner: self.name.clone() })
     }
 
-    fn has_acceptors(&self) -> bool {
-        self.logs().next().is_some()
+    fn needs_directory(&self) -> bool {
+        self.logs().next().is_some() || !self.replicas.is_empty()
     }
 
     /// The cores that have a log, with the acceptors that share it.
@@ -193,12 +251,17 @@ impl Owner {
             });
             logs.collect::<Vec<_>>().join(", ")
         };
+        let ids = |replicas: &mut dyn Iterator<Item = ReplicaId>| {
+            replicas.map(|id| id.0.to_string()).collect::<Vec<_>>().join(" ")
+        };
         let mut found = identity.logs.iter().map(|(core, _, acceptors)| (*core, *acceptors));
+        let mut found_replicas = identity.replicas.iter().map(|(replica, _)| *replica);
         let differences = [
             ("cluster", self.cluster_name.clone(), identity.cluster_name.clone()),
             ("node", self.name.clone(), identity.name.clone()),
             ("quorums, f, windows and numbers of roles", hex(self.quorums), hex(identity.quorums)),
             ("acceptors", placed(&mut self.logs()), placed(&mut found)),
+            ("replicas", ids(&mut self.replicas.iter().copied()), ids(&mut found_replicas)),
         ];
         match differences.into_iter().find(|(_, expected, found)| expected != found) {
             None => Ok(()),
@@ -265,6 +328,30 @@ impl Owner {
     }
 }
 
+/// Makes an empty directory for a replica; returns its identity.
+fn format_replica(path: &Path, replica: ReplicaId) -> Result<DirectoryId, DataError> {
+    let folder = replica_path(path, replica);
+    std::fs::create_dir(&folder).map_err(failed(&folder))?;
+    sync_directory(&folder).map_err(failed(&folder))?;
+    Ok(DirectoryId(random_u64()))
+}
+
+/// Opens the directory of a replica; says what is damaged in it.
+fn open_replica(folder: PathBuf, owner: SnapshotOwner) -> Result<ReplicaPlan, DataError> {
+    if !folder.try_exists().map_err(failed(&folder))? {
+        return Err(DataError::NoReplica(folder));
+    }
+    let is_used = has_entries(&folder)?;
+    let opened = SnapshotStore::open(SnapshotFolder::new(&folder), owner);
+    let (store, damaged) =
+        opened.map_err(|error| DataError::Snapshots { path: folder.clone(), error })?;
+    for damage in damaged {
+        warn!("{}: {damage}", folder.display());
+    }
+    let SnapshotOwner { directory, replica, .. } = owner;
+    Ok(ReplicaPlan { replica, directory, store, is_used })
+}
+
 /// Writes a file so that after a crash it is either complete or absent.
 fn write_whole(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     let draft = folder.join(format!("{name}.new"));
@@ -289,6 +376,10 @@ fn has_entries(path: &Path) -> Result<bool, DataError> {
     Ok(path.read_dir().map_err(failed(path))?.next().is_some())
 }
 
+fn replica_path(path: &Path, replica: ReplicaId) -> PathBuf {
+    path.join(format!("replica-{}", replica.0))
+}
+
 fn log_path(path: &Path, core: usize) -> PathBuf {
     path.join(format!("core-{core}"))
 }
@@ -301,6 +392,8 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> DataError + use<> {
 #[cfg(test)]
 mod tests {
     use loggos_protocol::{QuorumSystem, Settings};
+
+    use loggos_storage::SnapshotError;
 
     use super::identity::sum;
     use super::*;
@@ -347,6 +440,67 @@ mod tests {
             assert!(matches!(open(&config, None), Err(DataError::Locked(_))));
         }
         assert!(matches!(format(&config, None), Err(DataError::NotEmpty(_))));
+    }
+
+    #[test]
+    fn r16_a_replica_whose_directory_is_gone_is_refused_until_it_is_formatted_anew() {
+        let (_folder, config) = formatted();
+        let ids = || -> Vec<DirectoryId> {
+            let data = open(&config, None).unwrap().unwrap();
+            data.replicas.iter().map(|replica| replica.directory).collect()
+        };
+        let (before, data) = (ids(), config.data.clone().unwrap());
+        std::fs::remove_dir_all(data.join("replica-1")).unwrap();
+        let refused = open(&config, None);
+        assert!(
+            matches!(&refused, Err(DataError::NoReplica(path)) if path.ends_with("replica-1")),
+            "{refused:?}"
+        );
+        format(&config, None).unwrap();
+        let after = ids();
+        assert!(before[0] == after[0] && before[1] != after[1] && before[2] == after[2]);
+        assert!(matches!(format(&config, None), Err(DataError::NotEmpty(_))), "nothing is missing");
+    }
+
+    #[test]
+    fn r04_snapshots_of_another_replica_are_refused() {
+        let (_folder, config) = formatted();
+        let data = config.data.clone().unwrap();
+        let owner = {
+            let opened = open(&config, None).unwrap().unwrap();
+            let replica = &opened.replicas[0];
+            let (directory, replica) = (replica.directory, replica.replica);
+            SnapshotOwner { cluster: Owner::of(&config, None).cluster, directory, replica }
+        };
+        let folder = SnapshotFolder::new(&data.join("replica-0"));
+        let (mut store, _) = SnapshotStore::open(folder, owner).unwrap();
+        let (replica, incarnation) = (owner.replica, loggos_protocol::Incarnation(1));
+        let id =
+            loggos_protocol::SnapshotId { at: loggos_protocol::Watermark(7), replica, incarnation };
+        let formation = loggos_protocol::FormationId(3);
+        store.begin(id, formation).unwrap();
+        let (parts, bytes, digest, state_hash) = (0, 0, 0, 0);
+        store
+            .finish(loggos_protocol::SnapshotInfo {
+                id,
+                formation,
+                parts,
+                bytes,
+                digest,
+                state_hash,
+            })
+            .unwrap();
+        assert!(open(&config, None).is_ok(), "its own");
+        for entry in data.join("replica-0").read_dir().unwrap() {
+            let entry = entry.unwrap();
+            std::fs::rename(entry.path(), data.join("replica-1").join(entry.file_name())).unwrap();
+        }
+        let opened = open(&config, None);
+        let is_foreign = |error: &SnapshotError| matches!(error, SnapshotError::Foreign { .. });
+        assert!(
+            matches!(&opened, Err(DataError::Snapshots { error, .. }) if is_foreign(error)),
+            "{opened:?}"
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::config::{Config, NodeConfig};
 use crate::core::{CorePlan, NetworkPlan, Outlet, Place, Routes, Sibling};
 use crate::log::{Log, LogPlan};
 use crate::random::random_u64;
+use crate::snapshots::{ReplicaPlan, Snapshots};
 use crate::sockets::{NodeIdentity, Remote};
 
 /// Ticks that a mailbox between two cores holds.
@@ -62,14 +63,15 @@ impl<'a> Layout<'a> {
     }
 
     /// Returns what this process is started with. `logs` are those of its cores, where acceptors
-    /// are durable.
+    /// are durable, and `replicas` those that are.
     ///
     /// # Errors
     ///
-    /// If there can be no eventfd, or no thread beside a log.
+    /// If there can be no eventfd, or no thread beside a log or beside replicas.
     pub(crate) fn plan(
         &self,
         mut logs: Vec<Option<LogPlan>>,
+        mut replicas: Vec<ReplicaPlan>,
         recorder: Option<&mpsc::Sender<RingRecord>>,
     ) -> io::Result<ProcessPlan> {
         let config = self.config;
@@ -96,6 +98,13 @@ impl<'a> Layout<'a> {
             let alarm = siblings[core].alarm();
             let page_bytes_max = config.cluster.page_bytes_max;
             let log = log.map(|log| Log::start(log, page_bytes_max, alarm.clone())).transpose()?;
+            let is_here =
+                |plan: &mut ReplicaPlan| self.roles[core].contains(&RoleId::Replica(plan.replica));
+            let here: Vec<_> = replicas.extract_if(.., is_here).collect();
+            let snapshots = match here.is_empty() {
+                true => None,
+                false => Some(Snapshots::start(here, alarm.clone())?),
+            };
             cores.push(CorePlan {
                 core,
                 cluster: config.cluster.clone(),
@@ -112,6 +121,7 @@ impl<'a> Layout<'a> {
                 clock: clock.clone(),
                 network: self.node.map(|node| self.network(node, core, gateway_core)),
                 log,
+                snapshots,
                 recorder: recorder.cloned(),
             });
         }

@@ -24,6 +24,7 @@ mod random;
 mod remote;
 mod resident;
 mod ring_report;
+mod snapshots;
 mod sockets;
 mod status;
 

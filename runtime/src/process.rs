@@ -37,7 +37,7 @@ pub(crate) struct Process {
     gateway_core: Option<usize>,
     /// The address where it listens, if it does.
     address: Option<SocketAddr>,
-    /// The data directory, if acceptors are durable: locked as long as this is.
+    /// The data directory, if acceptors and replicas are durable: locked as long as this is.
     _data: Option<Data>,
 }
 
@@ -90,10 +90,13 @@ impl Process {
             Some(Durability::Sync) => data::open(config, node).map_err(StartError::Data)?,
             Some(Durability::Memory) | None => None,
         };
-        let logs = data.as_mut().map(|data| std::mem::take(&mut data.logs)).unwrap_or_default();
+        let (logs, replicas) = match &mut data {
+            Some(data) => (std::mem::take(&mut data.logs), std::mem::take(&mut data.replicas)),
+            None => (Vec::new(), Vec::new()),
+        };
         let layout = Layout::new(config, node);
         let ProcessPlan { cores, routes, siblings, port, gateway_core, is_stopping } =
-            layout.plan(logs, recorder)?;
+            layout.plan(logs, replicas, recorder)?;
         let mut process = Self {
             executors: Vec::new(),
             siblings,

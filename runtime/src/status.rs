@@ -99,6 +99,10 @@ pub struct ReplicaStanding {
     pub executed: Watermark,
     /// The digest of its state there.
     pub state_hash: u64,
+    /// The slots below it are in a durable snapshot; zero in memory.
+    pub snapshot: Watermark,
+    /// Whether it restores a snapshot: it executes nothing meanwhile.
+    pub is_restoring: bool,
     /// The reason why it executes no more, if so.
     pub halted: Option<Halt>,
     /// Its counters so far.
@@ -124,6 +128,8 @@ impl Standing {
             Role::Replica(role) => Self::Replica(ReplicaStanding {
                 executed: role.executed(),
                 state_hash: role.state_hash(),
+                snapshot: role.snapshot(),
+                is_restoring: role.is_restoring(),
                 halted: role.halted().cloned(),
                 counters: role.counters(),
             }),
@@ -236,6 +242,31 @@ impl CoreStatus {
     }
 }
 
+impl ReplicaStanding {
+    fn to_json(&self) -> Value {
+        json!({
+            "state": if self.halted.is_some() {
+                "halted"
+            } else if self.is_restoring {
+                "restoring"
+            } else {
+                "up"
+            },
+            "executed_watermark": self.executed.0,
+            "snapshot_watermark": self.snapshot.0,
+            "state_hash": format!("{:016x}", self.state_hash),
+            "halted": self.halted.as_ref().map(|why| format!("{why:?}")),
+            "commands": self.counters.commands,
+            "gaps": self.counters.gaps,
+            "fetched": self.counters.fetched,
+            "snapshots": self.counters.snapshots,
+            "snapshots_failed": self.counters.snapshots_failed,
+            "transfers": self.counters.transfers,
+            "restored": self.counters.restored,
+        })
+    }
+}
+
 impl RoleStatus {
     fn to_json(&self) -> Value {
         let standing = match &self.standing {
@@ -280,17 +311,7 @@ impl RoleStatus {
                 "votes": counters.votes,
                 "nacks": counters.nacks,
             }),
-            Standing::Replica(replica) => json!({
-                "state": if replica.halted.is_some() { "halted" } else { "up" },
-                "executed_watermark": replica.executed.0,
-                "state_hash": format!("{:016x}", replica.state_hash),
-                "halted": replica.halted.as_ref().map(|why| format!("{why:?}")),
-                "commands": replica.counters.commands,
-                "gaps": replica.counters.gaps,
-                "fetched": replica.counters.fetched,
-                "transfers": replica.counters.transfers,
-                "restored": replica.counters.restored,
-            }),
+            Standing::Replica(replica) => replica.to_json(),
         };
         let mut role = json!({
             "role": self.role.to_string(),

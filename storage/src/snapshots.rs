@@ -347,6 +347,12 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
         }
     }
 
+    /// Gives up every snapshot that was begun.
+    pub fn abandon_all(&mut self) {
+        let begun: Vec<SnapshotId> = self.writing.keys().copied().collect();
+        begun.into_iter().for_each(|id| self.abandon(id));
+    }
+
     /// Removes a snapshot that is not needed any more.
     ///
     /// # Errors

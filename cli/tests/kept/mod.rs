@@ -49,6 +49,10 @@ impl Plan {
         Self { name: name.into(), roles: roles.to_vec() }
     }
 
+    fn has_data(&self) -> bool {
+        self.has("acceptor") || self.has("replica")
+    }
+
     fn has(&self, kind: &str) -> bool {
         self.roles.iter().any(|role| role.starts_with(kind))
     }
@@ -98,7 +102,7 @@ impl Cluster {
         for (index, (plan, address)) in plans.iter().zip(&addresses).enumerate() {
             writeln!(text, "[nodes.{}]\naddress = \"{address}\"", plan.name).unwrap();
             writeln!(text, "roles = {:?}\ncpus = [{}]", plan.roles, index % 2).unwrap();
-            if plan.has("acceptor") {
+            if plan.has_data() {
                 let path = data(&plan.name).unwrap_or_else(|| format!("data-{}", plan.name).into());
                 writeln!(text, "data = {path:?}").unwrap();
             }
@@ -108,7 +112,7 @@ impl Cluster {
         std::fs::write(&config, text).unwrap();
         let running = plans.iter().map(|_| None).collect();
         let cluster = Self { folder: Some(folder), config, plans, addresses, running };
-        for plan in cluster.plans.iter().filter(|plan| plan.has("acceptor")) {
+        for plan in cluster.plans.iter().filter(|plan| plan.has_data()) {
             let done = cluster.command("format", &plan.name).output().unwrap();
             assert!(done.status.success(), "{done:?}");
         }
@@ -127,6 +131,11 @@ impl Cluster {
     pub(crate) fn gateways(&self) -> Vec<SocketAddr> {
         let nodes = self.plans.iter().zip(&self.addresses);
         nodes.filter(|(plan, _)| plan.has("gateway")).map(|(_, address)| *address).collect()
+    }
+
+    /// Where a node keeps its data, if in the cluster's folder.
+    pub(crate) fn data(&self, node: usize) -> PathBuf {
+        self.folder().join(format!("data-{}", self.name(node)))
     }
 
     fn folder(&self) -> &Path {

@@ -43,6 +43,10 @@ use crate::{
 /// Parts that may be on their way from the donor at once.
 const PARTS_AHEAD: u32 = 16;
 
+/// The rounds in which acceptors are asked in vain, before a durable replica gets a peer's
+/// snapshot.
+const REPLAY_ROUNDS: u32 = 5;
+
 /// A snapshot on its way from a peer.
 #[derive(Debug)]
 pub(super) struct Transfer {
@@ -166,13 +170,16 @@ impl Incoming {
 impl<M: StateMachine> Replica<M> {
     /// Asks a peer for its state, if nothing less will do: a peer has executed the slot that is
     /// missing and let go of it, and either acceptors have truncated the slot or every peer was
-    /// asked several times.
+    /// asked several times. Where acceptors are durable they have it, and are asked several times,
+    /// too: after a restart of all, peers hold no log at first.
     ///
     /// source: R8, "after live peers (R15) and snapshots have failed the asker"
     pub(super) fn transfer_if_needed(&mut self, now: Time, out: &mut Outbox) {
         let next = self.executed.first_open();
         let Some(gap) = self.gap.as_ref().filter(|gap| gap.slot == next) else { return };
-        let is_hopeless = self.truncated.covers(next) || gap.asked >= self.asks_of_peers();
+        let may_replay = self.checkpoints.is_some() && self.replay_rounds < REPLAY_ROUNDS;
+        let is_hopeless =
+            self.truncated.covers(next) || gap.asked >= self.asks_of_peers() && !may_replay;
         let is_too_early = self.checkpoints.as_ref().is_some_and(|it| now < it.retry_at);
         if !is_hopeless || gap.let_go.is_empty() || self.is_transferring() || is_too_early {
             return;

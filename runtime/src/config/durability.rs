@@ -1,7 +1,7 @@
 //! `durability`, and how large logs may become.
 
-use loggos_protocol::SettingsError;
-use loggos_storage::Options;
+use loggos_protocol::{ClusterSettings, SettingsError};
+use loggos_storage::{BLOCK_BYTES, Options};
 
 use super::error::{Report, instead};
 use super::given::Given;
@@ -59,7 +59,7 @@ impl LogLimits {
                 "log_segment_bytes",
                 format!("must be at least {least}: twice batch_bytes_max and 128KiB"),
             );
-        } else if !self.segment_bytes.is_multiple_of(loggos_storage::BLOCK_BYTES) {
+        } else if !self.segment_bytes.is_multiple_of(BLOCK_BYTES) {
             add("log_segment_bytes", "must be a multiple of 4KiB".to_owned());
         } else if self.bytes_max / u64::from(self.segment_bytes) < 4 {
             add("log_bytes_max", "must be at least four log_segment_bytes".to_owned());
@@ -68,6 +68,17 @@ impl LogLimits {
         }
         problems
     }
+}
+
+/// Returns the bytes that the log of so many acceptors may need until replicas have snapshots of
+/// what is in it: what is written between two snapshots, and as much again while one is written.
+/// Each slot takes its batch, and of an acceptor's log that is idle in between two blocks.
+///
+/// source: R16
+pub(super) fn log_bytes_needed(cluster: &ClusterSettings, acceptors_count: u32) -> u64 {
+    let blocks = u64::from(cluster.checkpoint_interval) * 2 * u64::from(BLOCK_BYTES);
+    let batches = cluster.checkpoint_bytes.saturating_mul(acceptors_count.into());
+    blocks.saturating_add(batches).saturating_mul(2)
 }
 
 /// Reads `durability`, if it is given.

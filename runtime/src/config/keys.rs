@@ -151,12 +151,12 @@ pub(super) static NODE_KEYS: [NodeKey; 4] = [
     NodeKey {
         name: "data",
         what: "Where it keeps what must not be lost, counted from this file; `loggos format` makes it, \
-               once. Only a node\n# with acceptors needs one, and only if they are durable.",
+               once. Only a node\n# with acceptors or replicas needs one, and only if they are durable.",
     },
 ];
 
 /// In the order of the example.
-pub(super) static KEYS: [Key; 39] = [
+pub(super) static KEYS: [Key; 42] = [
     cluster(
         "name",
         "What it is called, in at most 64 letters, digits, '-', '_' and '.': two clusters of different \
@@ -173,9 +173,10 @@ pub(super) static KEYS: [Key; 39] = [
     ),
     cluster(
         "durability",
-        "Where acceptors keep what they promised. In \"memory\", a crashed acceptor is gone for good; with \
-         \"sync\" they\n# log it before they say it, and the node needs `data`. Without this key \
-         `loggos node` takes \"sync\", and\n# `loggos up` and `loggos bench` take \"memory\".",
+        "Where acceptors keep what they promised, and replicas their snapshots. In \"memory\", a crashed \
+         acceptor is gone\n# for good; with \"sync\" it logs what it says before it says it, and the node \
+         needs `data`. Without this key\n# `loggos node` takes \"sync\", and `loggos up` and `loggos \
+         bench` take \"memory\".",
         Kind::Own("# durability = \"sync\""),
     ),
     cluster(
@@ -273,6 +274,22 @@ pub(super) static KEYS: [Key; 39] = [
         "The most bytes of batches that a replica keeps for the peers that it sends a snapshot to. One that \
          needs more\n# starts over.",
         Kind::Bytes(|draft| &mut draft.settings.transfer_log_bytes_max),
+    ),
+    limits(
+        "checkpoint_interval",
+        "The number of slots after which a replica on disk takes a snapshot; acceptors then let go of the \
+         log below.",
+        Kind::Number(|draft| &mut draft.settings.checkpoint_interval),
+    ),
+    limits(
+        "checkpoint_bytes",
+        "The bytes of batches after which it does so sooner.",
+        Kind::LongBytes(|draft| &mut draft.settings.checkpoint_bytes),
+    ),
+    limits(
+        "checkpoint_bytes_per_second_max",
+        "How many bytes of a snapshot a replica writes to disk in a second.",
+        Kind::Bytes(|draft| &mut draft.settings.checkpoint_bytes_per_second_max),
     ),
     limits(
         "mailbox_messages_max",
@@ -378,11 +395,8 @@ mod tests {
         });
         let fields: Vec<_> = fields.collect();
         assert!(fields.contains(&"slot_window"), "{settings}");
-        // Of durable replicas, which no node has yet.
-        let none_yet =
-            ["checkpoint_interval", "checkpoint_bytes", "checkpoint_bytes_per_second_max"];
         for field in fields {
-            assert!(find(field).is_some() != none_yet.contains(&field), "{field}");
+            assert!(find(field).is_some(), "{field}");
         }
     }
 }

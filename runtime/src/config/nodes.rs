@@ -135,12 +135,11 @@ impl Reading<'_> {
             Some(data)
         });
         let roles = self.read_roles(key, table, report);
-        let has_acceptors = roles.iter().any(|role| matches!(role, RoleId::Acceptor(_)));
-        if self.durability == Some(Durability::Sync) && has_acceptors && !table.contains_key("data")
-        {
+        let is_durable = roles.iter().any(is_durable);
+        if self.durability == Some(Durability::Sync) && is_durable && !table.contains_key("data") {
             let what = format!(
-                "`data` is missing in {}: with durability = \"sync\" its acceptors need a directory, such as \
-                 \"data/{node}\"",
+                "`data` is missing in {}: with durability = \"sync\" its acceptors and replicas need a \
+                 directory, such as \"data/{node}\"",
                 header(node)
             );
             add_missing(key, what, report);
@@ -377,6 +376,11 @@ fn read_address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
         return Err(format!("must be one that others can connect to, not {}", address.ip()));
     }
     Ok(address)
+}
+
+/// Whether a role needs a data directory where the cluster is durable.
+pub(super) fn is_durable(role: &RoleId) -> bool {
+    matches!(role, RoleId::Acceptor(_) | RoleId::Replica(_))
 }
 
 fn read_data(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<PathBuf> {

@@ -1,10 +1,13 @@
 //! Losses that a cluster does not survive, though its configuration is valid.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use loggos_protocol::RoleId;
 
-use super::{Config, NodeConfig};
+use super::durability::log_bytes_needed;
+use super::nodes::is_durable;
+use super::{Config, Durability, NodeConfig};
 
 /// A reason why a cluster may stop, although no more was lost than it is made for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,10 +34,20 @@ pub enum Weakness {
         wanted: u8,
     },
     /// Nothing is said of durability, so that `loggos node` takes "sync", and these nodes have
-    /// acceptors and no data directory.
+    /// acceptors or replicas and no data directory.
     NoData {
         /// The nodes, by name.
         nodes: Vec<String>,
+    },
+    /// The acceptors of a core may have to stop taking new commands for a while, because their log
+    /// is full before replicas have taken snapshots of what is in it.
+    ShortLog {
+        /// The node, if there are nodes.
+        node: Option<String>,
+        /// The core, as an index into its `cpus`.
+        core: usize,
+        /// The bytes that the log may need.
+        needed: u64,
     },
     /// All roles live in one process.
     OneProcess,
@@ -63,6 +76,7 @@ impl Config {
         if !nodes.is_empty() {
             found.push(Weakness::NoData { nodes });
         }
+        found.extend(self.short_logs());
         if self.is_one_process() {
             found.push(Weakness::OneProcess);
         } else if gateways >= wanted {
@@ -75,12 +89,34 @@ impl Config {
         }
         found
     }
+
+    /// The logs that may fill up before replicas have snapshots.
+    fn short_logs(&self) -> Vec<Weakness> {
+        let is_durable = match self.durability {
+            Some(durability) => durability == Durability::Sync,
+            None => !self.nodes.is_empty(), // what `loggos node` takes
+        };
+        let mut acceptors: BTreeMap<(Option<&str>, usize), u32> = BTreeMap::new();
+        for (role, core) in &self.placement {
+            if is_durable && matches!(role, RoleId::Acceptor(_)) {
+                let node = self.nodes.iter().find(|node| node.roles.contains(role));
+                *acceptors.entry((node.map(|it| it.name.as_str()), *core)).or_default() += 1;
+            }
+        }
+        let needed = |count| log_bytes_needed(&self.cluster, count);
+        let short = acceptors.into_iter().filter(|(_, count)| needed(*count) > self.log.bytes_max);
+        let weaknesses = short.map(|((node, core), count)| Weakness::ShortLog {
+            node: node.map(str::to_owned),
+            core,
+            needed: needed(count),
+        });
+        weaknesses.collect()
+    }
 }
 
-/// Whether a node has acceptors, and nowhere to keep what they must not forget.
+/// Whether a node has acceptors or replicas, and nowhere to keep what they must not forget.
 fn needs_data(node: &NodeConfig) -> bool {
-    let is_acceptor = |role: &RoleId| matches!(role, RoleId::Acceptor(_));
-    node.data.is_none() && node.roles.iter().any(is_acceptor)
+    node.data.is_none() && node.roles.iter().any(is_durable)
 }
 
 impl fmt::Display for Weakness {
@@ -104,10 +140,20 @@ impl fmt::Display for Weakness {
             ),
             Self::NoData { nodes } => write!(
                 f,
-                "`loggos node` would not start {}: there are acceptors and no `data`, and durability is not \
+                "`loggos node` would not start {}: there are acceptors or replicas and no `data`, and durability is not \
                  given, which means \"sync\"; name directories, or write durability = \"memory\"",
                 nodes.join(", ")
             ),
+            Self::ShortLog { node, core, needed } => {
+                let node = node.as_ref().map_or_else(String::new, |node| format!(" of {node}"));
+                let needed = needed.div_ceil(1 << 20);
+                write!(
+                    f,
+                    "the log of core {core}{node} may need {needed} MiB until replicas have taken snapshots, and \
+                     its acceptors take nothing new when it is full: raise log_bytes_max, or lower \
+                     checkpoint_interval or checkpoint_bytes"
+                )
+            }
             Self::OneProcess => f.write_str(
                 "all roles live in one process: the cluster survives the loss of roles, but no loss \
                  of that process or its machine",
@@ -160,6 +206,24 @@ mod tests {
         assert!(of("", "").contains(&none));
         assert!(!of("durability = \"memory\"", "").contains(&none));
         assert!(!of("", "data = \"data\"").contains(&none));
+    }
+
+    #[test]
+    fn a_log_that_may_fill_up_before_a_snapshot_is_a_weakness() {
+        let of = |limits: &str| {
+            let text =
+                format!("[cluster]\ngateways = 2\ndurability = \"sync\"\n[limits]\n{limits}");
+            let weaknesses = config(&text).weaknesses();
+            let short = weaknesses.iter().filter(|it| matches!(it, Weakness::ShortLog { .. }));
+            short.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(of(""), [""; 0], "the defaults fit");
+        let short = of("log_bytes_max = \"1GiB\"");
+        assert_eq!(short.len(), 2, "both cores have acceptors: {short:?}");
+        assert!(short[0].starts_with("the log of core 0 may need 1806 MiB until"), "{}", short[0]);
+        let fits =
+            "log_bytes_max = \"1GiB\"\ncheckpoint_interval = 10000\ncheckpoint_bytes = \"64MiB\"";
+        assert_eq!(of(fits), [""; 0]);
     }
 
     #[test]

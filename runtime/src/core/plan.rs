@@ -16,6 +16,7 @@ use crate::client::Port;
 use crate::clock::Clock;
 use crate::idle::Idle;
 use crate::log::Log;
+use crate::snapshots::Snapshots;
 use crate::sockets::{NodeIdentity, Remote, Sockets};
 
 /// The longest time that a node waits for an address that is in use.
@@ -48,6 +49,8 @@ pub(crate) struct CorePlan {
     pub(crate) network: Option<NetworkPlan>,
     /// The log of the acceptors that live here, if they are durable.
     pub(crate) log: Option<Log>,
+    /// The snapshots of the replicas that live here, if they are durable.
+    pub(crate) snapshots: Option<Snapshots>,
     /// Hears of what the ring does, in tests.
     pub(crate) recorder: Option<mpsc::Sender<RingRecord>>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use loggos_protocol::{Envelope, Incarnation, Life, Role, RoleId, StateMachine, Time};
+use loggos_protocol::{Envelope, Incarnation, Life, Replica, Role, RoleId, StateMachine, Time};
 
 use super::Core;
 use crate::random::random_u64;
@@ -66,8 +66,10 @@ impl<M: StateMachine> Core<M> {
         let Some(index) = self.seat_of(id) else { return };
         let seat = &mut self.seats[index];
         (seat.role, seat.is_to_start) = (None, false);
-        if let (Some(log), RoleId::Acceptor(acceptor)) = (&mut self.log, id) {
-            log.end_life(acceptor);
+        match id {
+            RoleId::Acceptor(id) => self.log.iter_mut().for_each(|log| log.end_life(id)),
+            RoleId::Replica(id) => self.snapshots.iter_mut().for_each(|it| it.end_life(id)),
+            RoleId::Gateway(_) | RoleId::Proposer(_) | RoleId::ProxyLeader(_) => {}
         }
     }
 
@@ -81,26 +83,39 @@ impl<M: StateMachine> Core<M> {
     }
 
     /// Starts the roles that are to start over, where their former lives are settled: what such a
-    /// life has appended to the log is durable.
+    /// life has appended to the log is durable, and of the snapshots that it was writing nothing is
+    /// left.
     pub(super) fn start_over(&mut self, now: Time) {
         for index in 0..self.seats.len() {
             let Seat { id, is_to_start, .. } = self.seats[index];
             let is_settled = match (&self.log, id) {
                 (Some(log), RoleId::Acceptor(acceptor)) => log.is_settled(acceptor),
+                (_, RoleId::Replica(replica)) => {
+                    self.snapshots.as_ref().is_none_or(|it| it.is_settled(replica))
+                }
                 (_, _) => true,
             };
             if is_to_start && is_settled {
                 self.seats[index].is_to_start = false;
-                self.seats[index].role = self.make(id, now);
+                self.begin_life(index, now);
             }
         }
     }
 
-    /// Starts a role: a durable acceptor with what its log says, unless that has failed; any other
-    /// with a blank memory.
+    /// Starts the role of a seat.
+    pub(super) fn begin_life(&mut self, index: usize, now: Time) {
+        self.seats[index].role = self.make(self.seats[index].id, now);
+        if let Some(Role::Replica(replica)) = &mut self.seats[index].role {
+            replica.on_start(now, &mut self.out);
+            self.post(index);
+        }
+    }
+
+    /// Makes a role: a durable acceptor with what its log says, unless that has failed; a durable
+    /// replica with what is in its directory; any other with a blank memory.
     ///
     /// source: R2, R4, R34
-    pub(super) fn make(&self, id: RoleId, now: Time) -> Option<Role<M>> {
+    fn make(&self, id: RoleId, now: Time) -> Option<Role<M>> {
         let (cluster, seed) = (self.cluster.clone(), random_u64());
         if let (Some(log), RoleId::Acceptor(id)) = (&self.log, id) {
             let mut acceptor = log.restart(cluster, id, seed)?;
@@ -108,6 +123,13 @@ impl<M: StateMachine> Core<M> {
             return Some(Role::Acceptor(Box::new(acceptor)));
         }
         let life = Life { incarnation: Incarnation(random_u64()), seed };
+        if let RoleId::Replica(id) = id
+            && let Some(found) = self.snapshots.as_ref().and_then(|it| it.found(id))
+        {
+            let machine = (self.factory)(id);
+            let replica = Replica::durable(cluster, id, life.incarnation, machine, found);
+            return Some(Role::Replica(Box::new(replica)));
+        }
         Some(Role::start(cluster, id, life, now, |replica| (self.factory)(replica)))
     }
 }

@@ -4,20 +4,20 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use loggos_storage::StorageError;
+use loggos_storage::{SnapshotError, StorageError};
 
 use super::identity::DATA_VERSION;
 
 /// The reason why a data directory cannot be made, or must not be served from.
 #[derive(Debug)]
 pub enum DataError {
-    /// The configuration names none, and there are acceptors that need one.
+    /// The configuration names none, and there are acceptors or replicas that need one.
     Unnamed {
         /// The node that needs it.
         owner: String,
     },
-    /// No acceptor needs one.
-    NoAcceptors {
+    /// No acceptor or replica needs one.
+    NotNeeded {
         /// The node.
         owner: String,
     },
@@ -25,6 +25,8 @@ pub enum DataError {
     Missing(PathBuf),
     /// It exists, and has no entries.
     Empty(PathBuf),
+    /// The directory of a replica in it does not exist.
+    NoReplica(PathBuf),
     /// It was to be made, and has entries already.
     NotEmpty(PathBuf),
     /// Another process serves from it.
@@ -68,6 +70,13 @@ pub enum DataError {
         /// The cause.
         error: StorageError,
     },
+    /// The snapshots of a replica cannot be used.
+    Snapshots {
+        /// The replica's directory.
+        path: PathBuf,
+        /// The cause.
+        error: SnapshotError,
+    },
     /// The file system failed.
     File {
         /// The file or directory.
@@ -82,23 +91,30 @@ impl fmt::Display for DataError {
         match self {
             Self::Unnamed { owner } => write!(
                 f,
-                "the acceptors of {owner} need a data directory: name it as `data` in the table of the \
-                 node, or write durability = \"memory\" in [cluster]"
+                "the acceptors and replicas of {owner} need a data directory: name it as `data` in the \
+                 table of the node, or write durability = \"memory\" in [cluster]"
             ),
-            Self::NoAcceptors { owner } => {
-                write!(f, "{owner} has no acceptors: it needs no data directory")
+            Self::NotNeeded { owner } => {
+                write!(f, "{owner} has no acceptors and no replicas: it needs no data directory")
             }
             Self::Missing(path) => write!(
                 f,
                 "there is no data directory {}. For a new node, make it with `loggos format`. If there was \
-                 one, its acceptors are lost, and the cluster goes on without them",
+                 one, its acceptors are lost, and the cluster goes on without them; its replicas are brought up by \
+                 others",
                 path.display()
             ),
             Self::Empty(path) => write!(
                 f,
                 "the data directory {} is empty. Is its disk mounted? For a new node, fill it with `loggos \
                  format`. If there was something in it, its acceptors are lost, and the cluster goes on \
-                 without them",
+                 without them; its replicas are brought up by others",
+                path.display()
+            ),
+            Self::NoReplica(path) => write!(
+                f,
+                "there is no {}. If the snapshots in it are lost, `loggos format` makes it again, empty, and \
+                 other replicas bring this one up: until then it counts as lost",
                 path.display()
             ),
             Self::NotEmpty(path) => write!(
@@ -134,6 +150,7 @@ impl fmt::Display for DataError {
                 path.display()
             ),
             Self::Log { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Snapshots { path, error } => write!(f, "{}: {error}", path.display()),
             Self::File { path, error } => write!(f, "{}: {error}", path.display()),
         }
     }
@@ -143,11 +160,13 @@ impl std::error::Error for DataError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Log { error, .. } => Some(error),
+            Self::Snapshots { error, .. } => Some(error),
             Self::File { error, .. } => Some(error),
             Self::Unnamed { .. }
-            | Self::NoAcceptors { .. }
+            | Self::NotNeeded { .. }
             | Self::Missing(_)
             | Self::Empty(_)
+            | Self::NoReplica(_)
             | Self::NotEmpty(_)
             | Self::Locked(_)
             | Self::Damaged { .. }

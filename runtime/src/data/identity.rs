@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
-use loggos_protocol::{AcceptorSet, DirectoryId};
+use loggos_protocol::{AcceptorId, AcceptorSet, DirectoryId, ReplicaId};
 
 use super::DataError;
 
@@ -19,11 +19,13 @@ pub(super) struct NodeIdentity {
     pub(super) name: String,
     /// The cores that have a log.
     pub(super) logs: Vec<(usize, DirectoryId, AcceptorSet)>,
+    /// The replicas, each with the identity of its own directory.
+    pub(super) replicas: Vec<(ReplicaId, DirectoryId)>,
 }
 
 impl NodeIdentity {
     pub(super) fn write(&self) -> String {
-        let Self { cluster_name, quorums, name, logs } = self;
+        let Self { cluster_name, quorums, name, logs, replicas } = self;
         let mut text = format!("loggos data {DATA_VERSION}\ncluster {cluster_name}\n");
         let mut line = |line: fmt::Arguments<'_>| {
             writeln!(text, "{line}").expect("writing to a string does not fail");
@@ -33,6 +35,9 @@ impl NodeIdentity {
         for (core, directory, acceptors) in logs {
             let ids = acceptors.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(" ");
             line(format_args!("core {core} directory {:016x} acceptors {ids}", directory.0));
+        }
+        for (replica, directory) in replicas {
+            line(format_args!("replica {} directory {:016x}", replica.0, directory.0));
         }
         let checksum = sum(text.as_bytes());
         text + &format!("checksum {checksum:08x}\n")
@@ -67,16 +72,31 @@ impl NodeIdentity {
         let cluster_name = lines.next()?.strip_prefix("cluster ")?.to_owned();
         let quorums = u64::from_str_radix(lines.next()?.strip_prefix("quorums ")?, 16).ok()?;
         let name = lines.next()?.strip_prefix("node ")?.to_owned();
-        let logs = lines.map(|line| {
-            let (core, rest) = line.strip_prefix("core ")?.split_once(" directory ")?;
-            let (directory, acceptors) = rest.split_once(" acceptors ")?;
-            let directory = DirectoryId(u64::from_str_radix(directory, 16).ok()?);
-            let acceptors = acceptors.split(' ').map(|id| id.parse().ok());
-            let acceptors = acceptors.map(|id| id.map(loggos_protocol::AcceptorId));
-            Some((core.parse().ok()?, directory, acceptors.collect::<Option<_>>()?))
-        });
-        Some(Self { cluster_name, quorums, name, logs: logs.collect::<Option<_>>()? })
+        let (mut logs, mut replicas) = (Vec::new(), Vec::new());
+        for line in lines {
+            match line.strip_prefix("core ") {
+                Some(line) => logs.push(take_log(line)?),
+                None => replicas.push(take_replica(line.strip_prefix("replica ")?)?),
+            }
+        }
+        Some(Self { cluster_name, quorums, name, logs, replicas })
     }
+}
+
+fn take_log(line: &str) -> Option<(usize, DirectoryId, AcceptorSet)> {
+    let (core, rest) = line.split_once(" directory ")?;
+    let (directory, acceptors) = rest.split_once(" acceptors ")?;
+    let acceptors = acceptors.split(' ').map(|id| id.parse().ok().map(AcceptorId));
+    Some((core.parse().ok()?, take_directory(directory)?, acceptors.collect::<Option<_>>()?))
+}
+
+fn take_replica(line: &str) -> Option<(ReplicaId, DirectoryId)> {
+    let (replica, directory) = line.split_once(" directory ")?;
+    Some((ReplicaId(replica.parse().ok()?), take_directory(directory)?))
+}
+
+fn take_directory(text: &str) -> Option<DirectoryId> {
+    u64::from_str_radix(text, 16).ok().map(DirectoryId)
 }
 
 /// The checksum of the identity file.

@@ -20,7 +20,9 @@ impl World {
     /// Whether some replica has executed all that was ever acknowledged: after all processes were
     /// stopped, all of them being equal says little.
     fn has_replayed(&self) -> bool {
-        let executed = self.replicas().map(|replica| replica.machine().executed.len() as u64).max();
+        // While a state is restored, the machine is in that of no slot.
+        let whole = self.replicas().filter(|replica| !replica.is_restoring());
+        let executed = whole.map(|replica| replica.machine().executed.len() as u64).max();
         self.load.acknowledged.iter().all(|it| Some(it.position) < executed)
     }
 

@@ -368,8 +368,8 @@ fn data_that_is_missing_or_another_nodes_is_refused() {
     config(&text("durability = \"memory\"", [(a, ""), (b, ""), (c, "")]));
     refused(
         &text(sync, [(a, data), (b, ""), (c, data)]),
-        "10:8: `data` is missing in [nodes.n1]: with durability = \"sync\" its acceptors need a directory, \
-         such as \"data/n1\"",
+        "10:8: `data` is missing in [nodes.n1]: with durability = \"sync\" its acceptors and replicas \
+         need a directory, such as \"data/n1\"",
     );
     let twice = "8: `data` is that of node `n1` already, on the same machine: each needs its own";
     for (first, second) in [("10.0.0.2:1", "10.0.0.2:2"), ("127.0.0.1:1", "[::1]:1")] {

@@ -1,0 +1,50 @@
+//! The durable replicas of a core, and the thread that writes and reads their snapshots.
+
+use loggos_protocol::{Halt, Role, RoleId, StateMachine, Time};
+
+use super::Core;
+use crate::snapshots::Snapshots;
+
+impl<M: StateMachine> Core<M> {
+    /// Takes in what was done with snapshots; returns whether there was anything.
+    ///
+    /// source: R16
+    pub(super) fn poll_snapshots(&mut self, now: Time) -> bool {
+        let mut has_worked = false;
+        while let Some((replica, done)) = self.snapshots.as_mut().and_then(Snapshots::next) {
+            has_worked = true;
+            let Some(index) = self.seat_of(RoleId::Replica(replica)) else { continue };
+            if let Some(Role::Replica(replica)) = &mut self.seats[index].role {
+                replica.on_snapshot_done(done, now, &mut self.out);
+                self.post(index);
+            }
+        }
+        if self.snapshots.is_some() {
+            self.restart_halted(now);
+            self.start_over(now);
+        }
+        has_worked
+    }
+
+    /// Hands the orders of the role in seat `index`, which has had its turn, to the thread.
+    pub(super) fn order_snapshots(&mut self, index: usize) {
+        if let (Some(snapshots), RoleId::Replica(replica)) = (&self.snapshots, self.seats[index].id)
+            && snapshots.has(replica)
+        {
+            snapshots.take(replica, &mut self.out.snapshots);
+        }
+        assert!(self.out.snapshots.is_empty(), "an order of a role without snapshots");
+    }
+
+    /// Starts durable replicas over that have lost their state, because the snapshot of a peer
+    /// could not be restored: the next life has what is in the directory.
+    fn restart_halted(&mut self, now: Time) {
+        for index in 0..self.seats.len() {
+            if let Some(Role::Replica(replica)) = &self.seats[index].role
+                && matches!(replica.halted(), Some(Halt::SnapshotRefused { .. }))
+            {
+                self.restart(self.seats[index].id, now);
+            }
+        }
+    }
+}
