@@ -29,6 +29,11 @@ impl Target {
         Ok(nodes.map(|node| (node.name, node.address)).collect())
     }
 
+    /// The configuration, if it was named.
+    pub(crate) fn config(&self) -> Result<Option<Config>, Box<dyn std::error::Error>> {
+        self.config.as_ref().map(|file| load(file)).transpose()
+    }
+
     /// The options to reach a gateway.
     pub(crate) fn options(&self) -> Result<RemoteOptions, Box<dyn std::error::Error>> {
         let Some(file) = &self.config else {

@@ -4,9 +4,13 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
+use loggos::Config;
 use serde_json::{Value, json};
 
+use self::survival::Survival;
 use crate::remote::Target;
+
+mod survival;
 
 /// The longest time until a node has answered.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,17 +36,20 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
             Err(error) => silent.push(format!("node {name} at {address}: {error}")),
         }
     }
+    let config: Option<Config> = options.target.config()?;
+    let survival = config.map(|config| Survival::of(&config.cluster, &nodes));
     let mut out = io::stdout().lock();
     if options.json {
-        writeln!(out, "{:#}", to_json(&nodes, &silent))?;
+        writeln!(out, "{:#}", to_json(&nodes, &silent, survival))?;
     } else {
         print(&nodes, &mut out)?;
+        survival.map(|survival| writeln!(out, "{survival}")).transpose()?;
     }
     if silent.is_empty() { Ok(()) } else { Err(silent.join("\n").into()) }
 }
 
 /// One document of the whole cluster: the nodes' replicas side by side, to be compared.
-fn to_json(nodes: &[(String, Value)], silent: &[String]) -> Value {
+fn to_json(nodes: &[(String, Value)], silent: &[String], survival: Option<Survival>) -> Value {
     let all = |key: &str| -> Vec<Value> {
         let lists = nodes.iter().filter_map(|(_, status)| status[key].as_array());
         lists.flatten().cloned().collect()
@@ -55,6 +62,7 @@ fn to_json(nodes: &[(String, Value)], silent: &[String]) -> Value {
         "cores": all("cores"),
         "nodes": nodes.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "silent": silent,
+        "survives": survival.map(Survival::to_json),
     })
 }
 
@@ -64,16 +72,37 @@ fn print(nodes: &[(String, Value)], out: &mut impl Write) -> io::Result<()> {
     for (name, status) in nodes {
         for role in status["roles"].as_array().into_iter().flatten() {
             let text = |key: &str| role[key].as_str().unwrap_or("").to_owned();
-            let told =
-                ["why", "ballot", "promised", "executed_watermark", "commands", "chosen", "votes"];
+            let told = [
+                "why",
+                "ballot",
+                "promised",
+                "executed_watermark",
+                "snapshot_watermark",
+                "commands",
+                "chosen",
+                "votes",
+            ];
             let told = told.iter().filter(|key| !role[**key].is_null());
             let told = told.map(|key| {
                 let text = role[*key].as_str().map(str::to_owned);
                 format!("{key} {}", text.unwrap_or_else(|| role[*key].to_string()))
             });
-            let told = told.collect::<Vec<_>>().join(", ");
+            let told = told.chain(transfer(&role["transfer"])).collect::<Vec<_>>().join(", ");
             writeln!(out, "{name:<width$} {:<16} {:<10} {told}", text("role"), text("state"))?;
         }
     }
     Ok(())
+}
+
+/// How far a replica has got a peer's snapshot, or restored one, if it does.
+fn transfer(transfer: &Value) -> Option<String> {
+    let bytes = transfer["bytes"].as_u64()?;
+    let what = match transfer["donor"].as_str() {
+        Some(donor) => format!("gets a snapshot of {donor}"),
+        None => "restores a snapshot".to_owned(),
+    };
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let total = transfer["bytes_total"].as_u64().map_or(0, mib);
+    let rate = transfer["bytes_per_second"].as_u64().map_or(0, mib);
+    Some(format!("{what}: {} of {total} MiB, {rate} MiB/s", mib(bytes)))
 }

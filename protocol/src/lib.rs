@@ -73,7 +73,7 @@ pub use proposer::{Proposer, ProposerCounters, ProposerTimer};
 pub use proxy_leader::{ProxyLeader, ProxyLeaderCounters, ProxyLeaderTimer};
 pub use quorum::{ACCEPTORS_MAX, AcceptorSet, QuorumError, QuorumSystem};
 pub use record::{AcceptorState, Cause, LogRoom, Recall, Recalled, Record, ReplayPage};
-pub use replica::{Replica, ReplicaCounters, ReplicaDirectory, ReplicaTimer};
+pub use replica::{Replica, ReplicaCounters, ReplicaDirectory, ReplicaTimer, TransferProgress};
 pub use rng::Rng;
 pub use role::{Life, NoRole, Role, RoleId};
 pub use roster::Roster;

@@ -181,6 +181,26 @@ impl QuorumSystem {
         AcceptorSet::first(self.acceptors_count())
     }
 
+    /// How many more acceptors can be lost, whichever they are, if only those of `left` are there:
+    /// then there is a read and a write quorum still. `None` if there is none now.
+    #[must_use]
+    pub fn losses_survived(self, left: AcceptorSet) -> Option<u32> {
+        // What it takes to break the last quorum of each kind, and one less.
+        match self.0 {
+            System::Grid { rows, columns } => {
+                // One of each whole row, or of each whole column: no acceptor is in two of a kind.
+                let whole_rows = (0..rows).filter(|row| left.contains_all(self.row(*row)));
+                let whole_columns =
+                    (0..columns).filter(|column| left.contains_all(self.column(*column)));
+                let whole = whole_rows.count().min(whole_columns.count());
+                u32::try_from(whole).ok()?.checked_sub(1)
+            }
+            System::Threshold { read, write, .. } => {
+                left.len().checked_sub(u32::from(read.max(write)))
+            }
+        }
+    }
+
     /// Whether `votes` holds a whole read quorum: it then meets every write quorum.
     #[must_use]
     pub fn is_read_quorum(self, votes: AcceptorSet) -> bool {
@@ -492,6 +512,28 @@ mod tests {
                     assert!(system.is_write_quorum(all.without(lost)), "{system}, lost {lost:?}");
                     assert!(!system.is_write_quorum(lost), "{system}, lost {lost:?}");
                 }
+            }
+        }
+    }
+
+    /// Against every set of losses, for every small system and every set that is left.
+    #[test]
+    fn as_many_losses_are_survived_as_leave_a_quorum_of_each_kind() {
+        let systems = [
+            QuorumSystem::grid(2, 2, 1).unwrap(),
+            QuorumSystem::grid(3, 2, 1).unwrap(),
+            QuorumSystem::grid(2, 3, 1).unwrap(),
+            QuorumSystem::majority(2).unwrap(),
+            QuorumSystem::flexible(6, 4, 3, 1).unwrap(),
+        ];
+        for system in systems {
+            let sets = || (0u64..1 << system.acceptors_count()).map(AcceptorSet);
+            let lives = |left| system.is_read_quorum(left) && system.is_write_quorum(left);
+            for left in sets() {
+                let breaks = sets().filter(|lost| left.contains_all(*lost));
+                let breaks = breaks.filter(|lost| !lives(left.without(*lost)));
+                let survived = breaks.map(AcceptorSet::len).min().and_then(|it| it.checked_sub(1));
+                assert_eq!(system.losses_survived(left), survived, "{system}, left {left:?}");
             }
         }
     }

@@ -45,6 +45,7 @@ pub use self::checkpoint::ReplicaDirectory;
 use self::donation::Donation;
 use self::gap::{Fetching, Gap};
 use self::replay::Pages;
+pub use self::transfer::TransferProgress;
 use self::transfer::{Restoring, Transfer};
 use crate::block;
 use crate::executor::{Executor, Known};

@@ -62,7 +62,8 @@ pub struct Settings {
     /// The bytes at which a part of a snapshot ends. With its frame it should fit a receive buffer
     /// of 64 KiB.
     pub snapshot_part_bytes: u32,
-    /// The most bytes of snapshots that a replica writes, sends or restores in a second.
+    /// The most bytes of snapshots that a replica sends in a second; one in memory also writes and
+    /// restores no more.
     pub transfer_bytes_per_second_max: u32,
     /// The most bytes of batches that a replica in memory keeps for the peers that it sends a
     /// snapshot to.

@@ -140,6 +140,11 @@ impl PartsDigest {
         self.parts
     }
 
+    /// The bytes of the parts added.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Returns the info of the snapshot that has exactly the parts added.
     pub(crate) fn info(&self, formation: FormationId, state_hash: u64) -> SnapshotInfo {
         let Self { id, digest, parts, bytes } = *self;

@@ -39,9 +39,10 @@ pub use idle::Idle;
 pub use log::LogState;
 pub use loggos_kv as kv;
 pub use loggos_protocol::{
-    AcceptorId, At, ClusterSettings, GatewayId, Halt, Items, NoRole, Payload, Position, ProposerId,
-    ProxyLeaderId, QuorumError, QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings,
-    SettingsError, Slot, StateMachine, Time, Watermark,
+    AcceptorId, At, ClusterSettings, GatewayId, Halt, Items, MalformedSnapshot, NoRole, Payload,
+    Position, ProposerId, ProxyLeaderId, QuorumError, QuorumSystem, ReplicaId, Reply, RoleId,
+    RunReplies, Settings, SettingsError, Slot, SnapshotId, SnapshotInfo, StateMachine, Time,
+    TransferProgress, Watermark,
 };
 pub use node::Node;
 pub use process::StartError;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use loggos_net::RingCounters;
 use loggos_protocol::{
     AcceptorCounters, Ballot, Event, GatewayCounters, Halt, ProposerCounters, ProxyLeaderCounters,
-    ReplicaCounters, Role, RoleId, StateMachine, Watermark,
+    ReplicaCounters, Role, RoleId, StateMachine, Time, TransferProgress, Watermark,
 };
 use serde_json::{Value, json};
 use tracing::{debug, error, info, trace, warn};
@@ -101,8 +101,11 @@ pub struct ReplicaStanding {
     pub state_hash: u64,
     /// The slots below it are in a durable snapshot; zero in memory.
     pub snapshot: Watermark,
-    /// Whether it restores a snapshot: it executes nothing meanwhile.
-    pub is_restoring: bool,
+    /// The snapshot that it gets from a peer, or restores, and how far that is: while it restores
+    /// one it executes nothing.
+    pub transfer: Option<TransferProgress>,
+    /// The bytes that this has brought in a second so far.
+    pub transfer_bytes_per_second: u64,
     /// The reason why it executes no more, if so.
     pub halted: Option<Halt>,
     /// Its counters so far.
@@ -110,7 +113,7 @@ pub struct ReplicaStanding {
 }
 
 impl Standing {
-    pub(crate) fn of<M: StateMachine>(role: &Role<M>, log: LogState) -> Self {
+    pub(crate) fn of<M: StateMachine>(role: &Role<M>, log: LogState, now: Time) -> Self {
         match role {
             Role::Gateway(role) => Self::Gateway(role.counters()),
             Role::Proposer(role) => Self::Proposer {
@@ -129,7 +132,12 @@ impl Standing {
                 executed: role.executed(),
                 state_hash: role.state_hash(),
                 snapshot: role.snapshot(),
-                is_restoring: role.is_restoring(),
+                transfer: role.transfer_progress(),
+                transfer_bytes_per_second: role.transfer_progress().map_or(0, |transfer| {
+                    let nanos = now.since(transfer.since).as_nanos().max(1);
+                    let bytes = u128::from(transfer.bytes) * 1_000_000_000 / nanos;
+                    u64::try_from(bytes).unwrap_or(u64::MAX)
+                }),
                 halted: role.halted().cloned(),
                 counters: role.counters(),
             }),
@@ -247,7 +255,7 @@ impl ReplicaStanding {
         json!({
             "state": if self.halted.is_some() {
                 "halted"
-            } else if self.is_restoring {
+            } else if self.transfer.is_some_and(|transfer| transfer.donor.is_none()) {
                 "restoring"
             } else {
                 "up"
@@ -261,6 +269,13 @@ impl ReplicaStanding {
             "fetched": self.counters.fetched,
             "snapshots": self.counters.snapshots,
             "snapshots_failed": self.counters.snapshots_failed,
+            "transfer": self.transfer.map(|transfer| json!({
+                "donor": transfer.donor.map(|donor| format!("replica {}", donor.0)),
+                "snapshot": transfer.snapshot.map(|info| info.id.at.0),
+                "bytes": transfer.bytes,
+                "bytes_total": transfer.snapshot.map(|info| info.bytes),
+                "bytes_per_second": self.transfer_bytes_per_second,
+            })),
             "transfers": self.counters.transfers,
             "restored": self.counters.restored,
         })

@@ -266,13 +266,14 @@ pub(super) static KEYS: [Key; 42] = [
     ),
     limits(
         "transfer_bytes_per_second_max",
-        "The most bytes of snapshots that a replica writes, sends or restores in a second.",
+        "The most bytes of snapshots that a replica sends in a second; one in memory also writes and restores \
+         no more.",
         Kind::Bytes(|draft| &mut draft.settings.transfer_bytes_per_second_max),
     ),
     limits(
         "transfer_log_bytes_max",
-        "The most bytes of batches that a replica keeps for the peers that it sends a snapshot to. One that \
-         needs more\n# starts over.",
+        "The most bytes of batches that a replica in memory keeps for the peers that it sends a snapshot to. \
+         One that\n# needs more starts over.",
         Kind::Bytes(|draft| &mut draft.settings.transfer_log_bytes_max),
     ),
     limits(

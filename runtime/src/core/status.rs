@@ -66,7 +66,7 @@ impl<M: StateMachine> Core<M> {
             (_, _) => Standing::Down,
         };
         let standing = |seat: &Seat<M>| match &seat.role {
-            Some(role) => Standing::of(role, log_state),
+            Some(role) => Standing::of(role, log_state, self.now),
             None => absent(seat),
         };
         let roles = self.seats.iter().map(|seat| RoleStatus {
