@@ -80,6 +80,9 @@ use crate::fields::length;
 /// and a disk that is shared with a log is never busy with it for long.
 const SYNC_BYTES: usize = 4 << 20;
 
+/// The number of times that a part is read before the disk is taken to have lost it.
+const READS_MAX: u32 = 3;
+
 /// The snapshots in one directory.
 #[derive(Debug)]
 pub struct SnapshotStore<D> {
@@ -245,8 +248,8 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
             SnapshotOrder::Remove(id) => silent(self.remove(id)),
             SnapshotOrder::SetAside(id) => silent(self.set_aside(id)),
             SnapshotOrder::Read { snapshot, part } => {
-                let read = self.read(snapshot, part).map(|bytes| Payload::from(Bytes::from(bytes)));
-                let (bytes, error) = match read {
+                let read = self.read_again_and_again(snapshot, part);
+                let (bytes, error) = match read.map(|bytes| Payload::from(Bytes::from(bytes))) {
                     Ok(bytes) => (Some(bytes), None),
                     Err(error) => (None, Some(error)),
                 };
@@ -387,6 +390,23 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
     pub fn read(&mut self, id: SnapshotId, part: u32) -> io::Result<Vec<u8>> {
         let stored = self.stored.get(&id).ok_or(ErrorKind::NotFound)?;
         stored.layout.read_part(&mut self.disk, &file_name(id), part)
+    }
+
+    /// Reads a part; tries again if the disk fails. A snapshot that others count on must not be
+    /// given up for one read that has failed: only for one that brings something else than was
+    /// written.
+    fn read_again_and_again(&mut self, id: SnapshotId, part: u32) -> io::Result<Vec<u8>> {
+        let mut read = self.read(id, part);
+        for _ in 1..READS_MAX {
+            let Err(error) = &read else { break };
+            let is_certain =
+                [ErrorKind::InvalidData, ErrorKind::NotFound, ErrorKind::UnexpectedEof];
+            if is_certain.contains(&error.kind()) {
+                break;
+            }
+            read = self.read(id, part);
+        }
+        read
     }
 
     /// The disk.

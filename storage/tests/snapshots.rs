@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 use loggos_protocol::{
-    DirectoryId, FormationId, Incarnation, ReplicaId, Rng, SnapshotId, SnapshotInfo, Watermark,
+    DirectoryId, FormationId, Incarnation, ReplicaId, Rng, SnapshotDone, SnapshotId, SnapshotInfo,
+    SnapshotOrder, Watermark,
 };
 use loggos_storage::sim::{Fault, FaultySnapshotDisk};
 use loggos_storage::{
@@ -327,6 +328,29 @@ fn r16_without_room_the_snapshots_that_are_there_stay_and_a_later_one_succeeds()
     let all: Vec<_> = store.stored().collect();
     assert_eq!(stored(&store), [16]);
     assert_whole(&mut store, all[0]);
+}
+
+#[test]
+fn r16_a_read_that_fails_once_is_tried_again_and_one_that_is_wrong_is_not_believed() {
+    let (disk, name) = with_one(9);
+    let read = |store: &mut Store, part| match store
+        .carry_out(SnapshotOrder::Read { snapshot: id(9), part })
+        .done
+    {
+        Some(SnapshotDone::Read { bytes, .. }) => bytes.map(|bytes| bytes.as_slice().to_vec()),
+        other => panic!("{other:?}"),
+    };
+    let (mut store, _) = open(disk.clone());
+    store.disk().order(0, Fault::Error(ErrorKind::Other));
+    assert_eq!(read(&mut store, 1).as_ref(), Some(&parts(9)[1]), "it is there");
+    for after in 0..3 {
+        store.disk().order(after, Fault::Error(ErrorKind::Other));
+    }
+    assert_eq!(read(&mut store, 1), None, "the disk fails for good");
+    let mut damaged = disk;
+    damaged.flip(&name, 8 * 100);
+    let (mut store, _) = open(damaged);
+    assert!((0..2).any(|part| read(&mut store, part).is_none()), "a part is damaged");
 }
 
 #[test]
