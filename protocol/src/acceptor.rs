@@ -65,6 +65,8 @@ pub struct Acceptor {
     ledger: Ledger,
     /// How much room its log has; ample for an acceptor in memory.
     room: LogRoom,
+    /// The time when it came back from its log, if it did.
+    started_at: Option<Time>,
     /// The time when a proposer that leads, or means to, was last heard, and which; `None` for the
     /// one that it may have heard before it started.
     heard: Option<(Time, Option<ProposerId>)>,
@@ -113,6 +115,7 @@ impl Acceptor {
             promised: Ballot::default(),
             ledger: Ledger::new(&cluster, id),
             room: LogRoom::Ample,
+            started_at: None,
             heard: None,
             roster: Roster::new(cluster.replicas, seed),
             counters: AcceptorCounters::default(),
@@ -322,8 +325,9 @@ impl Acceptor {
     /// is known (`Roster`).
     ///
     /// While the log has ample room, the snapshots of all replicas that are up are waited for: then
-    /// a restart of all leaves none of them behind what is kept. A replica that is down, or has
-    /// none, cannot hold the log up for longer than there is room.
+    /// a restart of all leaves none of them behind what is kept. Who is up is not known at a start:
+    /// until all were heard, or for `replica_grace`, nothing is forgotten. A replica that is down,
+    /// or has none, cannot hold the log up for longer than there is room.
     ///
     /// source: R10, R16
     pub fn on_executed(&mut self, executed: &Executed, now: Time, out: &mut Outbox) {
@@ -335,7 +339,12 @@ impl Acceptor {
         self.ledger.on_executed(self.roster.executed_by_f_plus_1(f));
         let mut snapshot = self.roster.snapshot_by_f_plus_1(f);
         if self.room == LogRoom::Ample {
-            let by_all_up = self.roster.snapshot_by_all_up(now, self.cluster.replica_grace);
+            let grace = self.cluster.replica_grace;
+            let has_just_started = self.started_at.is_some_and(|at| now.since(at) < grace);
+            if has_just_started && self.roster.known_count() < usize::from(self.cluster.replicas) {
+                return;
+            }
+            let by_all_up = self.roster.snapshot_by_all_up(now, grace);
             snapshot = by_all_up.map_or(snapshot, |by_all_up| snapshot.min(by_all_up));
         }
         self.ledger.on_snapshot(snapshot, out);
@@ -345,8 +354,9 @@ impl Acceptor {
     /// its start counts as hearing a leader, or a restart of all acceptors would let a cut-off
     /// proposer depose a leader. One that has just been formatted has no leader to hear.
     ///
-    /// source: R28
+    /// source: R16, R28
     pub fn on_start(&mut self, now: Time) {
+        self.started_at = Some(now);
         if self.membership.table().is_some() {
             self.heard = Some((now, None));
         }

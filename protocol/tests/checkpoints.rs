@@ -7,8 +7,8 @@ use std::time::Duration;
 use harness::{Net, START, heartbeat, millis, out_of, small};
 use loggos_protocol::{
     AcceptorId, Event, FormationId, Incarnation, LogRoom, Probe, ProposerId, Replica,
-    ReplicaDirectory, ReplicaId, Role, RoleId, Settings, SnapshotId, SnapshotInfo, Stage,
-    ToProposer, Watermark,
+    ReplicaDirectory, ReplicaId, Role, RoleId, Settings, SnapshotId, SnapshotInfo, Stage, To,
+    ToProposer, ToReplica, Watermark,
 };
 
 const REPLICA: fn(u8) -> RoleId = |id| RoleId::Replica(ReplicaId(id));
@@ -98,16 +98,33 @@ fn r16_after_a_restart_of_all_replicas_go_on_from_their_snapshots() {
     assert_equal(&net);
 }
 
+/// Peers hold no log then, but acceptors do: on slow disks they take a while to tell it.
+#[test]
+fn r16_after_a_restart_of_all_no_replica_gets_a_peers_snapshot_though_disks_are_slow() {
+    let mut net = cluster();
+    net.sync_takes(|_| millis(150));
+    restart_all(&mut net);
+    assert_equal(&net);
+    let transfers = [0, 1, 2].map(|replica| net.replica(replica).counters().transfers);
+    assert_eq!(transfers, [0; 3]);
+}
+
 #[test]
 fn r16_a_replica_whose_directory_was_wiped_gets_a_peers_snapshot_and_then_the_log() {
     let mut net = cluster();
     net.stop(REPLICA(1));
     net.wipe(1);
     let mut net = worked(net, 60);
+    let truncated = net.acceptor(0).truncated();
     net.start(REPLICA(1));
     let mut net = worked(net, 20);
     net.run_for(millis(3000));
     assert_equal(&net);
+    let sent: Vec<To> = net.sent.iter().map(|(_, to)| to.clone()).collect();
+    for (_, fetch) in harness::pick!(sent, Replica(ToReplica::FetchPart)) {
+        let is_enough = fetch.beyond.0 + 1 >= truncated.0;
+        assert!(is_enough, "a snapshot below {truncated} leaves a hole: {fetch:?}");
+    }
     let counters = net.replica(1).counters();
     assert_eq!((counters.transfers, counters.restored), (1, 1));
     assert!(newest(&mut net, 1).at > Watermark(60), "it holds a snapshot again");
@@ -221,6 +238,25 @@ fn r16_a_donor_whose_snapshot_cannot_be_read_takes_another() {
     for donor in donors {
         assert!(net.replica(donor).snapshot() > Watermark(0), "it holds one that can be read");
     }
+}
+
+/// A peer that waited for a donor whose disk is full would wait for ever.
+#[test]
+fn r16_a_donor_that_can_take_no_snapshot_is_left_for_another() {
+    let mut net = cluster();
+    net.stop(REPLICA(2));
+    net.wipe(2);
+    for donor in 0..2 {
+        for id in net.directory(donor).stored.keys().copied().collect::<Vec<_>>() {
+            net.directory(donor).damage(id);
+        }
+    }
+    net.directory(0).is_full = true;
+    net.start(REPLICA(2));
+    net.run_for(millis(20_000));
+    assert_eq!(net.replica(0).snapshot(), Watermark(0), "it has none that can be read");
+    assert_equal(&net);
+    assert!(net.replica(2).snapshot() > Watermark(0), "the other one has brought it up");
 }
 
 /// While a peer gets a snapshot it stays, though two newer ones are there; then it goes.

@@ -406,6 +406,24 @@ fn r16_with_ample_room_every_replica_that_is_up_is_waited_for() {
     assert_eq!(truncations(&silent), [8], "the third is down");
 }
 
+/// At a restart of all some replicas are heard sooner than others.
+#[test]
+fn r16_after_a_start_replicas_that_were_not_heard_yet_are_waited_for() {
+    let (mut node, grace) = (Node::voted(), cluster().replica_grace);
+    node.acceptor.on_start(START);
+    node.hears(says(0, 70, 9, 9), START);
+    let two = node.hears(says(1, 71, 9, 7), START);
+    assert_eq!(truncations(&two), [0; 0], "the third may come back, and hold less");
+    let three = node.hears(says(2, 72, 4, 3), START);
+    assert_eq!(truncations(&three), [3]);
+    let mut alone = Node::voted();
+    alone.acceptor.on_start(START);
+    alone.hears(says(0, 70, 9, 9), START);
+    alone.hears(says(1, 71, 9, 7), START);
+    let later = alone.hears(says(1, 71, 9, 7), START + grace);
+    assert_eq!(truncations(&later), [7], "the third does not come back");
+}
+
 /// What was asked of the disk before a truncation is answered after it.
 #[test]
 fn r16_votes_that_come_back_from_disk_after_their_truncation_are_not_used() {

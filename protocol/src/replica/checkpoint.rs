@@ -235,6 +235,11 @@ impl<M: StateMachine> Replica<M> {
         self.writing().is_some_and(|writing| writing.id == id)
     }
 
+    /// Whether it is writing a snapshot that is not given up.
+    pub(super) fn is_checkpointing(&self) -> bool {
+        self.writing().is_some_and(|writing| writing.stage != Stage::Abandoned)
+    }
+
     fn writing(&self) -> Option<&Writing> {
         self.checkpoints.as_ref()?.writing.as_ref()
     }

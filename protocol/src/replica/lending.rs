@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   FetchPart  of a stored snapshot, or of any, and one is new enough  waits its turn, then reads it  SnapshotOrder::Read
-//!              of any, and none is new enough                          takes a snapshot               FetchedPart: coming
+//!              of any, and none is new enough                          takes a snapshot, if it can    FetchedPart: coming
 //!              of one that is not stored                                                              FetchedPart: none
 //!   Read       the part is read                                                                       FetchedPart
 //! ```
@@ -40,11 +40,13 @@ impl<M: StateMachine> Replica<M> {
             None => newest,
         };
         let Some(info) = wanted else {
-            let is_coming = snapshot.is_none() && self.executed > beyond;
-            if is_coming {
+            let may_take_one = snapshot.is_none() && self.executed > beyond;
+            if may_take_one {
                 checkpoints.want();
                 self.checkpoint_if_due(now, out);
             }
+            // A peer waits for what is coming: of a disk that has failed it must not hear that.
+            let is_coming = may_take_one && self.is_checkpointing();
             let (replica, info, bytes) = (self.id, None, Payload::empty());
             let none = FetchedPart { replica, snapshot, info, is_coming, part, bytes };
             return out.tell_replica(peer, ToReplica::FetchedPart(Box::new(none)));
