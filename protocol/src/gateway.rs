@@ -74,8 +74,13 @@ pub struct Gateway {
     session: Option<SessionId>,
     /// The proposer that batches go to.
     leader: ProposerId,
-    /// The ballot of the last leader heard.
+    /// The ballot of the last leader heard, and the time when it was heard last.
     ballot: Ballot,
+    leader_heard_at: Option<Time>,
+    /// The last proposer tried for want of an answer: the others get their turns after it.
+    tried: ProposerId,
+    /// Times that batches went without an answer for too long.
+    losses: u64,
     /// The acceptors for want of whose room nothing new is proposed, and when the leader said so.
     no_room: Option<(Time, AcceptorSet)>,
     /// Since when it has had no answer, while it waits for one.
@@ -152,6 +157,9 @@ impl Gateway {
             session: None,
             leader: ProposerId(0),
             ballot: Ballot::default(),
+            leader_heard_at: None,
+            tried: ProposerId(0),
+            losses: 0,
             no_room: None,
             unserved_since: now,
             writer: BatchWriter::default(),
@@ -191,6 +199,7 @@ impl Gateway {
         let is_new = heartbeat.ballot > self.ballot;
         if heartbeat.stage == Stage::Leading && heartbeat.ballot >= self.ballot {
             self.ballot = heartbeat.ballot;
+            self.leader_heard_at = Some(now);
             self.leader = heartbeat.ballot.proposer; // also where we had tried others meanwhile
             let no_room = heartbeat.no_room;
             self.no_room = (!no_room.is_empty()).then_some((now, no_room));
@@ -222,7 +231,7 @@ impl Gateway {
         };
         let hint = not_leader.hint.filter(|hint| hint.0 < self.cluster.proposers);
         if not_leader.proposer == self.leader {
-            self.leader = hint.unwrap_or_else(|| self.next_leader());
+            self.leader = hint.unwrap_or_else(|| self.next_tried());
         }
         if hint.is_some() && not_leader.attempt == 0 {
             return self.resend_from(place, now, out);
@@ -240,7 +249,8 @@ impl Gateway {
     pub fn on_not_executed(&mut self, not_executed: NotExecuted, now: Time, out: &mut Outbox) {
         self.suspects.retain(|suspect| *suspect != not_executed.replica);
         let current = self.current(not_executed.batch, not_executed.attempt);
-        let is_doubted = |place: &usize| self.in_flight[*place].stage == InFlightStage::Doubted;
+        let is_doubted =
+            |place: &usize| matches!(self.in_flight[*place].stage, InFlightStage::Doubted(_));
         match current.filter(is_doubted) {
             Some(place) => self.resend_from(place, now, out),
             None => out.ignored("NotExecuted: no answer about that attempt is awaited"),
@@ -252,9 +262,7 @@ impl Gateway {
     /// source: R25
     pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
         let RoleId::Replica(replica) = gone else { return };
-        if !self.suspects.contains(&replica) {
-            self.suspects.push(replica);
-        }
+        self.suspect(replica);
         for place in 0..self.in_flight.len() {
             if self.in_flight[place].batch.answerer == replica {
                 self.doubt(place, now, out);

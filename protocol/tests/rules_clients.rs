@@ -2,6 +2,7 @@
 
 mod harness;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use harness::{
@@ -314,6 +315,46 @@ fn r23_a_command_sent_on_is_resent_until_it_is_answered() {
     assert!(last >= 9, "attempt {last} after a minute");
     assert_eq!(tags_told(&desk.answer(&batch, 0)), [(0, None)], "the answer to any attempt counts");
     assert!(desk.pass(3000).sends.is_empty());
+}
+
+/// The leader that is heard may be the one that serves, or a deposed one while its successor, any
+/// of the others, is not heard.
+#[test]
+fn r09_what_has_no_answer_goes_to_the_leader_that_is_heard_and_to_each_other_proposer() {
+    for leads in 0..4 {
+        let mut desk = Desk::with(Settings { proposers: 4, batch_commands_max: 1, ..grid(2, 2) });
+        let heard = Ballot { proposer: ProposerId(leads), ..B2 };
+        desk.lead_by(heard);
+        desk.submit(0);
+        let mut told = BTreeMap::<ProposerId, u32>::new();
+        for _ in 0..1000 {
+            desk.lead_by(heard);
+            for (to, _) in proposed(&desk.pass(50)) {
+                *told.entry(to).or_default() += 1;
+            }
+        }
+        let resends: u32 = told.values().sum();
+        assert!((20..).contains(&resends), "sent again {resends} times");
+        let (to_leader, of_each) = (told[&heard.proposer], resends / 6);
+        assert!(to_leader.abs_diff(resends / 2) <= 1, "{leads} leads: {told:?}");
+        assert!(told.len() == 4 && told.values().all(|count| *count >= of_each - 1), "{told:?}");
+    }
+}
+
+#[test]
+fn r25_a_replica_that_does_not_answer_a_question_is_not_asked_next() {
+    let mut desk = Desk::with(Settings { batch_commands_max: 1, ..grid(2, 2) });
+    desk.submit(0);
+    let mut asked = Vec::new();
+    while asked.len() < 2 {
+        let out = desk.pass(50);
+        asked.extend(pick!(out.sends, Replica(ToReplica::Ask)).into_iter().map(|(to, _)| to));
+        for (_, batch) in proposed(&out) {
+            let last = asked.last().copied();
+            assert_ne!(Some(batch.answerer), last, "it has just let a question go unanswered");
+        }
+    }
+    assert_ne!(asked[0], asked[1], "{asked:?}");
 }
 
 #[test]

@@ -429,6 +429,65 @@ fn r28_who_was_overtaken_waits_for_a_timeout_its_turn_and_some_of_a_stagger() {
     }
 }
 
+/// A proposer whose last campaign was in vain.
+fn proposer_in_vain() -> Proposer {
+    let mut proposer = proposer(&square(), 1);
+    campaign(&square(), &mut proposer, Ballot::default(), START);
+    let now = START + millis(600);
+    proposer.on_timeout(ProposerTimer::Phase1, now, &mut Outbox::default());
+    assert_eq!(proposer.ballot(), None, "no page came: it gave up");
+    proposer
+}
+
+#[test]
+fn r28_a_reign_in_which_nothing_was_wanted_was_not_in_vain() {
+    let mut leader = leader(&square());
+    let nack = Nack { slot: None, refused: B1, promised: B2 };
+    leader.tell_nack(nack, START, &mut Outbox::default());
+    ask_leave(&mut leader, 0, START + millis(5000));
+    assert!(leader.ballot().is_some(), "it has no reason to let others go first");
+}
+
+/// A timeout, and the stagger of both proposers.
+const DEFERRED: u64 = 300 + 2 * 150;
+
+#[test]
+fn r28_a_proposer_that_campaigned_in_vain_lets_others_go_first() {
+    let mut proposer = proposer_in_vain();
+    let asked_at = 1000;
+    for after in [0, 1, DEFERRED - 1] {
+        let now = START + millis(asked_at + after);
+        let nonce = ask_pre_votes(&mut proposer, now);
+        for acceptor in [0, 2, 3] {
+            let ack = quiet(acceptor, nonce, Ballot::default());
+            proposer.tell_pre_vote_ack(ack, now, &mut Outbox::default());
+        }
+        assert_eq!(proposer.ballot(), None, "after {after} ms");
+    }
+    let after = next_election(&mut proposer);
+    assert_eq!(after, millis(asked_at + DEFERRED), "it looks again when the others had their time");
+    ask_leave(&mut proposer, 0, START + after);
+    assert!(proposer.ballot().is_some(), "no other has campaigned");
+}
+
+#[test]
+fn r28_the_time_that_others_get_starts_anew_when_one_has_campaigned() {
+    let mut proposer = proposer_in_vain();
+    ask_leave(&mut proposer, 0, START + millis(1000));
+    let overtaken = START + millis(1000 + DEFERRED);
+    let other = Ballot { round: 9, proposer: ProposerId(0), ..B1 };
+    for after in [0, DEFERRED - 1] {
+        let now = overtaken + millis(after);
+        let nonce = ask_pre_votes(&mut proposer, now);
+        for acceptor in [0, 2, 3] {
+            proposer.tell_pre_vote_ack(quiet(acceptor, nonce, other), now, &mut Outbox::default());
+        }
+        assert_eq!(proposer.ballot(), None, "after {after} ms");
+    }
+    ask_leave(&mut proposer, 0, overtaken + millis(DEFERRED));
+    assert!(proposer.ballot().is_some());
+}
+
 #[test]
 fn r28_a_silent_leader_makes_way_for_another() {
     let mut net = Net::new(grid(2, 2));

@@ -107,8 +107,8 @@ impl Sending {
 pub(super) enum InFlightStage {
     /// Sent, and not heard of since.
     Sent,
-    /// Maybe lost: a replica was asked.
-    Doubted,
+    /// Maybe lost: this replica was asked.
+    Doubted(ReplicaId),
     /// Not proposed: the proposer that it was sent to does not lead.
     Refused,
     /// Answered; waits for those before it.

@@ -47,7 +47,7 @@ impl Gateway {
             asked = self.next_answerer(turn);
         }
         let in_flight = &mut self.in_flight[place];
-        (in_flight.stage, in_flight.since) = (InFlightStage::Doubted, now);
+        (in_flight.stage, in_flight.since) = (InFlightStage::Doubted(asked), now);
         self.counters.asks += 1;
         out.tell_replica(asked, ToReplica::Ask(ask));
     }
@@ -65,23 +65,21 @@ impl Gateway {
                     refused.get_or_insert(place);
                 }
                 InFlightStage::Done | InFlightStage::Refused => {}
-                InFlightStage::Sent | InFlightStage::Doubted
+                InFlightStage::Sent | InFlightStage::Doubted(_)
                     if !is_late(sent, self.timeout(sent.batch.attempt)) => {}
                 InFlightStage::Sent => {
-                    let answerer = sent.batch.answerer;
-                    if !self.suspects.contains(&answerer) {
-                        self.suspects.push(answerer);
-                    }
+                    self.suspect(sent.batch.answerer);
                     self.doubt(place, now, out);
                 }
-                InFlightStage::Doubted => {
+                InFlightStage::Doubted(asked) => {
+                    self.suspect(asked);
                     lost.get_or_insert(place);
                 }
             }
         }
         if lost.is_some() {
             // No answer came: neither replica nor leader can be taken for alive.
-            self.leader = self.next_leader();
+            self.leader = self.leader_after_loss(now);
         }
         if let Some(place) = lost.into_iter().chain(refused).min() {
             self.resend_from(place, now, out);
@@ -94,8 +92,31 @@ impl Gateway {
         }
     }
 
-    pub(super) fn next_leader(&self) -> ProposerId {
-        ProposerId((self.leader.0 + 1) % self.cluster.proposers)
+    /// The proposer that is sent what had no answer: by turns the leader that is heard, and one of
+    /// the others.
+    ///
+    /// The leader that is heard may never have got what was sent, or may have got it and waited for
+    /// too long for f+1 replicas: then it is the one to ask again. Or it was deposed, and its
+    /// successor is not heard: then another proposer leads, or knows which does. What no answer
+    /// tells apart is tried by turns; for what is neither, it complains (R28).
+    ///
+    /// source: R9
+    fn leader_after_loss(&mut self, now: Time) -> ProposerId {
+        self.losses += 1;
+        let timeout = self.cluster.election_timeout;
+        let is_heard = self.leader_heard_at.is_some_and(|at| now.since(at) < timeout);
+        if is_heard && self.losses % 2 == 1 { self.ballot.proposer } else { self.next_tried() }
+    }
+
+    /// The proposer whose turn it is to be tried: each but the one that batches go to.
+    pub(super) fn next_tried(&mut self) -> ProposerId {
+        let count = self.cluster.proposers;
+        let next = |proposer: ProposerId| ProposerId((proposer.0 + 1) % count);
+        self.tried = next(self.tried);
+        if self.tried == self.leader {
+            self.tried = next(self.tried);
+        }
+        self.tried
     }
 
     pub(super) fn propose(&self, batch: &Arc<Batch>, out: &mut Outbox) {
@@ -104,6 +125,13 @@ impl Gateway {
         debug_assert!(lowest <= batch.id.number, "{:?} is sent, {lowest} is the lowest", batch.id);
         let propose = Propose { batch: Arc::clone(batch), lowest };
         out.tell_proposer(self.leader, ToProposer::Propose(propose));
+    }
+
+    /// Leaves a replica out, while there are others, until it is heard.
+    pub(super) fn suspect(&mut self, replica: ReplicaId) {
+        if !self.suspects.contains(&replica) {
+            self.suspects.push(replica);
+        }
     }
 
     /// The replica that answers a batch: they take turns, leaving out suspects while there are

@@ -63,6 +63,9 @@ impl PreVote {
             shared.await_replay(now, out);
             return Next::Follow;
         }
+        if shared.defers(now) {
+            return Next::Follow;
+        }
         Next::Campaign(Campaign { first, rerun_for: None })
     }
 }
@@ -168,6 +171,33 @@ impl Shared {
         self.tell_replicas(Stage::Waiting, out);
         self.counters.waits += 1;
         self.timers.set(ProposerTimer::Election, now + self.cluster.heartbeat_interval);
+    }
+
+    /// Whether it lets others campaign first: its last campaigns were in vain, and since it was
+    /// first given leave to campaign again, each other proposer has not had the time to look for a
+    /// leader and find none.
+    ///
+    /// One that is half connected, hears no replica, say, and cannot know it, would otherwise lead
+    /// as often as any other, each time for longer (`Shared::patience`). The wait is counted anew
+    /// when another has campaigned; it ends, because one that none has overtaken meanwhile
+    /// campaigns.
+    ///
+    /// source: R28
+    fn defers(&mut self, now: Time) -> bool {
+        if self.fruitless_campaigns == 0 {
+            return false;
+        }
+        let deferring = self.deferring.filter(|(_, seen)| *seen == self.seen);
+        let (since, _) = *self.deferring.insert(deferring.unwrap_or((now, self.seen)));
+        let cluster = &self.cluster;
+        let enough =
+            cluster.election_timeout + cluster.election_stagger * u32::from(cluster.proposers);
+        if now.since(since) >= enough {
+            self.deferring = None;
+            return false;
+        }
+        self.timers.set(ProposerTimer::Election, since + enough);
+        true
     }
 
     /// Tells replicas what a proposer that does not lead knows.

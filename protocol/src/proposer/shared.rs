@@ -33,9 +33,12 @@ pub(super) struct Shared {
     pub(super) latency: Latency,
     /// Likewise, from the first time: how long to wait before another may do better (R28).
     pub(super) pace: Latency,
-    /// Campaigns of ours in a row that elected no leader, or one that got nothing chosen: each
-    /// doubles our patience (R28).
+    /// Campaigns of ours in a row that were in vain: they elected no leader, or one that got
+    /// nothing chosen of what was wanted. Each doubles our patience, and after them we let others
+    /// campaign first (R28).
     pub(super) fruitless_campaigns: u32,
+    /// While it lets others campaign first: since when, and the largest ballot seen then.
+    pub(super) deferring: Option<(Time, Ballot)>,
     /// What proxy leaders were under suspicion for when it last led.
     pub(super) suspicions: Suspicions,
     /// Acceptors whose logs had little room when they were last heard.
@@ -92,6 +95,7 @@ impl Shared {
             latency: Latency::default(),
             pace: Latency::default(),
             fruitless_campaigns: 0,
+            deferring: None,
             suspicions: vec![Suspicion::default(); cluster.proxy_leaders_running().into()].into(),
             low: AcceptorSet::default(),
             no_room: AcceptorSet::default(),

@@ -131,7 +131,6 @@ impl Proposer {
     fn give_up(&mut self, out: &mut Outbox) {
         let phase = std::mem::replace(&mut self.phase, Phase::Following);
         let shared = &mut self.shared;
-        shared.complaints.iter_mut().for_each(|complaint| complaint.since = None);
         for timer in [ProposerTimer::Heartbeat, ProposerTimer::Phase1, ProposerTimer::Resend] {
             shared.timers.stop(timer);
         }
@@ -139,6 +138,7 @@ impl Proposer {
             Phase::Following | Phase::PreVote(_) | Phase::Phase1(_) => {}
             Phase::Phase2(reign) => reign.end(shared, out),
         }
+        shared.complaints.iter_mut().for_each(|complaint| complaint.since = None);
     }
 
     /// The bound of what is known to be chosen.

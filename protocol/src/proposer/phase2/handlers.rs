@@ -331,12 +331,17 @@ impl Phase2 {
         shared.executed().max(self.floor)
     }
 
-    /// Ends the reign: open slots are dropped, and what waits for a slot is refused.
+    /// Ends the reign: open slots are dropped, and what waits for a slot is refused. It was in vain
+    /// if nothing was chosen although something was open, waited, or was wanted by a gateway that
+    /// was not heard.
     ///
-    /// source: R9
+    /// source: R9, R28
     pub(in crate::proposer) fn end(mut self, shared: &mut Shared, out: &mut Outbox) {
         shared.suspicions.clone_from(&self.suspicions);
-        if !self.has_chosen {
+        let is_wanted = self.floor.0 < self.next.0
+            || self.has_waiting()
+            || shared.complaints.iter().any(|complaint| complaint.since.is_some());
+        if is_wanted && !self.has_chosen {
             shared.fruitless_campaigns += 1;
         }
         for batch in self.queue.drain(..) {
