@@ -1,6 +1,6 @@
-//! Disks that are full, or fail, under the acceptor of a real node: a file system of its own, on a
-//! file that is taken for a disk. What was acknowledged is there, and the other two go on
-//! meanwhile.
+//! Disks that are full, or fail, under the acceptor or the replica of a real node: a file system of
+//! its own, on a file that is taken for a disk. What was acknowledged is there, and the other two
+//! go on meanwhile.
 //!
 //! That takes root, loop devices and `mkfs.ext4`; where `LOGGOS_DISKS` is `must`, it is a failure
 //! if they are missing.
@@ -79,13 +79,21 @@ impl Disk {
         run("umount", &[self.path().to_str().unwrap()])
     }
 
-    /// Takes all room but so much.
+    /// Takes all room but so much; others may take some of it at the same time.
     fn fill(&self, but_bytes: u64) {
         let of = rustix::fs::statvfs(self.path()).unwrap();
-        let left = of.f_bavail * of.f_frsize;
-        let file = File::create(self.path().join("others")).unwrap();
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, left - but_bytes)
-            .unwrap();
+        let mut left = (of.f_bavail * of.f_frsize).saturating_sub(but_bytes);
+        let file = File::options().create(true).append(true).open(self.path().join("others"));
+        let file = file.unwrap();
+        let (mut at, mut step) = (file.metadata().unwrap().len(), left);
+        while left >= of.f_frsize && step >= of.f_frsize {
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), at, step) {
+                Ok(()) => (at, left) = (at + step, left - step),
+                Err(rustix::io::Errno::NOSPC) => step /= 2,
+                Err(error) => panic!("{error}"),
+            }
+            step = step.min(left);
+        }
     }
 
     fn empty(&self) {
@@ -150,6 +158,37 @@ fn cluster(disk: &Disk) -> Cluster {
     let mut cluster = Cluster::new(config, (0..3).map(plan).collect(), on_disk);
     cluster.start(&[0, 1, 2]);
     cluster
+}
+
+/// A cluster whose nodes 3 to 5 have a replica each, and nothing else; that of node 3 has its
+/// snapshots on the disk. One is taken each 20 slots.
+fn cluster_of_replicas(disk: &Disk) -> Cluster {
+    let kinds = ["gateway", "proposer", "proxy leader", "acceptor"];
+    let front = |id: u8| Plan::new(format!("node-{id}"), &kinds.map(|kind| format!("{kind} {id}")));
+    let replica = |id: u8| Plan::new(format!("node-{}", 3 + id), &[format!("replica {id}")]);
+    let config = "[cluster]\nname = \"disks\"\ndurability = \"sync\"\nquorums = \"majority\"\ngateways = 3\n\
+                  proposers = 3\nproxy_leaders = 3\n[limits]\nlog_segment_bytes = \"1MiB\"\n\
+                  log_bytes_max = \"64MiB\"\ncheckpoint_interval = 20\nslot_window = 8\n\
+                  [timing]\ndeadline = \"60s\"";
+    let data = disk.path().join("data");
+    let on_disk = |name: &str| (name == "node-3").then(|| data.clone());
+    let plans = (0..3).map(front).chain((0..3).map(replica)).collect();
+    let mut cluster = Cluster::new(config, plans, on_disk);
+    cluster.start(&[0, 1, 2, 3, 4, 5]);
+    cluster
+}
+
+/// Below which slot a replica's newest durable snapshot has everything.
+fn snapshot(cluster: &Cluster, replica: u8) -> u64 {
+    cluster.role(&format!("replica {replica}"))["snapshot_watermark"].as_u64().unwrap_or_default()
+}
+
+/// Writes until the snapshot of a replica is of a slot beyond `slot`.
+fn write_until_snapshot(cluster: &Cluster, writer: &mut Writer, replica: u8, slot: u64) {
+    wait_for("a snapshot", || {
+        (0..5).for_each(|_| writer.write());
+        snapshot(cluster, replica) > slot
+    });
 }
 
 /// Writes keys, and remembers how many were acknowledged.
@@ -254,13 +293,71 @@ fn r34_an_acceptor_whose_disk_fails_stops_for_good_and_comes_back_when_that_is_m
     assert_eq!((state(&cluster, 1), state(&cluster, 2)), ("up".to_owned(), "up".to_owned()));
     writer.check();
     cluster.kill(&[0]);
-    let refused = loggos_refuses(&cluster);
+    let refused = loggos_refuses(&cluster, "node-0");
     assert!(refused.contains("nput/output error"), "{refused}");
     disk.unmount().unwrap();
     disk.mount().unwrap();
     cluster.start(&[0]);
     assert_votes_again(&mut cluster, &mut writer);
     cluster.wait_until_equal(3);
+}
+
+/// It executes on, its old snapshots stay, and it starts from them on the full disk.
+#[test]
+fn r16_a_replica_whose_disk_is_full_keeps_its_snapshots_and_takes_new_ones_when_there_is_room() {
+    let Some(disk) = Disk::new() else { return };
+    let mut cluster = cluster_of_replicas(&disk);
+    let mut writer = Writer::new(&cluster);
+    write_until_snapshot(&cluster, &mut writer, 0, 0);
+    disk.fill(0);
+    // One that was under way may have got what it needs, and an older one was removed then.
+    let all = u64::from(writer.written);
+    write_until_snapshot(&cluster, &mut writer, 1, all + 100);
+    disk.fill(0);
+    let kept = snapshot(&cluster, 0);
+    write_until_snapshot(&cluster, &mut writer, 1, all + 200);
+    assert_eq!(snapshot(&cluster, 0), kept, "no room for another");
+    cluster.wait_until_equal(3);
+    cluster.kill(&[3]);
+    writer.write();
+    cluster.start(&[3]);
+    wait_for("a replica that starts", || snapshot(&cluster, 0) == kept);
+    cluster.wait_until_equal(3);
+    assert!(cluster.role("replica 0")["restored"].as_u64() > Some(0), "from its snapshot");
+    disk.empty();
+    write_until_snapshot(&cluster, &mut writer, 0, kept);
+    writer.check();
+}
+
+/// It executes on, and is no donor: a replica with an empty directory gets the snapshot of the
+/// other.
+#[test]
+fn r16_a_replica_whose_disk_fails_goes_on_and_another_is_donor() {
+    let Some(disk) = Disk::new() else { return };
+    let mut cluster = cluster_of_replicas(&disk);
+    let mut writer = Writer::new(&cluster);
+    write_until_snapshot(&cluster, &mut writer, 0, 0);
+    let kept = snapshot(&cluster, 0);
+    disk.fail();
+    write_until_snapshot(&cluster, &mut writer, 2, kept + 100);
+    cluster.wait_until_equal(3);
+    cluster.kill(&[4]);
+    std::fs::remove_dir_all(cluster.data(4)).unwrap();
+    let done = cluster.command("format", "node-4").output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    cluster.start(&[4]);
+    write_until_snapshot(&cluster, &mut writer, 1, 0);
+    cluster.wait_until_equal(3);
+    cluster.kill(&[3]);
+    let refused = loggos_refuses(&cluster, "node-3");
+    assert!(refused.contains("nput/output error"), "{refused}");
+    writer.write();
+    disk.unmount().unwrap();
+    disk.mount().unwrap();
+    cluster.start(&[3]);
+    write_until_snapshot(&cluster, &mut writer, 0, kept);
+    cluster.wait_until_equal(3);
+    writer.check();
 }
 
 /// For so long, in seconds (`LOGGOS_HANG`).
@@ -312,9 +409,9 @@ fn r34_a_disk_that_hangs_is_waited_for() {
     cluster.wait_until_equal(3);
 }
 
-/// What the first node says that does not start.
-fn loggos_refuses(cluster: &Cluster) -> String {
-    let done = cluster.command("node", "node-0").output().unwrap();
+/// What a node says that does not start.
+fn loggos_refuses(cluster: &Cluster, node: &str) -> String {
+    let done = cluster.command("node", node).output().unwrap();
     assert_eq!(done.status.code(), Some(1), "{done:?}");
     String::from_utf8(done.stderr).unwrap()
 }

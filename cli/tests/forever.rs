@@ -15,9 +15,9 @@ mod kept;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use calls::{Chance, Counter, End, call_all, read_all};
+use calls::{Chance, Counter, End, call_all, drawn_seed, given, read_all};
 use kept::{Cluster, DEADLINE, Plan, wait_for};
 use loggos::kv::Command;
 use loggos::{CallError, Client, RemoteCluster, RemoteOptions};
@@ -69,10 +69,8 @@ struct Taken {
 
 #[test]
 fn r16_three_nodes_run_for_ever_within_their_bounds() {
-    let given = |name: &str| std::env::var(name).ok().map(|it| it.parse::<u64>().unwrap());
     let minutes = given("LOGGOS_MINUTES").unwrap_or(1);
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let seed = given("LOGGOS_SEED").unwrap_or_else(now);
+    let seed = drawn_seed();
     println!("LOGGOS_SEED={seed} LOGGOS_MINUTES={minutes}");
     let mut cluster = start();
     let connections: Vec<RemoteCluster> =

@@ -14,9 +14,9 @@ mod kept;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use calls::{Chance, Counter, End, read_all};
+use calls::{Chance, Counter, End, drawn_seed, given, read_all};
 use kept::{Cluster, DEADLINE, Plan, wait_for};
 use loggos::kv::Command;
 use loggos::{CallError, Client, RemoteCluster, RemoteOptions};
@@ -51,10 +51,8 @@ struct Tally {
 
 #[test]
 fn r31_what_was_acknowledged_survives_any_kill() {
-    let given = |name: &str| std::env::var(name).ok().map(|it| it.parse::<u64>().unwrap());
     let rounds = given("LOGGOS_ROUNDS").unwrap_or(3);
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let seed = given("LOGGOS_SEED").unwrap_or_else(now);
+    let seed = drawn_seed();
     println!("LOGGOS_SEED={seed} LOGGOS_ROUNDS={rounds}");
     let (mut chance, mut tally, started) = (Chance(seed), Tally::default(), Instant::now());
     let mut left = rounds;

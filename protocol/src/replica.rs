@@ -43,7 +43,7 @@ mod transfer;
 use self::checkpoint::Checkpoints;
 pub use self::checkpoint::ReplicaDirectory;
 use self::donation::Donation;
-use self::gap::{Fetching, Gap};
+use self::gap::{Fetching, Following, Gap};
 use self::replay::Pages;
 pub use self::transfer::TransferProgress;
 use self::transfer::{Restoring, Transfer};
@@ -102,6 +102,7 @@ pub struct Replica<M> {
     gap: Option<Gap>,
     /// The peer that was last asked for slots.
     fetching: Option<Fetching>,
+    following: Option<Following>,
     /// The votes that acceptors tell of, while it replays them.
     replay: Option<Pages>,
     /// The number of times that it has asked acceptors since that last brought something.
@@ -194,6 +195,7 @@ impl<M: StateMachine> Replica<M> {
             executor: Executor::new(machine, &cluster),
             gap: None,
             fetching: None,
+            following: None,
             replay: None,
             replay_rounds: 0,
             truncated: Watermark(0),
@@ -252,7 +254,10 @@ impl<M: StateMachine> Replica<M> {
         match message {
             ToReplica::Probe(probe) => self.on_probe(probe, out),
             ToReplica::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now, out),
-            ToReplica::Chosen(chosen) => self.on_chosen(chosen, now, out),
+            ToReplica::Chosen(chosen) => {
+                self.following = None; // proxy leaders reach us
+                self.on_chosen(chosen, now, out);
+            }
             ToReplica::Identify(identify) => self.on_identify(identify, out),
             ToReplica::Fetch(fetch) => self.on_fetch(fetch, now, out),
             ToReplica::Fetched(fetched) => self.on_fetched(fetched, now, out),

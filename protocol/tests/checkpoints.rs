@@ -4,28 +4,16 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Net, START, heartbeat, millis, out_of, small};
+use harness::{Net, REPLICA, START, heartbeat, millis, out_of, small, worked};
 use loggos_protocol::{
     AcceptorId, Event, FormationId, Incarnation, LogRoom, Probe, ProposerId, Replica,
     ReplicaDirectory, ReplicaId, Role, RoleId, Settings, SnapshotId, SnapshotInfo, Stage, To,
     ToProposer, ToReplica, Watermark,
 };
 
-const REPLICA: fn(u8) -> RoleId = |id| RoleId::Replica(ReplicaId(id));
-
 /// A snapshot each 12 slots, in parts of a few commands.
 fn settings() -> Settings {
     Settings { checkpoint_interval: 12, snapshot_part_bytes: 100, ..small() }
-}
-
-/// A cluster that has executed `commands` more.
-fn worked(mut net: Net, commands: u64) -> Net {
-    for tag in 0..commands {
-        net.write(tag);
-        net.run_for(millis(1));
-    }
-    net.run_for(millis(500));
-    net
 }
 
 fn cluster() -> Net {

@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Net, grid, millis, small};
+use harness::{Net, REPLICA, grid, millis, small};
 use loggos_protocol::{
     AcceptorId, Event, GatewayId, LogRoom, ProposerId, ProxyLeaderId, QuorumSystem, ReplicaId,
     Role, RoleId, Settings, To, ToProposer, ToReplica,
@@ -14,7 +14,6 @@ const GATEWAY: RoleId = RoleId::Gateway(GatewayId(0));
 const PROPOSER: fn(u8) -> RoleId = |id| RoleId::Proposer(ProposerId(id));
 const PROXY_LEADER: fn(u8) -> RoleId = |id| RoleId::ProxyLeader(ProxyLeaderId(id));
 const ACCEPTOR: fn(u8) -> RoleId = |id| RoleId::Acceptor(AcceptorId(id));
-const REPLICA: fn(u8) -> RoleId = |id| RoleId::Replica(ReplicaId(id));
 
 /// A kind of cluster, and how it is started.
 type Mode = (&'static str, fn(Settings) -> Net);
@@ -414,6 +413,26 @@ fn r29_a_replica_that_is_heard_and_stands_still_does_not_stop_the_others() {
         });
         (1000..1100).for_each(|tag| assert_served(&mut net, tag, mode));
         assert!(net.replica(2).executed() < net.replica(1).executed(), "{mode}");
+    }
+}
+
+/// It holds credit, since it gets on: what it learns from its peers, and how fast, is the pace of
+/// all.
+#[test]
+fn r29_a_replica_that_is_told_nothing_and_lives_by_its_peers_does_not_slow_the_others_much() {
+    for (mode, start) in MODES {
+        let mut net = start(small());
+        net.keeps_sent = false;
+        net.write(0);
+        net.lose(|from, to| {
+            let is_leaders = from == PROPOSER(0) || matches!(from, RoleId::ProxyLeader(_));
+            to.role() == REPLICA(2) && is_leaders
+        });
+        let served = served_eight_at_a_time(&mut net);
+        let windows = 3000 / (3 * net.cluster.resend_min.as_millis() as usize);
+        let least = windows * net.cluster.slot_window as usize;
+        assert!(served >= least, "{mode}: {served} of at least {least} were served");
+        assert!(net.replica(2).executed().0 > 0, "{mode}");
     }
 }
 

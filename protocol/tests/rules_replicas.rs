@@ -484,6 +484,49 @@ fn r15_peers_give_several_pages_one_behind_the_other() {
     assert_eq!(fetch.first, Slot(4));
 }
 
+/// Fires its timer for missing slots twice, and answers each question from what `peer` has; returns
+/// how often it asked.
+fn ask_again(behind: &mut Replica<Echo>, peer: &mut Replica<Echo>, now: Time) -> usize {
+    let mut asked = 0;
+    for _ in 0..2 {
+        let out = out_of(|out| behind.on_timeout(ReplicaTimer::Gap, now, out));
+        for (_, fetch) in pick!(out.sends, Replica(ToReplica::Fetch)) {
+            asked += 1;
+            let out = out_of(|out| peer.on_fetch(*fetch, now, out));
+            for (_, page) in pick!(out.sends, Replica(ToReplica::Fetched)) {
+                behind.on_fetched(page.clone(), now, &mut Outbox::default());
+            }
+        }
+    }
+    asked
+}
+
+#[test]
+fn r29_a_replica_that_got_on_by_a_peer_asks_it_for_what_comes_next() {
+    let (mut behind, mut peer) = (replica(&square(), 1), told(2, 0..2));
+    let heartbeat = Heartbeat { chosen: Watermark(1), ..heartbeat(&square(), B1, Stage::Leading) };
+    behind.on_heartbeat(&heartbeat, START, &mut Outbox::default());
+    for executed in [2, 4, 6] {
+        assert!(ask_again(&mut behind, &mut peer, START) > 0, "at {executed}");
+        assert_eq!(behind.executed(), Watermark(executed), "nothing but the peer tells it");
+        (executed..executed + 2).for_each(|slot| drop(tell(&mut peer, slot)));
+    }
+    assert!(ask_again(&mut behind, &mut peer, START) > 0);
+    let asked: Vec<usize> = (0..4).map(|_| ask_again(&mut behind, &mut peer, START)).collect();
+    assert_eq!(asked.iter().sum::<usize>(), 2, "it has nothing: {asked:?}");
+}
+
+#[test]
+fn r29_a_replica_that_is_told_what_is_chosen_asks_no_peer_for_what_comes_next() {
+    let (mut behind, mut peer) = (replica(&square(), 1), told(2, 0..2));
+    let heartbeat = Heartbeat { chosen: Watermark(1), ..heartbeat(&square(), B1, Stage::Leading) };
+    behind.on_heartbeat(&heartbeat, START, &mut Outbox::default());
+    assert_eq!(ask_again(&mut behind, &mut peer, START), 2);
+    let told = ToReplica::Chosen(chosen(2));
+    behind.on_message(told, START, &mut Outbox::default());
+    assert_eq!(ask_again(&mut behind, &mut peer, START), 0);
+}
+
 /// The second page of an answer begins above the slot that is missing, and nothing is truncated.
 #[test]
 fn r15_a_replay_that_gets_on_asks_no_peer_for_its_state() {

@@ -6,28 +6,15 @@ mod harness;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use harness::{Echo, Net, millis, pick, small};
+use harness::{Echo, Net, REPLICA, millis, pick, small, worked};
 use loggos_protocol::{
     Ask, At, BatchId, Chosen, Event, FetchPart, FetchedPart, FormationId, GatewayId, Halt,
-    Heartbeat, Incarnation, Outbox, Payload, Replica, ReplicaId, Reply, Role, RoleId, Settings,
-    Slot, SnapshotId, SnapshotInfo, Stage, StateMachine, To, ToGateway, ToReplica, Value,
-    Watermark,
+    Heartbeat, Incarnation, Outbox, Payload, Replica, ReplicaId, Reply, Role, Settings, Slot,
+    SnapshotId, SnapshotInfo, Stage, StateMachine, To, ToGateway, ToReplica, Value, Watermark,
 };
-
-const REPLICA: fn(u8) -> RoleId = |id| RoleId::Replica(ReplicaId(id));
 
 fn settings() -> Settings {
     Settings { snapshot_part_bytes: 100, ..small() }
-}
-
-/// A cluster that has executed `commands` more.
-fn worked(mut net: Net, commands: u64) -> Net {
-    for tag in 0..commands {
-        net.write(tag);
-        net.run_for(millis(1));
-    }
-    net.run_for(millis(500));
-    net
 }
 
 /// A cluster whose replica 2 has missed more than the others hold of the log, and is still cut off.

@@ -106,8 +106,9 @@ pub struct World {
     rng: Rng,
     out: Outbox,
     hasher: DefaultHasher,
-    /// Replicas whose directories were wiped: they come back blank.
-    wiped: BTreeSet<RoleId>,
+    /// Replicas whose directories were wiped, or whose snapshots were damaged: they come back with
+    /// less than they had.
+    set_back: BTreeSet<RoleId>,
     /// Acceptors that have lost their memory, and replicas that have and do not yet have it back
     /// from their peers.
     lost: Vec<RoleId>,
@@ -148,7 +149,7 @@ impl World {
             rng: Rng::new(plan.seed),
             out: Outbox { is_tracing, ..Outbox::default() },
             hasher: DefaultHasher::new(),
-            wiped: BTreeSet::new(),
+            set_back: BTreeSet::new(),
             lost: Vec::new(),
             truncated: Watermark(0),
             has_formed: false,
@@ -412,7 +413,7 @@ impl World {
         self.take_events(id);
         if self.lost.contains(&id) && self.has_all_back(id) {
             self.lost.retain(|lost| *lost != id);
-            self.wiped.remove(&id);
+            self.set_back.remove(&id);
             self.witness.see(Sight::BackFromNothing);
         }
         if self.is_failed(id) {

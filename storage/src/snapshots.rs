@@ -248,7 +248,7 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
             SnapshotOrder::Remove(id) => silent(self.remove(id)),
             SnapshotOrder::SetAside(id) => silent(self.set_aside(id)),
             SnapshotOrder::Read { snapshot, part } => {
-                let read = self.read_again_and_again(snapshot, part);
+                let read = self.read_with_retries(snapshot, part);
                 let (bytes, error) = match read.map(|bytes| Payload::from(Bytes::from(bytes))) {
                     Ok(bytes) => (Some(bytes), None),
                     Err(error) => (None, Some(error)),
@@ -395,7 +395,7 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
     /// Reads a part; tries again if the disk fails. A snapshot that others count on must not be
     /// given up for one read that has failed: only for one that brings something else than was
     /// written.
-    fn read_again_and_again(&mut self, id: SnapshotId, part: u32) -> io::Result<Vec<u8>> {
+    fn read_with_retries(&mut self, id: SnapshotId, part: u32) -> io::Result<Vec<u8>> {
         let mut read = self.read(id, part);
         for _ in 1..READS_MAX {
             let Err(error) = &read else { break };

@@ -4,13 +4,24 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use loggos::kv::{Answer, Command};
 use loggos::{CallError, Client, Executed};
 
 /// Chance, by `SplitMix64`.
 pub(crate) struct Chance(pub(crate) u64);
+
+/// A number given by a variable of the environment.
+pub(crate) fn given(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|it| it.parse().unwrap())
+}
+
+/// The seed given as `LOGGOS_SEED`, or one of the time.
+pub(crate) fn drawn_seed() -> u64 {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    given("LOGGOS_SEED").unwrap_or_else(now)
+}
 
 /// A counter that one caller adds to.
 #[derive(Default)]

@@ -11,6 +11,18 @@ use crate::{
 /// answer.
 const PEER_ROUNDS: u32 = 3;
 
+/// The number of times that a peer is asked for what comes next and has nothing.
+const FOLLOW_ASKS: u32 = 3;
+
+/// A peer that is asked for what comes next: what was chosen last came from it, and not from a
+/// proxy leader.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Following {
+    peer: ReplicaId,
+    /// The number of times that it is asked again before it has something.
+    asks_left: u32,
+}
+
 /// A slot that is missing.
 #[derive(Clone, Debug)]
 pub(super) struct Gap {
@@ -90,8 +102,39 @@ impl<M: StateMachine> Replica<M> {
         fetching.pages_left = fetching.pages_left.saturating_sub(1);
         let is_last = fetching.pages_left == 0;
         let has_got_on = self.executed.first_open() > fetching.first;
-        if is_last && has_got_on && self.executed < fetched.executed && self.halted.is_none() {
-            self.fetch(fetched.replica, out);
+        if self.executed < fetched.executed {
+            if is_last && has_got_on && self.halted.is_none() {
+                self.fetch(fetched.replica, out);
+            }
+        } else {
+            self.follow(fetched.replica, has_got_on, now);
+        }
+    }
+
+    /// Has a peer asked for what comes next in a while, if we got on by it, or did lately: what is
+    /// chosen may not come to us, and that it was is told only now and then by those that follow
+    /// the leader. One that holds credit would hold up all others meanwhile.
+    ///
+    /// source: R15, R29
+    fn follow(&mut self, peer: ReplicaId, has_got_on: bool, now: Time) {
+        let left = self.following.map_or(0, |following| following.asks_left);
+        let asks_left = if has_got_on { FOLLOW_ASKS } else { left };
+        self.following = (asks_left > 0).then_some(Following { peer, asks_left });
+        if asks_left > 0 && !self.timers.is_set(ReplicaTimer::Gap) {
+            self.timers.set(ReplicaTimer::Gap, now + self.cluster.resend_min);
+        }
+    }
+
+    /// Asks the peer that it follows for what comes next.
+    fn ask_followed(&mut self, out: &mut Outbox) {
+        if let Some(following) = &mut self.following
+            && following.asks_left > 0
+            && self.restoring.is_none()
+            && self.halted.is_none()
+        {
+            following.asks_left -= 1;
+            let peer = following.peer;
+            self.fetch(peer, out);
         }
     }
 
@@ -119,16 +162,15 @@ impl<M: StateMachine> Replica<M> {
     /// source: R8, R15
     pub(super) fn fill_gap(&mut self, now: Time, out: &mut Outbox) {
         let slot = self.executed.first_open();
-        let Some(gap) = &mut self.gap else { return };
         if self.executed >= self.chosen || self.restoring.is_some() {
             self.gap = None;
-            return;
+            return self.ask_followed(out);
         }
         self.timers.set(ReplicaTimer::Gap, now + self.cluster.resend_min);
-        if gap.slot != slot {
-            *gap = Gap { slot, asked: 0, let_go: Vec::new() }; // another slot: it may be on its way
-            return;
-        }
+        let Some(gap) = self.gap.as_mut().filter(|gap| gap.slot == slot) else {
+            self.gap = Some(Gap { slot, asked: 0, let_go: Vec::new() });
+            return self.ask_followed(out); // another slot: it may be on its way
+        };
         if gap.asked == 0 {
             self.counters.gaps += 1;
         }

@@ -13,15 +13,16 @@ use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Batch, BatchId, Chosen, ClusterSettings, Content,
     DirectoryId, Executed, Form, Formed, GatewayId, Heartbeat, HeartbeatAck, Incarnation, Nack,
     Need, Outbox, P1a, P1b, P2a, P2b, Payload, PreVoteAck, Propose, Proposer, ProposerId,
-    ProposerTimer, ProxyLeader, ProxyLeaderId, QuorumSystem, Replica, ReplicaId, Settings, Slot,
-    Stage, Table, Time, To, ToAcceptor, ToProposer, ToReplica, Truncated, Unserved, Value, Vote,
-    Watermark,
+    ProposerTimer, ProxyLeader, ProxyLeaderId, QuorumSystem, Replica, ReplicaId, RoleId, Settings,
+    Slot, Stage, Table, Time, To, ToAcceptor, ToProposer, ToReplica, Truncated, Unserved, Value,
+    Vote, Watermark,
 };
 
-pub(crate) use net::{Echo, Net, read_back};
+pub(crate) use net::{Echo, Net, read_back, worked};
 
 /// When tests start.
 pub(crate) const START: Time = Time(1_000_000_000);
+pub(crate) const REPLICA: fn(u8) -> RoleId = |id| RoleId::Replica(ReplicaId(id));
 /// The larger of any two proposers' ballots is of the larger round.
 pub(crate) const B1: Ballot = ballot(1, 0);
 pub(crate) const B2: Ballot = ballot(2, 1);

@@ -12,8 +12,8 @@ use loggos_protocol::{
     Reply, Role, RoleId, Settings, Slot, StateMachine, Time, To, Vote,
 };
 
-use super::START;
 use super::snapshots::SnapshotFiles;
+use super::{START, millis};
 
 /// A machine that answers with what it was told and how many commands it has executed.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -439,4 +439,14 @@ impl Net {
             act(gateway, out);
         });
     }
+}
+
+/// A cluster that has executed `commands` more.
+pub(crate) fn worked(mut net: Net, commands: u64) -> Net {
+    for tag in 0..commands {
+        net.write(tag);
+        net.run_for(millis(1));
+    }
+    net.run_for(millis(500));
+    net
 }

@@ -10,24 +10,29 @@ impl<M: StateMachine> Core<M> {
     ///
     /// source: R16
     pub(super) fn poll_snapshots(&mut self, now: Time) -> bool {
-        let mut has_worked = false;
+        let has_answers = self.snapshots.as_ref().is_some_and(Snapshots::has_answered);
         while let Some((replica, done)) = self.snapshots.as_mut().and_then(Snapshots::next) {
-            has_worked = true;
             let Some(index) = self.seat_of(RoleId::Replica(replica)) else { continue };
             if let Some(Role::Replica(replica)) = &mut self.seats[index].role {
                 replica.on_snapshot_done(done, now, &mut self.out);
                 self.post(index);
             }
         }
-        if self.snapshots.is_some() {
+        let is_refused = std::mem::take(&mut self.has_refused_snapshot);
+        if is_refused {
             self.restart_halted(now);
+        }
+        if has_answers {
             self.start_over(now);
         }
-        has_worked
+        has_answers | is_refused
     }
 
     /// Hands the orders of the role in seat `index`, which has had its turn, to the thread.
     pub(super) fn order_snapshots(&mut self, index: usize) {
+        if self.out.snapshots.is_empty() {
+            return;
+        }
         if let (Some(snapshots), RoleId::Replica(replica)) = (&self.snapshots, self.seats[index].id)
             && snapshots.has(replica)
         {
@@ -41,6 +46,7 @@ impl<M: StateMachine> Core<M> {
     fn restart_halted(&mut self, now: Time) {
         for index in 0..self.seats.len() {
             if let Some(Role::Replica(replica)) = &self.seats[index].role
+                && self.snapshots.as_ref().is_some_and(|it| it.has(replica.id()))
                 && matches!(replica.halted(), Some(Halt::SnapshotRefused { .. }))
             {
                 self.restart(self.seats[index].id, now);

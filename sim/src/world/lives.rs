@@ -327,7 +327,7 @@ impl World {
     /// Whether a crashed process never comes back, which the cluster must do without.
     pub(super) fn stays_down(&self, id: RoleId) -> bool {
         let is_gone = self.plan.faults.is_for_good && !self.damaged.contains(&id);
-        let is_lost = is_gone && self.lost.contains(&id) && !self.wiped.contains(&id);
+        let is_lost = is_gone && self.lost.contains(&id) && !self.set_back.contains(&id);
         is_lost || self.refused.contains(&id) || self.outsiders.is_dead(id)
     }
 

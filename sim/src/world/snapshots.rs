@@ -103,7 +103,7 @@ impl World {
             *store = ReplicaStore::new(replica, &mut self.rng);
             self.note(|| format!("the directory of {id} is wiped"));
             self.witness.see(Sight::ReplicaWiped);
-            self.wiped.insert(id);
+            self.set_back.insert(id);
             return;
         }
         let is_damaged = !self.is_healed && self.rng.below(100) < disks.damage_percent;
@@ -112,7 +112,7 @@ impl World {
             && self.replica_stores.get_mut(&id).is_some_and(|store| store.damage(&mut self.rng))
         {
             self.note(|| format!("a snapshot of {id} is damaged"));
-            self.wiped.insert(id);
+            self.set_back.insert(id);
             self.lose(id);
         }
     }
