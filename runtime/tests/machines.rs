@@ -114,7 +114,11 @@ fn r16_a_machine_without_snapshots_starts_from_the_log_and_nothing_of_that_is_fo
             match &status.standing {
                 Standing::Replica(replica) => assert_eq!(replica.snapshot, Watermark(0)),
                 Standing::Acceptor { truncated, .. } => assert_eq!(*truncated, Watermark(0)),
-                _ => {}
+                Standing::Down
+                | Standing::Stopped { .. }
+                | Standing::Gateway(_)
+                | Standing::Proposer { .. }
+                | Standing::ProxyLeader(_) => {}
             }
         }
         cluster.stop().unwrap();
