@@ -342,7 +342,13 @@ fn line(place: EntryPlace, entry: &LogEntry<'_>, out: &mut impl Write) -> io::Re
             writeln!(out, "vote slot {} {ballot} again, for the same value", slot.0)
         }
         LogEntry::Truncated(truncated) => writeln!(out, "truncated below {}", truncated.0),
-        LogEntry::Table(table) => writeln!(out, "table of {} acceptors", table.acceptors().len()),
+        LogEntry::Table(table) => {
+            write!(out, "table of {} acceptors", table.acceptors().len())?;
+            match table.origin() {
+                Some(origin) => writeln!(out, ", from snapshot {origin} on"),
+                None => writeln!(out),
+            }
+        }
         LogEntry::State(state) => {
             write!(
                 out,
@@ -376,7 +382,8 @@ fn record_json(place: EntryPlace, entry: &LogEntry<'_>) -> Json {
         LogEntry::Truncated(truncated) => json!({"kind": "truncated", "truncated": truncated.0}),
         LogEntry::Table(table) => {
             let acceptors = table.acceptors().iter().map(|directory| hex(directory.0));
-            json!({"kind": "table", "table": acceptors.collect::<Vec<_>>()})
+            let origin = table.origin().map(|origin| origin.to_string());
+            json!({"kind": "table", "table": acceptors.collect::<Vec<_>>(), "origin": origin})
         }
         LogEntry::State(state) => json!({
             "kind": "state",

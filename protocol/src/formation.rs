@@ -19,6 +19,11 @@
 //! sent, and answered the second unchanged: at the moment between, all those memories were up and
 //! blank. A memory that has a table, or has executed a slot, is not blank.
 //!
+//! Could a log start from a snapshot that some replica does not have? All replicas must have
+//! answered both probes with the same one, which each has restored; the table names it for good,
+//! and a replica that has restored another joins no cluster of that table. An acceptor that stores
+//! the table has forgotten all below the snapshot's slot, and so has every other.
+//!
 //! source: R4
 
 use std::collections::BTreeMap;
@@ -27,6 +32,7 @@ use std::sync::Arc;
 use crate::digest::Digest;
 use crate::{
     AcceptorId, AcceptorSet, DirectoryId, FormationId, Formed, ProbeAck, QuorumSystem, Rememberer,
+    SnapshotId, Watermark,
 };
 
 /// The acceptors that make up a cluster, by their memories.
@@ -36,20 +42,44 @@ pub struct Table {
     cluster_digest: u64,
     /// The acceptors' directories, in order.
     acceptors: Box<[DirectoryId]>,
+    /// The snapshot that its log starts from, if it does not start with nothing.
+    origin: Option<SnapshotId>,
 }
 
 impl Table {
     /// Returns the table of `acceptors`, of a cluster whose nodes agree on `cluster_digest`.
     #[must_use]
     pub fn new(cluster_digest: u64, acceptors: Box<[DirectoryId]>) -> Self {
-        Self { cluster_digest, acceptors }
+        Self { cluster_digest, acceptors, origin: None }
     }
 
-    /// Its hash: the cluster's formation id.
+    /// Returns this table for a log that starts from the snapshot `origin`, or with nothing.
+    #[must_use]
+    pub fn with_origin(self, origin: Option<SnapshotId>) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// The snapshot that the log starts from, if it does not start with nothing.
+    #[must_use]
+    pub fn origin(&self) -> Option<SnapshotId> {
+        self.origin
+    }
+
+    /// Where the log starts: all below is in the state that every replica began with.
+    #[must_use]
+    pub fn start(&self) -> Watermark {
+        self.origin.map_or(Watermark(0), |origin| origin.at)
+    }
+
+    /// Its hash: the cluster's formation id. Never [`FormationId::NONE`].
     #[must_use]
     pub fn id(&self) -> FormationId {
         let seed = Digest::new("loggos formation").word(self.cluster_digest);
-        FormationId(self.acceptors.iter().fold(seed, |d, a| d.word(a.0)).finish())
+        let mut digest = self.acceptors.iter().fold(seed, |digest, a| digest.word(a.0));
+        if let Some(SnapshotId { at, replica, incarnation }) = self.origin {
+            digest = digest.word(at.0).word(replica.0.into()).word(incarnation.0);
+        }
+        FormationId(digest.finish().max(1))
     }
 
     /// Whether `directory` is what `acceptor`'s place holds.
@@ -90,6 +120,8 @@ pub struct Membership {
     acceptors_count: u8,
     /// The formation that it belonged to in an earlier life, for good.
     belongs_to: Option<FormationId>,
+    /// The snapshot of which it has the state, to start a log from.
+    origin: Option<SnapshotId>,
     known: Option<(FormationId, Arc<Table>)>,
 }
 
@@ -98,13 +130,26 @@ impl Membership {
     /// `acceptors_count` acceptors.
     #[must_use]
     pub fn new(cluster_digest: u64, acceptors_count: u8) -> Self {
-        Self { cluster_digest, acceptors_count, belongs_to: None, known: None }
+        Self { cluster_digest, acceptors_count, belongs_to: None, origin: None, known: None }
     }
 
     /// Accepts from now on only the table of `formation`, which what the role has on disk is of.
     pub(crate) fn belong_to(&mut self, formation: FormationId) {
         assert!(self.known.is_none(), "a member changes its formation");
         self.belongs_to = Some(formation);
+    }
+
+    /// Accepts from now on only tables of logs that start from `origin`, of which this memory has
+    /// the state; with `None` those of any log, for it has none.
+    pub(crate) fn start_from(&mut self, origin: Option<SnapshotId>) {
+        assert!(self.known.is_none(), "a member changes where its log starts");
+        self.origin = origin;
+    }
+
+    /// The snapshot that it starts a log from, if it has restored one for that.
+    #[must_use]
+    pub fn origin(&self) -> Option<SnapshotId> {
+        self.origin
     }
 
     /// The formation, if known.
@@ -128,7 +173,9 @@ impl Membership {
             return self.is_joined(table);
         }
         let id = table.id();
-        if self.belongs_to.is_some_and(|formation| formation != id) {
+        if self.belongs_to.is_some_and(|formation| formation != id)
+            || self.origin.is_some() && self.origin != table.origin
+        {
             return false;
         }
         self.known = Some((id, Arc::clone(table)));
@@ -160,14 +207,19 @@ pub struct Former {
     stage: FormerStage,
     /// The table each acceptor is known to hold, by its hash.
     stored: BTreeMap<FormationId, AcceptorSet>,
+    /// Whether replicas were found to start from different snapshots, since that was last asked.
+    have_origins_differed: bool,
 }
+
+/// A memory that has answered as blank: its identity, and the snapshot that it starts from.
+type Memory = (DirectoryId, Option<SnapshotId>);
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum FormerStage {
     /// Asking all memories: `first` has the ids of a completed first probe.
     Probing {
-        answers: BTreeMap<Rememberer, DirectoryId>,
-        first: Option<BTreeMap<Rememberer, DirectoryId>>,
+        answers: BTreeMap<Rememberer, Memory>,
+        first: Option<BTreeMap<Rememberer, Memory>>,
     },
     Storing(Arc<Table>),
     Standing(Arc<Table>),
@@ -178,7 +230,23 @@ impl Former {
     #[must_use]
     pub fn new(quorums: QuorumSystem, cluster_digest: u64, replicas_count: u8, nonce: u64) -> Self {
         let stage = FormerStage::Probing { answers: BTreeMap::new(), first: None };
-        Self { quorums, cluster_digest, replicas_count, nonce, stage, stored: BTreeMap::new() }
+        let stored = BTreeMap::new();
+        let have_origins_differed = false;
+        Self {
+            quorums,
+            cluster_digest,
+            replicas_count,
+            nonce,
+            stage,
+            stored,
+            have_origins_differed,
+        }
+    }
+
+    /// Whether replicas were found to start from different snapshots, or some from none, since this
+    /// was last asked: no cluster is formed of these.
+    pub fn take_origins_differed(&mut self) -> bool {
+        std::mem::take(&mut self.have_origins_differed)
     }
 
     /// The probe under way, while there is one.
@@ -238,7 +306,7 @@ impl Former {
             self.nonce = next_nonce;
             return false;
         }
-        answers.insert(ack.from, ack.directory);
+        answers.insert(ack.from, (ack.directory, ack.origin));
         assert!(answers.len() <= memories, "{} of {memories} have answered", answers.len());
         if answers.len() < memories {
             return false;
@@ -249,11 +317,20 @@ impl Former {
             *first = Some(answers);
             return true;
         }
-        let acceptors = answers.iter().filter_map(|(from, directory)| match from {
+        let mut origins = answers.iter().filter_map(|(from, (_, origin))| match from {
+            Rememberer::Acceptor(_) => None,
+            Rememberer::Replica(_) => Some(*origin),
+        });
+        let origin = origins.next().flatten();
+        if !origins.all(|other| other == origin) {
+            self.have_origins_differed = true;
+            return false; // asked again, from the start, when it is time
+        }
+        let acceptors = answers.iter().filter_map(|(from, (directory, _))| match from {
             Rememberer::Acceptor(_) => Some(*directory), // in order, as the map is
             Rememberer::Replica(_) => None,
         });
-        let table = Table::new(self.cluster_digest, acceptors.collect());
+        let table = Table::new(self.cluster_digest, acceptors.collect()).with_origin(origin);
         let named = table.acceptors().len();
         assert_eq!(named, usize::from(self.quorums.acceptors_count()), "a table of some acceptors");
         self.stage = FormerStage::Storing(Arc::new(table));
@@ -314,7 +391,7 @@ mod tests {
 
     fn ack(from: Rememberer, nonce: u64, directory: u64) -> ProbeAck {
         let directory = DirectoryId(directory);
-        ProbeAck { from, nonce, directory, is_blank: true, table: None }
+        ProbeAck { from, nonce, directory, is_blank: true, origin: None, table: None }
     }
 
     fn answer_all(former: &mut Former, directory: u64) {

@@ -55,6 +55,11 @@ pub struct DirectoryId(pub u64);
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FormationId(pub u64);
 
+impl FormationId {
+    /// The formation of no cluster: that of a snapshot from which one is to start. No table has it.
+    pub const NONE: Self = Self(0);
+}
+
 /// A proposer, `0..proposers`.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ProposerId(pub u8);

@@ -60,7 +60,7 @@ pub enum ToGateway {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum ToProposer {
     /// An acceptor's or replica's memory, before formation.
-    ProbeAck(ProbeAck),
+    ProbeAck(Box<ProbeAck>),
     /// The table that an acceptor holds.
     Formed(Formed),
     /// Whether an acceptor has heard of a leader lately.
@@ -248,8 +248,10 @@ pub struct ProbeAck {
     pub nonce: u64,
     /// The memory's identity.
     pub directory: DirectoryId,
-    /// Whether it holds neither table, promise, vote nor executed slot.
+    /// Whether it holds neither table, promise, vote nor executed slot, but for those of `origin`.
     pub is_blank: bool,
+    /// The snapshot that it has restored to start a log from, if it is a replica that has.
+    pub origin: Option<SnapshotId>,
     /// The table it holds, if it is an acceptor that has one.
     pub table: Option<Arc<Table>>,
 }

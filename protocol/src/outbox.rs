@@ -146,6 +146,12 @@ pub enum Event {
         /// Which.
         acceptor: AcceptorId,
     },
+    /// Replicas were restored from different snapshots, or some from none: no cluster is formed of
+    /// them (R4).
+    OriginsDiffer {
+        /// The proposer that found out.
+        proposer: ProposerId,
+    },
     /// A sender of another formation, or configured apart, was refused (R3, R4).
     Foreign {
         /// The place where it was refused.

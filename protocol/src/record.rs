@@ -190,10 +190,12 @@ impl AcceptorState {
         self.vote_watermark = self.vote_watermark.max(last);
     }
 
-    /// Takes in a table: the first counts.
+    /// Takes in a table: the first counts. Nothing below the start of its log is there to be voted
+    /// for.
     pub fn join(&mut self, table: &Arc<Table>) {
         if self.table.is_none() {
             self.table = Some(Arc::clone(table));
+            self.truncate(table.start());
         }
     }
 

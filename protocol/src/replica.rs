@@ -234,6 +234,7 @@ impl<M: StateMachine> Replica<M> {
         if let Some(newest) = checkpoints.newest() {
             replica.membership.belong_to(newest.formation);
         }
+        replica.membership.start_from(checkpoints.origin.map(|origin| origin.id));
         replica.checkpoints = Some(checkpoints);
         replica
     }
@@ -269,20 +270,24 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Formation: tells whether this memory has ever done anything.
+    /// Formation: tells whether this memory has ever done anything, but to restore the snapshot
+    /// that a log is to start from.
     ///
     /// source: R4
     pub fn on_probe(&mut self, probe: Probe, out: &mut Outbox) {
+        let origin = self.membership.origin();
         let ack = ProbeAck {
             from: Rememberer::Replica(self.id),
             nonce: probe.nonce,
             directory: self.directory,
-            is_blank: self.executed == Watermark(0)
+            is_blank: self.executed == origin.map_or(Watermark(0), |origin| origin.at)
                 && self.membership.table().is_none()
+                && self.restoring.is_none()
                 && self.checkpoints.as_ref().is_none_or(|checkpoints| checkpoints.is_blank),
+            origin,
             table: None,
         };
-        out.tell_proposer(probe.proposer, ToProposer::ProbeAck(ack));
+        out.tell_proposer(probe.proposer, ToProposer::ProbeAck(Box::new(ack)));
     }
 
     /// Joins the leader's cluster, shows it that we live, and learns how far the others are.

@@ -37,7 +37,8 @@ pub struct SnapshotId {
 pub struct SnapshotInfo {
     /// The snapshot.
     pub id: SnapshotId,
-    /// The formation whose log it is a state of (R4).
+    /// The formation whose log it is a state of (R4); [`FormationId::NONE`] if a log is to start
+    /// from it.
     pub formation: FormationId,
     /// The number of parts, at least 1.
     pub parts: u32,
@@ -120,6 +121,24 @@ pub(crate) struct PartsDigest {
 /// wrote it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct MalformedSnapshot;
+
+impl SnapshotInfo {
+    /// Whether it is of no cluster's log: one that a log is to start from, or has started.
+    ///
+    /// source: R4
+    #[must_use]
+    pub fn is_origin(&self) -> bool {
+        self.formation == FormationId::NONE
+    }
+
+    /// Returns this snapshot as one that a log is to start from: the state is the same.
+    ///
+    /// source: R4
+    #[must_use]
+    pub fn as_origin(&self) -> Self {
+        Self { formation: FormationId::NONE, ..*self }
+    }
+}
 
 impl PartsDigest {
     /// Returns the digest of the snapshot `id` before its first part.

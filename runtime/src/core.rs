@@ -362,7 +362,10 @@ impl<M: StateMachine> Core<M> {
             // These come again and again for as long as their cause lasts; once is enough to tell.
             let is_repeated = matches!(
                 event,
-                Event::Forgotten { .. } | Event::Foreign { .. } | Event::NoSnapshots { .. }
+                Event::Forgotten { .. }
+                    | Event::Foreign { .. }
+                    | Event::NoSnapshots { .. }
+                    | Event::OriginsDiffer { .. }
             );
             if !is_repeated || !self.logged_events.contains(&event) {
                 crate::status::tell(&event, self.seats[index].id);

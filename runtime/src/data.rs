@@ -20,7 +20,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use loggos_protocol::{AcceptorSet, Digest, DirectoryId, ReplicaId, RoleId};
+use loggos_protocol::{AcceptorSet, Digest, DirectoryId, ReplicaId, RoleId, SnapshotInfo};
 use loggos_storage::{
     Disk, Folder, Identity, Options, Recovered, SnapshotFolder, SnapshotOwner, SnapshotStore,
     StorageError,
@@ -341,7 +341,7 @@ fn open_replica(folder: PathBuf, owner: SnapshotOwner) -> Result<ReplicaPlan, Da
     if !folder.try_exists().map_err(failed(&folder))? {
         return Err(DataError::NoReplica(folder));
     }
-    let is_used = has_entries(&folder)?;
+    let entries = folder.read_dir().map_err(failed(&folder))?.count();
     let opened = SnapshotStore::open(SnapshotFolder::new(&folder), owner);
     let (store, damaged) =
         opened.map_err(|error| DataError::Snapshots { path: folder.clone(), error })?;
@@ -349,6 +349,8 @@ fn open_replica(folder: PathBuf, owner: SnapshotOwner) -> Result<ReplicaPlan, Da
         warn!("{}: {damage}", folder.display());
     }
     let SnapshotOwner { directory, replica, .. } = owner;
+    let origins = store.stored().filter(SnapshotInfo::is_origin).count();
+    let is_used = entries > origins;
     Ok(ReplicaPlan { replica, directory, store, is_used })
 }
 
@@ -480,16 +482,7 @@ mod tests {
         let formation = loggos_protocol::FormationId(3);
         store.begin(id, formation).unwrap();
         let (parts, bytes, digest, state_hash) = (0, 0, 0, 0);
-        store
-            .finish(loggos_protocol::SnapshotInfo {
-                id,
-                formation,
-                parts,
-                bytes,
-                digest,
-                state_hash,
-            })
-            .unwrap();
+        store.finish(SnapshotInfo { id, formation, parts, bytes, digest, state_hash }).unwrap();
         assert!(open(&config, None).is_ok(), "its own");
         for entry in data.join("replica-0").read_dir().unwrap() {
             let entry = entry.unwrap();

@@ -19,7 +19,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 
 use crossbeam::queue::SegQueue;
-use loggos_protocol::{DirectoryId, ReplicaDirectory, ReplicaId, SnapshotDone, SnapshotOrder};
+use loggos_protocol::{
+    DirectoryId, ReplicaDirectory, ReplicaId, SnapshotDone, SnapshotInfo, SnapshotOrder,
+};
 use loggos_storage::{SnapshotFolder, SnapshotStore};
 use tracing::warn;
 
@@ -177,8 +179,8 @@ impl Drop for Snapshots {
 
 impl ReplicaPlan {
     fn find(&self) -> ReplicaDirectory {
-        let snapshots: Vec<_> = self.store.stored().collect();
-        let is_used = self.is_used || !snapshots.is_empty();
+        let snapshots: Vec<SnapshotInfo> = self.store.stored().collect();
+        let is_used = self.is_used || snapshots.iter().any(|info| !info.is_origin());
         ReplicaDirectory { directory: self.directory, snapshots, is_used }
     }
 }

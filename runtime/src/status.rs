@@ -186,6 +186,7 @@ pub(crate) fn tell(event: &Event, role: RoleId) {
         Event::Forgotten { .. }
         | Event::Foreign { .. }
         | Event::NoSnapshots { .. }
+        | Event::OriginsDiffer { .. }
         | Event::SnapshotSetAside { .. } => warn!(?event, %role),
         Event::Equivocation { .. } | Event::Halted { .. } => error!(?event, %role),
     }

@@ -574,7 +574,14 @@ fn to_proposer() -> Vec<ToProposer> {
     let (acceptor, replica, directory) = (ACCEPTOR, REPLICA, DIRECTORY);
     let probe_ack = |from| {
         let (nonce, is_blank, table) = (1, false, None);
-        ToProposer::ProbeAck(ProbeAck { from, nonce, directory, is_blank, table })
+        ToProposer::ProbeAck(Box::new(ProbeAck {
+            from,
+            nonce,
+            directory,
+            is_blank,
+            origin: None,
+            table,
+        }))
     };
     let pre_vote_ack = PreVoteAck {
         acceptor,

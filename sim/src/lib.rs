@@ -30,6 +30,7 @@ mod ladder;
 pub mod linearizability;
 mod load;
 mod network;
+mod origin;
 mod outcome;
 mod outsiders;
 mod recorder;

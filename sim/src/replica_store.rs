@@ -74,7 +74,8 @@ impl ReplicaStore {
         match SnapshotStore::open(disk.clone(), self.owner) {
             Ok((store, damaged)) => {
                 let snapshots: Vec<SnapshotInfo> = store.stored().collect();
-                let is_used = !snapshots.is_empty() || !damaged.is_empty();
+                let is_log = snapshots.iter().any(|info| !info.is_origin());
+                let is_used = is_log || !damaged.is_empty();
                 self.state = State::Open(store);
                 Ok(ReplicaDirectory { directory: self.owner.directory, snapshots, is_used })
             }
@@ -83,6 +84,17 @@ impl ReplicaStore {
                 Err(error)
             }
         }
+    }
+
+    /// Puts a snapshot there, before its replica is started.
+    pub(crate) fn restore(&mut self, orders: &[SnapshotOrder]) {
+        self.start().expect("nothing is wrong with the disk yet");
+        let State::Open(store) = &mut self.state else { unreachable!("it was just opened") };
+        for order in orders {
+            let carried_out = store.carry_out(order.clone());
+            assert!(carried_out.error.is_none(), "nothing is wrong with the disk yet");
+        }
+        self.close();
     }
 
     /// Takes the replica's orders; returns whether the disk was idle, and has something to do now.

@@ -80,6 +80,7 @@ sights! {
     BackFromNothing = "a replica that was started blank and has all back",
     Checkpoint = "a durable snapshot",
     FromSnapshot = "a replica started from its snapshot",
+    StartedFromSnapshot = "a log that starts from a snapshot of another cluster",
     LentFromDisk = "a part of a snapshot sent from disk",
     SnapshotFailed = "a snapshot that a disk could not write",
     SnapshotSetAside = "a damaged snapshot set aside",
@@ -330,6 +331,7 @@ impl Witness {
             | Event::Equivocation { .. }
             | Event::Halted { .. }
             | Event::NoSnapshots { .. }
+            | Event::OriginsDiffer { .. }
             | Event::Ignored { .. }
             | Event::SessionOpened { .. } => {}
         }

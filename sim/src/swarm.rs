@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use loggos_protocol::{ClusterSettings, QuorumSystem, Rng, Settings};
+use loggos_protocol::{ClusterSettings, QuorumSystem, Rng, Settings, Watermark};
 use loggos_storage::{Bounds, Options};
 
 use crate::network::NetworkPlan;
@@ -20,6 +20,8 @@ pub struct Plan {
     pub(crate) load: LoadPlan,
     /// Whether up to f of each role stay outside when all else heals.
     pub(crate) has_outsiders: bool,
+    /// Where the log starts, if from a snapshot of another cluster.
+    pub(crate) origin: Option<Watermark>,
 }
 
 /// The faults of the processes.
@@ -152,7 +154,11 @@ impl Plan {
         let faults = FaultPlan { disks, ..faults };
         // In the others all come back, and have to catch up.
         let has_outsiders = Rng::new(seed ^ 0x0007_51DE).below(4) != 0;
-        Self { seed, cluster, network, faults, load, has_outsiders }
+        let mut origins = Rng::new(seed ^ 0x000_0516_1A5E);
+        let has_origin = faults.disks.is_some() && origins.below(4) == 0;
+        let start = 1 + origins.below(cluster.slot_window.into());
+        let origin = has_origin.then_some(Watermark(start));
+        Self { seed, cluster, network, faults, load, has_outsiders, origin }
     }
 }
 

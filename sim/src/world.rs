@@ -44,6 +44,7 @@ use crate::ladder::Ladder;
 use crate::linearizability::{STEPS_MAX, Verdict};
 use crate::load::Load;
 use crate::network::{Fate, Network};
+use crate::origin;
 use crate::outcome::Outcome;
 use crate::outsiders::Outsiders;
 use crate::recorder::Recorder;
@@ -158,21 +159,7 @@ impl World {
             elections: 0,
             plan,
         };
-        if let Some(disks) = &world.plan.faults.disks {
-            let acceptors: Vec<AcceptorId> = cluster.quorums.acceptors().iter().collect();
-            for sharers in acceptors.chunks(disks.acceptors_per_log.into()) {
-                let set = sharers.iter().copied().collect();
-                let store = Store::new(&cluster, set, disks, &mut world.rng);
-                world.stores.insert(RoleId::Acceptor(sharers[0]), store);
-                if sharers.len() > 1 {
-                    world.witness.see(Sight::LogShared);
-                }
-            }
-            for replica in (0..cluster.replicas).map(ReplicaId) {
-                let store = ReplicaStore::new(replica, &mut world.rng);
-                world.replica_stores.insert(RoleId::Replica(replica), store);
-            }
-        }
+        world.format();
         let acceptors = cluster.quorums.acceptors().iter().map(RoleId::Acceptor);
         let replicas = (0..cluster.replicas).map(|r| RoleId::Replica(ReplicaId(r)));
         let gateways = (0..cluster.gateways).map(GatewayId);
@@ -191,6 +178,31 @@ impl World {
         world.schedule(START + world.plan.faults.from, Happening::Fault);
         world.schedule(START + world.plan.faults.until, Happening::Heal);
         world
+    }
+
+    /// Makes the disks of acceptors and replicas, if they have any; and writes there what their log
+    /// is to start from.
+    fn format(&mut self) {
+        let Some(disks) = self.plan.faults.disks.clone() else { return };
+        let cluster = self.plan.cluster.clone();
+        let acceptors: Vec<AcceptorId> = cluster.quorums.acceptors().iter().collect();
+        for sharers in acceptors.chunks(disks.acceptors_per_log.into()) {
+            let set = sharers.iter().copied().collect();
+            let store = Store::new(&cluster, set, &disks, &mut self.rng);
+            self.stores.insert(RoleId::Acceptor(sharers[0]), store);
+            if sharers.len() > 1 {
+                self.witness.see(Sight::LogShared);
+            }
+        }
+        for replica in (0..cluster.replicas).map(ReplicaId) {
+            let store = ReplicaStore::new(replica, &mut self.rng);
+            self.replica_stores.insert(RoleId::Replica(replica), store);
+        }
+        if let Some(start) = self.plan.origin {
+            let orders = origin::orders(&cluster, start, &mut self.rng);
+            self.replica_stores.values_mut().for_each(|store| store.restore(&orders));
+            self.witness.see(Sight::StartedFromSnapshot);
+        }
     }
 
     /// Runs to the end: every client is done, and every replica that could be has caught up.
@@ -490,7 +502,15 @@ impl World {
                 {
                     has_halted = true;
                 }
-                Event::Equivocation { .. } | Event::Halted { .. } | Event::NoSnapshots { .. } => {
+                // A replica that has lost its snapshot before the cluster has formed.
+                Event::OriginsDiffer { .. }
+                    if self.plan.origin.is_some()
+                        && (!self.lost.is_empty()
+                            || self.replica_stores.values().any(ReplicaStore::may_fail)) => {}
+                Event::Equivocation { .. }
+                | Event::Halted { .. }
+                | Event::NoSnapshots { .. }
+                | Event::OriginsDiffer { .. } => {
                     panic!("{event:?}")
                 }
                 Event::SteppedDown { .. }

@@ -1,6 +1,8 @@
 //! Numbers in the order of their fields, little-endian, nothing aligned.
 
-use loggos_protocol::{Ballot, DirectoryId, Incarnation, ProposerId, Slot, Table};
+use loggos_protocol::{
+    Ballot, DirectoryId, Incarnation, ProposerId, ReplicaId, Slot, SnapshotId, Table, Watermark,
+};
 
 use crate::Buffer;
 
@@ -46,11 +48,17 @@ pub(crate) trait Put {
         self.put_u64(slot.map_or(0, |slot| slot.0));
     }
 
+    /// A table, and the snapshot that its log starts from, if there is one.
     fn put_table(&mut self, table: &Table) {
         self.put_u64(table.cluster_digest());
         self.put_u32(length(table.acceptors().len()));
         for directory in table.acceptors() {
             self.put_u64(directory.0);
+        }
+        if let Some(SnapshotId { at, replica, incarnation }) = table.origin() {
+            self.put_u64(at.0);
+            self.put_u8(replica.0);
+            self.put_u64(incarnation.0);
         }
     }
 }
@@ -112,10 +120,16 @@ impl<'a> Fields<'a> {
         Ok(is_there.then_some(slot))
     }
 
-    pub(crate) fn table(&mut self) -> Result<Table, Malformed> {
+    pub(crate) fn table(&mut self, has_origin: bool) -> Result<Table, Malformed> {
         let (cluster_digest, count) = (self.u64()?, self.u32()?);
         let directories = (0..count).map(|_| self.u64().map(DirectoryId));
-        Ok(Table::new(cluster_digest, directories.collect::<Result<_, _>>()?))
+        let table = Table::new(cluster_digest, directories.collect::<Result<_, _>>()?);
+        if !has_origin {
+            return Ok(table);
+        }
+        let (at, replica) = (Watermark(self.u64()?), ReplicaId(self.u8()?));
+        let origin = SnapshotId { at, replica, incarnation: Incarnation(self.u64()?) };
+        Ok(table.with_origin(Some(origin)))
     }
 
     /// That nothing is left.

@@ -3,7 +3,7 @@
 //! ```text
 //!   0         8         12         16         20     24         32        40       48        56
 //!   │ magic   │ version │ checksum │ checksum │ file │ segment  │ segment │ synced │ cluster │ …
-//!   │ LOGGOSWL│    2    │ of 0..12 │ of 20..80│      │ bytes    │ number  │        │         │
+//!   │ LOGGOSWL│    3    │ of 0..12 │ of 20..80│      │ bytes    │ number  │        │         │
 //!   └──── the same in every version ──────────┘
 //!
 //!   56          64        72          80
@@ -22,9 +22,10 @@ use crate::{BLOCK_BYTES, Buffer, FileId};
 
 /// The version of everything in the log that this code writes. It reads all from the first on.
 ///
-/// 2 has votes that are cast again (kind 6). What this code adds to a segment of version 1, code of
-/// version 1 takes for damage, and refuses.
-pub const FORMAT_VERSION: u32 = 2;
+/// 2 has votes that are cast again (kind 6), 3 tables of logs that start from a snapshot (kind 7).
+/// What this code adds to a segment of an earlier version, code of that version takes for damage,
+/// and refuses.
+pub const FORMAT_VERSION: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"LOGGOSWL";
 const END: usize = 80;

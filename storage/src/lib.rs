@@ -47,7 +47,7 @@
 //! ```text
 //!   offset  size  what
 //!        0     8  magic: LOGGOSWL
-//!        8     4  version: 2; 1 is read, too
+//!        8     4  version: 3; 1 and 2 are read, too
 //!       12     4  CRC32C of 0..12; up to here the same in every version
 //!       16     4  CRC32C of 20..80
 //!       20     4  file: a header in another one was written there by mistake

@@ -12,8 +12,9 @@
 //!                answerer, commands, block's checksum                              a batch
 //!   3 truncated  watermark
 //!   4 table      cluster digest, count, a directory id for each acceptor
-//!   5 state      ballot, watermark, 0 or 1, slot, 0 or 1, table                    in heads only
+//!   5 state      ballot, watermark, 0 or 1, slot, 0, 1 or 2, table, snapshot if 2  in heads only
 //!   6 revote     slot, ballot                                                      since version 2
+//!   7 origin     table, snapshot: a table of a log that starts from one            since version 3
 //! ```
 //!
 //! The length is the record's, block included. A record has a checksum of its own, besides its
@@ -116,7 +117,8 @@ pub(crate) fn put(record: &Record, out: &mut Buffer) -> u32 {
             put_entry(out, 3, *acceptor, &[], |out| out.put_u64(truncated.0))
         }
         Record::Table { acceptor, table } => {
-            put_entry(out, 4, *acceptor, &[], |out| out.put_table(table))
+            let kind = if table.origin().is_none() { 4 } else { 7 };
+            put_entry(out, kind, *acceptor, &[], |out| out.put_table(table))
         }
     }
 }
@@ -127,10 +129,9 @@ pub(crate) fn put_state(state: &AcceptorState, acceptor: AcceptorId, out: &mut B
         out.put_ballot(state.promised);
         out.put_u64(state.truncated.0);
         out.put_maybe_slot(state.vote_watermark);
-        out.put_u8(u8::from(state.table.is_some()));
-        if let Some(table) = &state.table {
-            out.put_table(table);
-        }
+        let table = state.table.as_deref();
+        out.put_u8(table.map_or(0, |table| 1 + u8::from(table.origin().is_some())));
+        table.into_iter().for_each(|table| out.put_table(table));
     });
 }
 
@@ -233,14 +234,19 @@ fn take_entry<'a>(
             return Ok(LogEntry::Vote { slot, ballot, value });
         }
         3 => LogEntry::Truncated(Watermark(fields.u64()?)),
-        4 => LogEntry::Table(Arc::new(fields.table()?)),
+        4 => LogEntry::Table(Arc::new(fields.table(false)?)),
         5 => {
             let promised = fields.ballot()?;
             let (truncated, vote_watermark) = (Watermark(fields.u64()?), fields.maybe_slot()?);
-            let table = if fields.flag()? { Some(Arc::new(fields.table()?)) } else { None };
+            let table = match fields.u8()? {
+                0 => None,
+                has_origin @ (1 | 2) => Some(Arc::new(fields.table(has_origin == 2)?)),
+                _ => return Err(Malformed),
+            };
             LogEntry::State(AcceptorState { promised, truncated, vote_watermark, table })
         }
         6 => LogEntry::Revote { slot: Slot(fields.u64()?), ballot: fields.ballot()? },
+        7 => LogEntry::Table(Arc::new(fields.table(true)?)),
         _ => return Err(Malformed),
     };
     fields.end()?;

@@ -10,7 +10,8 @@ use harness::{
     vote,
 };
 use loggos_protocol::{
-    AcceptorId, AcceptorSet, DirectoryId, Payload, Record, Slot, Table, Watermark,
+    AcceptorId, AcceptorSet, DirectoryId, Incarnation, Payload, Record, ReplicaId, Slot,
+    SnapshotId, Table, Watermark,
 };
 use loggos_storage::sim::{Fault, FaultyDisk};
 use loggos_storage::{
@@ -184,6 +185,31 @@ fn r32_promise_table_and_watermark_outlive_the_segments_they_were_written_in() {
     let state = node.wal.state(B).unwrap();
     assert_eq!((state.promised, state.vote_watermark), (ballot(9), Some(Slot(3))));
     assert_eq!(state.table, Some(table()));
+}
+
+/// From the record of its table, and from the heads of later segments.
+#[test]
+fn r04_the_snapshot_that_a_log_starts_from_is_read_back() {
+    let mut node = Node::new(1);
+    let origin = SnapshotId {
+        at: Watermark(1 << 40),
+        replica: ReplicaId(2),
+        incarnation: Incarnation(u64::MAX),
+    };
+    let table = Arc::new(Table::clone(&table()).with_origin(Some(origin)));
+    node.append_all([Record::Table { acceptor: B, table: Arc::clone(&table) }]);
+    let mut slot = 0;
+    for _ in 0..4 {
+        let state = node.wal.state(B).unwrap();
+        let last = Some(Slot(origin.at.0 - 1));
+        assert_eq!((state.truncated, state.vote_watermark), (origin.at, last));
+        assert_eq!(state.table.as_ref(), Some(&table));
+        for _ in 0..3 {
+            slot = node.fill_segment(slot);
+            node.append_all([truncated(A, slot)]);
+        }
+        node.restart(false);
+    }
 }
 
 #[test]

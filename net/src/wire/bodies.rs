@@ -8,8 +8,8 @@ use std::sync::Arc;
 use loggos_protocol::{
     AcceptorId, AcceptorSet, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Fetched,
     FetchedPart, Form, Formed, Heartbeat, P1b, P2a, Payload, ProbeAck, Propose, ProposerId,
-    ProxyLeaderId, Rememberer, Replayed, ReplicaId, Results, Slot, Stage, Table, Time, Value, Vote,
-    Watermark,
+    ProxyLeaderId, Rememberer, Replayed, ReplicaId, Results, Slot, SnapshotId, Stage, Table, Time,
+    Value, Vote, Watermark,
 };
 
 use super::cursor::Cursor;
@@ -68,13 +68,14 @@ impl Body for Heartbeat {
     }
 }
 
-impl Body for ProbeAck {
+impl Body for Box<ProbeAck> {
     fn put(&self, out: &mut Outgoing) {
         let header = headers::ProbeAck {
             from: self.from.lay_out(),
             nonce: self.nonce.lay_out(),
             directory: self.directory.lay_out(),
             is_blank: self.is_blank.lay_out(),
+            origin: self.origin.lay_out(),
             table: Maybe::new(self.table.as_deref().map(table)),
         };
         put(&header, out);
@@ -85,13 +86,14 @@ impl Body for ProbeAck {
 
     fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::ProbeAck = from.header()?;
-        Ok(Self {
+        Ok(Self::new(ProbeAck {
             from: Rememberer::read(&header.from)?,
             nonce: u64::read(&header.nonce)?,
             directory: DirectoryId::read(&header.directory)?,
             is_blank: bool::read(&header.is_blank)?,
+            origin: Laid::read(&header.origin)?,
             table: header.table.get()?.map(|table| from.table(table)).transpose()?,
-        })
+        }))
     }
 }
 
@@ -403,6 +405,7 @@ fn put_block(value: &Value, out: &mut Outgoing) {
 fn table(table: &Table) -> headers::Table {
     headers::Table {
         cluster_digest: table.cluster_digest().lay_out(),
+        origin: table.origin().lay_out(),
         acceptors_count: count(table.acceptors().len()).into(),
     }
 }
@@ -455,18 +458,27 @@ impl Cursor<'_> {
     /// Takes a table. It comes with every heartbeat and is always the same, so it is read once.
     fn table(&mut self, header: &headers::Table) -> Result<Arc<Table>, WireError> {
         let cluster_digest = header.cluster_digest.into();
-        let count = u32::from(header.acceptors_count);
-        if let Some(known) = self.known_table(cluster_digest, count) {
+        let (origin, count) = (Laid::read(&header.origin)?, u32::from(header.acceptors_count));
+        if let Some(known) = self.known_table(cluster_digest, origin, count) {
             return Ok(known);
         }
         let directories =
             self.entries(count, |_, entry: &headers::Directory| DirectoryId::read(&entry.id))?;
-        Ok(self.keep_table(Table::new(cluster_digest, directories.into())))
+        let table = Table::new(cluster_digest, directories.into()).with_origin(origin);
+        Ok(self.keep_table(table))
     }
 
     /// The table that was read last, if it is this one: then its entries are taken.
-    fn known_table(&mut self, cluster_digest: u64, count: u32) -> Option<Arc<Table>> {
-        let known = self.last_table().filter(|table| table.cluster_digest() == cluster_digest)?;
+    fn known_table(
+        &mut self,
+        cluster_digest: u64,
+        origin: Option<SnapshotId>,
+        count: u32,
+    ) -> Option<Arc<Table>> {
+        let is_alike = |known: &&Arc<Table>| {
+            (known.cluster_digest(), known.origin()) == (cluster_digest, origin)
+        };
+        let known = self.last_table().filter(is_alike)?;
         let known = (known.acceptors().len() == count as usize).then(|| Arc::clone(known))?;
         let before = self.rest();
         let is_it = known.acceptors().iter().all(|known| {

@@ -60,7 +60,7 @@ layouts! {
     /// A no-op, or a batch.
     layout Value { stamp: u64_ule, batch: Maybe<Batch>, }
     /// A table; as many [`Directory`] entries follow the layout that it is part of.
-    layout Table { cluster_digest: u64_ule, acceptors_count: u32_ule, }
+    layout Table { cluster_digest: u64_ule, origin: Maybe<SnapshotId>, acceptors_count: u32_ule, }
     /// Entry: an acceptor's directory.
     layout Directory { id: u64_ule, }
     /// Entry: an acceptor's vote in a slot.
@@ -97,6 +97,7 @@ layouts! {
         nonce: u64_ule,
         directory: u64_ule,
         is_blank: u8,
+        origin: Maybe<SnapshotId>,
         table: Maybe<Table>,
     }
     layout Form { proposer: u8, table: Table, }

@@ -144,6 +144,16 @@ fn table() -> Arc<Table> {
     Arc::new(Table::new(0xE1E2, (10..14).map(DirectoryId).collect()))
 }
 
+fn origin() -> SnapshotId {
+    let (at, incarnation) = (Watermark(0xF1F2_F3F4), Incarnation(0xA1A2_A3A4_A5A6_A7A8));
+    SnapshotId { at, replica: ReplicaId(2), incarnation }
+}
+
+fn table_with_origin() -> Arc<Table> {
+    let table = Table::new(0xE1E2, (10..14).map(DirectoryId).collect());
+    Arc::new(table.with_origin(Some(origin())))
+}
+
 pub(crate) fn heartbeat(stage: Stage) -> Heartbeat {
     let no_room = AcceptorSet::from_bits(0b1010);
     Heartbeat { ballot: ballot(3), stage, chosen: Watermark(500), no_room, table: table() }
@@ -173,8 +183,8 @@ fn probe() -> Probe {
 }
 
 fn probe_ack(from: Rememberer, table: Option<Arc<Table>>) -> ProbeAck {
-    let is_blank = table.is_none();
-    ProbeAck { from, nonce: 5, directory: DirectoryId(44), is_blank, table }
+    let (is_blank, origin) = (table.is_none(), table.is_none().then(origin));
+    ProbeAck { from, nonce: 5, directory: DirectoryId(44), is_blank, origin, table }
 }
 
 pub(crate) fn p1b(votes: Vec<(Slot, Vote)>, to: Option<Watermark>) -> Box<P1b> {
@@ -259,13 +269,13 @@ fn proposer_messages() -> Vec<ToProposer> {
     };
     let ack = |from| HeartbeatAck { from, ballot: ballot(7), is_low: true };
     vec![
-        ToProposer::ProbeAck(probe_ack(acceptor, None)),
-        ToProposer::ProbeAck(probe_ack(acceptor, Some(table()))),
-        ToProposer::ProbeAck(probe_ack(Rememberer::Replica(ReplicaId(0)), None)),
+        ToProposer::ProbeAck(Box::new(probe_ack(acceptor, None))),
+        ToProposer::ProbeAck(Box::new(probe_ack(acceptor, Some(table())))),
+        ToProposer::ProbeAck(Box::new(probe_ack(Rememberer::Replica(ReplicaId(0)), None))),
         ToProposer::Formed(Formed {
             acceptor: AcceptorId(3),
             directory: DirectoryId(13),
-            table: table(),
+            table: table_with_origin(),
         }),
         ToProposer::PreVoteAck(quiet),
         ToProposer::PreVoteAck(PreVoteAck { is_quiet: false, votes_end: Watermark(1), ..quiet }),

@@ -21,10 +21,11 @@ impl Acceptor {
             nonce: probe.nonce,
             directory: self.directory,
             is_blank: self.membership.table().is_none(),
+            origin: None,
             table: self.membership.table().cloned(),
         };
         // A table that is told of counts as stored: it waits for its sync like `Formed` does.
-        out.hold_to_proposer(probe.proposer, ToProposer::ProbeAck(ack));
+        out.hold_to_proposer(probe.proposer, ToProposer::ProbeAck(Box::new(ack)));
     }
 
     /// Formation: stores the first table that names this memory, for good, and tells which one it
@@ -50,6 +51,9 @@ impl Acceptor {
     }
 
     /// Joins the cluster of `table`, if none was joined; returns whether it is the one joined now.
+    /// What lies below the start of its log is forgotten by then.
+    ///
+    /// source: R4
     pub(super) fn join(&mut self, table: &Arc<Table>, out: &mut Outbox) -> bool {
         let was_member = self.membership.table().is_some();
         let is_joined = self.membership.join(table);
@@ -57,8 +61,10 @@ impl Acceptor {
             let is_ours = table.names(self.id, self.directory);
             assert!(is_ours, "{:?} joined a cluster that does not know its memory", self.id);
             assert_eq!(self.promised, Ballot::default(), "promised before it joined");
-            let (acceptor, table) = (self.id, Arc::clone(table));
+            let (acceptor, start) = (self.id, table.start());
+            let table = Arc::clone(table);
             self.ledger.record(|| Record::Table { acceptor, table }, out);
+            self.ledger.start_at(start);
         }
         is_joined
     }

@@ -133,6 +133,17 @@ impl Ledger {
         Self { truncated, held_from, vote_watermark, journal, ..blank }
     }
 
+    /// Starts a log at `start`: all below is forgotten, and was never voted for here. Its record is
+    /// that of the table.
+    ///
+    /// source: R4
+    pub(super) fn start_at(&mut self, start: Watermark) {
+        assert!(self.vote_watermark.is_none(), "a log that has votes starts at {start}");
+        self.truncated.raise(start);
+        self.held_from.raise(start);
+        self.vote_watermark = start.0.checked_sub(1).map(Slot);
+    }
+
     pub(super) fn truncated(&self) -> Watermark {
         self.truncated
     }

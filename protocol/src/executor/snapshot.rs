@@ -103,6 +103,13 @@ impl<M: StateMachine> Executor<M> {
         }
     }
 
+    /// Forgets all sessions: those of another cluster, whose gateways are not this one's.
+    ///
+    /// source: R4
+    pub(crate) fn forget_sessions(&mut self) {
+        self.sessions.clear();
+    }
+
     /// Checks a state of which all parts are restored.
     ///
     /// # Errors

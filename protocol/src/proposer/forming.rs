@@ -15,6 +15,9 @@ impl Shared {
     pub(super) fn on_probe_ack(&mut self, ack: &ProbeAck, now: Time, out: &mut Outbox) {
         let next_nonce = self.rng.next_u64();
         let goes_on = self.former.on_probe_ack(ack, next_nonce);
+        if self.former.take_origins_differed() {
+            out.event(Event::OriginsDiffer { proposer: self.id });
+        }
         self.after_formation_step(now, out);
         if goes_on {
             self.form(now, out);

@@ -52,17 +52,23 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 pub struct ReplicaDirectory {
     /// The identity of the directory.
     pub directory: DirectoryId,
-    /// The snapshots that are whole, as far as headers and footers tell.
+    /// The snapshots that are whole, as far as headers and footers tell. One of no formation is
+    /// that from which a cluster is to start, or has started.
     pub snapshots: Vec<SnapshotInfo>,
-    /// Whether an earlier life has left anything there, damaged snapshots included.
+    /// Whether an earlier life has left anything there, damaged snapshots included, but for that of
+    /// no formation.
     pub is_used: bool,
 }
 
 /// A durable replica's snapshots.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    /// Whether the directory had nothing in it when the replica started (R4).
+    /// Whether the directory had nothing in it when the replica started, but for `origin` (R4).
     pub(super) is_blank: bool,
+    /// The snapshot that the cluster's log starts from, until there are newer ones. It is restored
+    /// without its sessions, counts for nothing and is lent to no peer: each replica has its own,
+    /// and takes its first snapshot of the log at once.
+    pub(super) origin: Option<SnapshotInfo>,
     /// Whole and durable, oldest first.
     pub(super) stored: BTreeMap<SnapshotId, SnapshotInfo>,
     /// Everything below is in a stored snapshot that this life has written or restored. Never goes
@@ -110,10 +116,12 @@ enum Stage {
 
 impl Checkpoints {
     pub(super) fn new(found: ReplicaDirectory) -> Self {
-        let stored = found.snapshots.into_iter().map(|info| (info.id, info));
+        let origin = found.snapshots.iter().copied().filter(SnapshotInfo::is_origin).max();
+        let stored = found.snapshots.into_iter().filter(|info| !info.is_origin());
         Self {
             is_blank: !found.is_used,
-            stored: stored.collect(),
+            origin,
+            stored: stored.map(|info| (info.id, info)).collect(),
             counted: Watermark(0),
             writing: None,
             bytes: 0,
@@ -178,7 +186,8 @@ impl Checkpoints {
             (self.counted, self.is_wanted) = (Watermark(0), true);
         }
         self.reading.retain(|request| request.snapshot != id);
-        self.stored.remove(&id).is_some()
+        let origin = self.origin.take_if(|origin| origin.id == id);
+        self.stored.remove(&id).is_some() || origin.is_some()
     }
 
     /// Removes what is older than the snapshots that are kept, and not lent.
@@ -195,6 +204,8 @@ impl Checkpoints {
             self.stored.remove(id);
             out.snapshots.push(SnapshotOrder::Remove(*id));
         }
+        let origin = self.origin.take_if(|_| self.stored.len() >= KEPT);
+        out.snapshots.extend(origin.map(|origin| SnapshotOrder::Remove(origin.id)));
     }
 
     pub(super) fn validate(&self, executed: Watermark) {

@@ -390,10 +390,10 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Restores the newest snapshot that is stored, if there is one: what a durable replica does
-    /// first.
+    /// first. Without any of its cluster's it is the one that the log starts from.
     pub(super) fn restore_newest(&mut self, now: Time, out: &mut Outbox) {
-        let newest = self.checkpoints.as_ref().and_then(Checkpoints::newest);
-        if let Some(info) = newest {
+        let of = |checkpoints: &Checkpoints| checkpoints.newest().or(checkpoints.origin);
+        if let Some(info) = self.checkpoints.as_ref().and_then(of) {
             self.begin_restore(info, Source::stored(), now, out);
         }
     }
@@ -498,6 +498,9 @@ impl<M: StateMachine> Replica<M> {
     fn set_aside(&mut self, snapshot: SnapshotId, why: &'static str, out: &mut Outbox) {
         let Some(checkpoints) = &mut self.checkpoints else { return };
         if checkpoints.set_aside(snapshot) {
+            if checkpoints.origin.is_none() && self.membership.table().is_none() {
+                self.membership.start_from(None);
+            }
             out.snapshots.push(SnapshotOrder::SetAside(snapshot));
             out.event(Event::SnapshotSetAside { replica: self.id, snapshot, why });
         }
@@ -519,7 +522,10 @@ impl<M: StateMachine> Replica<M> {
         self.counters.restored += 1;
         self.executed = at;
         self.chosen.raise(at);
-        if let Some(checkpoints) = &mut self.checkpoints {
+        if restoring.info.is_origin() {
+            // Whoever opened them was served by another cluster.
+            self.executor.forget_sessions();
+        } else if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.count(restoring.info);
         }
         assert!(self.replay.is_none(), "a replay went on under a restored state");

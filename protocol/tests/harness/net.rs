@@ -8,8 +8,8 @@ use std::time::Duration;
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorState, At, Caller, ClientId, ClusterSettings, Envelope, Event,
     Failure, FormationId, Gateway, GatewayId, Incarnation, Life, MalformedSnapshot, Outbox,
-    Position, Proposer, ProposerId, ProxyLeader, Recall, Recalled, Record, Replica, ReplicaId,
-    Reply, Role, RoleId, Settings, Slot, StateMachine, Time, To, Vote,
+    Payload, Position, Proposer, ProposerId, ProxyLeader, Recall, Recalled, Record, Replica,
+    ReplicaId, Reply, Role, RoleId, Settings, Slot, SnapshotInfo, StateMachine, Time, To, Vote,
 };
 
 use super::snapshots::SnapshotFiles;
@@ -141,13 +141,43 @@ impl Net {
         Self::with_disks(settings, Some(BTreeMap::new()), true)
     }
 
+    /// The same, of replicas that start from a snapshot each, if they have one; whether a cluster
+    /// has formed is not said.
+    pub(crate) fn from_snapshots(
+        settings: Settings,
+        origins: &[Option<(SnapshotInfo, Vec<Payload>)>],
+    ) -> Self {
+        let mut net = Self::blank(settings, Some(BTreeMap::new()));
+        for (replica, origin) in (0..).zip(origins) {
+            net.wipe(replica);
+            let files = net.directory(replica);
+            files.stored.extend(origin.iter().map(|origin| (origin.0.id, origin.clone())));
+        }
+        net.start_all();
+        net.run_for(millis(1000));
+        net
+    }
+
     fn with_disks(
         settings: Settings,
         disks: Option<BTreeMap<AcceptorId, Vec<Record>>>,
         has_directories: bool,
     ) -> Self {
-        let cluster = super::checked(settings);
-        let mut net = Self {
+        let mut net = Self::blank(settings, disks);
+        if has_directories {
+            (0..net.cluster.replicas).for_each(|replica| net.wipe(replica));
+        }
+        net.start_all();
+        net.run_for(Duration::ZERO);
+        assert!(net.proposer(0).is_leading(), "proposer 0 campaigns at once");
+        assert!(net.gateway(0).session().is_some(), "a leader was heard");
+        net.sent.clear();
+        net
+    }
+
+    /// A cluster of which no role is started.
+    fn blank(settings: Settings, disks: Option<BTreeMap<AcceptorId, Vec<Record>>>) -> Self {
+        Self {
             now: START,
             roles: BTreeMap::new(),
             sent: Vec::new(),
@@ -161,23 +191,19 @@ impl Net {
             directories: BTreeMap::new(),
             sync_takes: Box::new(|_| Duration::ZERO),
             held: BTreeMap::new(),
-            cluster: cluster.clone(),
-        };
+            cluster: super::checked(settings),
+        }
+    }
+
+    fn start_all(&mut self) {
+        let cluster = self.cluster.clone();
         let acceptors = cluster.quorums.acceptors().iter().map(RoleId::Acceptor);
         let roles = (cluster.all_proposers().map(RoleId::Proposer))
             .chain(cluster.all_proxy_leaders().map(RoleId::ProxyLeader))
             .chain(acceptors)
             .chain((0..cluster.replicas).map(|r| RoleId::Replica(ReplicaId(r))))
             .chain((0..cluster.gateways).map(|g| RoleId::Gateway(GatewayId(g))));
-        if has_directories {
-            (0..cluster.replicas).for_each(|replica| net.wipe(replica));
-        }
-        roles.for_each(|role| net.start(role));
-        net.run_for(Duration::ZERO);
-        assert!(net.proposer(0).is_leading(), "proposer 0 campaigns at once");
-        assert!(net.gateway(0).session().is_some(), "a leader was heard");
-        net.sent.clear();
-        net
+        roles.for_each(|role| self.start(role));
     }
 
     /// Starts a role, in a new life that remembers nothing but what is on its disk.

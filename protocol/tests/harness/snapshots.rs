@@ -31,7 +31,8 @@ impl SnapshotFiles {
         self.writing.clear();
         self.waiting.clear();
         let snapshots: Vec<SnapshotInfo> = self.stored.values().map(|(info, _)| *info).collect();
-        let is_used = !snapshots.is_empty() || !self.set_aside.is_empty();
+        let is_log = snapshots.iter().any(|info| !info.is_origin());
+        let is_used = is_log || !self.set_aside.is_empty();
         ReplicaDirectory { directory: DirectoryId(self.directory), snapshots, is_used }
     }
 
@@ -89,6 +90,12 @@ impl SnapshotFiles {
                 Some(SnapshotDone::Read { snapshot, part, bytes })
             }
         }
+    }
+
+    /// The newest snapshot that is stored, as one that a log is to start from.
+    pub(crate) fn newest_as_origin(&self) -> (SnapshotInfo, Vec<Payload>) {
+        let (_, (info, parts)) = self.stored.last_key_value().expect("there is one");
+        (info.as_origin(), parts.clone())
     }
 
     /// The slots of the snapshots that are stored.

@@ -59,6 +59,7 @@ impl World {
         let commands = self.load.acknowledged.len() as u64 + self.load.unknown;
         let most = 2 * commands + an_election * (self.elections + 1);
         let slots = self.replicas().map(|replica| replica.executed().0).max().unwrap_or(0);
+        let slots = slots - self.plan.origin.map_or(0, |start| start.0.min(slots));
         assert!(slots <= most, "{slots} slots for {commands} commands:\n{}", self.describe());
     }
 

@@ -115,7 +115,7 @@ fn view_of(records: &[Record]) -> View {
                 state.vote_watermark = state.vote_watermark.max(last);
             }
             Record::Table { table, .. } => {
-                state.table.get_or_insert_with(|| Arc::clone(table));
+                state.join(table);
             }
         }
     }
