@@ -5,6 +5,7 @@ mod config;
 mod kv;
 mod node;
 mod remote;
+mod snapshot;
 mod status;
 mod wal;
 
@@ -37,6 +38,8 @@ enum Command {
     Kv(kv::Options),
     /// Tell how the roles of a running cluster stand.
     Status(status::Options),
+    /// Save a snapshot of a cluster, or start a new one from it.
+    Snapshot(snapshot::Options),
     /// Look at an acceptor's log.
     Wal(wal::Options),
     /// Check a configuration, or print one that names everything.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Format(options) => node::format(&options),
         Command::Kv(options) => kv::run(&options),
         Command::Status(options) => status::run(&options),
+        Command::Snapshot(options) => snapshot::run(&options),
         Command::Wal(options) => return wal::run(&options),
         Command::Config(options) => config::run(&options),
     };

@@ -44,6 +44,7 @@ mod settings;
 mod snapshot;
 mod time;
 mod timer;
+mod trial;
 mod window;
 
 pub use acceptor::{Acceptor, AcceptorCounters};
@@ -78,7 +79,10 @@ pub use rng::Rng;
 pub use role::{Life, NoRole, Role, RoleId};
 pub use roster::Roster;
 pub use settings::{ClusterSettings, Settings, SettingsError};
-pub use snapshot::{MalformedSnapshot, SnapshotDone, SnapshotId, SnapshotInfo, SnapshotOrder};
+pub use snapshot::{
+    MalformedSnapshot, PartsDigest, SnapshotDone, SnapshotId, SnapshotInfo, SnapshotOrder,
+};
 pub use time::Time;
 pub use timer::{Latency, TimerName, Timers};
+pub use trial::SnapshotTrial;
 pub use window::Window;

@@ -110,7 +110,7 @@ pub enum SnapshotDone {
 
 /// The digest of a snapshot's parts up to some part.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct PartsDigest {
+pub struct PartsDigest {
     id: SnapshotId,
     digest: Digest,
     parts: u32,
@@ -142,13 +142,14 @@ impl SnapshotInfo {
 
 impl PartsDigest {
     /// Returns the digest of the snapshot `id` before its first part.
-    pub(crate) fn new(id: SnapshotId) -> Self {
+    #[must_use]
+    pub fn new(id: SnapshotId) -> Self {
         let digest = Digest::new("loggos snapshot").word(id.at.0).word(id.replica.0.into());
         Self { id, digest: digest.word(id.incarnation.0), parts: 0, bytes: 0 }
     }
 
     /// Adds the next part.
-    pub(crate) fn add(&mut self, part: &Payload) {
+    pub fn add(&mut self, part: &Payload) {
         self.digest = self.digest.word(part.len() as u64).word(part.checksum().into());
         self.parts += 1;
         self.bytes += part.len() as u64;
@@ -165,7 +166,8 @@ impl PartsDigest {
     }
 
     /// Returns the info of the snapshot that has exactly the parts added.
-    pub(crate) fn info(&self, formation: FormationId, state_hash: u64) -> SnapshotInfo {
+    #[must_use]
+    pub fn info(&self, formation: FormationId, state_hash: u64) -> SnapshotInfo {
         let Self { id, digest, parts, bytes } = *self;
         SnapshotInfo { id, formation, parts, bytes, digest: digest.finish(), state_hash }
     }

@@ -22,13 +22,14 @@ use std::time::{Duration, Instant};
 
 use loggos_protocol::{AcceptorSet, Digest, DirectoryId, ReplicaId, RoleId, SnapshotInfo};
 use loggos_storage::{
-    Disk, Folder, Identity, Options, Recovered, SnapshotFolder, SnapshotOwner, SnapshotStore,
-    StorageError,
+    Disk, Folder, Identity, Options, Recovered, SavedSnapshot, SnapshotFolder, SnapshotOwner,
+    SnapshotStore, StorageError,
 };
 use tracing::warn;
 
 pub use self::error::DataError;
 use self::identity::NodeIdentity;
+use crate::backup::BackupError;
 use crate::config::Config;
 use crate::log::{LogPlan, condemned, sync_directory};
 use crate::random::random_u64;
@@ -83,38 +84,55 @@ pub(crate) struct Data {
 /// source: R4, "`loggos format` creates a directory, once"
 pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, DataError> {
     let owner = Owner::of(config, node);
-    if !owner.needs_directory() {
-        return Err(DataError::NotNeeded { owner: owner.name });
-    }
-    let path = owner.path()?.clone();
-    std::fs::create_dir_all(&path).map_err(failed(&path))?;
+    let path = owner.make_directory()?;
     if has_entries(&path)? {
         return owner.format_missing(path);
     }
-    let _lock = lock(&path)?;
-    let mut logs = Vec::new();
-    for (core, acceptors) in owner.logs() {
-        let directory = DirectoryId(random_u64());
-        let folder = log_path(&path, core);
-        std::fs::create_dir(&folder).map_err(failed(&folder))?;
-        let identity = owner.identity(directory, acceptors);
-        let mut disk = Folder::lock(&folder).map_err(failed(&folder))?;
-        loggos_storage::format(&mut disk, &identity, &owner.options)
-            .map_err(|error| DataError::Log { path: folder, error })?;
-        logs.push((core, directory, acceptors));
+    owner.fill(path, |_, _| Ok(()))
+}
+
+/// Makes a data directory as [`format`] does, in which each replica has `saved` for its log to
+/// start from.
+///
+/// # Errors
+///
+/// As [`format`], also if there is anything in the directory; if `saved` is damaged or cannot be
+/// written there. What was made is removed then.
+///
+/// source: R4
+pub(crate) fn restore(
+    config: &Config,
+    node: Option<usize>,
+    saved: &mut SavedSnapshot,
+) -> Result<PathBuf, BackupError> {
+    let owner = Owner::of(config, node);
+    let path = owner.make_directory()?;
+    if has_entries(&path)? {
+        return Err(DataError::NotEmpty(path).into());
     }
-    let mut replicas = Vec::new();
-    for replica in owner.replicas.iter().copied() {
-        replicas.push((replica, format_replica(&path, replica)?));
+    let filled = owner.fill(path.clone(), |folder, owner| {
+        let opened = SnapshotStore::open(SnapshotFolder::new(folder), owner);
+        let (mut store, _) =
+            opened.map_err(|error| DataError::Snapshots { path: folder.to_owned(), error })?;
+        let stored = store.store_origin(saved);
+        stored.map_err(|error| BackupError::on_storing(folder, error))
+    });
+    if filled.is_err() {
+        let _left = remove_entries(&path); // the error that is told is the first
     }
-    let (cluster_name, quorums) = (owner.cluster_name, owner.quorums);
-    let identity = NodeIdentity { cluster_name, quorums, name: owner.name, logs, replicas };
-    sync_directory(&path).map_err(failed(&path))?;
-    write_whole(&path, NODE_FILE, &identity.write()).map_err(failed(&path.join(NODE_FILE)))?;
-    if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
-        sync_directory(parent).map_err(failed(parent))?;
-    }
-    Ok(path)
+    filled
+}
+
+/// The digest of the name of `config`'s cluster, as directories have it.
+pub(crate) fn cluster_digest(config: &Config) -> u64 {
+    Digest::new("loggos cluster name").text(&config.name).finish()
+}
+
+/// The directories of the replicas of a node, or of the single process.
+pub(crate) fn replica_directories(config: &Config, node: Option<usize>) -> Vec<PathBuf> {
+    let owner = Owner::of(config, node);
+    let Some(path) = &owner.path else { return Vec::new() };
+    owner.replicas.iter().map(|replica| replica_path(path, *replica)).collect()
 }
 
 /// Opens the data directory to serve from it, recovers all its logs, and looks for snapshots.
@@ -148,8 +166,7 @@ pub(crate) fn open(config: &Config, node: Option<usize>) -> Result<Option<Data>,
     }
     let replicas = identity.replicas.iter();
     let replicas = replicas.map(|(replica, directory)| {
-        let owner =
-            SnapshotOwner { cluster: owner.cluster, directory: *directory, replica: *replica };
+        let owner = owner.snapshot_owner(*replica, *directory);
         open_replica(replica_path(path, *replica), owner)
     });
     let replicas = replicas.collect::<Result<_, _>>()?;
@@ -174,7 +191,7 @@ impl Owner {
         }
         Self {
             name: place.map_or(ONE_PROCESS, |node| &node.name).to_owned(),
-            cluster: Digest::new("loggos cluster name").text(&config.name).finish(),
+            cluster: cluster_digest(config),
             cluster_name: config.name.clone(),
             quorums: config.cluster.digest(),
             acceptors,
@@ -182,6 +199,57 @@ impl Owner {
             path: place.map_or(&config.data, |node| &node.data).clone(),
             options: config.log.options(),
         }
+    }
+
+    /// Makes the data directory if there is none.
+    fn make_directory(&self) -> Result<PathBuf, DataError> {
+        if !self.needs_directory() {
+            return Err(DataError::NotNeeded { owner: self.name.clone() });
+        }
+        let path = self.path()?.clone();
+        std::fs::create_dir_all(&path).map_err(failed(&path))?;
+        Ok(path)
+    }
+
+    /// Makes all that belongs into the data directory at `path`, which is empty. `fill` is told the
+    /// directory of each replica. The identity file comes last: without it nobody serves from
+    /// there.
+    fn fill<E: From<DataError>>(
+        &self,
+        path: PathBuf,
+        mut fill: impl FnMut(&Path, SnapshotOwner) -> Result<(), E>,
+    ) -> Result<PathBuf, E> {
+        let _lock = lock(&path)?;
+        let mut logs = Vec::new();
+        for (core, acceptors) in self.logs() {
+            let directory = DirectoryId(random_u64());
+            let folder = log_path(&path, core);
+            std::fs::create_dir(&folder).map_err(failed(&folder))?;
+            let identity = self.identity(directory, acceptors);
+            let mut disk = Folder::lock(&folder).map_err(failed(&folder))?;
+            loggos_storage::format(&mut disk, &identity, &self.options)
+                .map_err(|error| DataError::Log { path: folder, error })?;
+            logs.push((core, directory, acceptors));
+        }
+        let mut replicas = Vec::new();
+        for replica in self.replicas.iter().copied() {
+            let directory = format_replica(&path, replica)?;
+            fill(&replica_path(&path, replica), self.snapshot_owner(replica, directory))?;
+            replicas.push((replica, directory));
+        }
+        let (cluster_name, quorums) = (self.cluster_name.clone(), self.quorums);
+        let identity =
+            NodeIdentity { cluster_name, quorums, name: self.name.clone(), logs, replicas };
+        sync_directory(&path).map_err(failed(&path))?;
+        write_whole(&path, NODE_FILE, &identity.write()).map_err(failed(&path.join(NODE_FILE)))?;
+        if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
+            sync_directory(parent).map_err(failed(parent))?;
+        }
+        Ok(path)
+    }
+
+    fn snapshot_owner(&self, replica: ReplicaId, directory: DirectoryId) -> SnapshotOwner {
+        SnapshotOwner { cluster: self.cluster, directory, replica }
     }
 
     /// Reads the identity file, and compares it with the configuration.
@@ -362,6 +430,18 @@ fn write_whole(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&draft, folder.join(name))?;
     sync_directory(folder)
+}
+
+/// Removes what was made in a directory that was empty.
+fn remove_entries(path: &Path) -> io::Result<()> {
+    for entry in path.read_dir()? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File, DataError> {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod alarm;
+mod backup;
 mod callers;
 mod client;
 mod clock;
@@ -28,6 +29,7 @@ mod snapshots;
 mod sockets;
 mod status;
 
+pub use backup::{Backup, BackupError};
 pub use client::{Call, CallError, Client, Executed};
 pub use cluster::{LocalCluster, NoSuchRole};
 pub use config::{

@@ -1,5 +1,5 @@
-//! State machines on disk that write no snapshots, or refuse one: the cluster runs all the same,
-//! and loses nothing.
+//! State machines of an embedder on disk: without snapshots, with one that is refused for a while,
+//! and started anew from one. Nothing is lost.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use loggos::kv::Kv;
 use loggos::{
-    At, Config, Durability, Idle, LocalCluster, MalformedSnapshot, ReplicaId, Reply, RoleId,
-    RoleStatus, Settings, Standing, StateMachine, Watermark,
+    At, Backup, BackupError, Config, Durability, Idle, LocalCluster, MalformedSnapshot, ReplicaId,
+    Reply, RoleId, RoleStatus, Settings, Standing, StateMachine, Watermark,
 };
 
 /// What anything that must happen may take on a busy machine.
@@ -158,5 +159,38 @@ fn r16_a_replica_whose_machine_refuses_snapshots_for_a_while_comes_back_with_all
         counted += 50;
         wait_until_equal(&cluster);
     }
+    cluster.stop().unwrap();
+}
+
+/// The state machine is asked before anything is made.
+#[test]
+fn r04_a_cluster_starts_from_a_snapshot_of_its_own_state_machine_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (former, saved) = (config(folder.path()), folder.path().join("saved"));
+    let machine = |_| Tally { refusals: Some(Arc::default()), ..Tally::default() };
+    let cluster = LocalCluster::start(&former, machine).unwrap();
+    count(&cluster, 0, 100);
+    let mut counted = 100;
+    wait_for("a snapshot of a hundred commands", || {
+        count(&cluster, counted, 10);
+        counted += 10;
+        Backup::newest(&former, None).is_ok_and(|backup| backup.info().id.at.0 > 100)
+    });
+    Backup::newest(&former, None).unwrap().save(&saved, |_| {}).unwrap();
+    cluster.stop().unwrap();
+    let mut backup = Backup::open(&saved).unwrap();
+    let info = backup.info();
+    let again = Config { data: Some(folder.path().join("again")), ..former };
+    let refused = backup.restore(&again, None, Kv::default(), |_| {});
+    assert!(matches!(refused, Err(BackupError::OtherMachine { .. })), "{refused:?}");
+    assert!(!folder.path().join("again").exists(), "nothing was made");
+    let mut shown = 0;
+    backup.restore(&again, None, machine(ReplicaId(0)), |bytes| shown = bytes).unwrap();
+    assert_eq!(shown, info.bytes);
+    let cluster = LocalCluster::start(&again, machine).unwrap();
+    count(&cluster, info.state_hash, 10); // the tally's hash is its count
+    let statuses = wait_until_equal(&cluster);
+    let mut replicas = statuses.iter().filter_map(|status| status.standing.replica());
+    assert!(replicas.all(|replica| replica.executed.0 > info.id.at.0), "it goes on from there");
     cluster.stop().unwrap();
 }

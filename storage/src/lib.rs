@@ -180,7 +180,7 @@ pub use scan::{EntryPlace, Scan, Visit, scan};
 pub use segment::VotePlace;
 pub use shared::{Bounds, ReadRequest, SharedLog};
 pub use snapshots::{
-    CarriedOut, SNAPSHOT_VERSION, SnapshotDamage, SnapshotDisk, SnapshotError, SnapshotFolder,
-    SnapshotOwner, SnapshotStore,
+    CarriedOut, SNAPSHOT_VERSION, SavedError, SavedSnapshot, SnapshotDamage, SnapshotDisk,
+    SnapshotError, SnapshotFolder, SnapshotOwner, SnapshotStore, StoreOriginError,
 };
 pub use wal::{Wal, Write};

@@ -61,6 +61,7 @@
 
 mod disk;
 mod file;
+mod saved;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -74,6 +75,7 @@ use loggos_protocol::{
 pub use self::disk::{SnapshotDisk, SnapshotFolder};
 use self::file::{Found, Layout};
 pub use self::file::{SNAPSHOT_VERSION, SnapshotOwner};
+pub use self::saved::{SavedError, SavedSnapshot};
 use crate::fields::length;
 
 /// What is written of a snapshot before it is synced, so that the last sync has little left to do
@@ -146,6 +148,27 @@ pub struct CarriedOut {
     pub error: Option<io::Error>,
 }
 
+/// The reason why a saved snapshot could not be stored.
+#[derive(Debug)]
+pub enum StoreOriginError {
+    /// It is of no use.
+    Saved(SavedError),
+    /// The disk of the store has failed.
+    Disk(io::Error),
+}
+
+impl From<SavedError> for StoreOriginError {
+    fn from(error: SavedError) -> Self {
+        Self::Saved(error)
+    }
+}
+
+impl From<io::Error> for StoreOriginError {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
 /// A snapshot that was whole once and is not any more. It is kept aside under another name.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SnapshotDamage {
@@ -188,17 +211,17 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
             if !name.starts_with(PREFIX) || name.ends_with(DAMAGED) {
                 continue;
             }
-            match file::find(&mut disk, &name, owner).map_err(on(&name))? {
-                Found::Snapshot(info, layout) if file_name(info.id) == name => {
+            match file::find(&mut disk, &name, Some(owner)).map_err(on(&name))? {
+                Found::Snapshot(_, info, layout) if file_name(info.id) == name => {
                     stored.insert(info.id, Stored { info, layout });
                 }
                 Found::Snapshot(..) => {
                     damaged.push(SnapshotDamage { name, what: "holds another snapshot" });
                 }
-                Found::Damaged(what) => damaged.push(SnapshotDamage { name, what }),
                 Found::Foreign(found) => {
                     return Err(SnapshotError::Foreign { name, expected: owner, found });
                 }
+                Found::Damaged(what) => damaged.push(SnapshotDamage { name, what }),
                 Found::Newer(version) => return Err(SnapshotError::Newer { name, version }),
             }
         }
@@ -340,6 +363,23 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
         let name = unfinished_name(id);
         self.disk.append(&name, &self.buffer)?;
         self.disk.sync(&name)
+    }
+
+    /// Stores a snapshot as one that a log is to start from.
+    ///
+    /// # Errors
+    ///
+    /// If it is damaged or cannot be read, or if this disk fails. Nothing is left of it here then.
+    ///
+    /// source: R4
+    pub fn store_origin(&mut self, saved: &mut SavedSnapshot) -> Result<(), StoreOriginError> {
+        let origin = saved.info().as_origin();
+        self.begin(origin.id, origin.formation)?;
+        let read = saved.read_all(|part, _| Ok(self.append(origin.id, part.as_slice())?));
+        if read.is_err() {
+            self.abandon(origin.id);
+        }
+        read.and_then(|()| Ok(self.finish(origin)?))
     }
 
     /// Gives up a snapshot that was begun; nothing happens if it was given up already.

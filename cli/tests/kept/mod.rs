@@ -97,6 +97,20 @@ impl Cluster {
         plans: Vec<Plan>,
         data: impl Fn(&str) -> Option<PathBuf>,
     ) -> Self {
+        let cluster = Self::laid_out(config, plans, data);
+        for plan in cluster.plans.iter().filter(|plan| plan.has_data()) {
+            let done = cluster.command("format", &plan.name).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+        }
+        cluster
+    }
+
+    /// The same, without directories.
+    pub(crate) fn laid_out(
+        config: &str,
+        plans: Vec<Plan>,
+        data: impl Fn(&str) -> Option<PathBuf>,
+    ) -> Self {
         let addresses = addresses(plans.len());
         let mut text = format!("{config}\n[cores]\nidle = \"park\"\n");
         for (index, (plan, address)) in plans.iter().zip(&addresses).enumerate() {
@@ -111,12 +125,7 @@ impl Cluster {
         let config = folder.path().join("cluster.toml");
         std::fs::write(&config, text).unwrap();
         let running = plans.iter().map(|_| None).collect();
-        let cluster = Self { folder: Some(folder), config, plans, addresses, running };
-        for plan in cluster.plans.iter().filter(|plan| plan.has_data()) {
-            let done = cluster.command("format", &plan.name).output().unwrap();
-            assert!(done.status.success(), "{done:?}");
-        }
-        cluster
+        Self { folder: Some(folder), config, plans, addresses, running }
     }
 
     pub(crate) fn nodes_count(&self) -> usize {
@@ -144,8 +153,13 @@ impl Cluster {
 
     /// A command that takes the name of a node.
     pub(crate) fn command(&self, command: &str, name: &str) -> Command {
+        self.command_of(&[command], name)
+    }
+
+    /// The same, of several words.
+    pub(crate) fn command_of(&self, command: &[&str], name: &str) -> Command {
         let mut it = loggos();
-        it.args([command, "--name", name, "--config"]).arg(&self.config);
+        it.args(command).args(["--name", name, "--config"]).arg(&self.config);
         it
     }
 

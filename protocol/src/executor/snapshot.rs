@@ -103,11 +103,26 @@ impl<M: StateMachine> Executor<M> {
         }
     }
 
-    /// Forgets all sessions: those of another cluster, whose gateways are not this one's.
+    /// Restores the next part of a snapshot that a log starts from: all but the sessions, whose
+    /// gateways are another cluster's.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore`](Self::restore).
     ///
     /// source: R4
-    pub(crate) fn forget_sessions(&mut self) {
-        self.sessions.clear();
+    pub(crate) fn restore_without_sessions(
+        &mut self,
+        part: &[u8],
+    ) -> Result<(), MalformedSnapshot> {
+        match part.split_first() {
+            Some((&SESSIONS, [b'T', rest @ ..])) => {
+                self.time = Time(Fields::new(rest).u64()?);
+                Ok(())
+            }
+            Some((&SESSIONS, _)) => Ok(()),
+            _ => self.restore(part),
+        }
     }
 
     /// Checks a state of which all parts are restored.

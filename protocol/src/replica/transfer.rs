@@ -446,7 +446,11 @@ impl<M: StateMachine> Replica<M> {
             }
         };
         let Some(part) = part else { return self.end_restore(now, out) };
-        if self.executor.restore(part.as_slice()).is_err() {
+        let restored = match info.is_origin() {
+            true => self.executor.restore_without_sessions(part.as_slice()),
+            false => self.executor.restore(part.as_slice()),
+        };
+        if restored.is_err() {
             return self.refuse_restore("the state machine refuses a part of it", now, out);
         }
         restoring.digest.add(&part);
@@ -522,10 +526,9 @@ impl<M: StateMachine> Replica<M> {
         self.counters.restored += 1;
         self.executed = at;
         self.chosen.raise(at);
-        if restoring.info.is_origin() {
-            // Whoever opened them was served by another cluster.
-            self.executor.forget_sessions();
-        } else if let Some(checkpoints) = &mut self.checkpoints {
+        if let Some(checkpoints) = &mut self.checkpoints
+            && !restoring.info.is_origin()
+        {
             checkpoints.count(restoring.info);
         }
         assert!(self.replay.is_none(), "a replay went on under a restored state");

@@ -44,7 +44,7 @@ pub(super) struct Layout {
 /// The finding in a file that has a snapshot's name.
 #[derive(Debug)]
 pub(super) enum Found {
-    Snapshot(SnapshotInfo, Layout),
+    Snapshot(SnapshotOwner, SnapshotInfo, Layout),
     Damaged(&'static str),
     Foreign(SnapshotOwner),
     Newer(u32),
@@ -148,7 +148,8 @@ pub(super) fn put_header(
     bytes[16..20].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Reads header, lengths and footer of the file `name`.
+/// Reads header, lengths and footer of the file `name`; a file of another owner than `expected` is
+/// read no further.
 ///
 /// # Errors
 ///
@@ -156,7 +157,7 @@ pub(super) fn put_header(
 pub(super) fn find(
     disk: &mut impl SnapshotDisk,
     name: &str,
-    owner: SnapshotOwner,
+    expected: Option<SnapshotOwner>,
 ) -> io::Result<Found> {
     let file_bytes = disk.length(name)?;
     if file_bytes < HEADER_BYTES + FOOTER_BYTES {
@@ -164,9 +165,11 @@ pub(super) fn find(
     }
     let mut header = vec![0; place(HEADER_BYTES)?];
     disk.read_at(name, 0, &mut header)?;
-    let (id, formation) = match take_header(&header, owner) {
-        Ok(Header::Ours(id, formation)) => (id, formation),
-        Ok(Header::Foreign(found)) => return Ok(Found::Foreign(found)),
+    let (owner, id, formation) = match take_header(&header) {
+        Ok(Header::Whole(owner, ..)) if expected.is_some_and(|expected| expected != owner) => {
+            return Ok(Found::Foreign(owner));
+        }
+        Ok(Header::Whole(owner, id, formation)) => (owner, id, formation),
         Ok(Header::Newer(version)) => return Ok(Found::Newer(version)),
         Err(Malformed) => return Ok(Found::Damaged("has no readable header")),
     };
@@ -185,7 +188,7 @@ pub(super) fn find(
         Ok(said) if layout.end() + lengths_bytes + FOOTER_BYTES == file_bytes => {
             let Footer { parts, bytes, digest, state_hash } = said;
             let info = SnapshotInfo { id, formation, parts, bytes, digest, state_hash };
-            Found::Snapshot(info, layout)
+            Found::Snapshot(owner, info, layout)
         }
         Ok(_) => Found::Damaged("is not as long as its parts"),
         Err(Malformed) => Found::Damaged("has no readable end"),
@@ -194,8 +197,7 @@ pub(super) fn find(
 
 /// What a header says.
 enum Header {
-    Ours(SnapshotId, FormationId),
-    Foreign(SnapshotOwner),
+    Whole(SnapshotOwner, SnapshotId, FormationId),
     Newer(u32),
 }
 
@@ -207,7 +209,7 @@ struct Footer {
     state_hash: u64,
 }
 
-fn take_header(header: &[u8], owner: SnapshotOwner) -> Result<Header, Malformed> {
+fn take_header(header: &[u8]) -> Result<Header, Malformed> {
     let mut fields = Fields(header);
     let (magic, version, sum) = (fields.array()?, fields.u32()?, fields.u32()?);
     if magic != MAGIC || sum != checksum(&header[..12]) {
@@ -221,11 +223,11 @@ fn take_header(header: &[u8], owner: SnapshotOwner) -> Result<Header, Malformed>
     }
     let replica = take_replica(&mut fields)?;
     let (cluster, directory) = (fields.u64()?, DirectoryId(fields.u64()?));
-    let found = SnapshotOwner { cluster, directory, replica };
+    let owner = SnapshotOwner { cluster, directory, replica };
     let (formation, at) = (FormationId(fields.u64()?), Watermark(fields.u64()?));
     let incarnation = Incarnation(fields.u64()?);
     let id = SnapshotId { at, replica: take_replica(&mut fields)?, incarnation };
-    Ok(if found == owner { Header::Ours(id, formation) } else { Header::Foreign(found) })
+    Ok(Header::Whole(owner, id, formation))
 }
 
 fn take_replica(fields: &mut Fields<'_>) -> Result<ReplicaId, Malformed> {
