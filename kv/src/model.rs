@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use loggos_protocol::conformance::Conformance;
 use loggos_protocol::{At, BatchWriter, Items, Rng, Run, Runs, SessionId, Slot, Time};
 
 use crate::{Answer, Command, Kv, Version};
@@ -276,4 +277,16 @@ fn a_run_of_no_commands_has_no_answers() {
     kv.execute_run(at(0), Items::default(), |answer| panic!("{answer:?}"));
     assert!(kv.is_empty());
     assert_eq!(format!("{kv:?}"), "Kv(0 keys, state 0000000000000000)");
+}
+
+#[test]
+fn replicas_of_the_machine_stay_equal_and_are_restored_from_its_snapshots() {
+    let none = Model::new();
+    for (keys, deletes) in [(5, 8), (300, 3)] {
+        let conformance = Conformance { histories: 20, ..Conformance::default() };
+        let draw = |rng: &mut Rng| random_command(rng, &none, keys, deletes);
+        let conforms = conformance.check(Kv::default, draw);
+        let conforms = conforms.unwrap_or_else(|violation| panic!("{violation}"));
+        assert!(conforms.snapshots > 20, "{conforms:?}");
+    }
 }

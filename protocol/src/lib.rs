@@ -22,6 +22,7 @@
 mod acceptor;
 mod block;
 mod client;
+pub mod conformance;
 mod digest;
 mod executor;
 mod formation;

@@ -40,6 +40,7 @@ pub use data::DataError;
 pub use idle::Idle;
 pub use log::LogState;
 pub use loggos_kv as kv;
+pub use loggos_protocol::conformance;
 pub use loggos_protocol::{
     AcceptorId, At, ClusterSettings, GatewayId, Halt, Items, MalformedSnapshot, NoRole, Payload,
     Position, ProposerId, ProxyLeaderId, QuorumError, QuorumSystem, ReplicaId, Reply, RoleId,
