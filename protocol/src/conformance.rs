@@ -250,8 +250,8 @@ impl<M: StateMachine> History<M> {
         let mut part = vec![b'<']; // what is there already must stay
         let first = &mut self.first;
         let is_more = guarded("write_frozen", || first.write_frozen(&mut part, frozen.bytes_max))?;
-        let is_new = part.first() == Some(&b'<') && part.len() > 1;
-        if is_more && !is_new || frozen.parts.len() >= PARTS_MAX {
+        let (has_kept, has_added) = (part.first() == Some(&b'<'), part.len() > 1);
+        if !has_kept || is_more && !has_added || frozen.parts.len() >= PARTS_MAX {
             return Err(Fault::Endless);
         }
         part.remove(0);

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use loggos_protocol::{
-    DirectoryId, FormationId, Incarnation, ReplicaId, Rng, SnapshotDone, SnapshotId, SnapshotInfo,
-    SnapshotOrder, Watermark,
+    DirectoryId, FormationId, Incarnation, PartsDigest, Payload, ReplicaId, Rng, SnapshotDone,
+    SnapshotId, SnapshotInfo, SnapshotOrder, Watermark,
 };
 use loggos_storage::sim::{Fault, FaultySnapshotDisk};
 use loggos_storage::{
-    SnapshotDamage, SnapshotDisk, SnapshotError, SnapshotFolder, SnapshotOwner, SnapshotStore,
+    SavedError, SavedSnapshot, SnapshotDamage, SnapshotDisk, SnapshotError, SnapshotFolder,
+    SnapshotOwner, SnapshotStore, StoreOriginError,
 };
 
 const OWNER: SnapshotOwner =
@@ -393,4 +395,95 @@ fn r16_a_directory_of_the_file_system_keeps_them_too() {
     let (store, damaged) = open();
     assert_eq!((stored(&store), damaged.len()), (vec![], 0));
     assert_eq!(folder.path().read_dir().unwrap().count(), 1, "the one that was set aside");
+}
+
+/// A directory with a snapshot that is what it says, in a few parts; and its file.
+fn folder_with_snapshot() -> (tempfile::TempDir, SnapshotStore<SnapshotFolder>, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = SnapshotStore::open(SnapshotFolder::new(folder.path()), OWNER).unwrap();
+    let (parts, mut digest) = (parts(7), PartsDigest::new(id(7)));
+    store.begin(id(7), FORMATION).unwrap();
+    for part in &parts {
+        store.append(id(7), part).unwrap();
+        digest.add(&Payload::copy(part));
+    }
+    store.finish(digest.info(FORMATION, 99)).unwrap();
+    let file = SavedSnapshot::newest(folder.path()).unwrap().path().to_owned();
+    (folder, store, file)
+}
+
+fn read_all(saved: &mut SavedSnapshot) -> Result<Vec<Vec<u8>>, SavedError> {
+    let mut read = Vec::new();
+    saved.read_all(|part, _| {
+        read.push(part.as_slice().to_vec());
+        Ok::<(), SavedError>(())
+    })?;
+    Ok(read)
+}
+
+#[test]
+fn r04_a_snapshot_is_saved_as_it_is_though_its_replica_removes_it_meanwhile() {
+    let (folder, mut store, file) = folder_with_snapshot();
+    let content = std::fs::read(&file).unwrap();
+    let mut saved = SavedSnapshot::newest(folder.path()).unwrap();
+    assert_eq!((saved.owner(), saved.info().id), (OWNER, id(7)));
+    store.remove(id(7)).unwrap();
+    let none = SavedSnapshot::newest(folder.path());
+    assert!(matches!(none, Err(SavedError::NoSnapshot(_))), "{none:?}");
+    let (to, mut shown) = (folder.path().join("copy"), 0);
+    saved.save(&to, |bytes| shown = bytes).unwrap();
+    assert_eq!((std::fs::read(&to).unwrap(), shown), (content, saved.info().bytes));
+    assert_eq!(read_all(&mut SavedSnapshot::open(&to).unwrap()).unwrap(), parts(7));
+    let again = saved.save(&to, |_| {});
+    assert!(matches!(again, Err(SavedError::File { .. })), "there is a file: {again:?}");
+}
+
+#[test]
+fn r04_no_bit_of_a_saved_snapshot_changes_unnoticed_and_none_is_copied_then() {
+    let (folder, _store, file) = folder_with_snapshot();
+    let content = std::fs::read(&file).unwrap();
+    let (changed, to) = (folder.path().join("changed"), folder.path().join("copy"));
+    for bit in 0..content.len() * 8 {
+        let mut bytes = content.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&changed, bytes).unwrap();
+        let copied = SavedSnapshot::open(&changed).and_then(|mut it| it.save(&to, |_| {}));
+        assert!(copied.is_err() && !to.exists(), "bit {bit}");
+    }
+    for length in 0..content.len() {
+        std::fs::write(&changed, &content[..length]).unwrap();
+        let read = SavedSnapshot::open(&changed).and_then(|mut it| read_all(&mut it));
+        assert!(matches!(read, Err(SavedError::Damaged { .. })), "{length} bytes: {read:?}");
+    }
+    let left = folder.path().read_dir().unwrap().count();
+    assert_eq!(left, 2, "the snapshot, and what was changed");
+}
+
+#[test]
+fn r04_a_saved_snapshot_is_stored_as_one_that_a_log_starts_from_or_not_at_all() {
+    let (_folder, _store, file) = folder_with_snapshot();
+    let owner = SnapshotOwner { directory: DirectoryId(77), replica: ReplicaId(2), ..OWNER };
+    let other = tempfile::tempdir().unwrap();
+    let open = || SnapshotStore::open(SnapshotFolder::new(other.path()), owner).unwrap().0;
+    open().store_origin(&mut SavedSnapshot::open(&file).unwrap()).unwrap();
+    let mut store = open();
+    let stored: Vec<SnapshotInfo> = store.stored().collect();
+    let origin = SavedSnapshot::open(&file).unwrap().info().as_origin();
+    assert_eq!(stored, [origin]);
+    for (part, bytes) in (0..).zip(parts(7)) {
+        assert_eq!(store.read(origin.id, part).unwrap(), bytes);
+    }
+    store.remove(origin.id).unwrap();
+    // The last part is damaged: the first ones were written already.
+    let mut content = std::fs::read(&file).unwrap();
+    let last = parts(7).pop().unwrap();
+    let at = content.windows(last.len()).rposition(|bytes| *bytes == last[..]).unwrap();
+    content[at] ^= 1;
+    std::fs::write(&file, content).unwrap();
+    let stored = store.store_origin(&mut SavedSnapshot::open(&file).unwrap());
+    assert!(
+        matches!(stored, Err(StoreOriginError::Saved(SavedError::Damaged { .. }))),
+        "{stored:?}"
+    );
+    assert_eq!(other.path().read_dir().unwrap().count(), 0);
 }
