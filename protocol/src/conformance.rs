@@ -2,9 +2,9 @@
 //! its snapshots.
 //!
 //! ```text
-//!   first    one command at a time ──┬── frozen ── parts are written between commands ──▶
-//!   second   in runs                 │
-//!   restored                         └── other state, cleared, then the parts ── what came since ──▶
+//!   first    one command at a time ──┐ one of them frozen, now and then: parts are written
+//!   second   in runs                 ┘ between what they execute
+//!   restored other state, cleared, then the parts, then what came since; goes on as the second
 //!   again    all commands since the start, on a machine that was cleared
 //! ```
 //!
@@ -52,7 +52,7 @@ pub struct Conforms {
 pub struct Violation {
     /// The seed of its history: with this one and a single history it comes again.
     pub seed: u64,
-    /// The number of the command in that history after which it was found.
+    /// The number of commands in that history before the run in which it was found.
     pub command: usize,
     /// What is wrong.
     pub fault: Fault,
@@ -113,8 +113,9 @@ struct Done {
     hash: u64,
 }
 
-/// A state that was frozen: after how many runs, and its parts so far.
+/// A state that was frozen: of which machine, after how many runs, and its parts so far.
 struct Frozen {
+    is_second: bool,
     after: usize,
     bytes_max: usize,
     parts: Vec<Vec<u8>>,
@@ -160,8 +161,7 @@ struct History<M> {
     initial: u64,
     done: Vec<Done>,
     frozen: Option<Frozen>,
-    /// Whether it has snapshots, once that is known.
-    has_snapshots: Option<bool>,
+    has_snapshots: bool,
     snapshots: u64,
 }
 
@@ -175,7 +175,7 @@ impl<M: StateMachine> History<M> {
             second,
             done: Vec::new(),
             frozen: None,
-            has_snapshots: None,
+            has_snapshots: make().freeze(),
             snapshots: 0,
         }
     }
@@ -198,17 +198,22 @@ impl<M: StateMachine> History<M> {
             time.0 += self.rng.below(1 << 40);
             let index = u32::try_from(self.rng.below(9)).unwrap_or(0);
             self.execute(At { slot: Slot(slot), index, time }, commands)?;
-            if self.has_snapshots != Some(false) {
-                self.go_on_freezing(make)?;
-            }
+            self.go_on_freezing(make)?;
         }
         while self.frozen.is_some() {
             self.write_part(make)?;
         }
-        // All of it again, on a machine that was something else before.
+        // All of it again. A machine without snapshots is never cleared.
+        if !self.has_snapshots {
+            return replay("a third machine, all commands again", &mut make(), &self.done);
+        }
         guarded("clear", || self.second.clear())?;
         same_hash("a machine that was cleared", self.initial, self.second.state_hash())?;
         replay("a machine that was cleared, all commands again", &mut self.second, &self.done)
+    }
+
+    fn frozen_machine(&mut self, is_second: bool) -> &mut M {
+        if is_second { &mut self.second } else { &mut self.first }
     }
 
     /// Gives a run to both machines, and compares what they make of it.
@@ -224,17 +229,19 @@ impl<M: StateMachine> History<M> {
     /// Freezes the state now and then, and writes some of what is frozen.
     fn go_on_freezing(&mut self, make: &mut impl FnMut() -> M) -> Result<(), Fault> {
         if self.frozen.is_none() && self.rng.below(8) == 0 {
-            let before = self.first.state_hash();
-            let is_frozen = guarded("freeze", || self.first.freeze())?;
-            if self.has_snapshots.is_some_and(|has| has != is_frozen) {
+            let is_second = self.rng.below(2) == 0;
+            let machine = self.frozen_machine(is_second);
+            let before = machine.state_hash();
+            let is_frozen = guarded("freeze", || machine.freeze())?;
+            same_hash("the same machine, frozen", before, machine.state_hash())?;
+            if self.has_snapshots != is_frozen {
                 return Err(Fault::SometimesFrozen);
             }
-            self.has_snapshots = Some(is_frozen);
-            same_hash("the same machine, frozen", before, self.first.state_hash())?;
             let sizes = [1, 20, 300, 4000, 60_000];
             let bytes_max = sizes[usize::try_from(self.rng.below(5)).unwrap_or(0)];
             let after = self.done.len();
-            self.frozen = is_frozen.then(|| Frozen { after, bytes_max, parts: Vec::new() });
+            let frozen = Frozen { is_second, after, bytes_max, parts: Vec::new() };
+            self.frozen = is_frozen.then_some(frozen);
         }
         for _ in 0..self.rng.below(4) {
             if self.frozen.is_some() {
@@ -246,10 +253,10 @@ impl<M: StateMachine> History<M> {
 
     /// Writes the next part of what is frozen; restores it once it is whole.
     fn write_part(&mut self, make: &mut impl FnMut() -> M) -> Result<(), Fault> {
-        let Some(frozen) = &mut self.frozen else { return Ok(()) };
+        let Some(mut frozen) = self.frozen.take() else { return Ok(()) };
         let mut part = vec![b'<']; // what is there already must stay
-        let first = &mut self.first;
-        let is_more = guarded("write_frozen", || first.write_frozen(&mut part, frozen.bytes_max))?;
+        let (machine, bytes_max) = (self.frozen_machine(frozen.is_second), frozen.bytes_max);
+        let is_more = guarded("write_frozen", || machine.write_frozen(&mut part, bytes_max))?;
         let (has_kept, has_added) = (part.first() == Some(&b'<'), part.len() > 1);
         if !has_kept || is_more && !has_added || frozen.parts.len() >= PARTS_MAX {
             return Err(Fault::Endless);
@@ -257,9 +264,9 @@ impl<M: StateMachine> History<M> {
         part.remove(0);
         frozen.parts.push(part);
         if is_more {
+            self.frozen = Some(frozen);
             return Ok(());
         }
-        let Some(frozen) = self.frozen.take() else { return Ok(()) };
         self.snapshots += 1;
         let mut restored = self.used(make)?;
         for (part, bytes) in frozen.parts.iter().enumerate() {
@@ -393,7 +400,7 @@ fn guarded<T>(method: &'static str, call: impl FnOnce() -> T) -> Result<T, Fault
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, command, fault } = self;
-        write!(f, "after command {command} of the history of seed {seed}: {fault}")
+        write!(f, "in the run after command {command} of the history of seed {seed}: {fault}")
     }
 }
 

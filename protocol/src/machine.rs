@@ -89,7 +89,8 @@ pub trait StateMachine {
     ///
     /// # Errors
     ///
-    /// If the part is not one that this machine writes. The machine is cleared then.
+    /// If the part is not one that this machine writes. Its replica calls [`clear`](Self::clear)
+    /// then.
     fn restore(&mut self, part: &[u8]) -> Result<(), MalformedSnapshot> {
         let _ = part;
         Err(MalformedSnapshot)

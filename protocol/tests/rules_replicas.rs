@@ -517,6 +517,20 @@ fn r29_a_replica_that_got_on_by_a_peer_asks_it_for_what_comes_next() {
 }
 
 #[test]
+fn r27_a_question_for_what_comes_next_that_is_lost_is_asked_again() {
+    let (mut behind, mut peer) = (replica(&square(), 1), told(2, 0..2));
+    let heartbeat = Heartbeat { chosen: Watermark(1), ..heartbeat(&square(), B1, Stage::Leading) };
+    behind.on_heartbeat(&heartbeat, START, &mut Outbox::default());
+    ask_again(&mut behind, &mut peer, START);
+    let mut lost = 0;
+    while let Some(at) = behind.timers().next_at().filter(|_| lost < 10) {
+        let out = out_of(|out| behind.on_time(at, out));
+        lost += pick!(out.sends, Replica(ToReplica::Fetch)).len();
+    }
+    assert_eq!(lost, 2, "of three, one was answered");
+}
+
+#[test]
 fn r29_a_replica_that_is_told_what_is_chosen_asks_no_peer_for_what_comes_next() {
     let (mut behind, mut peer) = (replica(&square(), 1), told(2, 0..2));
     let heartbeat = Heartbeat { chosen: Watermark(1), ..heartbeat(&square(), B1, Stage::Leading) };

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use loggos_protocol::{SnapshotInfo, SnapshotTrial, StateMachine};
 use loggos_storage::{SavedError, SavedSnapshot, StoreOriginError};
 
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::data::{self, DataError};
 
 /// A snapshot in a file, to be saved elsewhere or to start a cluster from.
@@ -30,6 +30,11 @@ pub enum BackupError {
     NoReplica {
         /// The node.
         node: String,
+    },
+    /// The cluster that is to start from it is not durable.
+    InMemory {
+        /// Its name.
+        cluster: String,
     },
     /// The file is no snapshot that can be used.
     Saved(SavedError),
@@ -132,8 +137,9 @@ impl Backup {
     ///
     /// # Errors
     ///
-    /// If the snapshot is damaged or of another state machine; as [`Node::format`], also if there
-    /// is a data directory. Nothing is left of one that could not be finished.
+    /// If the cluster is not durable, by [`Config::durability`]; if the snapshot is damaged or of
+    /// another state machine; as [`Node::format`], also if there is a data directory. What was made
+    /// in it is removed then.
     ///
     /// [`Node::format`]: crate::Node::format
     ///
@@ -145,6 +151,9 @@ impl Backup {
         machine: M,
         mut progress: impl FnMut(u64),
     ) -> Result<PathBuf, BackupError> {
+        if config.durability != Some(Durability::Sync) {
+            return Err(BackupError::InMemory { cluster: config.name.clone() });
+        }
         let mut trial = SnapshotTrial::new(&config.cluster, machine, self.0.info());
         let mut is_refused = false; // what is damaged is said to be damaged, though refused, too
         self.0.read_all(|part, bytes| {
@@ -188,12 +197,14 @@ impl fmt::Display for BackupError {
                 f,
                 "{node} has no replica with a data directory: save a snapshot where there is one"
             ),
-            Self::Saved(error) => write!(f, "{error}"),
-            Self::OtherMachine { path } => write!(
+            Self::InMemory { cluster } => write!(
                 f,
-                "{} cannot be restored: the snapshot is whole, but another state machine has written it",
-                path.display()
+                "cluster {cluster} is in memory, and would start with nothing: it takes durability = \"sync\""
             ),
+            Self::Saved(error) => write!(f, "{error}"),
+            Self::OtherMachine { path } => {
+                write!(f, "{} is whole, but another state machine has written it", path.display())
+            }
             Self::Data(error) => write!(f, "{error}"),
             Self::Disk { path, error } => write!(f, "{}: {error}", path.display()),
         }
@@ -206,7 +217,7 @@ impl std::error::Error for BackupError {
             Self::Saved(error) => Some(error),
             Self::Data(error) => Some(error),
             Self::Disk { error, .. } => Some(error),
-            Self::NoReplica { .. } | Self::OtherMachine { .. } => None,
+            Self::NoReplica { .. } | Self::InMemory { .. } | Self::OtherMachine { .. } => None,
         }
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, Da
     if has_entries(&path)? {
         return owner.format_missing(path);
     }
-    owner.fill(path, |_, _| Ok(()))
+    owner.fill(path, &mut Vec::new(), |_, _| Ok(()))
 }
 
 /// Makes a data directory as [`format`] does, in which each replica has `saved` for its log to
@@ -97,7 +97,7 @@ pub(crate) fn format(config: &Config, node: Option<usize>) -> Result<PathBuf, Da
 /// # Errors
 ///
 /// As [`format`], also if there is anything in the directory; if `saved` is damaged or cannot be
-/// written there. What was made is removed then.
+/// written there. What was made in the directory is removed then.
 ///
 /// source: R4
 pub(crate) fn restore(
@@ -110,7 +110,8 @@ pub(crate) fn restore(
     if has_entries(&path)? {
         return Err(DataError::NotEmpty(path).into());
     }
-    let filled = owner.fill(path.clone(), |folder, owner| {
+    let mut made = Vec::new();
+    let filled = owner.fill(path, &mut made, |folder, owner| {
         let opened = SnapshotStore::open(SnapshotFolder::new(folder), owner);
         let (mut store, _) =
             opened.map_err(|error| DataError::Snapshots { path: folder.to_owned(), error })?;
@@ -118,7 +119,8 @@ pub(crate) fn restore(
         stored.map_err(|error| BackupError::on_storing(folder, error))
     });
     if filled.is_err() {
-        let _left = remove_entries(&path); // the error that is told is the first
+        // Of another process nothing is here: it would hold the lock. The error told is the first.
+        made.iter().for_each(|folder| drop(std::fs::remove_dir_all(folder)));
     }
     filled
 }
@@ -211,12 +213,13 @@ impl Owner {
         Ok(path)
     }
 
-    /// Makes all that belongs into the data directory at `path`, which is empty. `fill` is told the
-    /// directory of each replica. The identity file comes last: without it nobody serves from
-    /// there.
+    /// Makes all that belongs into the data directory at `path`, which is empty, and notes the
+    /// folders that it has `made`. `fill` is told the directory of each replica. The identity file
+    /// comes last: without it no process serves from there.
     fn fill<E: From<DataError>>(
         &self,
         path: PathBuf,
+        made: &mut Vec<PathBuf>,
         mut fill: impl FnMut(&Path, SnapshotOwner) -> Result<(), E>,
     ) -> Result<PathBuf, E> {
         let _lock = lock(&path)?;
@@ -225,6 +228,7 @@ impl Owner {
             let directory = DirectoryId(random_u64());
             let folder = log_path(&path, core);
             std::fs::create_dir(&folder).map_err(failed(&folder))?;
+            made.push(folder.clone());
             let identity = self.identity(directory, acceptors);
             let mut disk = Folder::lock(&folder).map_err(failed(&folder))?;
             loggos_storage::format(&mut disk, &identity, &self.options)
@@ -234,6 +238,7 @@ impl Owner {
         let mut replicas = Vec::new();
         for replica in self.replicas.iter().copied() {
             let directory = format_replica(&path, replica)?;
+            made.push(replica_path(&path, replica));
             fill(&replica_path(&path, replica), self.snapshot_owner(replica, directory))?;
             replicas.push((replica, directory));
         }
@@ -432,18 +437,6 @@ fn write_whole(folder: &Path, name: &str, text: &str) -> io::Result<()> {
     sync_directory(folder)
 }
 
-/// Removes what was made in a directory that was empty.
-fn remove_entries(path: &Path) -> io::Result<()> {
-    for entry in path.read_dir()? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => std::fs::remove_dir_all(entry.path())?,
-            false => std::fs::remove_file(entry.path())?,
-        }
-    }
-    Ok(())
-}
-
 fn lock(path: &Path) -> Result<File, DataError> {
     let file = path.join(LOCK_FILE);
     let lock = File::create(&file).map_err(failed(&file))?;
@@ -454,8 +447,15 @@ fn lock(path: &Path) -> Result<File, DataError> {
     }
 }
 
+/// Whether there is anything in a directory but a lock, which may be that of a process that has
+/// only looked.
 fn has_entries(path: &Path) -> Result<bool, DataError> {
-    Ok(path.read_dir().map_err(failed(path))?.next().is_some())
+    for entry in path.read_dir().map_err(failed(path))? {
+        if entry.map_err(failed(path))?.file_name() != LOCK_FILE {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn replica_path(path: &Path, replica: ReplicaId) -> PathBuf {

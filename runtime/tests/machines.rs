@@ -184,6 +184,9 @@ fn r04_a_cluster_starts_from_a_snapshot_of_its_own_state_machine_only() {
     let refused = backup.restore(&again, None, Kv::default(), |_| {});
     assert!(matches!(refused, Err(BackupError::OtherMachine { .. })), "{refused:?}");
     assert!(!folder.path().join("again").exists(), "nothing was made");
+    let in_memory = Config { durability: None, ..again.clone() };
+    let refused = backup.restore(&in_memory, None, machine(ReplicaId(0)), |_| {});
+    assert!(matches!(refused, Err(BackupError::InMemory { .. })), "{refused:?}");
     let mut shown = 0;
     backup.restore(&again, None, machine(ReplicaId(0)), |bytes| shown = bytes).unwrap();
     assert_eq!(shown, info.bytes);

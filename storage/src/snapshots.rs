@@ -28,7 +28,7 @@
 //!           20   4  replica ┐
 //!           24   8  cluster │ the owner of the directory
 //!           32   8  directory
-//!           40   8  formation
+//!           40   8  formation; 0 if a log is to start from it
 //!           48   8  slot: everything below is in it
 //!           56   8  incarnation ┐ the life of a replica that wrote it,
 //!           64   4  replica     ┘ which need not be the owner's

@@ -1,6 +1,8 @@
 //! The store of a replica's snapshots: what was finished is there, whatever befalls the disk, and
 //! what is not whole is never taken for a snapshot.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -436,6 +438,26 @@ fn r04_a_snapshot_is_saved_as_it_is_though_its_replica_removes_it_meanwhile() {
     assert_eq!(read_all(&mut SavedSnapshot::open(&to).unwrap()).unwrap(), parts(7));
     let again = saved.save(&to, |_| {});
     assert!(matches!(again, Err(SavedError::File { .. })), "there is a file: {again:?}");
+    let dangling = folder.path().join("dangling");
+    std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+    assert!(saved.save(&dangling, |_| {}).is_err() && dangling.is_symlink(), "there is a name");
+    let left = folder.path().read_dir().unwrap().count();
+    assert_eq!(left, 2, "the copy, and the link that was there");
+}
+
+#[test]
+fn r16_a_damaged_snapshot_is_passed_over_for_an_older_one() {
+    let (folder, mut store, newest) = folder_with_snapshot();
+    write(&mut store, 3).unwrap();
+    let newest_id = || SavedSnapshot::newest(folder.path()).map(|saved| saved.info().id);
+    assert_eq!(newest_id().unwrap(), id(7));
+    std::fs::write(&newest, b"no snapshot").unwrap();
+    assert_eq!(newest_id().unwrap(), id(3));
+    store.remove(id(3)).unwrap();
+    assert!(matches!(newest_id(), Err(SavedError::Damaged { .. })));
+    std::fs::remove_file(&newest).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path().join("snapshot-z")).unwrap();
+    assert!(matches!(newest_id(), Err(SavedError::NoSnapshot(_))));
 }
 
 #[test]

@@ -20,6 +20,10 @@ enum Bug {
     PanicsOnDamage,
     WritesNothing,
     FreezesOnce,
+    FreezesNoMoreOnceRestored,
+    RunsChangeWhatIsFrozen,
+    ReplacesTheLastPart,
+    HasNoClear,
     RefusesItsParts,
 }
 
@@ -33,6 +37,7 @@ struct Shelf {
     /// Calls that it has had.
     age: u64,
     frozen_times: u64,
+    is_restored: bool,
 }
 
 impl StateMachine for Shelf {
@@ -51,6 +56,11 @@ impl StateMachine for Shelf {
             commands.reverse();
         } else if self.bug == Bug::SkipsInRuns && commands.len() > 20 {
             commands.pop();
+        }
+        if self.bug == Bug::RunsChangeWhatIsFrozen
+            && let Some(frozen) = &mut self.frozen
+        {
+            frozen.iter_mut().for_each(|(_, byte)| *byte = 1);
         }
         let mut at = at;
         for command in commands {
@@ -71,10 +81,12 @@ impl StateMachine for Shelf {
         assert!(self.frozen.is_none(), "frozen already");
         self.frozen_times += 1;
         let is_again = self.bug == Bug::FreezesOnce && self.frozen_times > 1;
-        let may = self.bug != Bug::NoSnapshots && !is_again;
+        let has_none = [Bug::NoSnapshots, Bug::HasNoClear].contains(&self.bug);
+        let may = !has_none && !is_again;
         if may {
             let mut frozen: Vec<_> = self.places.clone().into_iter().collect();
-            if self.bug == Bug::LeavesTheLastOut {
+            let is_empty = self.bug == Bug::FreezesNoMoreOnceRestored && self.is_restored;
+            if self.bug == Bug::LeavesTheLastOut || is_empty {
                 frozen.pop();
             }
             self.frozen = Some(frozen);
@@ -96,11 +108,17 @@ impl StateMachine for Shelf {
         let is_more = !frozen.is_empty();
         if !is_more {
             self.frozen = None;
+            if self.bug == Bug::ReplacesTheLastPart {
+                part.clear();
+            }
         }
         is_more
     }
 
     fn clear(&mut self) {
+        if self.bug == Bug::HasNoClear {
+            return; // as by default
+        }
         if self.bug == Bug::KeepsTheFirstOnClear {
             let first = self.places.pop_first();
             self.places = first.into_iter().collect();
@@ -116,6 +134,7 @@ impl StateMachine for Shelf {
         if self.bug == Bug::RefusesItsParts && part.len() > 100 {
             return Err(MalformedSnapshot);
         }
+        self.is_restored = true;
         for entry in part.chunks(2) {
             match entry {
                 [place, byte] => drop(self.places.insert(*place, *byte)),
@@ -140,8 +159,11 @@ fn fault(bug: Bug) -> Fault {
 fn a_machine_without_bugs_conforms() {
     let conforms = check(Bug::None).unwrap();
     assert!(conforms.commands > 10_000 && conforms.snapshots > 100, "{conforms:?}");
-    let conforms = check(Bug::NoSnapshots).unwrap();
-    assert!(conforms.commands > 10_000 && conforms.snapshots == 0, "{conforms:?}");
+    // A machine without snapshots need not have a `clear`.
+    for without in [Bug::NoSnapshots, Bug::HasNoClear] {
+        let conforms = check(without).unwrap();
+        assert!(conforms.commands > 10_000 && conforms.snapshots == 0, "{conforms:?}");
+    }
 }
 
 #[test]
@@ -158,7 +180,12 @@ fn each_kind_of_bug_is_found_and_named() {
     assert!(matches!(fault(Bug::AnswersByItsAge), Fault::Answers { .. }));
     assert!(matches!(fault(Bug::HashesItsAge), Fault::States { .. }));
     let restored = "a machine that was restored";
-    for bug in [Bug::WritesWhatIsThereNow, Bug::LeavesTheLastOut] {
+    for bug in [
+        Bug::WritesWhatIsThereNow,
+        Bug::LeavesTheLastOut,
+        Bug::FreezesNoMoreOnceRestored,
+        Bug::RunsChangeWhatIsFrozen,
+    ] {
         assert!(matches!(fault(bug), Fault::States { by, .. } if by == restored), "{bug:?}");
     }
     let cleared = fault(Bug::KeepsTheFirstOnClear);
@@ -170,6 +197,7 @@ fn each_kind_of_bug_is_found_and_named() {
         assert!(matches!(fault(bug), Fault::Panicked { method, .. } if method == at), "{bug:?}");
     }
     assert_eq!(fault(Bug::WritesNothing), Fault::Endless);
+    assert_eq!(fault(Bug::ReplacesTheLastPart), Fault::Endless);
     assert_eq!(fault(Bug::FreezesOnce), Fault::SometimesFrozen);
     assert!(matches!(fault(Bug::RefusesItsParts), Fault::Refused { .. }));
 }

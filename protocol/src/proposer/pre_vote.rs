@@ -178,26 +178,29 @@ impl Shared {
     /// leader and find none.
     ///
     /// One that is half connected, hears no replica, say, and cannot know it, would otherwise lead
-    /// as often as any other, each time for longer (`Shared::patience`). The wait is counted anew
+    /// as often as any other, each time for longer (`Shared::patience`). The wait is drawn anew
     /// when another has campaigned; it ends, because one that none has overtaken meanwhile
-    /// campaigns.
+    /// campaigns. Where all have campaigned in vain, as after a time without enough replicas,
+    /// chance decides, and not their numbers: or two that are half connected could take turns for
+    /// ever.
     ///
     /// source: R28
     fn defers(&mut self, now: Time) -> bool {
         if self.fruitless_campaigns == 0 {
             return false;
         }
+        let spread = self.cluster.election_stagger * u32::from(self.cluster.proposers);
         let deferring = self.deferring.filter(|(_, seen)| *seen == self.seen);
-        let (since, _) = *self.deferring.insert(deferring.unwrap_or((now, self.seen)));
-        let cluster = &self.cluster;
-        let enough =
-            cluster.election_timeout + cluster.election_stagger * u32::from(cluster.proposers);
-        if now.since(since) >= enough {
-            self.deferring = None;
-            return false;
+        let (until, seen) = deferring.unwrap_or_else(|| {
+            let wait = self.cluster.election_timeout + spread + self.rng.up_to(spread);
+            (now + wait, self.seen)
+        });
+        let is_over = now >= until;
+        self.deferring = (!is_over).then_some((until, seen));
+        if !is_over {
+            self.timers.set(ProposerTimer::Election, until);
         }
-        self.timers.set(ProposerTimer::Election, since + enough);
-        true
+        !is_over
     }
 
     /// Tells replicas what a proposer that does not lead knows.

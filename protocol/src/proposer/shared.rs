@@ -37,7 +37,8 @@ pub(super) struct Shared {
     /// nothing chosen of what was wanted. Each doubles our patience, and after them we let others
     /// campaign first (R28).
     pub(super) fruitless_campaigns: u32,
-    /// While it lets others campaign first: since when, and the largest ballot seen then.
+    /// While it lets others campaign first: until when, and the largest ballot seen when that was
+    /// drawn.
     pub(super) deferring: Option<(Time, Ballot)>,
     /// What proxy leaders were under suspicion for when it last led.
     pub(super) suspicions: Suspicions,

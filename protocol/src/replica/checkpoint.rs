@@ -63,7 +63,8 @@ pub struct ReplicaDirectory {
 /// A durable replica's snapshots.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    /// Whether the directory had nothing in it when the replica started, but for `origin` (R4).
+    /// Whether the directory had nothing in it when the replica started, but for `origin`, which is
+    /// of use as far as is known (R4).
     pub(super) is_blank: bool,
     /// The snapshot that the cluster's log starts from, until there are newer ones. It is restored
     /// without its sessions, counts for nothing and is lent to no peer: each replica has its own,
@@ -187,6 +188,9 @@ impl Checkpoints {
         }
         self.reading.retain(|request| request.snapshot != id);
         let origin = self.origin.take_if(|origin| origin.id == id);
+        // Not a memory that has never been anything: a cluster must not start with nothing because
+        // what it was to start from is of no use.
+        self.is_blank &= origin.is_none();
         self.stored.remove(&id).is_some() || origin.is_some()
     }
 

@@ -125,8 +125,8 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Asks the peer that it follows for what comes next.
-    fn ask_followed(&mut self, out: &mut Outbox) {
+    /// Asks the peer that it follows for what comes next, and again if no answer comes.
+    fn ask_followed(&mut self, now: Time, out: &mut Outbox) {
         if let Some(following) = &mut self.following
             && following.asks_left > 0
             && self.restoring.is_none()
@@ -135,6 +135,7 @@ impl<M: StateMachine> Replica<M> {
             following.asks_left -= 1;
             let peer = following.peer;
             self.fetch(peer, out);
+            self.timers.set(ReplicaTimer::Gap, now + self.cluster.resend_min);
         }
     }
 
@@ -164,12 +165,12 @@ impl<M: StateMachine> Replica<M> {
         let slot = self.executed.first_open();
         if self.executed >= self.chosen || self.restoring.is_some() {
             self.gap = None;
-            return self.ask_followed(out);
+            return self.ask_followed(now, out);
         }
         self.timers.set(ReplicaTimer::Gap, now + self.cluster.resend_min);
         let Some(gap) = self.gap.as_mut().filter(|gap| gap.slot == slot) else {
             self.gap = Some(Gap { slot, asked: 0, let_go: Vec::new() });
-            return self.ask_followed(out); // another slot: it may be on its way
+            return self.ask_followed(now, out); // another slot: it may be on its way
         };
         if gap.asked == 0 {
             self.counters.gaps += 1;

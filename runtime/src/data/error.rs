@@ -119,7 +119,7 @@ impl fmt::Display for DataError {
             ),
             Self::NotEmpty(path) => write!(
                 f,
-                "{} is not empty: `loggos format` makes a data directory once, and removes nothing",
+                "{} is not empty: a data directory is made once, and nothing is removed for it",
                 path.display()
             ),
             Self::Locked(path) => {
@@ -127,8 +127,8 @@ impl fmt::Display for DataError {
             }
             Self::Damaged { path, what } => write!(
                 f,
-                "{} {what}. If `loggos format` was interrupted, remove the directory and format it again. If \
-                 its acceptors have ever served, they are lost, and the cluster goes on without them",
+                "{} {what}. If `loggos format` or `loggos snapshot restore` was interrupted, remove the \
+                 directory and do the same again. If its acceptors have ever served, they are lost, and the cluster goes on without them",
                 path.display()
             ),
             Self::Newer { path, version } => write!(

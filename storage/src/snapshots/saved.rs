@@ -10,8 +10,12 @@ use loggos_protocol::{PartsDigest, Payload, SnapshotInfo};
 
 use super::file::{self, Found, Layout};
 use super::{
-    DAMAGED, PREFIX, SNAPSHOT_VERSION, SnapshotDisk, SnapshotFolder, SnapshotOwner, UNFINISHED,
+    DAMAGED, PREFIX, SNAPSHOT_VERSION, SYNC_BYTES, SnapshotDisk, SnapshotFolder, SnapshotOwner,
+    UNFINISHED,
 };
+
+/// How often a directory is looked at whose snapshots are removed meanwhile.
+const LOOKS_MAX: u32 = 10;
 
 /// A snapshot in a file, of which header, lengths and footer were read.
 ///
@@ -68,27 +72,39 @@ impl SavedSnapshot {
         Self::find(folder, path.to_owned(), name)
     }
 
-    /// Opens the newest snapshot in the directory of a replica, which may be at work.
+    /// Opens the newest snapshot in the directory of a replica, which may be at work. One that is
+    /// damaged, as far as its beginning and end tell, is passed over while there is an older one.
     ///
     /// # Errors
     ///
-    /// If there is none, or as [`open`](Self::open).
+    /// If there is none; as [`open`](Self::open) for the newest, if all are of no use.
     pub fn newest(directory: &Path) -> Result<Self, SavedError> {
-        let none = || SavedError::NoSnapshot(directory.to_owned());
-        loop {
-            let mut folder = SnapshotFolder::new(directory);
-            let names = folder.names().map_err(failed(directory))?;
+        let mut why = SavedError::NoSnapshot(directory.to_owned());
+        for _ in 0..LOOKS_MAX {
+            let names = SnapshotFolder::new(directory).names().map_err(failed(directory))?;
             let is_whole = |name: &String| {
                 name.starts_with(PREFIX) && !name.ends_with(UNFINISHED) && !name.ends_with(DAMAGED)
             };
+            let mut names: Vec<String> = names.into_iter().filter(is_whole).collect();
             // The slot comes first in a name, in as many digits each.
-            let name = names.into_iter().filter(is_whole).max().ok_or_else(none)?;
-            match Self::find(folder, directory.join(&name), name) {
-                // It was replaced by a newer one in between.
-                Err(SavedError::File { error, .. }) if error.kind() == ErrorKind::NotFound => {}
-                found => return found,
+            names.sort_unstable_by(|one, other| other.cmp(one));
+            let mut is_gone = false;
+            for name in names {
+                match Self::find(SnapshotFolder::new(directory), directory.join(&name), name) {
+                    Ok(found) => return Ok(found),
+                    // A newer one has taken its place meanwhile.
+                    Err(SavedError::File { error, .. }) if error.kind() == ErrorKind::NotFound => {
+                        is_gone = true;
+                    }
+                    Err(error) if matches!(why, SavedError::NoSnapshot(_)) => why = error,
+                    Err(_) => {}
+                }
+            }
+            if !is_gone {
+                break;
             }
         }
+        Err(why)
     }
 
     fn find(mut folder: SnapshotFolder, path: PathBuf, name: String) -> Result<Self, SavedError> {
@@ -151,45 +167,57 @@ impl SavedSnapshot {
         Ok(())
     }
 
-    /// Writes it to a file at `to`, where there must be none: whole and durable, or not there.
-    /// `progress` is told the bytes of the parts so far.
+    /// Writes it to a file at `to`, where there must be none: whole and durable, or not there. It
+    /// is written next to it first, under a name of its own. `progress` is told the bytes of the
+    /// parts so far.
     ///
     /// # Errors
     ///
     /// If there is a file at `to`, it cannot be written, or this one cannot be read or is damaged.
-    /// Nothing is left at `to` then.
+    /// Nothing is left then.
     pub fn save(&mut self, to: &Path, mut progress: impl FnMut(u64)) -> Result<(), SavedError> {
-        if to.try_exists().map_err(failed(to))? {
-            return Err(failed(to)(ErrorKind::AlreadyExists.into()));
-        }
         let mut draft = to.as_os_str().to_owned();
-        draft.push(UNFINISHED);
+        draft.push(format!(".{}{UNFINISHED}", std::process::id()));
         let draft = PathBuf::from(draft);
-        let saved = self.write(&draft, &mut progress).and_then(|()| {
-            std::fs::rename(&draft, to).map_err(failed(to))?;
-            let folder = File::open(folder_of(to));
-            folder.and_then(|folder| folder.sync_all()).map_err(failed(to))
-        });
+        let file = File::create_new(&draft).map_err(failed(&draft))?;
+        // A link, since a name that is taken stays with what has it.
+        let linked = self
+            .write(file, &draft, &mut progress)
+            .and_then(|()| std::fs::hard_link(&draft, to).map_err(failed(to)));
+        let removed = std::fs::remove_file(&draft).map_err(failed(&draft));
+        linked?;
+        let synced = File::open(folder_of(to)).and_then(|folder| folder.sync_all());
+        let saved = removed.and_then(|()| synced.map_err(failed(to)));
         if saved.is_err() {
-            let _unfinished = std::fs::remove_file(&draft);
+            let _left = std::fs::remove_file(to); // the error that is told is the first
         }
         saved
     }
 
-    fn write(&mut self, to: &Path, progress: &mut impl FnMut(u64)) -> Result<(), SavedError> {
+    fn write(
+        &mut self,
+        mut file: File,
+        path: &Path,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<(), SavedError> {
         let (owner, info) = (self.owner, self.info);
-        let mut file = File::create(to).map_err(failed(to))?;
         let (mut buffer, mut layout) = (Vec::new(), Layout::new(owner, info.id));
         file::put_header(&mut buffer, owner, info.id, info.formation);
+        let mut unsynced = 0;
         self.read_all(|part, bytes| {
             layout.put_part(&mut buffer, part.as_slice());
-            file.write_all(&buffer).map_err(failed(to))?;
+            file.write_all(&buffer).map_err(failed(path))?;
+            unsynced += buffer.len();
             buffer.clear();
+            if unsynced >= SYNC_BYTES {
+                unsynced = 0;
+                file.sync_data().map_err(failed(path))?;
+            }
             progress(bytes);
             Ok::<(), SavedError>(())
         })?;
         layout.put_footer(&mut buffer, &info);
-        file.write_all(&buffer).and_then(|()| file.sync_all()).map_err(failed(to))
+        file.write_all(&buffer).and_then(|()| file.sync_all()).map_err(failed(path))
     }
 
     fn damaged(&self, what: String) -> SavedError {
