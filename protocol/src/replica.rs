@@ -230,7 +230,7 @@ impl<M: StateMachine> Replica<M> {
     ) -> Self {
         let mut replica = Self::new(cluster, id, incarnation, machine);
         replica.directory = found.directory;
-        let checkpoints = Checkpoints::new(found);
+        let checkpoints = Checkpoints::new(found, id, &replica.cluster);
         if let Some(newest) = checkpoints.newest() {
             replica.membership.belong_to(newest.formation);
         }

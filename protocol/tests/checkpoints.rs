@@ -2,6 +2,7 @@
 
 mod harness;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use harness::{Net, REPLICA, START, heartbeat, millis, out_of, small, worked};
@@ -117,6 +118,24 @@ fn r16_a_replica_whose_directory_was_wiped_gets_a_peers_snapshot_and_then_the_lo
     assert_eq!((counters.transfers, counters.restored), (1, 1));
     assert!(newest(&mut net, 1).at > Watermark(60), "it holds a snapshot again");
     assert_eq!(net.replica(1).snapshot(), newest(&mut net, 1).at);
+}
+
+/// Else all would write at once, and none would be quick.
+#[test]
+fn r16_snapshots_by_bytes_are_taken_in_turn_too() {
+    let by_bytes = Settings { checkpoint_interval: 1 << 20, checkpoint_bytes: 600, ..settings() };
+    let mut net = worked(Net::durable_replicas(by_bytes), 5);
+    let mut taken: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); 3];
+    for _ in 0..200 {
+        net = worked(net, 1);
+        for (replica, taken) in (0..).zip(&mut taken) {
+            taken.extend(net.directory(replica).slots());
+        }
+    }
+    for (one, other) in [(0, 1), (1, 2), (2, 0)] {
+        let both: Vec<_> = taken[one].intersection(&taken[other]).collect();
+        assert!(taken[one].len() > 4 && both.len() <= 1, "but for the first: {taken:?}");
+    }
 }
 
 #[test]

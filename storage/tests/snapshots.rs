@@ -445,6 +445,39 @@ fn r04_a_snapshot_is_saved_as_it_is_though_its_replica_removes_it_meanwhile() {
     assert_eq!(left, 2, "the copy, and the link that was there");
 }
 
+/// Lengths around blocks and chunks, with syncs between.
+#[test]
+fn r16_a_file_has_what_was_appended_and_is_as_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disk = SnapshotFolder::new(folder.path());
+    let mut rng = Rng::new(4);
+    for round in 0..40 {
+        let name = format!("file-{round}");
+        disk.create(&name).unwrap();
+        let mut expected = Vec::new();
+        for _ in 0..rng.below(12) {
+            let around =
+                [0, 1, 4096, 8192, 1 << 20, 3 << 20][usize::try_from(rng.below(6)).unwrap()];
+            let length =
+                (around + rng.below(3)).saturating_sub(1) + rng.below(2) * rng.below(70_000);
+            let byte = rng.next_u64().to_le_bytes()[0];
+            let bytes: Vec<u8> = (0..length).map(|at| byte ^ at.to_le_bytes()[0]).collect();
+            disk.append(&name, &bytes).unwrap();
+            expected.extend(bytes);
+            if rng.below(3) == 0 {
+                disk.sync(&name).unwrap();
+                assert_eq!(std::fs::read(folder.path().join(&name)).unwrap(), expected);
+            }
+        }
+        disk.sync(&name).unwrap();
+        disk.rename(&name, "file").unwrap();
+        assert_eq!(disk.length("file").unwrap(), expected.len() as u64);
+        let mut read = vec![0; expected.len()];
+        disk.read_at("file", 0, &mut read).unwrap();
+        assert_eq!(read, expected, "round {round}");
+    }
+}
+
 #[test]
 fn r16_a_damaged_snapshot_is_passed_over_for_an_older_one() {
     let (folder, mut store, newest) = folder_with_snapshot();

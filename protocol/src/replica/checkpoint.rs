@@ -76,8 +76,12 @@ pub(super) struct Checkpoints {
     /// down, unless that one is damaged.
     pub(super) counted: Watermark,
     writing: Option<Writing>,
-    /// The bytes of the batches executed since the state was last frozen.
+    /// The bytes of the batches executed since the state was last frozen, and up to then in this
+    /// life `bytes_ahead` more.
     bytes: u64,
+    /// The bytes that this replica is ahead of others, so that they do not freeze all at once; zero
+    /// once that has had its effect.
+    bytes_ahead: u64,
     /// Whether one is to be written as soon as possible.
     is_wanted: bool,
     /// Whether the state machine has snapshots, as far as is known.
@@ -116,7 +120,13 @@ enum Stage {
 }
 
 impl Checkpoints {
-    pub(super) fn new(found: ReplicaDirectory) -> Self {
+    pub(super) fn new(
+        found: ReplicaDirectory,
+        replica: ReplicaId,
+        cluster: &ClusterSettings,
+    ) -> Self {
+        let share = cluster.checkpoint_bytes / u64::from(cluster.replicas);
+        let bytes_ahead = share * u64::from(replica.0);
         let origin = found.snapshots.iter().copied().filter(SnapshotInfo::is_origin).max();
         let stored = found.snapshots.into_iter().filter(|info| !info.is_origin());
         Self {
@@ -125,7 +135,8 @@ impl Checkpoints {
             stored: stored.map(|info| (info.id, info)).collect(),
             counted: Watermark(0),
             writing: None,
-            bytes: 0,
+            bytes: bytes_ahead,
+            bytes_ahead,
             is_wanted: false,
             is_possible: true,
             failures: 0,
@@ -283,7 +294,9 @@ impl<M: StateMachine> Replica<M> {
         let id = SnapshotId { at, replica: self.id, incarnation: self.incarnation };
         let (digest, state_hash) = (PartsDigest::new(id), self.executor.machine.state_hash());
         let (written, stage) = (0, Stage::Writing);
-        (checkpoints.bytes, checkpoints.is_wanted) = (0, false);
+        // The first of a life may be taken at the same slot by all.
+        checkpoints.bytes = std::mem::take(&mut checkpoints.bytes_ahead);
+        checkpoints.is_wanted = false;
         checkpoints.writing =
             Some(Writing { id, formation, frozen, digest, state_hash, written, stage });
         out.snapshots.push(SnapshotOrder::Begin { id, formation });
