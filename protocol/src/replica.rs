@@ -102,6 +102,7 @@ pub struct Replica<M> {
     gap: Option<Gap>,
     /// The peer that was last asked for slots.
     fetching: Option<Fetching>,
+    /// The peer that it asks for what comes next, since no proxy leader tells it.
     following: Option<Following>,
     /// The votes that acceptors tell of, while it replays them.
     replay: Option<Pages>,
@@ -282,7 +283,6 @@ impl<M: StateMachine> Replica<M> {
             directory: self.directory,
             is_blank: self.executed == origin.map_or(Watermark(0), |origin| origin.at)
                 && self.membership.table().is_none()
-                && self.restoring.is_none()
                 && self.checkpoints.as_ref().is_none_or(|checkpoints| checkpoints.is_blank),
             origin,
             table: None,

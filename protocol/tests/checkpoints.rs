@@ -224,17 +224,20 @@ fn r16_without_any_snapshot_that_can_be_read_a_peers_is_fetched() {
     assert_eq!(net.directory(0).set_aside.len(), 2);
 }
 
+/// Loses a part of each snapshot of a replica.
+fn damage_all(net: &mut Net, replica: u8) {
+    let files = net.directory(replica);
+    let ids: Vec<SnapshotId> = files.stored.keys().copied().collect();
+    ids.into_iter().for_each(|id| files.damage(id));
+}
+
 /// A peer that gets a snapshot finds out that it is damaged: it is set aside, and another is taken.
 #[test]
 fn r16_a_donor_whose_snapshot_cannot_be_read_takes_another() {
     let mut net = cluster();
     net.stop(REPLICA(2));
     net.wipe(2);
-    for donor in 0..2 {
-        for id in net.directory(donor).stored.keys().copied().collect::<Vec<_>>() {
-            net.directory(donor).damage(id);
-        }
-    }
+    (0..2).for_each(|donor| damage_all(&mut net, donor));
     net.start(REPLICA(2));
     net.run_for(millis(10_000));
     assert_equal(&net);
@@ -253,11 +256,7 @@ fn r16_a_donor_that_can_take_no_snapshot_is_left_for_another() {
     let mut net = cluster();
     net.stop(REPLICA(2));
     net.wipe(2);
-    for donor in 0..2 {
-        for id in net.directory(donor).stored.keys().copied().collect::<Vec<_>>() {
-            net.directory(donor).damage(id);
-        }
-    }
+    (0..2).for_each(|donor| damage_all(&mut net, donor));
     net.directory(0).is_full = true;
     net.start(REPLICA(2));
     net.run_for(millis(20_000));

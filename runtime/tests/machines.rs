@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use loggos::kv::Kv;
 use loggos::{
-    At, Backup, BackupError, Config, Durability, Idle, LocalCluster, MalformedSnapshot, ReplicaId,
-    Reply, RoleId, RoleStatus, Settings, Standing, StateMachine, Watermark,
+    At, Backup, BackupError, Config, DataError, Durability, Idle, LocalCluster, MalformedSnapshot,
+    ReplicaId, Reply, RoleId, RoleStatus, Settings, Standing, StateMachine, Watermark,
 };
 
 /// What anything that must happen may take on a busy machine.
@@ -187,6 +187,15 @@ fn r04_a_cluster_starts_from_a_snapshot_of_its_own_state_machine_only() {
     let in_memory = Config { durability: None, ..again.clone() };
     let refused = backup.restore(&in_memory, None, machine(ReplicaId(0)), |_| {});
     assert!(matches!(refused, Err(BackupError::InMemory { .. })), "{refused:?}");
+    // Another process is about to make it: nothing of that is removed.
+    let (data, lock) = (folder.path().join("again"), folder.path().join("again/lock"));
+    std::fs::create_dir(&data).unwrap();
+    let other = std::fs::File::create(&lock).unwrap();
+    other.lock().unwrap();
+    let refused = backup.restore(&again, None, machine(ReplicaId(0)), |_| {});
+    assert!(matches!(refused, Err(BackupError::Data(DataError::Locked(_)))), "{refused:?}");
+    assert!(lock.exists(), "its lock is its own");
+    drop(other);
     let mut shown = 0;
     backup.restore(&again, None, machine(ReplicaId(0)), |bytes| shown = bytes).unwrap();
     assert_eq!(shown, info.bytes);

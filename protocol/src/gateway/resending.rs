@@ -97,8 +97,8 @@ impl Gateway {
     ///
     /// The leader that is heard may never have got what was sent, or may have got it and waited for
     /// too long for f+1 replicas: then it is the one to ask again. Or it was deposed, and its
-    /// successor is not heard: then another proposer leads, or knows which does. What no answer
-    /// tells apart is tried by turns; for what is neither, it complains (R28).
+    /// successor is not heard: then another proposer leads, or knows which does. Silence does not
+    /// tell which of these it is, so both are tried. If neither helps, acceptors are told (R28).
     ///
     /// source: R9
     fn leader_after_loss(&mut self, now: Time) -> ProposerId {

@@ -151,15 +151,16 @@ impl Writer {
     /// Writes what is pending: the last block with zeros behind it, which the length leaves out.
     /// What is there already is left alone: it may be synced and counted on.
     fn flush(&mut self) -> io::Result<()> {
-        if !std::mem::take(&mut self.is_dirty) {
+        if !self.is_dirty {
             return Ok(());
         }
         let block_bytes = BLOCK_BYTES as usize;
         let (bytes, whole) = (self.pending.len(), self.pending.len() / block_bytes * block_bytes);
         self.pending.resize(bytes.next_multiple_of(block_bytes), 0);
-        self.write_pending()?;
+        let done = self.write_pending();
         self.pending.resize(bytes, 0);
-        self.file.set_len(self.written + bytes as u64)?;
+        done.and_then(|()| self.file.set_len(self.written + bytes as u64))?;
+        self.is_dirty = false; // not before: what has failed is not taken for written later
         self.written += whole as u64;
         self.pending.copy_within(whole.., 0);
         self.pending.resize(bytes - whole, 0);
@@ -256,6 +257,11 @@ mod tests {
         writer.file = File::open(&writer.path).expect("it is there"); // takes no writes
         writer.flush().expect("nothing is written");
         writer.append(&[7]).expect("it is pending");
-        writer.flush().expect_err("now there is something to write");
+        for _ in 0..2 {
+            writer.flush().expect_err("now there is something to write, and it is not written");
+        }
+        writer.file = OpenOptions::new().write(true).open(&writer.path).expect("it is there");
+        writer.flush().expect("a disk");
+        assert_eq!(std::fs::read(&writer.path).expect("it is there"), [7; 5001]);
     }
 }
