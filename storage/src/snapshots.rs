@@ -59,6 +59,7 @@
 //!
 //! source: R16
 
+mod direct;
 mod disk;
 mod file;
 mod saved;

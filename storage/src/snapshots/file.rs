@@ -260,7 +260,7 @@ fn seal(bytes: &mut [u8], start: usize) {
     bytes[start..start + 4].copy_from_slice(&sum.to_le_bytes());
 }
 
-fn place(bytes: u64) -> io::Result<usize> {
+pub(super) fn place(bytes: u64) -> io::Result<usize> {
     usize::try_from(bytes).map_err(|_| ErrorKind::InvalidData.into())
 }
 
