@@ -159,7 +159,10 @@ fn recover_from(
         });
     }
     drop(recover(&mut log.disk, &identity(), &OPTIONS).expect("sound"));
-    eprintln!("{name}: {} votes", log.next);
+    #[expect(clippy::print_stderr, reason = "how long the log is that is recovered")]
+    {
+        eprintln!("{name}: {} votes", log.next);
+    }
     group.throughput(Throughput::Bytes(SEGMENTS as u64 * u64::from(OPTIONS.segment_bytes)));
     group.bench_function(name, |b| {
         b.iter_with_large_drop(|| recover(&mut log.disk, &identity(), &OPTIONS).expect("sound"));

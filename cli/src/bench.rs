@@ -32,6 +32,8 @@ use report::{Found, Report};
 use subject::{RoleState, Subject};
 use tempfile::TempDir;
 
+use crate::log;
+
 /// The longest time until the cluster has elected its first leader and answered a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest time until replicas are equal, once no command is under way.
@@ -277,12 +279,12 @@ fn wait(load: &Load, most: Duration, what: &str) {
             let answered = load.answered();
             let rate = report::ratio(answered - told, since.as_secs_f64());
             let seconds = started.elapsed().as_secs();
-            eprint!("\r{what}: {seconds} s, {rate:.0} operations/s      ");
+            log::show(&format!("\r{what}: {seconds} s, {rate:.0} operations/s      "));
             (told_at, told) = (Instant::now(), answered);
         }
     }
     if is_watched {
-        eprint!("\r{:60}\r", "");
+        log::show(&format!("\r{:60}\r", ""));
     }
 }
 

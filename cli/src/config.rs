@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use loggos::{Config, Durability, Losses, NodeConfig, RoleId};
 
+use crate::log;
+
 /// The operation on a configuration.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -48,7 +50,7 @@ fn check(options: &CheckOptions) -> Result<(), Box<dyn std::error::Error>> {
     let mut out = std::io::stdout().lock();
     write!(out, "{}{}", roles(&config), nodes(&config))?;
     for weakness in config.weaknesses() {
-        eprintln!("{}: warning: {weakness}", options.file.display());
+        log::say(&format!("{}: warning: {weakness}", options.file.display()));
     }
     let losses = losses(&config).map_err(|fatal| format!("{}: {fatal}", options.file.display()))?;
     writeln!(out, "{losses}")?;

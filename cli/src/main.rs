@@ -3,6 +3,8 @@
 mod bench;
 mod config;
 mod kv;
+mod lines;
+mod log;
 mod node;
 mod remote;
 mod snapshot;
@@ -13,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use loggos::ConfigErrors;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// A replicated log and state-machine replication engine: Compartmentalized MultiPaxos, thread per
 /// core.
@@ -46,10 +48,26 @@ enum Command {
     Config(config::Options),
 }
 
+/// The exit code of a command that was not understood.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("LOGGOS_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let done = match Options::parse().command {
+    let command = Options::parse().command;
+    let is_server = matches!(command, Command::Up(_) | Command::Node(_));
+    let level = if is_server { LevelFilter::INFO } else { LevelFilter::WARN };
+    let code = match log::start(level) {
+        Ok(()) => run(command),
+        Err(error) => {
+            log::complain(&error);
+            ExitCode::from(USAGE)
+        }
+    };
+    log::finish();
+    code
+}
+
+fn run(command: Command) -> ExitCode {
+    let done = match command {
         Command::Bench(options) => bench::run(&options),
         Command::Up(options) => node::up(&options),
         Command::Node(options) => node::run(&options),
@@ -65,8 +83,8 @@ fn main() -> ExitCode {
         Err(error) => {
             match error.downcast_ref::<ConfigErrors>() {
                 // Each mistake begins with its file and line: editors find them by that.
-                Some(mistakes) => eprintln!("{mistakes}"),
-                None => eprintln!("loggos: {error}"),
+                Some(mistakes) => log::say(&mistakes.to_string()),
+                None => log::complain(&error.to_string()),
             }
             ExitCode::FAILURE
         }

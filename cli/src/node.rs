@@ -1,15 +1,21 @@
 //! `loggos up` and `loggos node`: processes that listen, until they are told to stop; and `loggos
 //! format`, which comes before.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use clap::Args;
 use loggos::kv::Kv;
 use loggos::{Config, Durability, Node, NodeConfig};
+use signal_hook::consts::SIGXFSZ;
+use tracing::info;
+
+use crate::lines::Lines;
+use crate::log;
 
 /// The address where `up` listens, and that clients connect to, by default.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7420";
@@ -63,7 +69,7 @@ pub(crate) fn format(options: &NodeOptions) -> Result<(), Box<dyn std::error::Er
     let (name, node) = (&options.name, config.node(&options.name)?);
     let path = Node::format(&config, node)
         .map_err(|error| format!("node {name} cannot be formatted: {error}"))?;
-    writeln!(std::io::stdout().lock(), "node {name} is formatted in {}", path.display())?;
+    writeln!(io::stdout().lock(), "node {name} is formatted in {}", path.display())?;
     Ok(())
 }
 
@@ -73,18 +79,26 @@ fn serve(config: &Config, node: usize) -> Result<(), Box<dyn std::error::Error>>
         // A second signal finds us stopping already.
         let _unheard = stop.send(());
     })?;
-    let name = &config.nodes[node].name;
-    let address = config.nodes[node].address;
+    // To write beyond the limit of a file's size is an error then, not the end of the process.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    let (cluster, NodeConfig { name, address, .. }) = (&config.name, &config.nodes[node]);
+    let (version, process) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    info!("node {name} of cluster {cluster} starts: loggos {version}, process {process}");
     let node = Node::start(config, node, |_| Kv::default())
         .map_err(|error| format!("node {name} cannot start at {address}: {error}"))?;
-    let (cluster, address) = (&config.name, node.address());
-    writeln!(std::io::stdout().lock(), "node {name} of cluster {cluster} listens on {address}")?;
+    // A standard output that is full or stalled is no reason to end, nor to wait.
+    let out = Lines::start("loggos-stdout", io::stdout())?;
+    let listens = format!("node {name} of cluster {cluster} listens on {}\n", node.address());
+    out.push(listens.into_bytes());
+    out.flush(log::FLUSH_MAX);
     while stopped.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         if node.has_failed() {
             // A node without one of its cores must end, so that its supervisor starts a whole one.
             return Err(format!("node {name}: a core has failed").into());
         }
     }
+    info!("node {name} stops: a signal has told it to");
     node.stop()?;
+    info!("node {name} has stopped");
     Ok(())
 }

@@ -8,6 +8,8 @@ use loggos::kv::Kv;
 use loggos::{Backup, Config, Durability, SnapshotInfo};
 use serde_json::{Value, json};
 
+use crate::log;
+
 /// The options of `snapshot`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -176,7 +178,7 @@ fn progress(info: &SnapshotInfo) -> impl FnMut(u64) + use<> {
         let percent = bytes.saturating_mul(100) / all;
         if is_shown && shown.replace(percent) != Some(percent) {
             // Behind the last one, the line is free for what comes next.
-            eprint!("\r{percent:3} %{}", if percent == 100 { "\r     \r" } else { "" });
+            log::show(&format!("\r{percent:3} %{}", if percent == 100 { "\r     \r" } else { "" }));
         }
     }
 }

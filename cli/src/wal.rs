@@ -16,6 +16,8 @@ use loggos_storage::{
 };
 use serde_json::{Value as Json, json};
 
+use crate::log;
+
 /// The most attempts to read a log that changes meanwhile.
 const READS_MAX: u32 = 5;
 
@@ -86,7 +88,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(text) = failure.text() {
-                eprintln!("loggos: {text}");
+                log::complain(&text);
             }
             ExitCode::from(failure.code())
         }

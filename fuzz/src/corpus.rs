@@ -36,6 +36,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 fn run_one(input: &[u8], entry: fn(&[u8])) {
     struct Shown<'a>(&'a [u8]);
     impl Drop for Shown<'_> {
+        #[expect(clippy::print_stderr, reason = "how a test came to fail is said there")]
         fn drop(&mut self) {
             if std::thread::panicking() {
                 eprintln!("it panicked on b\"{}\"", self.0.escape_ascii());

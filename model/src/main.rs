@@ -2,6 +2,7 @@
 //! rule.
 
 #![expect(clippy::print_stdout, reason = "results of a command go to standard output")]
+#![expect(clippy::print_stderr, reason = "and its errors to standard error")]
 
 use std::process::ExitCode;
 

@@ -172,6 +172,12 @@ impl fmt::Display for Ballot {
     }
 }
 
+impl fmt::Display for FormationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 impl fmt::Display for BatchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "batch {} of gateway {}.{:x}", self.number, self.gateway.0, self.incarnation.0)

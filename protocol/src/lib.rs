@@ -24,6 +24,7 @@ mod block;
 mod client;
 pub mod conformance;
 mod digest;
+mod event;
 mod executor;
 mod formation;
 mod gateway;
@@ -55,6 +56,7 @@ pub use block::{
 };
 pub use client::Client;
 pub use digest::Digest;
+pub use event::{Event, Halt};
 pub use formation::{Former, Membership, Table};
 pub use gateway::{Gateway, GatewayCounters, GatewayTimer};
 pub use ids::{
@@ -69,7 +71,7 @@ pub use message::{
     Replayed, Results, Stage, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
     Truncated, Unserved, Value, Vote, Watcher,
 };
-pub use outbox::{Caller, Event, Failure, Halt, Outbox, Replies};
+pub use outbox::{Caller, Failure, Outbox, Replies};
 pub use payload::{INLINE_BYTES_MAX, Payload};
 pub use proposer::{Proposer, ProposerCounters, ProposerTimer};
 pub use proxy_leader::{ProxyLeader, ProxyLeaderCounters, ProxyLeaderTimer};

@@ -19,9 +19,9 @@
 use std::ops::Range;
 
 use crate::{
-    AcceptorId, AcceptorSet, Ballot, ClientId, FormationId, GatewayId, Position, ProposerId,
-    ProxyLeaderId, Recall, Record, ReplicaId, SessionId, Slot, SnapshotId, SnapshotOrder, To,
-    ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Watermark,
+    AcceptorId, AcceptorSet, ClientId, Event, GatewayId, Position, ProposerId, ProxyLeaderId,
+    Recall, Record, ReplicaId, SnapshotOrder, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
+    ToReplica,
 };
 
 /// Collects what roles want done.
@@ -83,156 +83,6 @@ pub enum Failure {
     OutcomeUnknown,
     /// It may have been executed, or may yet be: no answer came within the client's deadline.
     DeadlineExceeded,
-}
-
-/// News that a person should read, or a simulator check.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Event {
-    /// The cluster's table stands.
-    Formed {
-        /// The proposer that found out.
-        proposer: ProposerId,
-        /// The table's hash.
-        formation: FormationId,
-    },
-    /// A proposer leads.
-    Elected {
-        /// In which ballot.
-        ballot: Ballot,
-        /// The first slot its phase 1 covered.
-        first: Slot,
-        /// The first slot it is free to fill.
-        next: Slot,
-        /// Holes it fills with no-ops.
-        noops: u64,
-    },
-    /// A proposer no longer leads.
-    SteppedDown {
-        /// The ballot it led or campaigned in.
-        ballot: Ballot,
-        /// The ballot it met.
-        promised: Ballot,
-    },
-    /// A campaign got no read quorum in time.
-    CampaignFailed {
-        /// Its ballot.
-        ballot: Ballot,
-    },
-    /// A leader cannot reach its acceptors, or chooses nothing, and falls silent towards acceptors
-    /// and proposers, so that another may lead.
-    Silenced {
-        /// Its ballot.
-        ballot: Ballot,
-    },
-    /// A leader hands over, because a gateway does not reach it.
-    HandedOver {
-        /// Its ballot.
-        ballot: Ballot,
-        /// The gateway that gets no answers.
-        unserved: GatewayId,
-    },
-    /// A proxy leader has an acceptor under suspicion, or no longer.
-    Suspected {
-        /// The proxy leader that suspects.
-        proxy_leader: ProxyLeaderId,
-        /// The acceptor.
-        acceptor: AcceptorId,
-        /// Whether it does now.
-        suspected: bool,
-    },
-    /// An acceptor is not the one that the table has in its place: it has forgotten, and does not
-    /// count (R4).
-    Forgotten {
-        /// Which.
-        acceptor: AcceptorId,
-    },
-    /// Replicas were restored from different snapshots, or some from none: no cluster is formed of
-    /// them (R4).
-    OriginsDiffer {
-        /// The proposer that found out.
-        proposer: ProposerId,
-    },
-    /// A sender of another formation, or configured apart, was refused (R3, R4).
-    Foreign {
-        /// The place where it was refused.
-        at: &'static str,
-    },
-    /// One ballot, two values for a slot: its proposer broke R2.
-    Equivocation {
-        /// Which acceptor refused it.
-        acceptor: AcceptorId,
-        /// The ballot.
-        ballot: Ballot,
-        /// The slot.
-        slot: Slot,
-    },
-    /// A replica can go no further, and says why.
-    Halted {
-        /// Which.
-        replica: ReplicaId,
-        /// Where it stands.
-        executed: Watermark,
-        /// Why.
-        why: Halt,
-    },
-    /// The state machine has no snapshots: a peer that is too far behind for the log that is left
-    /// cannot be brought up, and acceptors' logs on disk cannot be truncated.
-    NoSnapshots {
-        /// The replica whose state machine it is.
-        replica: ReplicaId,
-    },
-    /// A stored snapshot cannot be restored, and is set aside.
-    SnapshotSetAside {
-        /// The replica whose snapshot it is.
-        replica: ReplicaId,
-        /// The snapshot.
-        snapshot: SnapshotId,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// A message was ignored. Noted only while [`Outbox::is_tracing`].
-    Ignored {
-        /// The message, and why.
-        why: &'static str,
-    },
-    /// A gateway has a session.
-    SessionOpened {
-        /// The gateway.
-        gateway: GatewayId,
-        /// The session.
-        session: SessionId,
-    },
-    /// A gateway lost its session, and with it the outcome of what it had under way.
-    SessionLost {
-        /// The gateway.
-        gateway: GatewayId,
-        /// The session.
-        session: SessionId,
-    },
-}
-
-/// The reason why a replica halted.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Halt {
-    /// A peer's snapshot could not be restored, and the replica's own state is gone.
-    SnapshotRefused {
-        /// The slot of the snapshot.
-        at: Watermark,
-    },
-    /// The state machine panicked.
-    Panicked {
-        /// In which slot.
-        slot: Slot,
-        /// At which command of that slot.
-        index: u32,
-        /// The panic's message.
-        message: String,
-    },
-    /// A chosen block is not a block.
-    Malformed {
-        /// In which slot.
-        slot: Slot,
-    },
 }
 
 impl Outbox {

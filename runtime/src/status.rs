@@ -174,21 +174,21 @@ pub(crate) fn is_tracing() -> bool {
 pub(crate) fn tell(event: &Event, role: RoleId) {
     match event {
         Event::Formed { .. } | Event::Elected { .. } | Event::SessionOpened { .. } => {
-            info!(?event, %role);
+            info!("{role}: {event}");
         }
         Event::SteppedDown { .. }
         | Event::CampaignFailed { .. }
         | Event::Silenced { .. }
         | Event::HandedOver { .. }
-        | Event::SessionLost { .. } => warn!(?event, %role),
-        Event::Suspected { .. } => debug!(?event, %role),
-        Event::Ignored { why } => trace!(%role, why, "a message was ignored"),
+        | Event::SessionLost { .. } => warn!("{role}: {event}"),
+        Event::Suspected { .. } => debug!("{role}: {event}"),
+        Event::Ignored { .. } => trace!("{role}: {event}"),
         Event::Forgotten { .. }
         | Event::Foreign { .. }
         | Event::NoSnapshots { .. }
         | Event::OriginsDiffer { .. }
-        | Event::SnapshotSetAside { .. } => warn!(?event, %role),
-        Event::Equivocation { .. } | Event::Halted { .. } => error!(?event, %role),
+        | Event::SnapshotSetAside { .. } => warn!("{role}: {event}"),
+        Event::Equivocation { .. } | Event::Halted { .. } => error!("{role}: {event}"),
     }
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn to_json(cores: &[CoreStatus]) -> Vec<u8> {
             "role": status.role.to_string(),
             "executed_watermark": replica.executed.0,
             "state_hash": format!("{:016x}", replica.state_hash),
-            "halted": replica.halted.as_ref().map(|why| format!("{why:?}")),
+            "halted": replica.halted.as_ref().map(ToString::to_string),
         }))
     });
     let leader = roles.iter().find(|status| status.standing.is_leading());
@@ -264,7 +264,7 @@ impl ReplicaStanding {
             "executed_watermark": self.executed.0,
             "snapshot_watermark": self.snapshot.0,
             "state_hash": format!("{:016x}", self.state_hash),
-            "halted": self.halted.as_ref().map(|why| format!("{why:?}")),
+            "halted": self.halted.as_ref().map(ToString::to_string),
             "commands": self.counters.commands,
             "gaps": self.counters.gaps,
             "fetched": self.counters.fetched,

@@ -102,6 +102,7 @@ impl Ladder {
         }
     }
 
+    #[expect(clippy::print_stderr, reason = "it was asked for on the command line")]
     fn write(&mut self, text: String, slots: Slots) {
         if self.keep == Keep::TellAll {
             eprintln!("{text}");

@@ -141,7 +141,7 @@ impl RoleState {
             messages_out: status.traffic.messages_out,
             executed_watermark: replica.map(|replica| replica.executed.0),
             state_hash: replica.map(|replica| format!("{:016x}", replica.state_hash)),
-            halted: replica.and_then(|r| r.halted.as_ref().map(|why| format!("{why:?}"))),
+            halted: replica.and_then(|r| r.halted.as_ref().map(ToString::to_string)),
         }
     }
 }

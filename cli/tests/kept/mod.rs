@@ -6,10 +6,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -89,6 +90,17 @@ pub(crate) fn loggos() -> Command {
     command
 }
 
+/// Tells a process to stop, waits until it has, and returns its exit code.
+pub(crate) fn stop(child: &mut Child) -> Option<i32> {
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+    let mut status = None;
+    wait_for("the end of a process", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap().code()
+}
+
 impl Cluster {
     /// Lays out a cluster and formats its directories. `config` is of the file, beyond what all
     /// clusters have; `data` is where a node keeps its data, if not in the cluster's folder.
@@ -163,16 +175,27 @@ impl Cluster {
         it
     }
 
+    /// A command of a client.
+    pub(crate) fn client_command(&self, words: &[&str]) -> Command {
+        let mut it = loggos();
+        it.args(words).arg("--config").arg(&self.config);
+        it
+    }
+
     /// Starts a node, and does not wait for it. What it logs is in the folder.
     pub(crate) fn spawn(&mut self, node: usize) -> Starting {
-        let name = self.name(node).to_owned();
-        let log = self.folder().join(format!("{name}.log"));
+        let log = self.folder().join(format!("{}.log", self.name(node)));
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let mut command = self.command("node", &name);
-        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
-        assert!(self.running[node].replace(child).is_none(), "{name} is running");
-        Starting(said)
+        let child = self.spawn_to(node, Stdio::piped(), log.into());
+        Starting(BufReader::new(child.stdout.take().unwrap()))
+    }
+
+    /// The same, and says what it says elsewhere.
+    pub(crate) fn spawn_to(&mut self, node: usize, out: Stdio, log: Stdio) -> &mut Child {
+        let child = self.command("node", self.name(node)).stdout(out).stderr(log).spawn().unwrap();
+        let place = &mut self.running[node];
+        assert!(place.is_none(), "node {node} is running");
+        place.insert(child)
     }
 
     /// Waits until a node that was started listens.
@@ -200,6 +223,13 @@ impl Cluster {
         }
     }
 
+    /// Tells a node to stop, and returns its exit code.
+    pub(crate) fn stop(&mut self, node: usize) -> Option<i32> {
+        let code = stop(self.running[node].as_mut().unwrap());
+        self.running[node] = None;
+        code
+    }
+
     /// How much memory a node has, in bytes.
     pub(crate) fn memory_bytes(&self, node: usize) -> u64 {
         let child = self.running[node].as_ref().expect("it runs");
@@ -210,8 +240,7 @@ impl Cluster {
 
     /// What `loggos status --json` says of the whole cluster; null if that is nothing.
     pub(crate) fn status(&self) -> Value {
-        let output: Output =
-            loggos().args(["status", "--json", "--config"]).arg(&self.config).output().unwrap();
+        let output = self.client_command(&["status", "--json"]).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 

@@ -168,9 +168,8 @@ impl Handshake {
             && theirs != our
         {
             let text = format!(
-                "this node belongs to formation {:016x} of the cluster, not {:016x}: one of the two has lost \
-                 its memory",
-                our.0, theirs.0
+                "this node belongs to formation {our} of the cluster, not {theirs}: one of the two has lost \
+                 its memory"
             );
             return refused(Reason::Formation, text);
         }

@@ -446,6 +446,7 @@ impl Iterator for Seeds {
 impl ExactSizeIterator for Seeds {}
 
 impl Drop for Seeds {
+    #[expect(clippy::print_stderr, reason = "how a test came to fail is said there")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("seed {} failed", self.first + self.next - 1);
