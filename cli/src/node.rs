@@ -94,6 +94,8 @@ fn serve(config: &Config, node: usize) -> Result<(), Box<dyn std::error::Error>>
     while stopped.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         if node.has_failed() {
             // A node without one of its cores must end, so that its supervisor starts a whole one.
+            // To drop it would be to wait for the others.
+            std::mem::forget(node);
             return Err(format!("node {name}: a core has failed").into());
         }
     }

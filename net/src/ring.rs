@@ -199,6 +199,15 @@ impl Ring {
         })
     }
 
+    /// Asks the kernel which operations it has, to see that it allows such questions.
+    ///
+    /// # Errors
+    ///
+    /// If it does not: the text says what to set.
+    pub fn probe(&self) -> io::Result<()> {
+        self.operations.probe().map_err(|error| refusal(&error, &RingOptions::default()))
+    }
+
     /// Listens at `address`, for as long as there is this ring, and returns the address that it
     /// got: port 0 is any that is free. Without a descriptor or memory for another connection it
     /// accepts more after a pause.

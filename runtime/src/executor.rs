@@ -5,10 +5,83 @@ use std::io;
 use std::task::Poll;
 
 use glommio::{BuilderErrorKind, GlommioError, LocalExecutorBuilder, Placement};
+use loggos_net::{Ring, RingOptions};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Memory that glommio locks for each executor's rings.
 const LOCKED_BYTES_MIN: u64 = 512 * 1024;
+
+/// What an executor and its core have beyond files and connections: rings, and other descriptors.
+const RINGS: usize = 4;
+const DESCRIPTORS: usize = 24;
+
+/// What they have in memory before there is any load.
+const MEMORY_BYTES: usize = 16 << 20;
+
+/// Sees whether executors on `cpus` would get what they need, all at once. The library that has
+/// them panics where the kernel refuses it something.
+///
+/// # Errors
+///
+/// If they would not: the text says what to set.
+pub(crate) fn check(cpus: &[usize]) -> io::Result<()> {
+    let limit = getrlimit(Resource::Memlock).current;
+    if limit.is_some_and(|bytes| bytes < LOCKED_BYTES_MIN) {
+        return Err(io::Error::other(format!(
+            "each core needs {} KiB of lockable memory, and the limit is {} KiB: raise it with \
+             `ulimit -l {}`, or LimitMEMLOCK= of a systemd unit",
+            LOCKED_BYTES_MIN / 1024,
+            limit.unwrap_or(0) / 1024,
+            LOCKED_BYTES_MIN / 1024,
+        )));
+    }
+    let mut memory: Vec<u8> = Vec::new();
+    memory.try_reserve_exact(cpus.len() * MEMORY_BYTES).map_err(|error| {
+        io::Error::other(format!(
+            "there is not enough memory: each core needs {} MiB to begin with ({error}): see `ulimit -v`",
+            MEMORY_BYTES >> 20
+        ))
+    })?;
+    let (mut rings, mut descriptors) = (Vec::new(), Vec::new());
+    for cpu in cpus {
+        // The thread is gone with what it has tried.
+        std::thread::scope(|scope| {
+            let trial = std::thread::Builder::new().spawn_scoped(scope, || pin(*cpu))?;
+            trial.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
+        })?;
+        for _ in 0..RINGS {
+            let ring = Ring::new(&RingOptions::default())?;
+            ring.probe()?;
+            rings.push(ring);
+        }
+        for _ in 0..DESCRIPTORS {
+            let descriptor = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| {
+                io::Error::other(format!(
+                    "core {cpu} gets no file descriptor ({error}): raise the limit with `ulimit -n`, or \
+                     LimitNOFILE= of a systemd unit"
+                ))
+            });
+            descriptors.push(descriptor?);
+        }
+    }
+    Ok(())
+}
+
+/// Pins this thread to `cpu`.
+fn pin(cpu: usize) -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    if cpu < CpuSet::MAX_CPU {
+        cpus.set(cpu);
+    }
+    sched_setaffinity(None, &cpus).map_err(|error| {
+        io::Error::other(format!(
+            "no executor on core {cpu}: {error}. The machine does not have that core, or this process may not \
+             use it (`taskset`, cpuset, a container profile): give the node other `cpus`"
+        ))
+    })
+}
 
 /// A running executor.
 #[derive(Debug)]
@@ -22,26 +95,16 @@ impl Executor {
     /// it.
     ///
     /// If the core is not there, or the executor gets no ring, the thread ends without calling
-    /// `main`, and [`Executor::join`] says why.
+    /// `main`, and [`Executor::join`] says why. [`check`] says it better.
     ///
     /// # Errors
     ///
-    /// If there is too little lockable memory or no thread: the text says what to set.
+    /// If there is no thread.
     pub(crate) fn start<F, Fut>(name: &str, cpu: usize, main: F) -> io::Result<Self>
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = ()> + 'static,
     {
-        let limit = getrlimit(Resource::Memlock).current;
-        if limit.is_some_and(|bytes| bytes < LOCKED_BYTES_MIN) {
-            return Err(io::Error::other(format!(
-                "each core needs {} KiB of lockable memory, and the limit is {} KiB: raise it with \
-                 `ulimit -l {}`, or LimitMEMLOCK= of a systemd unit",
-                LOCKED_BYTES_MIN / 1024,
-                limit.unwrap_or(0) / 1024,
-                LOCKED_BYTES_MIN / 1024,
-            )));
-        }
         let executor = LocalExecutorBuilder::new(Placement::Fixed(cpu)).name(name);
         let handle = executor.spawn(main).map_err(|error| ended(cpu, &error))?;
         Ok(Self { cpu, handle })

@@ -15,7 +15,7 @@ use crate::client::{Client, Port};
 use crate::config::{Config, Durability};
 use crate::core::{Core, Order, Place, Routes, Sibling};
 use crate::data::{self, Data, DataError};
-use crate::executor::Executor;
+use crate::executor::{self, Executor};
 use crate::layout::{Layout, ProcessPlan};
 use crate::resident::{MoveIn, Resident};
 use crate::status::RoleStatus;
@@ -86,6 +86,8 @@ impl Process {
         F: Fn(ReplicaId) -> M + Send + Sync + 'static,
     {
         let factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync> = Arc::new(machine);
+        let layout = Layout::new(config, node);
+        executor::check(layout.cpus)?;
         let mut data = match config.durability {
             Some(Durability::Sync) => data::open(config, node).map_err(StartError::Data)?,
             Some(Durability::Memory) | None => None,
@@ -94,7 +96,6 @@ impl Process {
             Some(data) => (std::mem::take(&mut data.logs), std::mem::take(&mut data.replicas)),
             None => (Vec::new(), Vec::new()),
         };
-        let layout = Layout::new(config, node);
         let ProcessPlan { cores, routes, siblings, port, gateway_core, is_stopping } =
             layout.plan(logs, replicas, recorder)?;
         let mut process = Self {

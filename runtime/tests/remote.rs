@@ -5,10 +5,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loggos::kv::{Command, Kv};
-use loggos::{CallError, Config, Idle, Node, NodeConfig, RemoteCluster, RemoteOptions};
+use loggos::{
+    CallError, Config, Desk, Idle, Next, Node, NodeConfig, Position, RemoteCluster, RemoteOptions,
+    Resident,
+};
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, Welcome};
 
@@ -82,4 +85,31 @@ fn r04_a_gateway_that_knows_of_no_formation_is_given_no_command() {
         assert!(said.is_empty(), "{} bytes were said to who may forget them", said.len());
         assert_eq!(call.join().unwrap(), Err(CallError::Busy), "never sent on");
     });
+}
+
+/// A core that ends as if the machine had failed.
+#[test]
+fn a_node_of_which_a_core_has_panicked_says_so() {
+    struct Panics;
+
+    impl Resident for Panics {
+        fn turn(&mut self, _desk: &mut Desk<'_>) -> Next {
+            panic!("as the test wants it");
+        }
+
+        fn on_result(&mut self, _tag: u64, _result: Result<(Position, &[u8]), CallError>) {}
+    }
+
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let node = start(address);
+    assert!(!node.has_failed(), "nothing has happened yet");
+    node.move_in(|| Panics);
+    let started = Instant::now();
+    while !node.has_failed() {
+        assert!(started.elapsed() < Duration::from_secs(60), "nobody notices");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(node.client().execute_blocking(b"command"), Err(CallError::Stopped));
+    let error = node.stop().unwrap_err().to_string();
+    assert!(error.contains("has panicked"), "{error}");
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, opcode, squeue};
+use io_uring::{IoUring, Probe, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
@@ -107,6 +107,11 @@ impl Operations {
             backlog: VecDeque::new(),
             enters: 0,
         })
+    }
+
+    /// Asks the kernel which operations it has.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        self.ring.submitter().register_probe(&mut Probe::new())
     }
 
     /// Queues an operation, on `socket` if it is on one, or on a file; the kernel hears of it with

@@ -28,11 +28,11 @@ pub(super) fn refusal(error: &io::Error, options: &RingOptions) -> io::Error {
     let advice = match Errno::from_io_error(error) {
         Some(Errno::PERM | Errno::ACCESS) => {
             "io_uring is switched off here: set /proc/sys/kernel/io_uring_disabled to 0, and see that no \
-             container profile (seccomp) forbids io_uring_setup"
+             container profile (seccomp) forbids io_uring_setup or io_uring_register"
         }
         Some(Errno::NOSYS) => {
             "there is no io_uring: it needs Linux 5.11 or newer, and a container profile (seccomp) that \
-             allows io_uring_setup"
+             allows io_uring_setup and io_uring_register"
         }
         Some(Errno::NOMEM) => {
             "there is not enough lockable memory: raise it with `ulimit -l`, or LimitMEMLOCK= of a systemd \
