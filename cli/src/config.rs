@@ -48,7 +48,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 fn check(options: &CheckOptions) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(&options.file)?;
     let mut out = std::io::stdout().lock();
-    write!(out, "{}{}", roles(&config), nodes(&config))?;
+    let limit = loggos::descriptors_max();
+    write!(out, "{}{}{}", roles(&config), clients(&config, limit), nodes(&config))?;
     for weakness in config.weaknesses() {
         log::say(&format!("{}: warning: {weakness}", options.file.display()));
     }
@@ -107,6 +108,34 @@ fn nodes(config: &Config) -> String {
             .expect("writing to a string does not fail");
     }
     text
+}
+
+/// How many clients nodes have room for, in a process that may have `limit` file descriptors: one
+/// line for those that have the same.
+fn clients(config: &Config, limit: u64) -> String {
+    // That is what `loggos node` takes.
+    let durability = config.durability.or(Some(Durability::Sync));
+    let config = Config { durability, ..config.clone() };
+    let mut rooms: Vec<(String, Vec<&str>)> = Vec::new();
+    for (place, node) in config.nodes.iter().enumerate() {
+        let room = match config.descriptors(place, limit, None) {
+            Ok(shared) if shared.clients_max == 0 => continue, // it has no gateway
+            Ok(shared) => {
+                let (room, reserved) = (shared.clients_max, shared.reserved);
+                format!(
+                    "{room:>3}  at the most, of {limit} file descriptors {reserved} reserved, at"
+                )
+            }
+            Err(too_few) => format!("  0  ({too_few}), at"),
+        };
+        match rooms.iter_mut().find(|(text, _)| *text == room) {
+            Some((_, names)) => names.push(&node.name),
+            None => rooms.push((room, vec![&node.name])),
+        }
+    }
+    let lines =
+        rooms.iter().map(|(room, names)| format!("clients       {room} {}\n", names.join(" ")));
+    lines.collect()
 }
 
 /// Each processor core of a node with its roles.
@@ -286,5 +315,17 @@ node c  127.0.0.1:7403  cpu 0: gateway 2, proposer 2, proxy leader 2, acceptor 2
         assert!(Line::try_parse_from(["config", "check"]).is_err());
         assert!(Line::try_parse_from(["config", "check", "a.toml"]).is_ok());
         assert!(Line::try_parse_from(["config", "example"]).is_ok());
+    }
+
+    #[test]
+    fn the_room_for_clients_is_told_once_for_nodes_that_have_the_same() {
+        let config =
+            Config::from_toml(include_str!("../examples/three-nodes.toml")).expect("sound");
+        let plenty = clients(&config, 1 << 20);
+        assert_eq!(plenty.lines().count(), 1, "{plenty}");
+        assert!(plenty.starts_with("clients       3072  at the most, of 1048576 "), "{plenty}");
+        assert!(plenty.ends_with(" at a b c\n"), "{plenty}");
+        let few = clients(&config, 60);
+        assert!(few.starts_with("clients         0  (") && few.contains("`ulimit -n`"), "{few}");
     }
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
-use kept::{Cluster, Plan, loggos};
+use kept::{Cluster, Plan, limited, loggos};
 
 const IO_URING_SETUP: u32 = 425;
 const IO_URING_REGISTER: u32 = 427;
@@ -96,10 +96,7 @@ fn a_node_that_is_short_of_something_says_so_before_it_listens() {
     ];
     for (limit, told) in limits {
         let node = cluster.command("node", "all");
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
-        command.arg(node.get_program()).args(node.get_args());
-        fails(limit, command, &[told]);
+        fails(limit, limited(limit, &node), &[told]);
     }
 }
 

@@ -16,6 +16,7 @@ const LOCKED_BYTES_MIN: u64 = 512 * 1024;
 /// What an executor and its core have beyond files and connections: rings, and other descriptors.
 const RINGS: usize = 4;
 const DESCRIPTORS: usize = 24;
+pub(crate) const CORE_DESCRIPTORS: u64 = (RINGS + DESCRIPTORS) as u64;
 
 /// What they have in memory before there is any load.
 const MEMORY_BYTES: usize = 16 << 20;
@@ -27,6 +28,15 @@ const MEMORY_BYTES: usize = 16 << 20;
 ///
 /// If they would not: the text says what to set.
 pub(crate) fn check(cpus: &[usize]) -> io::Result<()> {
+    // On a thread of its own: it is pinned, and what the kernel still has to do for rings that are
+    // gone interrupts system calls of the thread that made them.
+    std::thread::scope(|scope| {
+        let trial = std::thread::Builder::new().spawn_scoped(scope, || try_all(cpus))?;
+        trial.join().unwrap_or_else(|_| Err(io::Error::other("the trial of the machine panicked")))
+    })
+}
+
+fn try_all(cpus: &[usize]) -> io::Result<()> {
     let limit = getrlimit(Resource::Memlock).current;
     if limit.is_some_and(|bytes| bytes < LOCKED_BYTES_MIN) {
         return Err(io::Error::other(format!(
@@ -46,11 +56,7 @@ pub(crate) fn check(cpus: &[usize]) -> io::Result<()> {
     })?;
     let (mut rings, mut descriptors) = (Vec::new(), Vec::new());
     for cpu in cpus {
-        // The thread is gone with what it has tried.
-        std::thread::scope(|scope| {
-            let trial = std::thread::Builder::new().spawn_scoped(scope, || pin(*cpu))?;
-            trial.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))
-        })?;
+        pin(*cpu)?;
         for _ in 0..RINGS {
             let ring = Ring::new(&RingOptions::default())?;
             ring.probe()?;

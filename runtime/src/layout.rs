@@ -12,6 +12,7 @@ use crate::client::Port;
 use crate::clock::Clock;
 use crate::config::{Config, NodeConfig};
 use crate::core::{CorePlan, NetworkPlan, Outlet, Place, Routes, Sibling};
+use crate::descriptors::Descriptors;
 use crate::log::{Log, LogPlan};
 use crate::random::random_u64;
 use crate::snapshots::{ReplicaPlan, Snapshots};
@@ -27,6 +28,8 @@ pub(crate) struct Layout<'a> {
     config: &'a Config,
     /// The node that this process is; `None` where one process is the whole cluster.
     node: Option<usize>,
+    /// Those of the node's process.
+    descriptors: Option<Descriptors>,
     /// The processor core of each of our cores.
     pub(crate) cpus: &'a [usize],
     /// The roles of each of our cores, in the order of their seats.
@@ -50,7 +53,11 @@ pub(crate) struct ProcessPlan {
 }
 
 impl<'a> Layout<'a> {
-    pub(crate) fn new(config: &'a Config, node: Option<usize>) -> Self {
+    pub(crate) fn new(
+        config: &'a Config,
+        node: Option<usize>,
+        descriptors: Option<Descriptors>,
+    ) -> Self {
         let cpus = node.map_or(&config.cpus, |node| &config.nodes[node].cpus);
         let is_ours = |role: &RoleId| node.is_none_or(|us| config.nodes[us].roles.contains(role));
         let mut roles: Vec<Vec<RoleId>> = vec![Vec::new(); cpus.len()];
@@ -59,7 +66,7 @@ impl<'a> Layout<'a> {
         }
         let others = config.nodes.iter().enumerate().filter(|(other, _)| Some(*other) != node);
         let remotes = others.flat_map(|(index, other)| remotes(config, index, other)).collect();
-        Self { config, node, cpus, roles, remotes }
+        Self { config, node, descriptors, cpus, roles, remotes }
     }
 
     /// Returns what this process is started with. `logs` are those of its cores, where acceptors
@@ -147,6 +154,7 @@ impl<'a> Layout<'a> {
     /// What the sockets of a core of `node` are started with.
     fn network(&self, node: usize, core: usize, gateway_core: Option<usize>) -> NetworkPlan {
         let command_bytes_max = self.config.cluster.command_bytes_max;
+        let descriptors = self.descriptors.expect("a node shares out its descriptors");
         NetworkPlan {
             identity: NodeIdentity {
                 cluster_name: self.config.name.clone(),
@@ -158,6 +166,8 @@ impl<'a> Layout<'a> {
                 gateway_core: gateway_core.map(to_u8),
                 command_bytes_max,
                 frame_bytes_max: command_bytes_max + FRAME_ROOM_BYTES,
+                clients_max: descriptors.clients_max,
+                strangers_max: descriptors.strangers_max,
             },
             remotes: Arc::clone(&self.remotes),
             listen: (core == 0).then(|| self.config.nodes[node].address),

@@ -14,6 +14,7 @@ mod cluster;
 mod config;
 mod core;
 mod data;
+mod descriptors;
 mod dial;
 mod executor;
 mod idle;
@@ -37,6 +38,7 @@ pub use config::{
     NodeConfig, Part, TextPlace, Weakness,
 };
 pub use data::DataError;
+pub use descriptors::{Descriptors, TooFewDescriptors, descriptors_max};
 pub use idle::Idle;
 pub use log::LogState;
 pub use loggos_kv as kv;

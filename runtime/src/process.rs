@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use loggos_net::RingRecord;
 use loggos_protocol::{ReplicaId, RoleId, StateMachine};
+use tracing::info;
 
 use crate::client::{Client, Port};
 use crate::config::{Config, Durability};
 use crate::core::{Core, Order, Place, Routes, Sibling};
 use crate::data::{self, Data, DataError};
+use crate::descriptors::{self, Descriptors};
 use crate::executor::{self, Executor};
 use crate::layout::{Layout, ProcessPlan};
 use crate::resident::{MoveIn, Resident};
@@ -86,7 +88,13 @@ impl Process {
         F: Fn(ReplicaId) -> M + Send + Sync + 'static,
     {
         let factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync> = Arc::new(machine);
-        let layout = Layout::new(config, node);
+        let descriptors = node.map(|node| descriptors::share_out(config, node)).transpose()?;
+        if let Some(Descriptors { limit, reserved, clients_max, .. }) = descriptors {
+            info!(
+                "room for {clients_max} clients: of {limit} file descriptors {reserved} are reserved"
+            );
+        }
+        let layout = Layout::new(config, node, descriptors);
         executor::check(layout.cpus)?;
         let mut data = match config.durability {
             Some(Durability::Sync) => data::open(config, node).map_err(StartError::Data)?,

@@ -348,7 +348,10 @@ impl Caller {
     fn greet(&mut self, id: ConnectionId) {
         self.reader = FrameReader::new(FRAME_BYTES_MAX);
         let formation = self.formation;
-        let hello = Hello { formation, ..hello(self.options.cluster.clone(), Purpose::Client) };
+        let hello = Hello {
+            formation,
+            ..Hello::of_client(self.options.cluster.clone(), Purpose::Client, random_u64())
+        };
         if let Some(outgoing) = self.ring.outgoing(id) {
             wire::encode_hello(&hello, outgoing);
         }
@@ -403,7 +406,10 @@ pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let mut outgoing = Outgoing::default();
-    wire::encode_hello(&hello(String::new(), Purpose::Status), &mut outgoing);
+    wire::encode_hello(
+        &Hello::of_client(String::new(), Purpose::Status, random_u64()),
+        &mut outgoing,
+    );
     wire::encode_status_request(&mut outgoing);
     for piece in outgoing.pieces() {
         stream.write_all(piece)?;
@@ -427,25 +433,13 @@ pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u
             }
         }
         let mut piece = vec![0; 64 << 10];
-        let count = stream.read(&mut piece)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match stream.read(&mut piece) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => piece.truncate(count),
+            // A read with a timeout is not begun again by the kernel.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
         }
-        piece.truncate(count);
         reader.push(piece.into());
-    }
-}
-
-/// Returns the hello of a client: it may connect to any cluster.
-fn hello(cluster_name: String, purpose: Purpose) -> Hello {
-    Hello {
-        wire_digest: wire::wire_digest(),
-        versions: (wire::WIRE_VERSION, wire::WIRE_VERSION),
-        cluster_name,
-        cluster_digest: 0,
-        formation: None,
-        nonce: random_u64(),
-        log: None,
-        purpose,
     }
 }

@@ -29,13 +29,12 @@ use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent};
 use loggos_protocol::{Envelope, Failure, FormationId, Payload, Position, Time};
 use tracing::{info, warn};
 
-pub(crate) use self::connections::HandedOver;
 use self::connections::{
-    CLIENT_BYTES_HELD, CLIENT_BYTES_MAX, CLIENT_COMMANDS_MAX, CONNECTIONS_MAX, Connection, Party,
-    Stage,
+    CLIENT_BYTES_HELD, CLIENT_BYTES_MAX, CLIENT_COMMANDS_MAX, Connection, Party, Stage,
 };
+pub(crate) use self::connections::{CLIENTS_MAX, HandedOver, STATUS_MAX, STRANGERS_MAX};
 pub(crate) use self::handshake::NodeIdentity;
-use self::handshake::{Admission, Handshake, other_versions, other_wire};
+use self::handshake::{Admission, Handshake, Parties, other_versions, other_wire};
 use self::links::Link;
 pub(crate) use self::links::Remote;
 use crate::callers::RemoteCall;
@@ -64,15 +63,23 @@ pub(crate) enum Incoming {
     Gone { link: usize },
 }
 
-/// Counters of the sockets of a core. None ever goes down.
+/// Counters of the sockets of a core. None ever goes down, but for `clients`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SocketCounters {
     /// Messages for other nodes that were dropped for want of a link or of room.
     pub(crate) dropped: u64,
     /// Connections closed for what they said.
     pub(crate) malformed: u64,
-    /// Connections refused: with a reason, or without one beyond `CONNECTIONS_MAX`.
+    /// Connections refused with a reason.
     pub(crate) refused: u64,
+    /// Those of them that were turned away for want of room.
+    pub(crate) turned_away: u64,
+    /// Connections that had not said what they are, and made room for others.
+    pub(crate) evicted: u64,
+    /// Clients that are connected.
+    pub(crate) clients: usize,
+    /// The most that may be.
+    pub(crate) clients_max: usize,
     /// Bytes of frames that had not arrived in one piece, and were copied together.
     pub(crate) copied_bytes: u64,
 }
@@ -83,6 +90,11 @@ pub(crate) struct Sockets {
     handshake: Handshake,
     links: Vec<Link>,
     connections: BTreeMap<ConnectionId, Connection>,
+    parties: Parties,
+    /// Connections that were accepted and not welcomed, the oldest first.
+    strangers: VecDeque<ConnectionId>,
+    /// Whether clients are turned away, and that was said.
+    is_full: bool,
     /// Arrivals, until the core takes them; oldest first.
     incoming: VecDeque<Incoming>,
     /// The number of commands of clients that this tick still takes in.
@@ -126,6 +138,9 @@ impl Sockets {
             handshake: Handshake::new(identity, logs_max),
             links: remotes.iter().cloned().map(Link::new).collect(),
             connections: BTreeMap::new(),
+            parties: Parties::default(),
+            strangers: VecDeque::new(),
+            is_full: false,
             incoming: VecDeque::new(),
             room: 0,
             stalled: VecDeque::new(),
@@ -271,18 +286,22 @@ impl Sockets {
     }
 
     pub(crate) fn counters(&self) -> SocketCounters {
-        self.counters
+        let (clients, clients_max) = (self.parties.clients, self.handshake.clients_max());
+        SocketCounters { clients, clients_max, ..self.counters }
     }
 
     /// Takes in what has happened to a connection.
     pub(crate) fn on_event(&mut self, ring: &mut Ring, event: RingEvent, now: Time) {
         self.is_quiet = false;
         match event {
-            RingEvent::Accepted(id, _) if self.connections.len() >= CONNECTIONS_MAX => {
-                self.counters.refused += 1;
-                ring.close(id);
-            }
             RingEvent::Accepted(id, address) => {
+                // A peer says hello at once: those that say nothing are the oldest before long.
+                while self.strangers.len() >= self.handshake.strangers_max() {
+                    let Some(oldest) = self.strangers.front() else { break };
+                    self.counters.evicted += 1;
+                    self.close(ring, *oldest);
+                }
+                self.strangers.push_back(id);
                 self.insert(id, Stage::Unknown { since: now }, address);
                 ring.receive(id);
             }
@@ -295,7 +314,7 @@ impl Sockets {
             }
             RingEvent::Sent(id, _) => self.on_sent(ring, id, now),
             RingEvent::Closed(id, reason) => {
-                let connection = self.connections.remove(&id);
+                let connection = self.remove(id);
                 let Some(link) = connection.and_then(|it| it.link()) else { return };
                 self.links[link].on_end(now, &describe(&reason));
                 let refused = CloseReason::ConnectFailed(io::ErrorKind::ConnectionRefused);
@@ -418,12 +437,17 @@ impl Sockets {
 
     /// A connection says who it is: it is refused, welcomed, or handed to another core.
     fn on_hello(&mut self, ring: &mut Ring, id: ConnectionId, hello: Hello, now: Time) {
-        let parties = self.connections.values().filter_map(Connection::party);
-        let clients = parties.filter(|party| !matches!(party, Party::Peer { .. }));
-        match self.handshake.judge(&hello, clients.count()) {
+        match self.handshake.judge(&hello, self.parties) {
             Ok(Admission::Here(party)) => {
-                if let Some(connection) = self.connections.get_mut(&id) {
+                // As if it were another: what it counts as has changed.
+                if let Some(mut connection) = self.remove(id) {
                     connection.admit(party);
+                    self.connections.insert(id, connection);
+                }
+                match party {
+                    Party::Client { .. } => self.parties.clients += 1,
+                    Party::Status => self.parties.asking += 1,
+                    Party::Peer { .. } => {}
                 }
                 if let Some(outgoing) = ring.outgoing(id) {
                     wire::encode_welcome(&self.handshake.welcome(party), outgoing);
@@ -431,7 +455,7 @@ impl Sockets {
                 ring.receive(id);
             }
             Ok(Admission::Elsewhere { core }) => {
-                let Some(connection) = self.connections.remove(&id).map(Box::new) else { return };
+                let Some(connection) = self.remove(id).map(Box::new) else { return };
                 let Some(socket) = ring.release(id) else {
                     return ring.close(id); // something was sent to it, which is not in its turn
                 };
@@ -462,7 +486,14 @@ impl Sockets {
     fn refuse(&mut self, ring: &mut Ring, id: ConnectionId, refusal: Refusal, now: Time) {
         self.counters.refused += 1;
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        info!(address = %connection.address, reason = refusal.text, "refused a connection");
+        if refusal.reason == Reason::Busy {
+            self.counters.turned_away += 1;
+            if !std::mem::replace(&mut self.is_full, true) {
+                warn!("clients are turned away: {}", refusal.text);
+            }
+        } else {
+            info!(address = %connection.address, reason = refusal.text, "refused a connection");
+        }
         connection.stage = Stage::Refused { since: now };
         if let Some(outgoing) = ring.outgoing(id) {
             wire::encode_refusal(&refusal, outgoing);
@@ -472,7 +503,7 @@ impl Sockets {
     /// A connection has said what it may not: it is closed.
     fn on_malformed(&mut self, ring: &mut Ring, id: ConnectionId, now: Time, why: &str) {
         self.counters.malformed += 1;
-        let Some(connection) = self.connections.remove(&id) else { return };
+        let Some(connection) = self.remove(id) else { return };
         info!(address = %connection.address, why, "closed a connection");
         ring.close(id);
         if let Some(link) = connection.link() {
@@ -486,7 +517,24 @@ impl Sockets {
     }
 
     fn close(&mut self, ring: &mut Ring, id: ConnectionId) {
-        self.connections.remove(&id);
+        self.remove(id);
         ring.close(id);
+    }
+
+    /// Forgets a connection, and what it has counted as.
+    fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        let connection = self.connections.remove(&id)?;
+        match connection.party() {
+            Some(Party::Client { .. }) => {
+                self.parties.clients -= 1;
+                // At the limit clients come and go: that is said once.
+                self.is_full &= self.parties.clients * 10 >= self.handshake.clients_max() * 9;
+            }
+            Some(Party::Status) => self.parties.asking -= 1,
+            Some(Party::Peer { .. }) => {}
+            None if connection.is_stranger() => self.strangers.retain(|it| *it != id),
+            None => {}
+        }
+        Some(connection)
     }
 }

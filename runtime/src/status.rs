@@ -223,6 +223,10 @@ impl CoreStatus {
             json!({
                 "messages_dropped": sockets.dropped,
                 "connections_refused": sockets.refused,
+                "connections_evicted": sockets.evicted,
+                "clients": sockets.clients,
+                "clients_max": sockets.clients_max,
+                "clients_turned_away": sockets.turned_away,
                 "connections_malformed": sockets.malformed,
                 "flushes": self.ring.flushes,
                 "sends": self.ring.sends,

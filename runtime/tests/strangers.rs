@@ -48,16 +48,7 @@ fn memory() -> u64 {
 
 /// A hello as a client sends it, of no cluster in particular.
 fn client_hello() -> Hello {
-    Hello {
-        wire_digest: wire::wire_digest(),
-        versions: (wire::WIRE_VERSION, wire::WIRE_VERSION),
-        cluster_name: String::new(),
-        cluster_digest: 0,
-        formation: None,
-        nonce: 1,
-        log: None,
-        purpose: Purpose::Client,
-    }
+    Hello::of_client(String::new(), Purpose::Client, 1)
 }
 
 /// Says each of `words` over a connection of its own; all are closed without an answer, and

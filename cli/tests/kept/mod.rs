@@ -67,6 +67,8 @@ pub(crate) struct Cluster {
     plans: Vec<Plan>,
     addresses: Vec<SocketAddr>,
     running: Vec<Option<Child>>,
+    /// What nodes are limited to.
+    pub(crate) limit: Option<&'static str>,
 }
 
 /// A node that was started, and does not listen yet.
@@ -88,6 +90,15 @@ pub(crate) fn loggos() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loggos"));
     command.env("LOGGOS_LOG", "warn").env("NO_COLOR", "1").stdin(Stdio::null());
     command
+}
+
+/// The same command under a limit, as `ulimit` has them.
+pub(crate) fn limited(limit: &str, command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited
 }
 
 /// Tells a process to stop, waits until it has, and returns its exit code.
@@ -137,7 +148,7 @@ impl Cluster {
         let config = folder.path().join("cluster.toml");
         std::fs::write(&config, text).unwrap();
         let running = plans.iter().map(|_| None).collect();
-        Self { folder: Some(folder), config, plans, addresses, running }
+        Self { folder: Some(folder), config, plans, addresses, running, limit: None }
     }
 
     pub(crate) fn nodes_count(&self) -> usize {
@@ -190,9 +201,19 @@ impl Cluster {
         Starting(BufReader::new(child.stdout.take().unwrap()))
     }
 
+    /// What a node has logged so far, if nothing else was made of that.
+    pub(crate) fn log(&self, node: usize) -> String {
+        let log = self.folder().join(format!("{}.log", self.name(node)));
+        std::fs::read_to_string(log).unwrap()
+    }
+
     /// The same, and says what it says elsewhere.
     pub(crate) fn spawn_to(&mut self, node: usize, out: Stdio, log: Stdio) -> &mut Child {
-        let child = self.command("node", self.name(node)).stdout(out).stderr(log).spawn().unwrap();
+        let mut command = self.command("node", self.name(node));
+        if let Some(limit) = self.limit {
+            command = limited(limit, &command);
+        }
+        let child = command.stdout(out).stderr(log).spawn().unwrap();
         let place = &mut self.running[node];
         assert!(place.is_none(), "node {node} is running");
         place.insert(child)
@@ -202,9 +223,8 @@ impl Cluster {
     pub(crate) fn await_start(&self, node: usize, Starting(mut stdout): Starting) {
         let mut said = String::new();
         stdout.read_line(&mut said).unwrap();
-        let log =
-            || std::fs::read_to_string(self.folder().join(format!("{}.log", self.name(node))));
-        assert!(said.contains("listens on"), "{} said {said:?}, {:?}", self.name(node), log());
+        let (name, log) = (self.name(node), || self.log(node));
+        assert!(said.contains("listens on"), "{name} said {said:?}, {:?}", log());
     }
 
     /// Starts nodes, all at once, and waits until they listen.

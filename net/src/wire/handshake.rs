@@ -49,6 +49,23 @@ pub struct Hello {
     pub purpose: Purpose,
 }
 
+impl Hello {
+    /// Returns the hello of a sender that is no node, to the cluster of that name, or to any.
+    #[must_use]
+    pub fn of_client(cluster_name: String, purpose: Purpose, nonce: u64) -> Self {
+        Self {
+            wire_digest: wire_digest(),
+            versions: (WIRE_VERSION, WIRE_VERSION),
+            cluster_name,
+            cluster_digest: 0,
+            formation: None,
+            nonce,
+            log: None,
+            purpose,
+        }
+    }
+}
+
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Purpose {

@@ -18,11 +18,12 @@ use loggos_protocol::Time;
 /// The longest time until an accepted connection has said hello, and until a called core has
 /// answered.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(5);
-/// The most connections of clients: the rest of [`CONNECTIONS_MAX`] is for peers.
-pub(super) const CLIENTS_MAX: usize = 3072;
-/// With as many connections a core accepts no more. Those that another core of the node hands over
-/// are taken all the same.
-pub(super) const CONNECTIONS_MAX: usize = 4096;
+/// The most connections of clients, where there are descriptors for as many.
+pub(crate) const CLIENTS_MAX: usize = 3072;
+/// The most connections that have not said what they are, likewise.
+pub(crate) const STRANGERS_MAX: usize = 1024;
+/// The most connections that ask for the status.
+pub(crate) const STATUS_MAX: usize = 16;
 /// The most commands of one connection without an answer; a client that has as many is read no
 /// further.
 pub(super) const CLIENT_COMMANDS_MAX: u32 = 65_536;
@@ -91,6 +92,11 @@ impl Connection {
             self.reader.set_frame_bytes_max(PEER_FRAME_BYTES_MAX);
         }
         self.stage = Stage::Admitted(party);
+    }
+
+    /// Whether it was accepted, and is none of those that were welcomed.
+    pub(super) fn is_stranger(&self) -> bool {
+        matches!(self.stage, Stage::Unknown { .. } | Stage::Refused { .. })
     }
 
     /// The link that it was called for.

@@ -20,7 +20,7 @@ use loggos_net::wire::{self, Hello, LogPosition, Purpose, Reason, Refusal, WIRE_
 use loggos_protocol::FormationId;
 use tracing::warn;
 
-use super::connections::{CLIENT_COMMANDS_MAX, CLIENTS_MAX, Party};
+use super::connections::{CLIENT_COMMANDS_MAX, Party, STATUS_MAX};
 use super::links::Remote;
 use super::sightings::Sightings;
 
@@ -41,6 +41,10 @@ pub(crate) struct NodeIdentity {
     pub(crate) gateway_core: Option<u8>,
     pub(crate) command_bytes_max: u32,
     pub(crate) frame_bytes_max: u32,
+    /// The most clients that are connected at once.
+    pub(crate) clients_max: usize,
+    /// The most connections that have not said what they are.
+    pub(crate) strangers_max: usize,
 }
 
 /// The knowledge of this core by which it judges a hello.
@@ -57,6 +61,14 @@ pub(super) struct Handshake {
     refused_nodes: Vec<(u8, Reason)>,
 }
 
+/// The connections of a core that were welcomed, but for its peers'.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Parties {
+    pub(super) clients: usize,
+    /// Those that ask for the status.
+    pub(super) asking: usize,
+}
+
 /// The decision on a hello that is not refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Admission {
@@ -71,6 +83,14 @@ impl Handshake {
     pub(super) fn new(identity: NodeIdentity, logs_max: usize) -> Self {
         let sightings = Sightings::new(logs_max);
         Self { identity, formation: None, log: None, sightings, refused_nodes: Vec::new() }
+    }
+
+    pub(super) fn clients_max(&self) -> usize {
+        self.identity.clients_max
+    }
+
+    pub(super) fn strangers_max(&self) -> usize {
+        self.identity.strangers_max
     }
 
     pub(super) fn frame_bytes_max(&self) -> u32 {
@@ -94,20 +114,16 @@ impl Handshake {
         self.log = log;
     }
 
-    /// Decides what becomes of a connection that begins with `hello`, while this core has
-    /// `clients_count` clients. Where the sender's log stands is remembered if the connection stays
-    /// on this core.
+    /// Decides what becomes of a connection that begins with `hello`, while this core has `parties`
+    /// that are none of its peers. Where the sender's log stands is remembered if the connection
+    /// stays on this core.
     ///
     /// # Errors
     ///
     /// If it is refused: the refusal says why.
     ///
     /// source: R3, R4, R33
-    pub(super) fn judge(
-        &mut self,
-        hello: &Hello,
-        clients_count: usize,
-    ) -> Result<Admission, Refusal> {
+    pub(super) fn judge(&mut self, hello: &Hello, parties: Parties) -> Result<Admission, Refusal> {
         self.refuse_foreign(hello)?;
         let ours = &self.identity;
         let (party, core) = match hello.purpose {
@@ -122,13 +138,15 @@ impl Handshake {
             Purpose::Peer { from_node: node, to_core, .. } => {
                 (Party::Peer { node, life: hello.nonce }, to_core)
             }
-            Purpose::Client | Purpose::Status if clients_count >= CLIENTS_MAX => {
-                return refused(
-                    Reason::Busy,
-                    format!("{CLIENTS_MAX} clients are connected already"),
-                );
+            Purpose::Status if parties.asking >= STATUS_MAX => {
+                let text = format!("{STATUS_MAX} others ask for the status already");
+                return refused(Reason::Busy, text);
             }
             Purpose::Client => match ours.gateway_core {
+                Some(_) if parties.clients >= ours.clients_max => {
+                    let text = format!("{} clients are connected already", ours.clients_max);
+                    return refused(Reason::Busy, text);
+                }
                 Some(core) => (Party::Client { commands: 0 }, core),
                 None => {
                     let text = "this node has no gateway: connect to one that has";

@@ -33,6 +33,8 @@ fn core(node: u8, remotes: &[Remote]) -> Core {
         gateway_core: Some(0),
         command_bytes_max: 1 << 16,
         frame_bytes_max: 1 << 17,
+        clients_max: 2,
+        strangers_max: 4,
     };
     let sockets = Sockets::new(identity, remotes, 8, 1);
     Core { ring, sockets, address, incoming: Vec::new() }
@@ -61,6 +63,11 @@ impl Core {
 /// Returns two cores at `now`: a link of the first to the second is up.
 fn linked(now: Time) -> [Core; 2] {
     let mut to = core(1, &[]);
+    [link_to(&mut to, now), to]
+}
+
+/// Returns another core at `now`, whose link to this one is up.
+fn link_to(to: &mut Core, now: Time) -> Core {
     let remote = Remote {
         node: 1,
         core: 0,
@@ -75,7 +82,7 @@ fn linked(now: Time) -> [Core; 2] {
         from.tick(now);
         to.tick(now);
     }
-    [from, to]
+    from
 }
 
 /// A stop of a process shows nothing of its links, however it lies to the sweeps.
@@ -112,4 +119,26 @@ fn r28_a_link_that_sends_nothing_is_ended_while_this_process_runs() {
         from.sockets.note_idle_links(&mut from.ring, now);
     }
     assert!(now.since(start) > Duration::from_secs(5), "it was ended at {now:?}");
+}
+
+/// Those that say nothing make room, the oldest first; a peer says hello, and has its own.
+#[test]
+fn r35_silent_strangers_do_not_keep_a_peer_out() {
+    let mut here = core(1, &[]);
+    let now = Time(1_000_000_000);
+    let started = Instant::now();
+    let mut strangers = Vec::new();
+    for accepted in 1..=9 {
+        strangers.push(std::net::TcpStream::connect(here.address).unwrap());
+        while here.ring.counters().accepted < accepted {
+            assert!(started.elapsed() < DEADLINE, "{accepted} were not accepted");
+            here.tick(now);
+        }
+    }
+    here.tick(now);
+    assert_eq!(here.sockets.counters().evicted, 5, "four have room");
+    assert_eq!(here.sockets.connections.len(), 4, "four have room");
+    let _peer = link_to(&mut here, now);
+    assert_eq!(here.sockets.counters().evicted, 6, "it came as a stranger");
+    assert_eq!(here.sockets.strangers.len(), 3, "and is none");
 }

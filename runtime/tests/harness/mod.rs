@@ -292,6 +292,7 @@ impl Stranger {
             match count {
                 Ok(0) => return None,
                 Ok(count) => piece.truncate(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => panic!("neither a word nor a close: {error}"),
             }
             self.reader.push(piece.into());

@@ -3,6 +3,7 @@
 use loggos_protocol::DirectoryId;
 
 use super::*;
+use crate::sockets::CLIENTS_MAX;
 
 const OURS: FormationId = FormationId(7);
 
@@ -18,6 +19,8 @@ fn handshake() -> Handshake {
         gateway_core: Some(0),
         command_bytes_max: 1 << 20,
         frame_bytes_max: 2 << 20,
+        clients_max: CLIENTS_MAX,
+        strangers_max: 4,
     };
     let mut handshake = Handshake::new(identity, 4);
     handshake.set_formation(Some(OURS));
@@ -48,14 +51,14 @@ fn log(recovered: u64, synced: u64) -> Option<LogPosition> {
 
 /// Returns why it is refused, if it is.
 fn reason(hello: &Hello) -> Option<Reason> {
-    handshake().judge(hello, 0).err().map(|refusal| refusal.reason)
+    handshake().judge(hello, Parties::default()).err().map(|refusal| refusal.reason)
 }
 
 const ADMITTED: Result<Admission, Refusal> = Ok(Admission::Here(Party::Peer { node: 1, life: 99 }));
 
 #[test]
 fn r03_r04_a_peer_is_refused_for_each_thing_that_is_not_as_ours() {
-    assert_eq!(handshake().judge(&hello(), 0), ADMITTED);
+    assert_eq!(handshake().judge(&hello(), Parties::default()), ADMITTED);
     let cases = [
         (Hello { wire_digest: 0, ..hello() }, Reason::Wire),
         (Hello { cluster_name: "other".to_owned(), ..hello() }, Reason::Cluster),
@@ -76,7 +79,7 @@ fn r04_a_peer_that_knows_of_no_formation_is_admitted_and_so_is_any_to_a_core_tha
     let mut blank = handshake();
     blank.formation = None;
     let other = Hello { formation: Some(FormationId(8)), ..hello() };
-    assert_eq!(blank.judge(&other, 0), ADMITTED);
+    assert_eq!(blank.judge(&other, Parties::default()), ADMITTED);
 }
 
 #[test]
@@ -91,11 +94,11 @@ fn r04_the_first_formation_stays() {
 fn a_connection_for_another_core_goes_there() {
     let cases = [(peer(2, 0), 0), (peer(2, 3), 3), (Purpose::Client, 0)];
     for (purpose, core) in cases {
-        let admission = handshake().judge(&Hello { purpose, ..hello() }, 0);
+        let admission = handshake().judge(&Hello { purpose, ..hello() }, Parties::default());
         assert_eq!(admission, Ok(Admission::Elsewhere { core }), "{purpose:?}");
     }
     let status = Hello { purpose: Purpose::Status, ..hello() };
-    assert_eq!(handshake().judge(&status, 0), Ok(Admission::Here(Party::Status)));
+    assert_eq!(handshake().judge(&status, Parties::default()), Ok(Admission::Here(Party::Status)));
 }
 
 #[test]
@@ -116,22 +119,26 @@ fn a_client_of_a_node_without_a_gateway_is_refused_and_told_so() {
     let mut handshake = handshake();
     handshake.identity.gateway_core = None;
     let client = Hello { purpose: Purpose::Client, ..hello() };
-    let refusal = handshake.judge(&client, 0).unwrap_err();
+    let refusal = handshake.judge(&client, Parties::default()).unwrap_err();
     assert_eq!(refusal.reason, Reason::Node);
     assert!(refusal.text.contains("no gateway"), "{refusal:?}");
 }
 
+/// Clients do not keep the status from being asked for, nor those that ask a client.
 #[test]
-fn r29_clients_beyond_the_most_are_refused_and_peers_are_not() {
-    for (purpose, expected) in [
-        (Purpose::Client, Some(Reason::Busy)),
-        (Purpose::Status, Some(Reason::Busy)),
-        (peer(2, 1), None),
-    ] {
+fn r35_clients_beyond_the_most_are_refused_and_peers_are_not() {
+    const FULL: Parties = Parties { clients: CLIENTS_MAX, asking: STATUS_MAX };
+    let spare = [
+        (Purpose::Client, Parties { clients: CLIENTS_MAX - 1, ..FULL }),
+        (Purpose::Status, Parties { asking: STATUS_MAX - 1, ..FULL }),
+        (peer(2, 1), FULL),
+    ];
+    for (purpose, spare) in spare {
         let hello = Hello { purpose, ..hello() };
-        let reason = |clients| handshake().judge(&hello, clients).err().map(|it| it.reason);
-        assert_eq!(reason(CLIENTS_MAX), expected, "{purpose:?}");
-        assert_eq!(reason(CLIENTS_MAX - 1), None, "{purpose:?}");
+        let reason = |parties| handshake().judge(&hello, parties).err().map(|it| it.reason);
+        assert_eq!(reason(spare), None, "{purpose:?}");
+        let expected = if spare == FULL { None } else { Some(Reason::Busy) };
+        assert_eq!(reason(FULL), expected, "{purpose:?}");
     }
 }
 
@@ -139,12 +146,12 @@ fn r29_clients_beyond_the_most_are_refused_and_peers_are_not() {
 fn r33_a_peer_whose_log_is_an_older_copy_is_refused() {
     let mut handshake = handshake();
     let before = Hello { nonce: 1, log: log(4, 9), ..hello() };
-    assert!(handshake.judge(&before, 0).is_ok());
+    assert!(handshake.judge(&before, Parties::default()).is_ok());
     let older = Hello { nonce: 2, log: log(8, 8), ..hello() };
-    let refusal = handshake.judge(&older, 0).unwrap_err();
+    let refusal = handshake.judge(&older, Parties::default()).unwrap_err();
     assert_eq!(refusal.reason, Reason::Older);
     let whole = Hello { nonce: 3, log: log(9, 9), ..hello() };
-    assert!(handshake.judge(&whole, 0).is_ok());
+    assert!(handshake.judge(&whole, Parties::default()).is_ok());
 }
 
 /// The position of its log counts on the core that it is for, not on the core that listens.
@@ -152,8 +159,13 @@ fn r33_a_peer_whose_log_is_an_older_copy_is_refused() {
 fn r33_a_hello_for_another_core_leaves_no_trace() {
     let mut handshake = handshake();
     let elsewhere = Hello { nonce: 1, log: log(4, 9), purpose: peer(2, 0), ..hello() };
-    assert_eq!(handshake.judge(&elsewhere, 0), Ok(Admission::Elsewhere { core: 0 }));
-    assert!(handshake.judge(&Hello { nonce: 2, log: log(4, 4), ..hello() }, 0).is_ok());
+    assert_eq!(
+        handshake.judge(&elsewhere, Parties::default()),
+        Ok(Admission::Elsewhere { core: 0 })
+    );
+    assert!(
+        handshake.judge(&Hello { nonce: 2, log: log(4, 4), ..hello() }, Parties::default()).is_ok()
+    );
 }
 
 #[test]
@@ -178,6 +190,6 @@ fn our_hello_is_admitted_by_the_core_that_it_is_for() {
     };
     let mut theirs = handshake();
     theirs.identity = NodeIdentity { node: 1, core: 0, ..theirs.identity };
-    let admission = theirs.judge(&ours.hello(&to), 0);
+    let admission = theirs.judge(&ours.hello(&to), Parties::default());
     assert_eq!(admission, Ok(Admission::Here(Party::Peer { node: 2, life: 5 })));
 }
