@@ -28,10 +28,11 @@ use loggos::{
 
 use load::{Callers, Load, Measured, Share};
 use read_back::read_back;
-use report::{Found, Report};
+use report::{Checked, Found, Report};
 use subject::{RoleState, Subject};
 use tempfile::TempDir;
 
+use crate::exit::{self, Exit};
 use crate::log;
 
 /// The longest time until the cluster has elected its first leader and answered a command.
@@ -125,6 +126,17 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         config.idle = Idle::Park;
     }
     config.durability = options.durability.or(config.durability);
+    for file in options.files() {
+        let opened = File::options().create(true).append(true).open(file);
+        opened.map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    let load = Arc::new(Load::new(options));
+    let interrupted = Arc::clone(&load);
+    ctrlc::set_handler(move || {
+        if interrupted.interrupt() {
+            std::process::exit(exit::INTERRUPTED.into()); // not even the figures are wanted
+        }
+    })?;
     // Held to the end: it is removed then.
     let data = data(options, &config)?;
     config.data = data.as_ref().map(|data| data.path().to_owned());
@@ -132,9 +144,6 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     wait_until_ready(&subject)?;
 
     let floor = options.floor.then(floor::measure).transpose()?;
-    let load = Arc::new(Load::new(options));
-    let interrupted = Arc::clone(&load);
-    ctrlc::set_handler(move || interrupted.interrupt())?;
     let started = start_clients(&subject, &load);
     if let (Some(role), Subject::Local(cluster)) = (options.kill, &subject) {
         cluster.kill(role)?;
@@ -146,12 +155,27 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     load.stop_measuring();
     let after = subject.roles();
     let measured = started.iter().reduce(Measured::merge).ok_or("no caller has finished")?;
-    let checked_keys = subject.ask(read_back(&measured)).recv()??;
-    let replicas = wait_until_equal(&subject)?;
+    let checked = check(&subject, &measured);
     subject.stop()?;
 
-    let found = Found { before, after, checked_keys, replicas, floor };
-    tell(options, &Report::new(command_line(), options, &measured, &found))
+    let failed = checked.as_ref().err().cloned();
+    let found = Found { before, after, checked, floor };
+    tell(options, &Report::new(command_line(), options, &measured, &found))?;
+    if let Some(why) = failed {
+        return Err(why.into());
+    }
+    if load.is_interrupted() {
+        let why =
+            format!("cut short by a signal: {:.1} s were measured", measured.elapsed.as_secs_f64());
+        return Err(Exit { code: exit::INTERRUPTED, why }.into());
+    }
+    Ok(())
+}
+
+/// Reads back what was written, and compares the replicas.
+fn check(subject: &Subject, measured: &Measured) -> Result<Checked, String> {
+    let keys = subject.ask(read_back(measured)).recv().map_err(|error| error.to_string())??;
+    Ok(Checked { keys, replicas: wait_until_equal(subject)? })
 }
 
 /// Makes the data directory of a cluster that is started for the purpose, if its acceptors are
@@ -207,9 +231,9 @@ fn unreplicated() -> Config {
 fn tell(options: &Options, report: &Report) -> Result<(), Box<dyn std::error::Error>> {
     let to_stdout = options.json.as_deref() == Some("-");
     if to_stdout {
-        report.print_json(std::io::stdout().lock())?;
+        report.print_json(exit::stdout())?;
     } else {
-        report.print_text(std::io::stdout().lock())?;
+        report.print_text(exit::stdout())?;
     }
     if let Some(file) = options.json.as_ref().filter(|_| !to_stdout) {
         report.print_json(create(file)?)?;
@@ -290,7 +314,7 @@ fn wait(load: &Load, most: Duration, what: &str) {
 
 /// Waits until every replica that has not halted has executed as much as the others, and compares
 /// them.
-fn wait_until_equal(subject: &Subject) -> Result<Vec<RoleState>, Box<dyn std::error::Error>> {
+fn wait_until_equal(subject: &Subject) -> Result<Vec<RoleState>, String> {
     let started = Instant::now();
     loop {
         let is_replica = |role: &RoleState| role.state_hash.is_some() && role.halted.is_none();
@@ -303,7 +327,7 @@ fn wait_until_equal(subject: &Subject) -> Result<Vec<RoleState>, Box<dyn std::er
         }
         let is_level = others.iter().all(|other| Some(other.0) == first.as_ref().map(|f| f.0));
         if is_level || started.elapsed() > QUIET_TIMEOUT {
-            return Err(format!("replicas differ: {first:?} and {others:?}").into());
+            return Err(format!("replicas differ: {first:?} and {others:?}"));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -341,6 +365,12 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Options {
+    /// The files that the figures are written to.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let json = self.json.as_deref().filter(|file| *file != "-").map(Path::new);
+        json.into_iter().chain(self.report.as_deref())
+    }
+
     fn is_read(&self, random: u64) -> bool {
         // 53 bits are what a float holds exactly.
         #[expect(clippy::cast_precision_loss, reason = "of 53 bits none is lost")]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use loggos::{Config, Durability, Losses, NodeConfig, RoleId};
 
+use crate::exit;
 use crate::log;
 
 /// The operation on a configuration.
@@ -41,13 +42,13 @@ struct CheckOptions {
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     match &options.command {
         Command::Check(options) => check(options),
-        Command::Example => Ok(std::io::stdout().lock().write_all(Config::example().as_bytes())?),
+        Command::Example => Ok(exit::stdout().write_all(Config::example().as_bytes())?),
     }
 }
 
 fn check(options: &CheckOptions) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(&options.file)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = exit::stdout();
     let limit = loggos::descriptors_max();
     write!(out, "{}{}{}", roles(&config), clients(&config, limit), nodes(&config))?;
     for weakness in config.weaknesses() {

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use loggos::RemoteCluster;
 use loggos::kv::{Answer, Command};
 
+use crate::exit::{self, Exit};
 use crate::remote::Target;
 
 /// The operation, and its key.
@@ -71,7 +72,7 @@ fn print(answer: Answer<'_>, operation: &Operation) -> Result<(), Box<dyn std::e
     | Operation::Put { key, .. }
     | Operation::Del { key }
     | Operation::Incr { key, .. }) = operation;
-    let mut out = std::io::stdout().lock();
+    let mut out = exit::stdout();
     match answer {
         Answer::Stored | Answer::Deleted => writeln!(out, "OK")?,
         Answer::Value(value) => {
@@ -79,12 +80,17 @@ fn print(answer: Answer<'_>, operation: &Operation) -> Result<(), Box<dyn std::e
             out.write_all(b"\n")?;
         }
         Answer::Number(number) => writeln!(out, "{number}")?,
-        Answer::Missing => return Err(format!("`{key}` has no value").into()),
-        Answer::NotANumber => return Err(format!("the value of `{key}` is not a number").into()),
-        Answer::Overflow => return Err(format!("`{key}`: the sum does not fit in 64 bits").into()),
+        Answer::Missing => return no_such(format!("`{key}` has no value")),
+        Answer::NotANumber => return no_such(format!("the value of `{key}` is not a number")),
+        Answer::Overflow => return no_such(format!("`{key}`: the sum does not fit in 64 bits")),
         Answer::Malformed | Answer::Versioned { .. } | Answer::Swapped | Answer::Mismatch(_) => {
             return Err(format!("`{key}`: unexpected reply {answer:?}").into());
         }
     }
     Ok(())
+}
+
+/// The command was executed, and what it needs is not there: that is not the failure of a command.
+fn no_such(why: String) -> Result<(), Box<dyn std::error::Error>> {
+    Err(Exit { code: exit::NO_SUCH_VALUE, why }.into())
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod config;
+mod exit;
 mod kv;
 mod lines;
 mod log;
@@ -16,6 +17,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use loggos::ConfigErrors;
 use tracing_subscriber::filter::LevelFilter;
+
+use crate::exit::Exit;
 
 /// A replicated log and state-machine replication engine: Compartmentalized MultiPaxos, thread per
 /// core.
@@ -48,9 +51,6 @@ enum Command {
     Config(config::Options),
 }
 
-/// The exit code of a command that was not understood.
-const USAGE: u8 = 2;
-
 fn main() -> ExitCode {
     let command = Options::parse().command;
     let is_server = matches!(command, Command::Up(_) | Command::Node(_));
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Ok(()) => run(command),
         Err(error) => {
             log::complain(&error);
-            ExitCode::from(USAGE)
+            ExitCode::from(exit::USAGE)
         }
     };
     log::finish();
@@ -80,13 +80,14 @@ fn run(command: Command) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if exit::is_reader_gone(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             match error.downcast_ref::<ConfigErrors>() {
                 // Each mistake begins with its file and line: editors find them by that.
                 Some(mistakes) => log::say(&mistakes.to_string()),
                 None => log::complain(&error.to_string()),
             }
-            ExitCode::FAILURE
+            error.downcast_ref().map_or(ExitCode::FAILURE, |Exit { code, .. }| (*code).into())
         }
     }
 }

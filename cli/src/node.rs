@@ -14,6 +14,7 @@ use loggos::{Config, Durability, Node, NodeConfig};
 use signal_hook::consts::SIGXFSZ;
 use tracing::info;
 
+use crate::exit;
 use crate::lines::Lines;
 use crate::log;
 
@@ -69,7 +70,7 @@ pub(crate) fn format(options: &NodeOptions) -> Result<(), Box<dyn std::error::Er
     let (name, node) = (&options.name, config.node(&options.name)?);
     let path = Node::format(&config, node)
         .map_err(|error| format!("node {name} cannot be formatted: {error}"))?;
-    writeln!(io::stdout().lock(), "node {name} is formatted in {}", path.display())?;
+    writeln!(exit::stdout(), "node {name} is formatted in {}", path.display())?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use loggos::kv::Kv;
 use loggos::{Backup, Config, Durability, SnapshotInfo};
 use serde_json::{Value, json};
 
+use crate::exit;
 use crate::log;
 
 /// The options of `snapshot`.
@@ -156,7 +157,7 @@ fn tell(
     path: &str,
     text: String,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut out = io::stdout().lock();
+    let mut out = exit::stdout();
     if !is_json {
         return Ok(writeln!(out, "{text}")?);
     }

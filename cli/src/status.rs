@@ -8,6 +8,7 @@ use loggos::Config;
 use serde_json::{Value, json};
 
 use self::survival::Survival;
+use crate::exit;
 use crate::remote::Target;
 
 mod survival;
@@ -38,7 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     }
     let config: Option<Config> = options.target.config()?;
     let survival = config.map(|config| Survival::of(&config.cluster, &nodes));
-    let mut out = io::stdout().lock();
+    let mut out = exit::stdout();
     if options.json {
         writeln!(out, "{:#}", to_json(&nodes, &silent, survival))?;
     } else {

@@ -16,6 +16,7 @@ use loggos_storage::{
 };
 use serde_json::{Value as Json, json};
 
+use crate::exit;
 use crate::log;
 
 /// The most attempts to read a log that changes meanwhile.
@@ -129,7 +130,7 @@ fn verify(options: &VerifyOptions) -> Result<(), Failure> {
     let path = &options.path;
     let is_live = is_live(path);
     let found = read(path, is_live);
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(exit::stdout());
     match &found {
         Ok(found) => {
             let has_rest = has_rest(path, found);
@@ -291,7 +292,7 @@ fn refusal(error: &StorageError, is_live: bool) -> Json {
 }
 
 fn dump(options: &DumpOptions) -> Result<(), Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(exit::stdout());
     let mut written = Ok(());
     let mut folder = Folder::read_only(&options.path);
     let found = scan(&mut folder, None, &mut |place, entry| {

@@ -427,6 +427,7 @@ mod tests {
                 p99_per_loopback_rtt: 237.94,
             }),
             read_back: ReadBack {
+                failed: None,
                 keys: 99_999,
                 replicas: 3,
                 executed_watermark: 110_286,

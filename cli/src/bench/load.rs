@@ -82,9 +82,9 @@ impl Load {
         self.stage.store(OVER, Ordering::Release);
     }
 
-    /// Ends it early: the figures so far are still told.
-    pub(crate) fn interrupt(&self) {
-        self.is_interrupted.store(true, Ordering::Release);
+    /// Ends it early: the figures so far are still told. Returns whether that was asked before.
+    pub(crate) fn interrupt(&self) -> bool {
+        self.is_interrupted.swap(true, Ordering::AcqRel)
     }
 
     pub(crate) fn is_interrupted(&self) -> bool {

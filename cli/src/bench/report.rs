@@ -26,12 +26,19 @@ pub(crate) struct Found {
     pub(crate) before: Vec<RoleState>,
     /// And when it ended.
     pub(crate) after: Vec<RoleState>,
-    /// Keys read back.
-    pub(crate) checked_keys: usize,
-    /// The replicas that were equal at the end.
-    pub(crate) replicas: Vec<RoleState>,
+    /// What was there at the end, or what was wrong with it.
+    pub(crate) checked: Result<Checked, String>,
     /// The times of the machine itself, with `--floor`.
     pub(crate) floor: Option<Floor>,
+}
+
+/// What was there at the end.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// Keys read back.
+    pub(crate) keys: usize,
+    /// The replicas that were equal.
+    pub(crate) replicas: Vec<RoleState>,
 }
 
 /// The figures.
@@ -97,6 +104,8 @@ pub(super) struct FloorFigures {
 /// The result of the read-back.
 #[derive(Debug, Serialize)]
 pub(super) struct ReadBack {
+    /// What was wrong.
+    pub(super) failed: Option<String>,
     pub(super) keys: usize,
     pub(super) replicas: usize,
     pub(super) executed_watermark: u64,
@@ -122,14 +131,13 @@ impl Report {
         measured: &Measured,
         found: &Found,
     ) -> Self {
-        let Found { before, after, checked_keys, replicas, floor } = found;
+        let Found { before, after, checked, floor } = found;
         let operations = measured.operations();
         let slots = slots(after).saturating_sub(slots(before));
         let roles = after.iter().filter_map(|role| {
             let before = before.iter().find(|before| before.role == role.role)?;
             Some(figures(before, role, operations, slots))
         });
-        let replica = replicas.first();
         let whole_seconds = whole_seconds(&measured.by_second, measured.elapsed);
         let throughput_mean = ratio(operations, measured.elapsed.as_secs_f64());
         let latency_us = Latency::of(&measured.latency);
@@ -143,12 +151,7 @@ impl Report {
             floor: floor.map(|floor| FloorFigures::of(floor, &latency_us)),
             latency_us,
             roles: roles.collect(),
-            read_back: ReadBack {
-                keys: *checked_keys,
-                replicas: replicas.len(),
-                executed_watermark: replica.and_then(|r| r.executed_watermark).unwrap_or(0),
-                state_hash: replica.and_then(|r| r.state_hash.clone()).unwrap_or_default(),
-            },
+            read_back: ReadBack::of(checked),
             load: LoadFigures {
                 clients: options.clients,
                 pipeline: options.pipeline,
@@ -230,6 +233,20 @@ impl Latency {
     }
 }
 
+impl ReadBack {
+    fn of(checked: &Result<Checked, String>) -> Self {
+        let replicas = checked.as_ref().map_or(&[][..], |checked| &checked.replicas);
+        let replica = replicas.first();
+        Self {
+            failed: checked.as_ref().err().cloned(),
+            keys: checked.as_ref().map_or(0, |checked| checked.keys),
+            replicas: replicas.len(),
+            executed_watermark: replica.and_then(|r| r.executed_watermark).unwrap_or(0),
+            state_hash: replica.and_then(|r| r.state_hash.clone()).unwrap_or_default(),
+        }
+    }
+}
+
 impl FloorFigures {
     fn of(floor: Floor, latency: &Latency) -> Self {
         Self {
@@ -268,7 +285,10 @@ impl fmt::Display for LoadFigures {
 
 impl fmt::Display for ReadBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { keys, replicas, executed_watermark, state_hash } = self;
+        let Self { failed, keys, replicas, executed_watermark, state_hash } = self;
+        if let Some(why) = failed {
+            return write!(f, "FAILED: {why}");
+        }
         write!(f, "{keys} keys as acknowledged, ")?;
         match replicas {
             1 => write!(f, "one replica")?,

@@ -103,7 +103,12 @@ pub(crate) fn limited(limit: &str, command: &Command) -> Command {
 
 /// Tells a process to stop, waits until it has, and returns its exit code.
 pub(crate) fn stop(child: &mut Child) -> Option<i32> {
-    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+    end_by(child, Signal::TERM)
+}
+
+/// Sends a signal to a process, waits until it has ended, and returns its exit code.
+pub(crate) fn end_by(child: &mut Child, signal: Signal) -> Option<i32> {
+    kill_process(Pid::from_child(child), signal).unwrap();
     let mut status = None;
     wait_for("the end of a process", || {
         status = child.try_wait().unwrap();

@@ -1,0 +1,97 @@
+//! How commands end: with which exit code, and what they have printed by then.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "how a test came to fail is said there")]
+
+#[expect(dead_code, reason = "other tests ask for other things")]
+mod kept;
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+
+use kept::{end_by, loggos, stop, wait_for};
+use rustix::process::Signal;
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill()); // it may have ended
+        drop(self.0.wait());
+    }
+}
+
+fn bench(arguments: &[&str]) -> Command {
+    let mut command = loggos();
+    command.args(["bench", "--unreplicated", "--park", "--clients", "4", "--keys", "100"]);
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn a_bench_that_is_cut_short_tells_its_figures_and_says_so() {
+    let mut command = bench(&["--warmup", "1ms", "--duration", "10min"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut running = Running(child);
+    let tasks = format!("/proc/{}/task", running.0.id());
+    // Its core has a thread of that name.
+    wait_for("a core", || {
+        let tasks = std::fs::read_dir(&tasks).unwrap().map_while(Result::ok);
+        let names = tasks.map(|task| std::fs::read_to_string(task.path().join("comm")));
+        names.map_while(Result::ok).any(|name| name.starts_with("loggos-0"))
+    });
+    let code = end_by(&mut running.0, Signal::INT);
+    let mut said = [String::new(), String::new()];
+    running.0.stdout.take().unwrap().read_to_string(&mut said[0]).unwrap();
+    running.0.stderr.take().unwrap().read_to_string(&mut said[1]).unwrap();
+    assert_eq!(code, Some(130), "{said:?}");
+    assert!(said[0].starts_with("cluster ") && said[0].contains("throughput "), "{said:?}");
+    assert!(said[1].starts_with("loggos: cut short by a signal: "), "{said:?}");
+}
+
+#[test]
+fn a_bench_that_cannot_write_its_figures_does_not_measure() {
+    for file in ["--json", "--report"] {
+        let Output { status, stdout, stderr } =
+            bench(&["--duration", "10min", file, "/proc/figures"]).output().unwrap();
+        let said = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), stdout.len()), (Some(1), 0), "{said}");
+        assert!(said.starts_with("loggos: /proc/figures: "), "{said}");
+    }
+}
+
+#[test]
+fn a_reader_that_wants_no_more_is_no_error() {
+    for words in [&["config", "example"][..], &["bench", "--unreplicated", "--duration", "10ms"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let Output { status, stderr, .. } = loggos().args(words).stdout(writer).output().unwrap();
+        let said = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), &*said), (Some(0), ""), "{words:?}");
+    }
+}
+
+#[test]
+fn a_missing_key_and_a_failed_command_have_codes_of_their_own() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = loggos();
+    command.args(["up", "--listen", &address]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut up = Running(command.spawn().unwrap());
+    let kv = |words: &[&str]| {
+        let output = loggos().arg("kv").args(words).args(["--connect", &address]).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    wait_for("a value that is taken", || kv(&["put", "word", "ten"]).0 == 0);
+    assert_eq!(kv(&["get", "word"]), (0, String::new()));
+    for (words, why) in [
+        (&["get", "other"][..], "`other` has no value"),
+        (&["incr", "word"], "the value of `word` is not a number"),
+    ] {
+        assert_eq!(kv(words), (3, format!("loggos: {why}\n")));
+    }
+    assert_eq!(stop(&mut up.0), Some(0));
+    assert_eq!(kv(&["get", "other"]).0, 1, "nobody is there");
+    assert_eq!(kv(&["got", "other"]).0, 2, "there is no such command");
+}
