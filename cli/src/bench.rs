@@ -9,6 +9,7 @@ mod html;
 mod load;
 mod read_back;
 mod report;
+mod setting;
 mod subject;
 
 use std::fs::File;
@@ -29,6 +30,7 @@ use loggos::{
 use load::{Callers, Load, Measured, Share};
 use read_back::read_back;
 use report::{Checked, Found, Report};
+use setting::Setting;
 use subject::{RoleState, Subject};
 use tempfile::TempDir;
 
@@ -130,6 +132,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         let opened = File::options().create(true).append(true).open(file);
         opened.map_err(|error| format!("{}: {error}", file.display()))?;
     }
+    let setting = Setting::now(durability_of(options, &config));
     let load = Arc::new(Load::new(options));
     let interrupted = Arc::clone(&load);
     ctrlc::set_handler(move || {
@@ -159,7 +162,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     subject.stop()?;
 
     let failed = checked.as_ref().err().cloned();
-    let found = Found { before, after, checked, floor };
+    let found = Found { before, after, checked, setting, floor };
     tell(options, &Report::new(command_line(), options, &measured, &found))?;
     if let Some(why) = failed {
         return Err(why.into());
@@ -170,6 +173,15 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         return Err(Exit { code: exit::INTERRUPTED, why }.into());
     }
     Ok(())
+}
+
+/// Where acceptors keep their votes, as far as that is known here.
+fn durability_of(options: &Options, config: &Config) -> Option<Durability> {
+    match (options.connect, config.nodes.is_empty()) {
+        (Some(_), _) => None,
+        (None, true) => config.durability.or(Some(Durability::Memory)),
+        (None, false) => config.durability.or(Some(Durability::Sync)),
+    }
 }
 
 /// Reads back what was written, and compares the replicas.

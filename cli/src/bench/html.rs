@@ -2,27 +2,20 @@
 //! network.
 //!
 //! ```text
-//!   command line ─▶ totals ─▶ bars by second ─▶ latency: table, curve ─▶ roles ─▶ load, read-back, floor
+//!   command line ─▶ totals ─▶ bars by second ─▶ latency: table, curve, by second ─▶ roles
+//!   ─▶ setting, load, read-back, floor
 //! ```
 //!
 //! Figures are computed in `report`; here they are only drawn. Colours follow the reader's light or
 //! dark mode.
 
+mod pictures;
+
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 
-use super::report::{Latency, Point, Report, UNREPLICATED, as_f64};
-
-/// The size of a picture, and where in it the values are drawn.
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 228.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 680.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 200.0;
-
-/// More lines across a picture than this are in each other's way.
-const LINES_MAX: usize = 9;
+use self::pictures::{by_second, curve, latency_by_second};
+use super::report::{Latency, Report, UNREPLICATED};
 
 const HEAD: &str = r#"<!doctype html>
 <html lang="en">
@@ -77,6 +70,8 @@ pub(super) fn print(report: &Report, mut to: impl Write) -> io::Result<()> {
         "<h2>Latency</h2>\n".to_owned(),
         percentiles(&report.latency_us),
         curve(&report.latency_us),
+        "<h2>Latency by second</h2>\n".to_owned(),
+        latency_by_second(report),
         "<h2>Roles</h2>\n".to_owned(),
         roles(report),
         "<h2>About this run</h2>\n".to_owned(),
@@ -111,12 +106,16 @@ fn about(report: &Report) -> String {
         let text = text.to_string();
         push(&mut html, format_args!("<dt>{what}</dt><dd>{}</dd>\n", Escaped(&text)));
     };
+    tell("Run", &report.setting);
+    tell(
+        "Acceptors' votes",
+        &report.setting.durability.unwrap_or("as the cluster's nodes keep them"),
+    );
     tell("Load", &report.load);
     tell("Read back at the end", &report.read_back);
     if let Some(floor) = &report.floor {
         tell("Floor: the machine itself", floor);
     }
-    tell("Version", &env!("CARGO_PKG_VERSION"));
     html.push_str("</dl>\n");
     html
 }
@@ -173,190 +172,6 @@ fn table<const N: usize>(head: &[&str; N], rows: impl Iterator<Item = [String; N
     html
 }
 
-/// Bars of the operations of each second, from zero.
-fn by_second(report: &Report) -> String {
-    let seconds = &report.operations_by_second;
-    let most = seconds.iter().copied().max().unwrap_or(0);
-    if most == 0 {
-        return nothing();
-    }
-    let count = seconds.len() as u64;
-    let (rise, apart) = (step(most, 5), step(count, 12));
-    let up = Axis { from: 0.0, to: as_f64(most.next_multiple_of(rise)), start: BOTTOM, end: TOP };
-    let along = Axis { from: 0.0, to: as_f64(count), start: LEFT, end: RIGHT };
-    let mut svg = picture("Operations per second, by second");
-    for level in (0..=most.div_ceil(rise)).map(|n| n * rise) {
-        push_level(&mut svg, up.at(as_f64(level)), &short(level));
-    }
-    for second in (0..=count / apart).map(|n| n * apart) {
-        push_below(&mut svg, along.at(as_f64(second)), &format!("{second} s"));
-    }
-    for (second, operations) in (0..).zip(seconds) {
-        let class = if second < report.whole_seconds as u64 { "bar" } else { "bar part" };
-        let (left, right) = (along.at(as_f64(second) + 0.05), along.at(as_f64(second) + 0.95));
-        let (top, width) = (up.at(as_f64(*operations)), right - left);
-        let (height, operations) = (BOTTOM - top, grouped(operations));
-        push(
-            &mut svg,
-            format_args!(
-                "<rect class=\"{class}\" x=\"{left:.1}\" y=\"{top:.1}\" width=\"{width:.2}\" \
-                 height=\"{height:.1}\"><title>from {second} s: {operations} operations</title></rect>\n"
-            ),
-        );
-    }
-    let mean = up.at(report.throughput_mean.min(up.to));
-    push(
-        &mut svg,
-        format_args!(
-            "<path class=\"mean\" d=\"M{LEFT} {mean:.1}H{RIGHT}\"/>\n</svg></div>\n<figcaption>"
-        ),
-    );
-    svg.push_str("Dashed: the mean.");
-    if report.whole_seconds < seconds.len() {
-        svg.push_str(" Paler: a second that was not measured to its end.");
-    }
-    svg.push_str("</figcaption></figure>\n");
-    svg
-}
-
-/// The curve of latency against percentile. Each nine has the same room: what is rare is what it is
-/// for.
-fn curve(latency: &Latency) -> String {
-    let points = &latency.curve;
-    let (Some(first), Some(last)) = (points.first(), points.last()) else { return nothing() };
-    let levels = levels(first.latency_us, last.latency_us);
-    let [from, to] =
-        [levels.first(), levels.last()].map(|level| level.map_or(0.0, |us| us.log10()));
-    let up = Axis { from, to, start: BOTTOM, end: TOP };
-    let along = Axis { from: 0.0, to: last.nines.max(1.0), start: LEFT, end: RIGHT };
-    let mut svg = picture("Latency by percentile");
-    for us in levels {
-        push_level(&mut svg, up.at(us.log10()), &time(us));
-    }
-    push_below(&mut svg, along.at(2_f64.log10()), "50");
-    for nines in (1_u8..).take_while(|nines| f64::from(*nines) <= along.to) {
-        push_below(&mut svg, along.at(nines.into()), &percentile(nines.into()));
-    }
-    let at = |nines, us: f64| (along.at(nines), up.at(us.log10().max(up.from)));
-    svg.push_str("<polyline class=\"curve\" points=\"");
-    for Point { nines, latency_us } in points {
-        let (x, y) = at(*nines, *latency_us);
-        push(&mut svg, format_args!("{x:.1},{y:.1} "));
-    }
-    svg.push_str("\"/>\n");
-    for (name, us, nines) in named(latency).filter(|(_, _, nines)| *nines <= last.nines) {
-        let (x, y) = at(nines, us);
-        push(
-            &mut svg,
-            format_args!(
-                "<circle class=\"dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"><title>{name}: {us:.1} µs</title>\
-                 </circle>\n"
-            ),
-        );
-    }
-    svg.push_str("</svg></div>\n<figcaption>Percentile across, each nine as wide as the last; ");
-    svg.push_str("the curve ends at the slowest operation.</figcaption></figure>\n");
-    svg
-}
-
-fn nothing() -> String {
-    "<p>No operation was answered while it counted.</p>\n".to_owned()
-}
-
-fn picture(label: &str) -> String {
-    format!(
-        "<figure><div class=\"wide\"><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{label}\">\n"
-    )
-}
-
-/// Draws a line across the picture, and what it stands for.
-fn push_level(svg: &mut String, y: f64, label: &str) {
-    let (x, baseline) = (LEFT - 8.0, y + 4.0);
-    push(
-        svg,
-        format_args!(
-            "<path class=\"line\" d=\"M{LEFT} {y:.1}H{RIGHT}\"/>\
-             <text x=\"{x}\" y=\"{baseline:.1}\" text-anchor=\"end\">{label}</text>\n"
-        ),
-    );
-}
-
-/// Marks a place below the picture.
-fn push_below(svg: &mut String, x: f64, label: &str) {
-    let (end, baseline) = (BOTTOM + 5.0, BOTTOM + 20.0);
-    push(
-        svg,
-        format_args!(
-            "<path class=\"line\" d=\"M{x:.1} {BOTTOM}V{end}\"/>\
-             <text x=\"{x:.1}\" y=\"{baseline}\" text-anchor=\"middle\">{label}</text>\n"
-        ),
-    );
-}
-
-/// The scale of one direction of a picture.
-#[derive(Clone, Copy, Debug)]
-struct Axis {
-    from: f64,
-    to: f64,
-    start: f64,
-    end: f64,
-}
-
-impl Axis {
-    fn at(self, value: f64) -> f64 {
-        self.start + (value - self.from) / (self.to - self.from) * (self.end - self.start)
-    }
-}
-
-/// The first of 1, 2, 5, 10, 20, … of which `parts` are at least `most`.
-fn step(most: u64, parts: u64) -> u64 {
-    let mut steps = (0..19).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_u64.pow(power)));
-    steps.find(|step| step.saturating_mul(parts) >= most).unwrap_or(most)
-}
-
-/// Two or more round times in µs that enclose all from `least` to `most`: 1, 2, 5, 10, …, or, where
-/// these would be too many, powers of ten.
-fn levels(least: f64, most: f64) -> Vec<f64> {
-    let enclosing = |digits: &[f64]| {
-        let decades = (-3..=9).map(|power| 10_f64.powi(power));
-        let all: Vec<_> = decades.flat_map(|ten| digits.iter().map(move |n| n * ten)).collect();
-        let last = all.partition_point(|us| *us <= most).clamp(1, all.len() - 1);
-        let first = all.partition_point(|us| *us <= least).saturating_sub(1).min(last - 1);
-        all[first..=last].to_vec()
-    };
-    let fine = enclosing(&[1.0, 2.0, 5.0]);
-    if fine.len() <= LINES_MAX { fine } else { enclosing(&[1.0]) }
-}
-
-/// 90, 99, 99.9, …
-fn percentile(nines: usize) -> String {
-    match nines {
-        1 => "90".to_owned(),
-        2 => "99".to_owned(),
-        _ => format!("99.{}", "9".repeat(nines - 2)),
-    }
-}
-
-/// A round time, in its unit.
-fn time(us: f64) -> String {
-    // A little below each unit, since what is round need not be exact.
-    match us {
-        us if us < 0.999 => format!("{:.0} ns", us * 1e3),
-        us if us < 999.0 => format!("{us:.0} µs"),
-        us if us < 999e3 => format!("{:.0} ms", us / 1e3),
-        us => format!("{:.0} s", us / 1e6),
-    }
-}
-
-/// A round number, in thousands or millions.
-fn short(number: u64) -> String {
-    match number {
-        0..1_000 => number.to_string(),
-        1_000..1_000_000 => format!("{} k", as_f64(number) / 1e3),
-        _ => format!("{} M", as_f64(number) / 1e6),
-    }
-}
-
 /// A number without its fraction, its thousands apart.
 fn grouped(number: impl Display) -> String {
     let digits = format!("{number:.0}");
@@ -393,7 +208,10 @@ fn push(text: &mut String, more: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::super::floor::Floor;
-    use super::super::report::{FloorFigures, LoadFigures, ReadBack, RoleFigures};
+    use super::super::report::{
+        FloorFigures, LoadFigures, Point, ReadBack, RoleFigures, SecondLatency,
+    };
+    use super::super::setting::Setting;
     use super::*;
 
     fn report() -> Report {
@@ -401,6 +219,15 @@ mod tests {
         let floor = Floor { loopback_rtt_us: 21.5, sync_us: 654.25 };
         Report {
             command: "loggos bench --json 'a <b> & c' --report r.html".to_owned(),
+            setting: Setting {
+                date: "2026-11-30T05:00:00Z".to_owned(),
+                host: "a<b>".to_owned(),
+                kernel: "Linux 6.1".to_owned(),
+                processor: "Some & Other CPU".to_owned(),
+                cpus: 2,
+                durability: Some("synced to disk"),
+                version: "0.1.0",
+            },
             unreplicated: false,
             throughput_mean: 2_345_678.4,
             throughput_p90_1s: 2_468_013.0,
@@ -443,6 +270,10 @@ mod tests {
                 commands_per_slot: 255.8,
             },
             operations_by_second: vec![2_222_222, 2_468_013, 2_346_800],
+            latency_us_by_second: vec![
+                SecondLatency { second: 0, p50: 81.2, p99: 5000.5 },
+                SecondLatency { second: 2, p50: 79.9, p99: 4000.5 },
+            ],
             whole_seconds: 2,
         }
     }
@@ -478,7 +309,14 @@ mod tests {
         let load = ["257 clients × 16", "18-byte values", "100000 keys", "12.5 % reads", "255.8"];
         let read_back = ["99999 keys", "3 replicas equal", "110286", "a2f67aa381309c36"];
         let floor = ["21.5", "654.2", "3.74", "237.94"];
-        let figures = [&totals[..], &latency, &role, &load, &read_back, &floor].concat();
+        let setting =
+            ["2026-11-30T05:00:00Z", "a&lt;b&gt;", "Some &amp; Other CPU", "2 cores", "6.1"];
+        let seconds = ["from 0 s, p50: 81.2", "from 2 s, p99: 4000.5", "synced to disk"];
+        let figures = [&totals[..], &latency, &role, &load, &read_back, &floor, &setting, &seconds];
+        let figures = figures.concat();
+        for title in ["operations per second", "time since measuring began", "percentile of"] {
+            assert!(page.contains(&format!(">{title}")), "{title} is missing in {page}");
+        }
         for figure in figures {
             assert!(page.contains(figure), "{figure} is missing in {page}");
         }
@@ -515,21 +353,7 @@ mod tests {
             assert_balanced(&page);
             assert!(!page.contains("NaN") && !page.contains("inf"), "{page}");
             report.operations_by_second.clear();
+            report.latency_us_by_second.clear();
         }
-    }
-
-    #[test]
-    fn scales_are_round_and_enclose_what_they_show() {
-        assert_eq!([step(0, 5), step(7, 5), step(2_468_013, 5)], [1, 2, 500_000]);
-        assert_eq!(step(u64::MAX, 1), u64::MAX);
-        assert_eq!(levels(33.0, 210.0), [20.0, 50.0, 100.0, 200.0, 500.0]);
-        assert_eq!(levels(3.0, 67_239.5), [1.0, 10.0, 100.0, 1e3, 1e4, 1e5]);
-        for same in [0.0, 0.001, 10.0, 1e8, 1e12] {
-            assert!(levels(same, same).len() >= 2, "{same}");
-        }
-        let times = [0.5, 1.0, 500.0, 1e3, 2e6].map(time);
-        assert_eq!(times, ["500 ns", "1 µs", "500 µs", "1 ms", "2 s"]);
-        assert_eq!([short(0), short(1500), short(2_500_000)], ["0", "1.5 k", "2.5 M"]);
-        assert_eq!([percentile(1), percentile(2), percentile(5)], ["90", "99", "99.999"]);
     }
 }

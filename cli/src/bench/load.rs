@@ -42,6 +42,8 @@ pub(crate) struct Measured {
     pub(crate) latency: Histogram<u64>,
     /// Operations answered, by second of the measurement.
     pub(crate) by_second: Vec<u64>,
+    /// Their latency, more coarsely, where the figures go to a file.
+    pub(crate) latency_by_second: Option<Vec<Histogram<u64>>>,
     pub(crate) errors: u64,
     /// Writes that may have been executed, though their outcome is unknown.
     pub(crate) unknown: u64,
@@ -107,6 +109,7 @@ impl Measured {
         Self {
             latency: Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 3).expect("bounds in order"),
             by_second: Vec::with_capacity(seconds),
+            latency_by_second: options.files().next().map(|_| Vec::with_capacity(seconds)),
             errors: 0,
             unknown: 0,
             elapsed: Duration::ZERO,
@@ -132,7 +135,14 @@ impl Measured {
             self.by_second.resize(second + 1, 0);
         }
         self.by_second[second] += 1;
-        self.latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.latency.saturating_record(nanos);
+        if let Some(seconds) = &mut self.latency_by_second {
+            if second >= seconds.len() {
+                seconds.resize_with(second + 1, coarse_histogram);
+            }
+            seconds[second].saturating_record(nanos);
+        }
     }
 
     /// Adds the measurements of another one.
@@ -142,6 +152,12 @@ impl Measured {
         self.by_second.resize(seconds, 0);
         for (ours, theirs) in self.by_second.iter_mut().zip(other.by_second) {
             *ours += theirs;
+        }
+        if let (Some(ours), Some(theirs)) = (&mut self.latency_by_second, other.latency_by_second) {
+            ours.resize_with(ours.len().max(theirs.len()), coarse_histogram);
+            for (ours, theirs) in ours.iter_mut().zip(theirs) {
+                ours.add(&theirs).expect("both have the same bounds");
+            }
         }
         for (ours, theirs) in self.written.iter_mut().zip(other.written) {
             *ours = (*ours).max(theirs);
@@ -158,6 +174,11 @@ impl Measured {
         let seconds = usize::try_from(elapsed.as_secs()).unwrap_or(usize::MAX);
         self.by_second.resize(seconds.max(self.by_second.len()), 0);
     }
+}
+
+/// A histogram of one second: some tens of KiB.
+fn coarse_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NANOS_MAX, 2).expect("bounds in order")
 }
 
 /// Packs a position so that later ones are larger, and none is zero.

@@ -11,10 +11,14 @@ use serde::Serialize;
 use super::Options;
 use super::floor::Floor;
 use super::load::Measured;
+use super::setting::Setting;
 use super::subject::RoleState;
 
 /// The description of `--unreplicated` in every report.
 pub(super) const UNREPLICATED: &str = "unreplicated: one role of each kind, all on one core, f = 0";
+
+/// A last second is shown if so much of it was measured.
+const PART_MILLIS_MIN: u32 = 100;
 
 /// Points of a curve: more than a picture of it has room for.
 const CURVE_POINTS: u32 = 100;
@@ -28,6 +32,7 @@ pub(crate) struct Found {
     pub(crate) after: Vec<RoleState>,
     /// What was there at the end, or what was wrong with it.
     pub(crate) checked: Result<Checked, String>,
+    pub(crate) setting: Setting,
     /// The times of the machine itself, with `--floor`.
     pub(crate) floor: Option<Floor>,
 }
@@ -46,6 +51,7 @@ pub(crate) struct Checked {
 pub(crate) struct Report {
     /// The command line.
     pub(super) command: String,
+    pub(super) setting: Setting,
     pub(super) unreplicated: bool,
     pub(super) throughput_mean: f64,
     pub(super) throughput_p90_1s: f64,
@@ -57,7 +63,11 @@ pub(crate) struct Report {
     pub(super) floor: Option<FloorFigures>,
     pub(super) read_back: ReadBack,
     pub(super) load: LoadFigures,
+    /// Without a last second of which less than a tenth was measured.
     pub(super) operations_by_second: Vec<u64>,
+    /// The same seconds; empty where nothing was answered, or no file was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) latency_us_by_second: Vec<SecondLatency>,
     /// The number of these that were measured from beginning to end: all, or all but the last.
     #[serde(skip)]
     pub(super) whole_seconds: usize,
@@ -73,6 +83,14 @@ pub(super) struct Latency {
     /// From the fastest to the slowest operation; empty if there was none.
     #[serde(skip)]
     pub(super) curve: Vec<Point>,
+}
+
+/// The latency of the operations that were answered in one second.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct SecondLatency {
+    pub(super) second: usize,
+    pub(super) p50: f64,
+    pub(super) p99: f64,
 }
 
 /// A point of the curve of latencies.
@@ -131,7 +149,7 @@ impl Report {
         measured: &Measured,
         found: &Found,
     ) -> Self {
-        let Found { before, after, checked, floor } = found;
+        let Found { before, after, checked, setting, floor } = found;
         let operations = measured.operations();
         let slots = slots(after).saturating_sub(slots(before));
         let roles = after.iter().filter_map(|role| {
@@ -139,10 +157,13 @@ impl Report {
             Some(figures(before, role, operations, slots))
         });
         let whole_seconds = whole_seconds(&measured.by_second, measured.elapsed);
+        let has_part = measured.elapsed.subsec_millis() >= PART_MILLIS_MIN;
+        let seconds_shown = measured.by_second.len().min(whole_seconds + usize::from(has_part));
         let throughput_mean = ratio(operations, measured.elapsed.as_secs_f64());
         let latency_us = Latency::of(&measured.latency);
         Self {
             command,
+            setting: setting.clone(),
             unreplicated: options.unreplicated,
             throughput_mean,
             throughput_p90_1s: p90(&measured.by_second[..whole_seconds]).unwrap_or(throughput_mean),
@@ -161,7 +182,8 @@ impl Report {
                 duration_s: measured.elapsed.as_secs_f64(),
                 commands_per_slot: ratio(operations, as_f64(slots)),
             },
-            operations_by_second: measured.by_second.clone(),
+            operations_by_second: measured.by_second[..seconds_shown].to_vec(),
+            latency_us_by_second: latency_by_second(measured, seconds_shown),
             whole_seconds,
         }
     }
@@ -192,7 +214,8 @@ impl Report {
         if let Some(floor) = &self.floor {
             writeln!(to, "floor        {floor}")?;
         }
-        writeln!(to, "load         {}", self.load)?;
+        let durability = self.setting.durability.unwrap_or("as its nodes have it");
+        writeln!(to, "load         {}; {durability}", self.load)?;
         writeln!(to, "read back    {}", self.read_back)?;
         writeln!(
             to,
@@ -313,6 +336,17 @@ fn figures(before: &RoleState, after: &RoleState, operations: u64, slots: u64) -
         messages_in_per_slot: per_slot(after.messages_in, before.messages_in),
         messages_out_per_slot: per_slot(after.messages_out, before.messages_out),
     }
+}
+
+/// The latency of each of the first `seconds`, those aside in which nothing was answered.
+fn latency_by_second(measured: &Measured, seconds: usize) -> Vec<SecondLatency> {
+    let all = measured.latency_by_second.iter().flatten().take(seconds).enumerate();
+    let answered = all.filter(|(_, latency)| !latency.is_empty());
+    let of = |(second, latency): (usize, &Histogram<u64>)| {
+        let us = |quantile| as_f64(latency.value_at_quantile(quantile)) / 1e3;
+        SecondLatency { second, p50: us(0.5), p99: us(0.99) }
+    };
+    answered.map(of).collect()
 }
 
 fn whole_seconds(by_second: &[u64], elapsed: Duration) -> usize {
