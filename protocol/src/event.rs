@@ -112,7 +112,7 @@ pub enum Event {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A message was ignored. Noted only while [`Outbox::is_tracing`].
+    /// A message was ignored. Noted only while [`Outbox::is_tracing`](crate::Outbox::is_tracing).
     Ignored {
         /// The message, and why.
         why: &'static str,
