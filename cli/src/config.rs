@@ -127,7 +127,7 @@ fn clients(config: &Config, limit: u64) -> String {
                     "{room:>3}  at the most, of {limit} file descriptors {reserved} reserved, at"
                 )
             }
-            Err(too_few) => format!("  0  ({too_few}), at"),
+            Err(too_few) => format!("  0  ({too_few}), which does not start, at"),
         };
         match rooms.iter_mut().find(|(text, _)| *text == room) {
             Some((_, names)) => names.push(&node.name),
@@ -327,6 +327,6 @@ node c  127.0.0.1:7403  cpu 0: gateway 2, proposer 2, proxy leader 2, acceptor 2
         assert!(plenty.starts_with("clients       3072  at the most, of 1048576 "), "{plenty}");
         assert!(plenty.ends_with(" at a b c\n"), "{plenty}");
         let few = clients(&config, 60);
-        assert!(few.starts_with("clients         0  (") && few.contains("`ulimit -n`"), "{few}");
+        assert!(few.starts_with("clients         0  (") && few.contains("`ulimit -Hn`"), "{few}");
     }
 }

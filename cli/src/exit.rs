@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, ErrorKind, StdoutLock, Write};
 
+use crate::log;
+
 /// The command line, or the environment, was not understood.
 pub(crate) const USAGE: u8 = 2;
 /// The command was executed, and found no value, or not one of the kind it needs.
@@ -48,8 +50,10 @@ pub(crate) fn is_reader_gone(error: &(dyn std::error::Error + 'static)) -> bool 
 #[derive(Debug)]
 pub(crate) struct Stdout(StdoutLock<'static>);
 
-/// Returns standard output, for what a command was asked for.
+/// Returns standard output, for what a command was asked for. What was said before, such as how far
+/// it is, comes first on a terminal.
 pub(crate) fn stdout() -> Stdout {
+    log::finish();
     Stdout(io::stdout().lock())
 }
 

@@ -62,7 +62,12 @@ pub(crate) fn start(level: LevelFilter) -> Result<(), String> {
 
 /// Says why a command has failed.
 pub(crate) fn complain(text: &str) {
-    say(&format!("loggos: {text}"));
+    let line = format!("loggos: {text}\n");
+    match LINES.get() {
+        // The reason why a process ends is not dropped for what waits before it.
+        Some(lines) => lines.push_within(line.into_bytes(), FLUSH_MAX),
+        None => show(&line),
+    }
 }
 
 /// Says something that is a line, or several.
@@ -101,7 +106,7 @@ fn filter(text: &str) -> Result<Targets, String> {
             return Err(format!("`{module}` is not a module, such as loggos::sockets"));
         }
     }
-    text.replace(' ', "").parse().map_err(|error| format!("{error}"))
+    text.split_whitespace().collect::<String>().parse().map_err(|error| format!("{error}"))
 }
 
 #[cfg(test)]
@@ -112,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_filter_is_understood_or_refused() {
-        let shown = filter("warn, loggos::sockets=debug").expect("it is one");
+        let shown = filter("warn,\tloggos::sockets=debug\n").expect("it is one");
         assert!(shown.would_enable("loggos::sockets", &tracing::Level::DEBUG));
         assert!(!shown.would_enable("loggos::status", &tracing::Level::INFO));
         assert!(shown.would_enable("loggos::status", &tracing::Level::WARN));

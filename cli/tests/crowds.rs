@@ -33,7 +33,7 @@ fn client_hello() -> Vec<u8> {
     out.pieces().flatten().copied().collect()
 }
 
-/// Connects a client that says hello, and then nothing; tells whether it was welcomed or refused.
+/// Connects a client that says hello, and nothing once it was welcomed or refused.
 fn connect(address: SocketAddr) -> TcpStream {
     let mut client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();

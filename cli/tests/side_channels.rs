@@ -185,8 +185,9 @@ fn a_log_tells_start_service_and_stop_with_the_names_that_status_has() {
     let leads = format!("{leader}: leads in {}, ", leads["ballot"].as_str().unwrap());
     let (code, log) = up.stop();
     assert_eq!(code, Some(0), "{log}");
+    let version = env!("CARGO_PKG_VERSION");
     let lines = [
-        &format!("node up of cluster loggos starts: loggos 0.1.0, process {process}"),
+        &format!("node up of cluster loggos starts: loggos {version}, process {process}"),
         ": the cluster has formed: ",
         &leads,
         "gateway 0: serves: session ",

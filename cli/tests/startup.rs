@@ -14,12 +14,13 @@ use std::process::{Command, Output};
 
 use kept::{Cluster, Plan, limited, loggos};
 
-const IO_URING_SETUP: u32 = 425;
-const IO_URING_REGISTER: u32 = 427;
-const SCHED_SETAFFINITY: u32 = 203;
+const IO_URING_SETUP: i64 = libc::SYS_io_uring_setup;
+const IO_URING_REGISTER: i64 = libc::SYS_io_uring_register;
+const SCHED_SETAFFINITY: i64 = libc::SYS_sched_setaffinity;
 
 /// Has a system call fail for the process that a command becomes, as a container's profile does.
-fn forbid(command: &mut Command, call: u32, error: i32) {
+fn forbid(command: &mut Command, call: i64, error: i32) {
+    let call = u32::try_from(call).unwrap();
     let step = |code: u16, jt: u8, jf: u8, k: u32| libc::sock_filter { code, jt, jf, k };
     let error = libc::SECCOMP_RET_ERRNO | u32::try_from(error).unwrap();
     let mut steps = [
@@ -89,8 +90,8 @@ fn a_node_that_is_refused_a_system_call_says_so_before_it_listens() {
 fn a_node_that_is_short_of_something_says_so_before_it_listens() {
     let cluster = one_node();
     let limits = [
-        ("-n 8", "`ulimit -n`"),
-        ("-n 24", "`ulimit -n`"),
+        ("-n 8", "`ulimit -Hn`"),
+        ("-n 24", "`ulimit -Hn`"),
         ("-l 64", "`ulimit -l 512`"),
         ("-v 24000", "not enough memory"),
     ];

@@ -110,16 +110,22 @@ pub fn descriptors_max() -> u64 {
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
-/// Raises the limit of this process as far as it may, and shares out for a node what there is.
+/// Raises the limit of this process as far as it may, and returns what it is then.
+pub(crate) fn raise_limit() -> u64 {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where that is forbidden, what there is has to do.
+    let _raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Shares out for a node what file descriptors there are.
 ///
 /// # Errors
 ///
-/// If that is too few.
-pub(crate) fn share_out(config: &Config, node: usize) -> io::Result<Descriptors> {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+/// If they are too few.
+pub(crate) fn share_out(config: &Config, node: usize, limit: u64) -> io::Result<Descriptors> {
     let open = std::fs::read_dir("/proc/self/fd").map(|open| open.count() as u64);
-    config.descriptors(node, descriptors_max(), open.ok()).map_err(io::Error::other)
+    config.descriptors(node, limit, open.ok()).map_err(io::Error::other)
 }
 
 impl fmt::Display for TooFewDescriptors {
@@ -128,7 +134,7 @@ impl fmt::Display for TooFewDescriptors {
         write!(
             f,
             "{needed} file descriptors are the least for its cores, log, links and some clients, and the limit \
-             is {limit}: raise it with `ulimit -n`, or LimitNOFILE= of a systemd unit"
+             is {limit}: raise the hard limit with `ulimit -Hn`, or LimitNOFILE= of a systemd unit"
         )
     }
 }

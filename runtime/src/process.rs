@@ -88,8 +88,12 @@ impl Process {
         F: Fn(ReplicaId) -> M + Send + Sync + 'static,
     {
         let factory: Arc<dyn Fn(ReplicaId) -> M + Send + Sync> = Arc::new(machine);
-        let descriptors = node.map(|node| descriptors::share_out(config, node)).transpose()?;
-        if let Some(Descriptors { limit, reserved, clients_max, .. }) = descriptors {
+        let limit = descriptors::raise_limit();
+        let descriptors = node.map(|node| descriptors::share_out(config, node, limit));
+        let descriptors = descriptors.transpose()?;
+        if let Some(Descriptors { limit, reserved, clients_max: clients_max @ 1.., .. }) =
+            descriptors
+        {
             info!(
                 "room for {clients_max} clients: of {limit} file descriptors {reserved} are reserved"
             );

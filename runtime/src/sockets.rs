@@ -72,7 +72,7 @@ pub(crate) struct SocketCounters {
     pub(crate) malformed: u64,
     /// Connections refused with a reason.
     pub(crate) refused: u64,
-    /// Those of them that were turned away for want of room.
+    /// Clients among them that were turned away for want of room.
     pub(crate) turned_away: u64,
     /// Connections that had not said what they are, and made room for others.
     pub(crate) evicted: u64,
@@ -441,7 +441,7 @@ impl Sockets {
             Ok(Admission::Here(party)) => {
                 // As if it were another: what it counts as has changed.
                 if let Some(mut connection) = self.remove(id) {
-                    connection.admit(party);
+                    connection.admit(party, now);
                     self.connections.insert(id, connection);
                 }
                 match party {
@@ -463,8 +463,14 @@ impl Sockets {
                 self.incoming.push_back(Incoming::HandOver { core, handed_over });
             }
             Err(refusal) => {
-                if let Purpose::Peer { from_node, .. } = hello.purpose {
-                    self.handshake.report_refused(from_node, &refusal);
+                match hello.purpose {
+                    Purpose::Peer { from_node, .. } => {
+                        self.handshake.report_refused(from_node, &refusal);
+                    }
+                    Purpose::Client if refusal.reason == Reason::Busy => {
+                        self.note_turned_away(&refusal);
+                    }
+                    Purpose::Client | Purpose::Status => {}
                 }
                 self.refuse(ring, id, refusal, now);
             }
@@ -486,17 +492,20 @@ impl Sockets {
     fn refuse(&mut self, ring: &mut Ring, id: ConnectionId, refusal: Refusal, now: Time) {
         self.counters.refused += 1;
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if refusal.reason == Reason::Busy {
-            self.counters.turned_away += 1;
-            if !std::mem::replace(&mut self.is_full, true) {
-                warn!("clients are turned away: {}", refusal.text);
-            }
-        } else {
+        if refusal.reason != Reason::Busy {
             info!(address = %connection.address, reason = refusal.text, "refused a connection");
         }
         connection.stage = Stage::Refused { since: now };
         if let Some(outgoing) = ring.outgoing(id) {
             wire::encode_refusal(&refusal, outgoing);
+        }
+    }
+
+    /// A client is refused for want of room: that is said once, until there is some again.
+    fn note_turned_away(&mut self, refusal: &Refusal) {
+        self.counters.turned_away += 1;
+        if !std::mem::replace(&mut self.is_full, true) {
+            warn!("clients are turned away: {}", refusal.text);
         }
     }
 

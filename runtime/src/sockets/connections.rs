@@ -15,8 +15,8 @@ use std::time::Duration;
 use loggos_net::wire::{FrameReader, Hello};
 use loggos_protocol::Time;
 
-/// The longest time until an accepted connection has said hello, and until a called core has
-/// answered.
+/// The longest time until an accepted connection has said hello, until a called core has answered,
+/// and that one is there which asks for the status.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(5);
 /// The most connections of clients, where there are descriptors for as many.
 pub(crate) const CLIENTS_MAX: usize = 3072;
@@ -42,6 +42,8 @@ pub(super) struct Connection {
     pub(super) reader: FrameReader,
     pub(super) stage: Stage,
     pub(super) address: SocketAddr,
+    /// The time when it was welcomed.
+    admitted_at: Time,
     /// Whether it is not read until the kernel has taken the results that wait for it.
     pub(super) is_throttled: bool,
 }
@@ -83,11 +85,18 @@ impl Connection {
     /// Returns a new connection with `address`, whose frames are at most `frame_bytes_max` long
     /// until it is known for a peer's.
     pub(super) fn new(stage: Stage, address: SocketAddr, frame_bytes_max: u32) -> Self {
-        Self { reader: FrameReader::new(frame_bytes_max), stage, address, is_throttled: false }
+        Self {
+            reader: FrameReader::new(frame_bytes_max),
+            stage,
+            address,
+            admitted_at: Time(0),
+            is_throttled: false,
+        }
     }
 
     /// Welcomes it.
-    pub(super) fn admit(&mut self, party: Party) {
+    pub(super) fn admit(&mut self, party: Party, now: Time) {
+        self.admitted_at = now;
         if matches!(party, Party::Peer { .. }) {
             self.reader.set_frame_bytes_max(PEER_FRAME_BYTES_MAX);
         }
@@ -115,11 +124,13 @@ impl Connection {
         }
     }
 
-    /// Whether it has taken too long to say who it is, or to read why it is refused.
+    /// Whether it has taken too long to say who it is, to read why it is refused, or to ask for the
+    /// status: those that may ask are few, and one that stays keeps another out.
     pub(super) fn is_late(&self, now: Time) -> bool {
         match self.stage {
             Stage::Unknown { since } | Stage::Refused { since } => now.since(since) > GREETING_MAX,
-            Stage::Link(_) | Stage::Admitted(_) => false,
+            Stage::Admitted(Party::Status) => now.since(self.admitted_at) > GREETING_MAX,
+            Stage::Link(_) | Stage::Admitted(Party::Peer { .. } | Party::Client { .. }) => false,
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use loggos_net::RingOptions;
+use loggos_net::{Outgoing, RingOptions};
 use loggos_protocol::{Fetch, ReplicaId, Slot, To, ToReplica};
 
+use super::connections::GREETING_MAX;
 use super::*;
 
 /// The longest time until the kernel has carried a message over loopback.
@@ -141,4 +142,31 @@ fn r35_silent_strangers_do_not_keep_a_peer_out() {
     let _peer = link_to(&mut here, now);
     assert_eq!(here.sockets.counters().evicted, 6, "it came as a stranger");
     assert_eq!(here.sockets.strangers.len(), 3, "and is none");
+}
+
+/// Those that stay do not keep others from asking, and are no clients.
+#[test]
+fn r35_connections_for_the_status_that_ask_nothing_make_room() {
+    let mut here = core(1, &[]);
+    let now = Time(1_000_000_000);
+    let started = Instant::now();
+    let mut hello = Outgoing::default();
+    wire::encode_hello(&Hello::of_client(String::new(), Purpose::Status, 1), &mut hello);
+    let hello: Vec<u8> = hello.pieces().flatten().copied().collect();
+    let mut connections = Vec::new();
+    for said in 1..=STATUS_MAX + 1 {
+        let mut connection = std::net::TcpStream::connect(here.address).unwrap();
+        io::Write::write_all(&mut connection, &hello).unwrap();
+        connections.push(connection);
+        while said > here.sockets.parties.asking && here.sockets.counters().refused == 0 {
+            assert!(started.elapsed() < DEADLINE, "{said} have said hello");
+            here.tick(now);
+        }
+    }
+    assert_eq!(here.sockets.parties.asking, STATUS_MAX, "the last one was refused");
+    assert_eq!((here.sockets.counters().turned_away, here.sockets.is_full), (0, false));
+    here.tick(now + GREETING_MAX);
+    assert_eq!(here.sockets.parties.asking, STATUS_MAX, "they may ask yet");
+    here.tick(now + GREETING_MAX + SWEEP_INTERVAL);
+    assert_eq!(here.sockets.parties.asking, 0, "they have not");
 }
