@@ -8,7 +8,8 @@
 //!   ├─ a durable replica              its snapshots: REPLICA_DESCRIPTORS
 //!   ├─ each link to a core elsewhere  and from there; twice, since an old one may be there yet
 //!   ├─ questions for the status       STATUS_MAX
-//!   ├─ connections that say nothing   a quarter of what is left, STRANGERS_MAX at the most
+//!   ├─ connections that say nothing   a fifth of what is left, STRANGERS_MAX at the most
+//!   ├─ clients on their way           as many: to the core of the gateway
 //!   └─ clients                        what is left then, CLIENTS_MAX at the most
 //! ```
 //!
@@ -44,6 +45,7 @@ pub struct Descriptors {
     /// Those that are for neither clients nor connections that have not said what they are.
     pub reserved: u64,
     /// The most connections that have not said what they are: the oldest makes room for a new one.
+    /// And the most clients that are on their way to the core of the gateway.
     pub strangers_max: usize,
     /// The most clients that are connected at once; 0 where there is no gateway.
     pub clients_max: usize,
@@ -90,14 +92,14 @@ impl Config {
             + cores * elsewhere * 2 * 2
             + STATUS_MAX as u64;
         let has_gateway = has(|role| matches!(role, RoleId::Gateway(_))).next().is_some();
-        // A third as many may say nothing.
-        let needed = reserved + CLIENTS_MIN + CLIENTS_MIN / 3;
+        // A third as many may say nothing, or be on their way.
+        let needed = reserved + CLIENTS_MIN + 2 * (CLIENTS_MIN / 3);
         if limit < needed {
             return Err(TooFewDescriptors { limit, needed });
         }
         let rest = limit - reserved;
-        let strangers = (rest / 4).min(STRANGERS_MAX as u64);
-        let clients = if has_gateway { (rest - strangers).min(CLIENTS_MAX as u64) } else { 0 };
+        let strangers = (rest / 5).min(STRANGERS_MAX as u64);
+        let clients = if has_gateway { (rest - 2 * strangers).min(CLIENTS_MAX as u64) } else { 0 };
         let count = |of: u64| usize::try_from(of).expect("it is no more than a constant");
         let (strangers_max, clients_max) = (count(strangers), count(clients));
         Ok(Descriptors { limit, reserved, strangers_max, clients_max })
@@ -186,7 +188,7 @@ mod tests {
         assert_eq!(plenty.reserved, own + files + links, "what the rest needs");
         assert_eq!(of(2, 1 << 20).expect("plenty").clients_max, 0, "it has no gateway");
         let few = of(0, plenty.reserved + 400).expect("enough");
-        assert_eq!((few.clients_max, few.strangers_max), (300, 100));
+        assert_eq!((few.clients_max, few.strangers_max), (240, 80));
         let TooFewDescriptors { needed, .. } = of(0, plenty.reserved).expect_err("too few");
         let least = of(0, needed).expect("just enough");
         assert_eq!((least.clients_max, least.strangers_max), (16, 5));

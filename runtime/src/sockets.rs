@@ -20,6 +20,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_net::wire::{
@@ -93,6 +94,8 @@ pub(crate) struct Sockets {
     parties: Parties,
     /// Connections that were accepted and not welcomed, the oldest first.
     strangers: VecDeque<ConnectionId>,
+    /// Has a copy in each connection that is on its way to another core.
+    on_its_way: Arc<()>,
     /// Whether clients are turned away, and that was said.
     is_full: bool,
     /// Arrivals, until the core takes them; oldest first.
@@ -140,6 +143,7 @@ impl Sockets {
             connections: BTreeMap::new(),
             parties: Parties::default(),
             strangers: VecDeque::new(),
+            on_its_way: Arc::new(()),
             is_full: false,
             incoming: VecDeque::new(),
             room: 0,
@@ -244,7 +248,7 @@ impl Sockets {
 
     /// Takes a connection over from another core.
     pub(crate) fn adopt(&mut self, ring: &mut Ring, handed_over: HandedOver, now: Time) {
-        let HandedOver { socket, hello, connection } = handed_over;
+        let HandedOver { socket, hello, connection, on_its_way } = handed_over;
         match ring.adopt(socket) {
             Ok(id) => {
                 self.connections.insert(id, *connection);
@@ -253,6 +257,7 @@ impl Sockets {
             }
             Err(error) => warn!(%error, "cannot take a connection over from another core"),
         }
+        drop(on_its_way);
     }
 
     /// Calls links that are in doubt, and ends what has taken too long, if it is time to look.
@@ -454,12 +459,23 @@ impl Sockets {
                 }
                 ring.receive(id);
             }
+            // That core may stand still: it counts its clients once it looks at them.
+            Ok(Admission::Elsewhere { .. })
+                if hello.purpose == Purpose::Client
+                    && Arc::strong_count(&self.on_its_way) > self.handshake.strangers_max() =>
+            {
+                let text = "too many clients are on their way to the gateway's core".to_owned();
+                let refusal = Refusal { reason: Reason::Busy, text };
+                self.note_turned_away(&refusal);
+                self.refuse(ring, id, refusal, now);
+            }
             Ok(Admission::Elsewhere { core }) => {
                 let Some(connection) = self.remove(id).map(Box::new) else { return };
                 let Some(socket) = ring.release(id) else {
                     return ring.close(id); // something was sent to it, which is not in its turn
                 };
-                let handed_over = HandedOver { socket, hello, connection };
+                let on_its_way = Arc::clone(&self.on_its_way);
+                let handed_over = HandedOver { socket, hello, connection, on_its_way };
                 self.incoming.push_back(Incoming::HandOver { core, handed_over });
             }
             Err(refusal) => {

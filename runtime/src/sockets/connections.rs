@@ -10,6 +10,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_net::wire::{FrameReader, Hello};
@@ -20,7 +21,8 @@ use loggos_protocol::Time;
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(5);
 /// The most connections of clients, where there are descriptors for as many.
 pub(crate) const CLIENTS_MAX: usize = 3072;
-/// The most connections that have not said what they are, likewise.
+/// The most connections that have not said what they are, likewise; and the most clients that are
+/// on their way to another core.
 pub(crate) const STRANGERS_MAX: usize = 1024;
 /// The most connections that ask for the status.
 pub(crate) const STATUS_MAX: usize = 16;
@@ -79,6 +81,8 @@ pub(crate) struct HandedOver {
     pub(super) hello: Hello,
     /// With the bytes that came behind the hello.
     pub(super) connection: Box<Connection>,
+    /// Counts as on its way, until the other core has judged it.
+    pub(super) on_its_way: Arc<()>,
 }
 
 impl Connection {

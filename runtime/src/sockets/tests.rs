@@ -22,6 +22,11 @@ struct Core {
 
 /// Core 0 of node `node`, which listens at a free port.
 fn core(node: u8, remotes: &[Remote]) -> Core {
+    core_with_gateway(node, 0, remotes)
+}
+
+/// The same; the gateway is on core `gateway_core`.
+fn core_with_gateway(node: u8, gateway_core: u8, remotes: &[Remote]) -> Core {
     let mut ring = Ring::new(&RingOptions::default()).unwrap();
     let address = ring.listen(([127, 0, 0, 1], 0).into()).unwrap();
     let identity = NodeIdentity {
@@ -29,9 +34,9 @@ fn core(node: u8, remotes: &[Remote]) -> Core {
         digest: 1,
         node,
         core: 0,
-        core_last: 0,
+        core_last: 1,
         nonce: u64::from(node),
-        gateway_core: Some(0),
+        gateway_core: Some(gateway_core),
         command_bytes_max: 1 << 16,
         frame_bytes_max: 1 << 17,
         clients_max: 2,
@@ -144,20 +149,24 @@ fn r35_silent_strangers_do_not_keep_a_peer_out() {
     assert_eq!(here.sockets.strangers.len(), 3, "and is none");
 }
 
+/// Connects to a core, and says hello.
+fn say_hello(to: &Core, purpose: Purpose) -> std::net::TcpStream {
+    let mut hello = Outgoing::default();
+    wire::encode_hello(&Hello::of_client(String::new(), purpose, 1), &mut hello);
+    let mut connection = std::net::TcpStream::connect(to.address).unwrap();
+    hello.pieces().for_each(|piece| io::Write::write_all(&mut connection, piece).unwrap());
+    connection
+}
+
 /// Those that stay do not keep others from asking, and are no clients.
 #[test]
 fn r35_connections_for_the_status_that_ask_nothing_make_room() {
     let mut here = core(1, &[]);
     let now = Time(1_000_000_000);
     let started = Instant::now();
-    let mut hello = Outgoing::default();
-    wire::encode_hello(&Hello::of_client(String::new(), Purpose::Status, 1), &mut hello);
-    let hello: Vec<u8> = hello.pieces().flatten().copied().collect();
     let mut connections = Vec::new();
     for said in 1..=STATUS_MAX + 1 {
-        let mut connection = std::net::TcpStream::connect(here.address).unwrap();
-        io::Write::write_all(&mut connection, &hello).unwrap();
-        connections.push(connection);
+        connections.push(say_hello(&here, Purpose::Status));
         while said > here.sockets.parties.asking && here.sockets.counters().refused == 0 {
             assert!(started.elapsed() < DEADLINE, "{said} have said hello");
             here.tick(now);
@@ -169,4 +178,29 @@ fn r35_connections_for_the_status_that_ask_nothing_make_room() {
     assert_eq!(here.sockets.parties.asking, STATUS_MAX, "they may ask yet");
     here.tick(now + GREETING_MAX + SWEEP_INTERVAL);
     assert_eq!(here.sockets.parties.asking, 0, "they have not");
+}
+
+/// The core of the gateway takes none of them for a while: they are not more and more.
+#[test]
+fn r35_clients_on_their_way_to_another_core_are_bounded() {
+    let mut here = core_with_gateway(1, 1, &[]);
+    let now = Time(1_000_000_000);
+    let started = Instant::now();
+    let mut clients = Vec::new();
+    let mut say = |here: &mut Core, count: usize| {
+        for _ in 0..count {
+            clients.push(say_hello(here, Purpose::Client));
+            let judged = |here: &Core| here.incoming.len() as u64 + here.sockets.counters().refused;
+            let before = judged(here);
+            while judged(here) == before {
+                assert!(started.elapsed() < DEADLINE, "nothing has become of one");
+                here.tick(now);
+            }
+        }
+    };
+    say(&mut here, 7);
+    assert_eq!((here.incoming.len(), here.sockets.counters().turned_away), (4, 3));
+    here.incoming.pop(); // as if it had been judged
+    say(&mut here, 2);
+    assert_eq!((here.incoming.len(), here.sockets.counters().turned_away), (4, 4));
 }
