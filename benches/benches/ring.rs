@@ -77,7 +77,7 @@ fn echo(is_polled: bool, sleeps: bool, tell: &mpsc::Sender<SocketAddr>) {
                 ring.receive(id);
             }
             RingEvent::Closed(..) => is_over = true,
-            RingEvent::Connected(_) | RingEvent::Sent(..) => {}
+            RingEvent::Connected(_) | RingEvent::Sent(..) | RingEvent::SentPart(_) => {}
         });
     }
 }

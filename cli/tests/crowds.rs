@@ -1,5 +1,6 @@
 //! Crowds of clients and of connections that say nothing, at nodes that may have few file
-//! descriptors: the log grows, a peer comes back, and the status is told (R35).
+//! descriptors: the log grows, a peer comes back, and the status is told. And clients with many
+//! long answers due: those that read none, and one that reads (R35).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "how a test came to fail is said there")]
@@ -9,12 +10,14 @@ mod kept;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use kept::{Cluster, DEADLINE, Plan, wait_for};
 use loggos::kv::Command;
 use loggos::{RemoteCluster, RemoteOptions};
 use loggos_net::Outgoing;
-use loggos_net::wire::{self, Hello, Purpose};
+use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose};
 use serde_json::Value;
 
 const NODES: [usize; 3] = [0, 1, 2];
@@ -26,11 +29,68 @@ const STRANGERS: usize = 150;
 const VALUES: u32 = 128;
 const VALUE_BYTES: usize = 24 << 10;
 
+/// Commands that are sent at once and have answers of VALUE_BYTES: 1.5 GiB.
+const GETS: u64 = 65_000;
+/// Clients that read nothing.
+const DEAF: u64 = 20;
+/// The most memory that a node asks for more: what clients may hold, and as much in buffers that
+/// were sent; what their first answers exceed it by; the log, and the replies that replicas keep.
+const GROWTH_MAX: u64 = 384 << 20;
+/// The longest time for which a client that reads waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The bytes of what `encode` writes.
+fn bytes_of(encode: impl FnOnce(&mut Outgoing)) -> Vec<u8> {
+    let mut out = Outgoing::default();
+    encode(&mut out);
+    out.pieces().flatten().copied().collect()
+}
+
 fn client_hello() -> Vec<u8> {
     let hello = Hello::of_client(String::new(), Purpose::Client, 1);
-    let mut out = Outgoing::default();
-    wire::encode_hello(&hello, &mut out);
-    out.pieces().flatten().copied().collect()
+    bytes_of(|out| wire::encode_hello(&hello, out))
+}
+
+/// The key that commands with long answers ask for.
+const LONG: &[u8] = b"long";
+
+fn put(key: &[u8], value_bytes: usize) -> Vec<u8> {
+    let mut put = Vec::new();
+    Command::Put { key, value: &vec![7; value_bytes] }.encode(&mut put).unwrap();
+    put
+}
+
+/// Commands with long answers, as a client sends them.
+fn gets(numbers: std::ops::Range<u64>) -> Vec<u8> {
+    let mut get = Vec::new();
+    Command::Get { key: LONG }.encode(&mut get).unwrap();
+    numbers.flat_map(|number| bytes_of(|out| wire::encode_command(number, &get, out))).collect()
+}
+
+/// Three nodes with all roles each; `config` is of the file.
+fn three_nodes(config: &str) -> Cluster {
+    let kinds = ["gateway", "proposer", "acceptor", "replica"];
+    let roles = |id: usize| kinds.map(|kind| format!("{kind} {id}"));
+    let plans = NODES.map(|id| Plan::new(format!("node-{id}"), &roles(id)));
+    let config = format!(
+        "[cluster]\nname = \"crowded\"\ndurability = \"sync\"\nquorums = \"majority\"\n\
+         proposers = 3\nproxy_leaders = 0\ngateways = 3\n{config}"
+    );
+    Cluster::new(&config, plans.to_vec(), |_| None)
+}
+
+fn client_of(addresses: Vec<SocketAddr>) -> RemoteCluster {
+    let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses) };
+    RemoteCluster::connect(options).unwrap()
+}
+
+/// The ballot that a proposer of the cluster leads with: another one shows an election.
+fn ballot(cluster: &Cluster) -> Value {
+    let status = cluster.status();
+    let mut roles = status["roles"].as_array().unwrap().iter();
+    let leader = roles.find(|role| role["state"] == "leads").unwrap();
+    assert!(leader["ballot"].is_string(), "{leader}");
+    leader["ballot"].clone()
 }
 
 /// Connects a client that says hello, and nothing once it was welcomed or refused.
@@ -53,22 +113,14 @@ fn counted(address: SocketAddr, counter: &str) -> u64 {
 
 #[test]
 fn r35_clients_that_take_all_descriptors_stop_neither_the_log_nor_a_peer() {
-    let kinds = ["gateway", "proposer", "acceptor", "replica"];
-    let roles = |id: usize| kinds.map(|kind| format!("{kind} {id}"));
-    let plans = NODES.map(|id| Plan::new(format!("node-{id}"), &roles(id)));
-    let config = "[cluster]\nname = \"crowded\"\ndurability = \"sync\"\nquorums = \"majority\"\nproposers = 3\n\
-                  proxy_leaders = 0\ngateways = 3\n[limits]\nlog_segment_bytes = \"1MiB\"\n\
-                  log_bytes_max = \"32MiB\"";
-    let mut cluster = Cluster::new(config, plans.to_vec(), |_| None);
+    let mut cluster =
+        three_nodes("[limits]\nlog_segment_bytes = \"1MiB\"\nlog_bytes_max = \"32MiB\"");
     cluster.limit = Some(LIMIT);
     cluster.start(&NODES);
-    let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(cluster.gateways()) };
-    let served = RemoteCluster::connect(options).unwrap();
+    let served = client_of(cluster.gateways());
     let put_all = || {
         for key in 0..VALUES {
-            let (mut put, value) = (Vec::new(), vec![7; VALUE_BYTES]);
-            Command::Put { key: &key.to_le_bytes(), value: &value }.encode(&mut put).unwrap();
-            served.client().execute_blocking(&put).unwrap();
+            served.client().execute_blocking(&put(&key.to_le_bytes(), VALUE_BYTES)).unwrap();
         }
     };
     let come = |node: usize| -> (Vec<TcpStream>, Vec<TcpStream>) {
@@ -101,4 +153,86 @@ fn r35_clients_that_take_all_descriptors_stop_neither_the_log_nor_a_peer() {
         let told = log.lines().filter(|line| line.contains("clients are turned away"));
         assert_eq!(told.count(), 1, "it is said once: {log}");
     }
+}
+
+/// Twenty connections at one node read nothing, and 65 000 long answers are due to them, after
+/// short ones. Memory stays within its bound; another client at that node is served all along.
+#[test]
+fn r35_clients_that_read_no_answers_take_neither_memory_nor_service_from_others() {
+    let mut cluster = three_nodes("");
+    cluster.start(&NODES);
+    let address = cluster.gateways()[0];
+    let served = client_of(vec![address]);
+    served.client().execute_blocking(&put(LONG, VALUE_BYTES)).unwrap();
+    let before = cluster.memory_bytes(0);
+    let ballot_before = ballot(&cluster);
+    let mut deaf: Vec<TcpStream> = (0..DEAF).map(|_| connect(address)).collect();
+    std::thread::scope(|scope| {
+        for client in &mut deaf {
+            client.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+            // It may be taken no further, or be closed.
+            scope.spawn(|| drop(client.write_all(&gets(0..GETS / DEAF))));
+        }
+    });
+    let mut most = cluster.memory_bytes(0);
+    let started = Instant::now();
+    let mut answers = 0;
+    while started.elapsed() < Duration::from_secs(8) {
+        let asked = Instant::now();
+        served.client().execute_blocking(&put(b"other", 10)).unwrap();
+        assert!(asked.elapsed() < PATIENCE, "answer {answers} came after {:?}", asked.elapsed());
+        answers += 1;
+        most = most.max(cluster.memory_bytes(0));
+    }
+    let growth = most.saturating_sub(before);
+    println!("{answers} answers; grew by {} MiB", growth >> 20);
+    assert!(growth < GROWTH_MAX, "grew by {} MiB", growth >> 20);
+    assert_eq!(ballot(&cluster), ballot_before, "an election");
+    cluster.wait_until_equal(NODES.len());
+}
+
+/// One connection reads all of its 65 000 long answers, which were asked for at once.
+#[test]
+fn r35_a_client_that_reads_is_not_cut_off_for_long_answers() {
+    let mut cluster = three_nodes("");
+    cluster.start(&NODES);
+    let address = cluster.gateways()[0];
+    client_of(vec![address]).client().execute_blocking(&put(LONG, VALUE_BYTES)).unwrap();
+    let before = cluster.memory_bytes(0);
+    let ballot_before = ballot(&cluster);
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(&client_hello()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut asks = client.try_clone().unwrap();
+    let most = AtomicU64::new(before);
+    std::thread::scope(|scope| {
+        scope.spawn(move || asks.write_all(&gets(0..GETS)).unwrap());
+        let (mut reader, mut batches) = (FrameReader::new(1 << 20), BatchPool::new(1));
+        let mut answers = 0;
+        while answers < GETS {
+            let mut piece = vec![0; 64 << 10];
+            let bytes = client.read(&mut piece).unwrap();
+            assert!(bytes > 0, "it was cut off after {answers} answers");
+            piece.truncate(bytes);
+            reader.push(piece.into());
+            while let Some(frame) = reader.next() {
+                let message = frame.unwrap().decode(&mut batches).unwrap();
+                let Message::Result { number, result } = message else {
+                    assert!(matches!(message, Message::Welcome(_)), "{message:?}");
+                    continue;
+                };
+                let (_, reply) = result.unwrap_or_else(|why| panic!("{number}: {why:?}"));
+                assert!(reply.as_slice().len() > VALUE_BYTES, "{number}");
+                answers += 1;
+                if answers % 1000 == 0 {
+                    most.fetch_max(cluster.memory_bytes(0), Ordering::Relaxed);
+                }
+            }
+        }
+    });
+    let growth = most.into_inner() - before;
+    println!("grew by {} MiB", growth >> 20);
+    assert!(growth < GROWTH_MAX, "grew by {} MiB", growth >> 20);
+    assert_eq!(ballot(&cluster), ballot_before, "an election");
+    cluster.wait_until_equal(NODES.len());
 }

@@ -94,6 +94,8 @@ pub enum RingEvent {
     Received(ConnectionId, Bytes),
     /// The kernel has taken all bytes of a send; their number.
     Sent(ConnectionId, usize),
+    /// The kernel has taken some bytes of a send, and is at the next of them.
+    SentPart(ConnectionId),
     /// A connection has ended, or was not established; its name is dead. Bytes that were not sent
     /// are lost, and those that were sent may be, too. Not reported for connections that
     /// [`close`](Ring::close) closes.
@@ -285,6 +287,13 @@ impl Ring {
         let connection = live(&mut self.seats, id)?;
         connection.mark_dirty(id, &mut self.dirty);
         Some(&mut connection.outgoing)
+    }
+
+    /// Returns the number of bytes of a connection that the kernel has not taken yet; 0 if its name
+    /// is dead. While an operation is at some of them, none of those has been taken.
+    #[must_use]
+    pub fn unsent_bytes(&mut self, id: ConnectionId) -> usize {
+        live(&mut self.seats, id).map_or(0, |it| it.outgoing.len() + it.sending_bytes)
     }
 
     /// Starts a send for each connection that has something and is not sending, and submits all

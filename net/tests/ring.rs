@@ -155,7 +155,7 @@ fn every_size_comes_back_whole_on_many_connections() {
                         server.ring.outgoing(id).unwrap().put_payload(&Payload::from(bytes));
                         server.ring.receive(id);
                     }
-                    RingEvent::Sent(..) => {}
+                    RingEvent::Sent(..) | RingEvent::SentPart(_) => {}
                     other => panic!("{other:?}"),
                 }
             }
@@ -174,6 +174,7 @@ fn every_size_comes_back_whole_on_many_connections() {
                         }
                     }
                     RingEvent::Sent(id, bytes) => assert_eq!(bytes, sent[&id].0.len()),
+                    RingEvent::SentPart(id) => assert!(client.ring.unsent_bytes(id) > 0),
                     other => panic!("{other:?}"),
                 }
             }
@@ -209,6 +210,7 @@ fn more_pieces_than_one_send_takes_arrive_in_order() {
         });
         let sent = node.until(|_, event| match event {
             RingEvent::Sent(_, bytes) => Break(bytes),
+            RingEvent::SentPart(_) => Continue(()),
             other => panic!("{other:?}"),
         });
         assert_eq!(sent, expected.len());
@@ -246,14 +248,26 @@ fn a_slow_reader_gets_everything_before_anything_newer() {
             node.ring.outgoing(id).unwrap().put(part);
             node.ring.flush();
         }
-        for expected in [8 << 20, (1 << 20) + 10] {
-            node.until(|_, event| match event {
+        let mut unsent = node.ring.unsent_bytes(id);
+        assert_eq!(unsent, whole);
+        for (expected, left) in [(8 << 20, (1 << 20) + 10), ((1 << 20) + 10, 0)] {
+            let mut parts = 0;
+            node.until(|ring, event| match event {
+                RingEvent::SentPart(id) => {
+                    let before = std::mem::replace(&mut unsent, ring.unsent_bytes(id));
+                    assert!(unsent < before, "{unsent} of {before} bytes are left");
+                    parts += 1;
+                    Continue(())
+                }
                 RingEvent::Sent(_, bytes) => {
                     assert_eq!(bytes, expected);
                     Break(())
                 }
                 other => panic!("{other:?}"),
             });
+            unsent = node.ring.unsent_bytes(id);
+            assert_eq!(unsent, left);
+            assert!(parts >= expected >> 20, "that it came forward was told {parts} times");
         }
         assert_eq!(node.ring.counters().sends, 2);
         assert!(reader.join().unwrap() == expected, "changed on the way");
@@ -404,6 +418,7 @@ fn closing_cancels_what_is_in_flight_and_then_frees_it() {
         node.ring.receive(id);
         node.turn();
         assert!(!payload.is_unique(), "it is on its way");
+        node.told.clear(); // that a part has gone
         node.ring.close(id);
         assert!(node.ring.outgoing(id).is_none());
         node.turn_until(|| payload.is_unique());
@@ -556,7 +571,7 @@ fn a_sleeping_core_is_woken_by_connections_pieces_and_ends() {
                         node.ring.outgoing(id).unwrap().put(&bytes);
                         node.ring.receive(id);
                     }
-                    RingEvent::Sent(..) => {}
+                    RingEvent::Sent(..) | RingEvent::SentPart(_) => {}
                     RingEvent::Closed(..) => is_over = true,
                     RingEvent::Connected(id) => panic!("connected, {id:?}"),
                 }
@@ -644,7 +659,7 @@ fn a_hundred_connections_on_a_ring_of_four_entries_lose_nothing() {
                         ring.outgoing(id).unwrap().put(&bytes);
                         Break(())
                     }
-                    RingEvent::Sent(..) => Continue(()),
+                    RingEvent::Sent(..) | RingEvent::SentPart(_) => Continue(()),
                     other => panic!("{other:?}"),
                 });
             }

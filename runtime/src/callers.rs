@@ -9,6 +9,7 @@ use loggos_protocol::{Caller, Client, ClientId, Payload, Position, Time};
 
 use crate::client::{Answer, CallError, Executed, Port};
 use crate::resident::{Commands, MoveIn, Tenant};
+use crate::sockets::Charge;
 
 /// The most commands that one tick takes from the port.
 const SUBMISSIONS_A_TICK: usize = 4096;
@@ -29,6 +30,8 @@ enum Recipient {
 pub(crate) struct RemoteCall {
     pub(crate) connection: ConnectionId,
     pub(crate) number: u64,
+    /// What it counts for until it is answered.
+    pub(crate) charge: Charge,
 }
 
 /// All callers of a core.

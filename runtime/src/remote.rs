@@ -261,7 +261,7 @@ impl Caller {
                     self.on_end(now, &describe(&reason));
                 }
                 RingEvent::Closed(..) => {} // given up before
-                RingEvent::Accepted(..) | RingEvent::Sent(..) => {}
+                RingEvent::Accepted(..) | RingEvent::Sent(..) | RingEvent::SentPart(_) => {}
             }
         }
         self.events = events;

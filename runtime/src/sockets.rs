@@ -10,6 +10,8 @@
 //!
 //! A connection that says anything but what is expected of it is closed.
 
+mod budget;
+mod clients;
 mod connections;
 mod handshake;
 mod links;
@@ -27,19 +29,18 @@ use loggos_net::wire::{
     self, BatchPool, Hello, LogPosition, Message, Purpose, Reason, Refusal, WireError,
 };
 use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent};
-use loggos_protocol::{Envelope, Failure, FormationId, Payload, Position, Time};
+use loggos_protocol::{Envelope, FormationId, Payload, Time};
 use tracing::{info, warn};
 
-use self::connections::{
-    CLIENT_BYTES_HELD, CLIENT_BYTES_MAX, CLIENT_COMMANDS_MAX, Connection, Party, Stage,
-};
+use self::budget::Budget;
+pub(crate) use self::budget::Charge;
 pub(crate) use self::connections::{CLIENTS_MAX, HandedOver, STATUS_MAX, STRANGERS_MAX};
+use self::connections::{Connection, Party, Stage};
 pub(crate) use self::handshake::NodeIdentity;
 use self::handshake::{Admission, Handshake, Parties, other_versions, other_wire};
 use self::links::Link;
 pub(crate) use self::links::Remote;
 use crate::callers::RemoteCall;
-use crate::client::CallError;
 
 /// The interval of checks for what has taken too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -52,7 +53,7 @@ pub(crate) enum Incoming {
     /// A message for a role of this core.
     Envelope(Envelope),
     /// A client's command.
-    Command { from: ConnectionId, number: u64, command: Payload },
+    Command { call: RemoteCall, command: Payload },
     /// A question for how the roles of this process stand.
     StatusRequest(ConnectionId),
     /// A connection that belongs to another core of this node.
@@ -92,6 +93,8 @@ pub(crate) struct Sockets {
     links: Vec<Link>,
     connections: BTreeMap<ConnectionId, Connection>,
     parties: Parties,
+    /// What clients hold.
+    budget: Budget,
     /// Connections that were accepted and not welcomed, the oldest first.
     strangers: VecDeque<ConnectionId>,
     /// Has a copy in each connection that is on its way to another core.
@@ -142,6 +145,7 @@ impl Sockets {
             links: remotes.iter().cloned().map(Link::new).collect(),
             connections: BTreeMap::new(),
             parties: Parties::default(),
+            budget: Budget::default(),
             strangers: VecDeque::new(),
             on_its_way: Arc::new(()),
             is_full: false,
@@ -196,54 +200,6 @@ impl Sockets {
     /// Whether there are clients that were not read to the end.
     pub(crate) fn is_stalled(&self) -> bool {
         !self.stalled.is_empty()
-    }
-
-    /// Answers a client's command, unless it has gone.
-    pub(crate) fn answer(
-        &mut self,
-        ring: &mut Ring,
-        call: RemoteCall,
-        result: Result<(Position, &[u8]), CallError>,
-    ) {
-        let RemoteCall { connection: to, number } = call;
-        let Some(connection) = self.connections.get_mut(&to) else { return };
-        if let Stage::Admitted(Party::Client { commands }) = &mut connection.stage {
-            if *commands == CLIENT_COMMANDS_MAX {
-                self.stalled.push_back(to); // it may be read on
-            }
-            *commands = commands.saturating_sub(1);
-        }
-        let Some(outgoing) = ring.outgoing(to) else { return };
-        if outgoing.len() > CLIENT_BYTES_MAX {
-            return self.cut_off(ring, to);
-        }
-        let result = result.map_err(|why| match why {
-            CallError::Busy => Failure::Busy,
-            CallError::TooLarge => Failure::TooLarge,
-            CallError::ReplyTooLarge => Failure::ReplyTooLarge,
-            CallError::NoRoom(acceptors) => Failure::NoRoom(acceptors),
-            CallError::DeadlineExceeded => Failure::DeadlineExceeded,
-            CallError::OutcomeUnknown | CallError::Stopped => Failure::OutcomeUnknown,
-        });
-        wire::encode_result(number, result, outgoing);
-    }
-
-    /// Answers a question for the status.
-    pub(crate) fn tell_status(&mut self, ring: &mut Ring, to: ConnectionId, status: &[u8]) {
-        match ring.outgoing(to) {
-            Some(outgoing) if outgoing.len() > CLIENT_BYTES_MAX => self.cut_off(ring, to),
-            Some(outgoing) => wire::encode_status(status, outgoing),
-            None => {}
-        }
-    }
-
-    /// Closes a connection that does not read what is sent to it.
-    fn cut_off(&mut self, ring: &mut Ring, id: ConnectionId) {
-        if let Some(connection) = self.connections.get(&id) {
-            let address = connection.address;
-            warn!(%address, "closed a client that does not read its results");
-        }
-        self.close(ring, id);
     }
 
     /// Takes a connection over from another core.
@@ -317,7 +273,7 @@ impl Sockets {
                     self.read(ring, id, now);
                 }
             }
-            RingEvent::Sent(id, _) => self.on_sent(ring, id, now),
+            RingEvent::Sent(id, _) | RingEvent::SentPart(id) => self.on_sent(ring, id, now),
             RingEvent::Closed(id, reason) => {
                 let connection = self.remove(id);
                 let Some(link) = connection.and_then(|it| it.link()) else { return };
@@ -331,41 +287,25 @@ impl Sockets {
     }
 
     fn on_sent(&mut self, ring: &mut Ring, id: ConnectionId, now: Time) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get(&id) else { return };
         match connection.stage {
             Stage::Refused { .. } => {
                 // Else this was an earlier send, and the refusal is in the next.
-                if ring.outgoing(id).is_none_or(|outgoing| outgoing.is_empty()) {
+                if ring.unsent_bytes(id) == 0 {
                     self.close(ring, id);
                 }
             }
             Stage::Link(link) => self.links[link].note_progress(now),
-            Stage::Admitted(_) => {
-                if std::mem::take(&mut connection.is_throttled) {
-                    self.read(ring, id, now);
-                }
-            }
+            Stage::Admitted(_) => self.on_answers_sent(ring, id, now),
             Stage::Unknown { .. } => {}
         }
     }
 
     /// Takes in all whole frames that a connection has sent.
     fn read(&mut self, ring: &mut Ring, id: ConnectionId, now: Time) {
-        loop {
+        // Read no further, a client is slowed (R29).
+        while self.may_read(id) {
             let Some(connection) = self.connections.get_mut(&id) else { return };
-            // Read no further, a client is slowed (R29): until there is room, or it has an answer.
-            if let Stage::Admitted(Party::Client { commands }) = connection.stage {
-                if commands >= CLIENT_COMMANDS_MAX {
-                    return;
-                }
-                if self.room == 0 {
-                    return self.stalled.push_back(id);
-                }
-                if ring.outgoing(id).is_some_and(|o| o.len() > CLIENT_BYTES_HELD) {
-                    connection.is_throttled = true;
-                    return;
-                }
-            }
             let copied_bytes = connection.reader.copied_bytes();
             let frame = connection.reader.next();
             self.counters.copied_bytes += connection.reader.copied_bytes() - copied_bytes;
@@ -383,18 +323,15 @@ impl Sockets {
                         self.refuse(ring, id, refusal, now);
                     }
                 }
-                (
-                    Stage::Admitted(Party::Client { commands }),
-                    Ok(Message::Command { number, command }),
-                ) => {
-                    *commands += 1;
+                (Stage::Admitted(Party::Client), Ok(Message::Command { number, command })) => {
                     self.room -= 1;
-                    self.incoming.push_back(Incoming::Command { from: id, number, command });
+                    let charge = self.budget.charge(&mut connection.account, command.len());
+                    let call = RemoteCall { connection: id, number, charge };
+                    self.incoming.push_back(Incoming::Command { call, command });
                 }
-                (
-                    Stage::Admitted(Party::Client { .. } | Party::Status),
-                    Ok(Message::StatusRequest),
-                ) => self.incoming.push_back(Incoming::StatusRequest(id)),
+                (Stage::Admitted(Party::Client | Party::Status), Ok(Message::StatusRequest)) => {
+                    self.incoming.push_back(Incoming::StatusRequest(id));
+                }
                 (Stage::Refused { .. }, _) => {} // it is closed once the refusal is sent
                 (_, message) => self.on_other(ring, id, message, now),
             }
@@ -450,7 +387,7 @@ impl Sockets {
                     self.connections.insert(id, connection);
                 }
                 match party {
-                    Party::Client { .. } => self.parties.clients += 1,
+                    Party::Client => self.parties.clients += 1,
                     Party::Status => self.parties.asking += 1,
                     Party::Peer { .. } => {}
                 }
@@ -549,8 +486,9 @@ impl Sockets {
     /// Forgets a connection, and what it has counted as.
     fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
         let connection = self.connections.remove(&id)?;
+        self.budget.close(&connection.account);
         match connection.party() {
-            Some(Party::Client { .. }) => {
+            Some(Party::Client) => {
                 self.parties.clients -= 1;
                 // At the limit clients come and go: that is said once.
                 self.is_full &= self.parties.clients * 10 >= self.handshake.clients_max() * 9;

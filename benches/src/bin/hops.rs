@@ -75,7 +75,10 @@ impl Process {
                     from = Some(id);
                 }
                 RingEvent::Connected(id) => to = Some(id),
-                RingEvent::Received(..) | RingEvent::Sent(..) | RingEvent::Closed(..) => {}
+                RingEvent::Received(..)
+                | RingEvent::Sent(..)
+                | RingEvent::SentPart(_)
+                | RingEvent::Closed(..) => {}
             }
             from.zip(to)
         })
@@ -97,7 +100,10 @@ impl Process {
                 (missing == 0).then_some(true)
             }
             RingEvent::Closed(..) => Some(false),
-            RingEvent::Accepted(..) | RingEvent::Connected(_) | RingEvent::Sent(..) => None,
+            RingEvent::Accepted(..)
+            | RingEvent::Connected(_)
+            | RingEvent::Sent(..)
+            | RingEvent::SentPart(_) => None,
         })
     }
 }

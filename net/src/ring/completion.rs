@@ -151,9 +151,10 @@ impl Ring {
         self.counters.sent_bytes += sent.unwrap_or(0) as u64;
         let whole = sent.ok().and_then(|bytes| gather.advance(bytes));
         if whole.is_none() && sent.is_ok() && !connection.is_closing {
+            events.extend(sent.is_ok_and(|bytes| bytes > 0).then_some(RingEvent::SentPart(id)));
             return connection.start_send(id, gather, &mut self.operations);
         }
-        (connection.send, connection.gather) = (None, Some(gather));
+        (connection.send, connection.gather, connection.sending_bytes) = (None, Some(gather), 0);
         if connection.is_closing {
             return self.settle(id);
         }

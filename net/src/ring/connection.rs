@@ -33,6 +33,8 @@ pub(super) struct Connection {
     pub(super) send: Option<OperationId>,
     /// The gathered send. `None` while the kernel has it.
     pub(super) gather: Option<Box<Gather>>,
+    /// Bytes of the gathered send that the kernel has not taken.
+    pub(super) sending_bytes: usize,
     /// The frames of the next send.
     pub(super) outgoing: Outgoing,
     /// Whether the next flush looks here.
@@ -57,6 +59,7 @@ impl Connection {
             buffer: None,
             send: None,
             gather: Some(Box::default()),
+            sending_bytes: 0,
             outgoing: Outgoing::default(),
             is_dirty: false,
             is_closing: false,
@@ -92,6 +95,7 @@ impl Connection {
         gather: Box<Gather>,
         operations: &mut Operations,
     ) {
+        self.sending_bytes = gather.left();
         let send = Operation::Send(id, gather);
         self.send = Some(operations.start(send, Some(self.socket.as_fd())));
     }

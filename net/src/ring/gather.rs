@@ -4,8 +4,11 @@ use std::ptr;
 
 use crate::Outgoing;
 
-/// Pieces that one send takes (`IOV_MAX`); the rest goes with the next.
+/// Pieces that one operation takes (`IOV_MAX`); the rest goes with the next.
 const PIECES_MAX: usize = 1024;
+/// Bytes that one operation takes, which completes once all of them have gone: so a long send to a
+/// slow reader shows that it comes forward.
+pub(super) const OPERATION_BYTES_MAX: usize = 256 << 10;
 /// Above this, the room of what was sent is given back rather than kept for the next.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
@@ -46,15 +49,26 @@ impl Gather {
             iov_base: piece.as_ptr().cast_mut().cast(),
             iov_len: piece.len(),
         };
-        self.pieces.extend(self.outgoing.pieces().map(piece));
+        let pieces = self.outgoing.pieces().flat_map(|piece| piece.chunks(OPERATION_BYTES_MAX));
+        self.pieces.extend(pieces.map(piece));
     }
 
-    /// The header of a send of what is left.
+    /// The header of an operation that sends what is left, or the first of it.
     pub(super) fn header(&mut self) -> *const libc::msghdr {
         let left = &mut self.pieces[self.next..];
+        let mut bytes = 0;
+        let fit = left.iter().take(PIECES_MAX).take_while(|piece| {
+            bytes += piece.iov_len;
+            bytes <= OPERATION_BYTES_MAX
+        });
+        self.header.msg_iovlen = fit.count();
         self.header.msg_iov = left.as_mut_ptr();
-        self.header.msg_iovlen = left.len().min(PIECES_MAX);
         &raw const self.header
+    }
+
+    /// Bytes that have not gone yet.
+    pub(super) fn left(&self) -> usize {
+        self.left
     }
 
     /// Notes that `sent` more bytes have gone; returns how many there were in all, once none is

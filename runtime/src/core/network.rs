@@ -6,7 +6,6 @@ use super::Core;
 use super::orders::Order;
 use super::routes::Place;
 use super::seats::Seat;
-use crate::callers::RemoteCall;
 use crate::log::Log;
 use crate::sockets::{Incoming, Sockets};
 
@@ -46,8 +45,7 @@ impl<M: StateMachine> Core<M> {
                     self.route(envelope);
                 }
             }
-            Incoming::Command { from, number, command } => {
-                let call = RemoteCall { connection: from, number };
+            Incoming::Command { call, command } => {
                 self.callers.submit_remote(call, command, now);
             }
             Incoming::StatusRequest(from) => self.ask_status(from, now),

@@ -16,6 +16,8 @@ use std::time::Duration;
 use loggos_net::wire::{FrameReader, Hello};
 use loggos_protocol::Time;
 
+use super::budget::Account;
+
 /// The longest time until an accepted connection has said hello, until a called core has answered,
 /// and that one is there which asks for the status.
 pub(super) const GREETING_MAX: Duration = Duration::from_secs(5);
@@ -26,14 +28,6 @@ pub(crate) const CLIENTS_MAX: usize = 3072;
 pub(crate) const STRANGERS_MAX: usize = 1024;
 /// The most connections that ask for the status.
 pub(crate) const STATUS_MAX: usize = 16;
-/// The most commands of one connection without an answer; a client that has as many is read no
-/// further.
-pub(super) const CLIENT_COMMANDS_MAX: u32 = 65_536;
-/// Bytes of unsent results with which a client is read no further.
-pub(super) const CLIENT_BYTES_HELD: usize = 1 << 20;
-/// Bytes of unsent results with which a client is cut off: only long replies to earlier commands
-/// can make so many.
-pub(super) const CLIENT_BYTES_MAX: usize = 64 << 20;
 /// The longest frame that a peer may send: a page of votes is one, and ends after the batch that is
 /// one too many. Its checksum is checked before room is made for it.
 pub(super) const PEER_FRAME_BYTES_MAX: u32 = 256 << 20;
@@ -46,8 +40,8 @@ pub(super) struct Connection {
     pub(super) address: SocketAddr,
     /// The time when it was welcomed.
     admitted_at: Time,
-    /// Whether it is not read until the kernel has taken the results that wait for it.
-    pub(super) is_throttled: bool,
+    /// What it holds as a client.
+    pub(super) account: Account,
 }
 
 /// The stage of a connection.
@@ -67,9 +61,11 @@ pub(super) enum Stage {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Party {
     /// A core of another node, in that life of it.
-    Peer { node: u8, life: u64 },
-    /// A client, and the number of its commands that are not answered yet.
-    Client { commands: u32 },
+    Peer {
+        node: u8,
+        life: u64,
+    },
+    Client,
     /// Asks for the status.
     Status,
 }
@@ -94,7 +90,7 @@ impl Connection {
             stage,
             address,
             admitted_at: Time(0),
-            is_throttled: false,
+            account: Account::default(),
         }
     }
 
@@ -134,7 +130,7 @@ impl Connection {
         match self.stage {
             Stage::Unknown { since } | Stage::Refused { since } => now.since(since) > GREETING_MAX,
             Stage::Admitted(Party::Status) => now.since(self.admitted_at) > GREETING_MAX,
-            Stage::Link(_) | Stage::Admitted(Party::Peer { .. } | Party::Client { .. }) => false,
+            Stage::Link(_) | Stage::Admitted(Party::Peer { .. } | Party::Client) => false,
         }
     }
 }

@@ -20,7 +20,8 @@ use loggos_net::wire::{self, Hello, LogPosition, Purpose, Reason, Refusal, WIRE_
 use loggos_protocol::FormationId;
 use tracing::warn;
 
-use super::connections::{CLIENT_COMMANDS_MAX, Party, STATUS_MAX};
+use super::budget::COMMANDS_MAX;
+use super::connections::{Party, STATUS_MAX};
 use super::links::Remote;
 use super::sightings::Sightings;
 
@@ -147,7 +148,7 @@ impl Handshake {
                     let text = format!("{} clients are connected already", ours.clients_max);
                     return refused(Reason::Busy, text);
                 }
-                Some(core) => (Party::Client { commands: 0 }, core),
+                Some(core) => (Party::Client, core),
                 None => {
                     let text = "this node has no gateway: connect to one that has";
                     return refused(Reason::Node, text.to_owned());
@@ -233,7 +234,7 @@ impl Handshake {
             nonce: self.identity.nonce,
             formation: self.formation,
             log: self.log.filter(|_| matches!(party, Party::Peer { .. })),
-            commands_in_flight_max: CLIENT_COMMANDS_MAX,
+            commands_in_flight_max: u32::try_from(COMMANDS_MAX).expect("a few thousand"),
             command_bytes_max: self.identity.command_bytes_max,
         }
     }

@@ -222,7 +222,7 @@ impl Sockets {
         let Some(gone) = self.links[link].life.take() else { return };
         let is_of_it = |connection: &Connection| match connection.party() {
             Some(Party::Peer { life, .. }) => life == gone,
-            Some(Party::Client { .. } | Party::Status) | None => false,
+            Some(Party::Client | Party::Status) | None => false,
         };
         let of_it = self.connections.iter().filter(|(_, connection)| is_of_it(connection));
         for id in of_it.map(|(id, _)| *id).collect::<Vec<_>>() {

@@ -173,7 +173,7 @@ fn a_peer_is_told_where_our_log_stands_and_a_client_is_not() {
     let mut handshake = handshake();
     handshake.set_log(log(1, 2));
     assert_eq!(handshake.welcome(Party::Peer { node: 1, life: 9 }).log, log(1, 2));
-    assert_eq!(handshake.welcome(Party::Client { commands: 0 }).log, None);
+    assert_eq!(handshake.welcome(Party::Client).log, None);
     assert_eq!(handshake.welcome(Party::Status).log, None);
 }
 

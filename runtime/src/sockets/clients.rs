@@ -1,0 +1,85 @@
+//! The clients of a core: their answers on the way out, and how far their commands are read.
+
+use loggos_net::wire;
+use loggos_net::{ConnectionId, Ring};
+use loggos_protocol::{Failure, Position, Time};
+
+use super::Sockets;
+use super::connections::{Party, Stage};
+use crate::callers::RemoteCall;
+use crate::client::CallError;
+
+impl Sockets {
+    /// Answers a client's command, unless it has gone.
+    pub(crate) fn answer(
+        &mut self,
+        ring: &mut Ring,
+        call: RemoteCall,
+        result: Result<(Position, &[u8]), CallError>,
+    ) {
+        let RemoteCall { connection: to, number, charge } = call;
+        let mut connection = self.connections.get_mut(&to);
+        self.budget.refund(connection.as_mut().map(|it| &mut it.account), charge);
+        let (Some(connection), Some(outgoing)) = (connection, ring.outgoing(to)) else { return };
+        let result = result.map_err(|why| match why {
+            CallError::Busy => Failure::Busy,
+            CallError::TooLarge => Failure::TooLarge,
+            CallError::ReplyTooLarge => Failure::ReplyTooLarge,
+            CallError::NoRoom(acceptors) => Failure::NoRoom(acceptors),
+            CallError::DeadlineExceeded => Failure::DeadlineExceeded,
+            CallError::OutcomeUnknown | CallError::Stopped => Failure::OutcomeUnknown,
+        });
+        let before = outgoing.len();
+        wire::encode_result(number, result, outgoing);
+        let account = &mut connection.account;
+        let bytes = outgoing.len() - before;
+        account.expect(bytes);
+        self.budget.add_unsent(account, bytes);
+        if account.is_held && self.budget.has_room(account) {
+            account.is_held = false;
+            self.stalled.push_back(to); // it is read on
+        }
+    }
+
+    /// Answers a question for the status.
+    pub(crate) fn tell_status(&mut self, ring: &mut Ring, to: ConnectionId, status: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&to) else { return };
+        let Some(outgoing) = ring.outgoing(to) else { return };
+        let before = outgoing.len();
+        wire::encode_status(status, outgoing);
+        let bytes = outgoing.len() - before;
+        self.budget.add_unsent(&mut connection.account, bytes);
+    }
+
+    /// Whether a connection may be read on. If not, it is read again once there may be room: now
+    /// that is known by an answer or by what was sent, or at the next tick.
+    pub(super) fn may_read(&mut self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        match connection.stage {
+            Stage::Admitted(Party::Client | Party::Status)
+                if !self.budget.has_room(&connection.account) =>
+            {
+                connection.account.is_held = true;
+                false
+            }
+            Stage::Admitted(Party::Client) if self.room == 0 => {
+                self.stalled.push_back(id);
+                false
+            }
+            Stage::Link(_) | Stage::Unknown { .. } | Stage::Admitted(_) | Stage::Refused { .. } => {
+                true
+            }
+        }
+    }
+
+    /// The kernel has taken bytes of a client's answers.
+    pub(super) fn on_answers_sent(&mut self, ring: &mut Ring, id: ConnectionId, now: Time) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let account = &mut connection.account;
+        self.budget.set_unsent(account, ring.unsent_bytes(id));
+        if account.is_held && self.budget.has_room(account) {
+            account.is_held = false;
+            self.read(ring, id, now);
+        }
+    }
+}
