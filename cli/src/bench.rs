@@ -36,6 +36,7 @@ use tempfile::TempDir;
 
 use crate::exit::{self, Exit};
 use crate::log;
+use crate::signals;
 
 /// The longest time until the cluster has elected its first leader and answered a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -135,7 +136,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let setting = Setting::now(durability_of(options, &config));
     let load = Arc::new(Load::new(options));
     let interrupted = Arc::clone(&load);
-    ctrlc::set_handler(move || {
+    signals::hear(&signals::ENDING, move |_| {
         if interrupted.interrupt() {
             std::process::exit(exit::INTERRUPTED.into()); // not even the figures are wanted
         }

@@ -8,6 +8,7 @@ mod lines;
 mod log;
 mod node;
 mod remote;
+mod signals;
 mod snapshot;
 mod status;
 mod wal;

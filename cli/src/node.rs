@@ -11,12 +11,14 @@ use std::time::Duration;
 use clap::Args;
 use loggos::kv::Kv;
 use loggos::{Config, Durability, Node, NodeConfig};
-use signal_hook::consts::SIGXFSZ;
+use signal_hook::consts::{SIGHUP, SIGXFSZ};
+use signal_hook::low_level::signal_name;
 use tracing::info;
 
 use crate::exit;
 use crate::lines::Lines;
 use crate::log;
+use crate::signals;
 
 /// The address where `up` listens, and that clients connect to, by default.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7420";
@@ -76,9 +78,13 @@ pub(crate) fn format(options: &NodeOptions) -> Result<(), Box<dyn std::error::Er
 
 fn serve(config: &Config, node: usize) -> Result<(), Box<dyn std::error::Error>> {
     let (stop, stopped) = mpsc::channel();
-    ctrlc::set_handler(move || {
-        // A second signal finds us stopping already.
-        let _unheard = stop.send(());
+    signals::hear(&signals::ENDING, move |signal| {
+        if signal == SIGHUP {
+            info!("SIGHUP changes nothing: SIGTERM stops a node");
+        } else {
+            // A second signal finds us stopping already.
+            let _unheard = stop.send(signal);
+        }
     })?;
     // To write beyond the limit of a file's size is an error then, not the end of the process.
     signal_hook::flag::register(SIGXFSZ, Arc::default())?;
@@ -92,15 +98,22 @@ fn serve(config: &Config, node: usize) -> Result<(), Box<dyn std::error::Error>>
     let listens = format!("node {name} of cluster {cluster} listens on {}\n", node.address());
     out.push(listens.into_bytes());
     out.flush(log::FLUSH_MAX);
-    while stopped.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+    let signal = loop {
+        match stopped.recv_timeout(LOOK_INTERVAL) {
+            Ok(signal) => break signal,
+            Err(RecvTimeoutError::Timeout) => {}
+            // The thread that hears signals has died.
+            Err(RecvTimeoutError::Disconnected) => return Err("it hears no signals".into()),
+        }
         if node.has_failed() {
             // A node without one of its cores must end, so that its supervisor starts a whole one.
             // To drop it would be to wait for the others.
             std::mem::forget(node);
             return Err(format!("node {name}: a core has failed").into());
         }
-    }
-    info!("node {name} stops: a signal has told it to");
+    };
+    let signal = signal_name(signal).unwrap_or("a signal");
+    info!("node {name} stops: {signal} has told it to");
     node.stop()?;
     info!("node {name} has stopped");
     Ok(())

@@ -6,12 +6,12 @@
 #[expect(dead_code, reason = "other tests ask for other things")]
 mod kept;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use kept::{end_by, loggos, stop, wait_for};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Ends with the test.
 struct Running(Child);
@@ -94,4 +94,70 @@ fn a_missing_key_and_a_failed_command_have_codes_of_their_own() {
     assert_eq!(stop(&mut up.0), Some(0));
     assert_eq!(kv(&["get", "other"]).0, 1, "nobody is there");
     assert_eq!(kv(&["got", "other"]).0, 2, "there is no such command");
+}
+
+/// Starts a cluster that ignores those signals, in the words of a shell; waits until it listens.
+fn up_ignoring(signals: &str) -> (Running, BufReader<ChildStdout>) {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = Command::new("sh");
+    let script = format!("trap '' {signals}; exec \"$0\" up --listen {address} 2>&1");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_loggos")]).env("NO_COLOR", "1");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut running = Running(child);
+    let mut said = BufReader::new(running.0.stdout.take().unwrap());
+    says(&mut said, "listens on");
+    (running, said)
+}
+
+/// Reads on until a line has those words.
+fn says(said: &mut BufReader<ChildStdout>, words: &str) {
+    let mut lines = said.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains(words)), "it ended and did not say: {words}");
+}
+
+/// The signals that a process ignores, as the kernel has them.
+fn ignored(running: &Running) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.0.id())).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap()
+}
+
+#[test]
+fn sighup_stops_no_node() {
+    let (mut up, mut said) = up_ignoring("USR2");
+    let process = Pid::from_child(&up.0);
+    kill_process(process, Signal::HUP).unwrap();
+    says(&mut said, "SIGHUP changes nothing: SIGTERM stops a node");
+    kill_process(process, Signal::HUP).unwrap();
+    says(&mut said, "SIGHUP changes nothing");
+    assert_eq!(stop(&mut up.0), Some(0));
+    says(&mut said, "stops: SIGTERM has told it to");
+}
+
+#[test]
+fn signals_that_a_process_was_started_to_ignore_stay_ignored() {
+    let bit = |signal: Signal| 1 << (signal.as_raw() - 1);
+    for signals in [&[Signal::HUP][..], &[Signal::INT], &[Signal::HUP, Signal::INT]] {
+        let names: Vec<String> = signals.iter().map(|it| it.as_raw().to_string()).collect();
+        let (mut up, _said) = up_ignoring(&names.join(" "));
+        for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
+            let is_ignored = ignored(&up) & bit(signal) != 0;
+            assert_eq!(is_ignored, signals.contains(&signal), "{signal:?} of {signals:?}");
+        }
+        assert_eq!(stop(&mut up.0), Some(0));
+    }
+}
+
+#[test]
+fn sighup_cuts_a_bench_short() {
+    let mut command = bench(&["--warmup", "1ms", "--duration", "10min"]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut running = Running(child);
+    let caught = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", running.0.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().to_owned();
+        u64::from_str_radix(mask.trim(), 16).unwrap() & 1 != 0
+    };
+    wait_for("a handler", caught);
+    assert_eq!(end_by(&mut running.0, Signal::HUP), Some(130));
 }
