@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use loggos::kv::Kv;
+use loggos::kv::{EncodeError, Kv};
 use loggos::{
     CallError, Config, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions, RoleId,
     Settings,
@@ -145,7 +145,6 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let data = data(options, &config)?;
     config.data = data.as_ref().map(|data| data.path().to_owned());
     let subject = subject(options, &config)?;
-    wait_until_ready(&subject)?;
 
     let floor = options.floor.then(floor::measure).transpose()?;
     let started = start_clients(&subject, &load);
@@ -209,7 +208,9 @@ fn data(options: &Options, config: &Config) -> Result<Option<TempDir>, Box<dyn s
 
 /// Starts the cluster to measure, or connects to it.
 fn subject(options: &Options, config: &Config) -> Result<Subject, Box<dyn std::error::Error>> {
-    let remote = |remote: &RemoteOptions, nodes| {
+    let remote = |remote: &RemoteOptions, nodes: Vec<_>| {
+        let patient = RemoteOptions { deadline: READY_TIMEOUT, ..remote.clone() };
+        crate::remote::execute(patient, &nodes, &first_command()?)?;
         let connections = options.connections.min(options.clients);
         Ok(Subject::connect(remote, connections, nodes)?)
     };
@@ -221,6 +222,7 @@ fn subject(options: &Options, config: &Config) -> Result<Subject, Box<dyn std::e
     if config.nodes.is_empty() {
         let keys = options.keys as usize;
         let cluster = LocalCluster::start(config, move |_| Kv::with_capacity(2 * keys))?;
+        wait_until_ready(&cluster)?;
         return Ok(Subject::Local(cluster));
     }
     if let Some(role) = options.kill {
@@ -279,13 +281,19 @@ fn quoted(argument: &str) -> String {
     }
 }
 
-/// Waits for a leader, by asking for something that is not there.
-fn wait_until_ready(subject: &Subject) -> Result<(), Box<dyn std::error::Error>> {
-    let started = Instant::now();
+/// A command that is answered once there is a leader: it asks for something that is not there.
+fn first_command() -> Result<Vec<u8>, EncodeError> {
     let mut get = Vec::new();
     loggos::kv::Command::Get { key: b"is anybody there?" }.encode(&mut get)?;
+    Ok(get)
+}
+
+/// Waits for a leader.
+fn wait_until_ready(cluster: &LocalCluster) -> Result<(), Box<dyn std::error::Error>> {
+    let started = Instant::now();
+    let command = first_command()?;
     loop {
-        match subject.client().execute_blocking(&get) {
+        match cluster.client().execute_blocking(&command) {
             Ok(_) => return Ok(()),
             Err(_) if started.elapsed() < READY_TIMEOUT => {}
             Err(error) => return Err(format!("the cluster does not answer: {error}").into()),
@@ -395,7 +403,9 @@ impl Options {
 /// Whether a call that failed was certainly not executed.
 fn was_never_sent(error: CallError) -> bool {
     match error {
-        CallError::Busy | CallError::TooLarge | CallError::NoRoom(_) => true,
+        CallError::Busy | CallError::Unreachable | CallError::TooLarge | CallError::NoRoom(_) => {
+            true
+        }
         CallError::ReplyTooLarge
         | CallError::OutcomeUnknown
         | CallError::DeadlineExceeded

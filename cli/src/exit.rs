@@ -9,6 +9,10 @@ use crate::log;
 pub(crate) const USAGE: u8 = 2;
 /// The command was executed, and found no value, or not one of the kind it needs.
 pub(crate) const NO_SUCH_VALUE: u8 = 3;
+/// `status` has found a cluster that serves, and of which something is lost.
+pub(crate) const DEGRADED: u8 = 4;
+/// `status` has found a cluster that does not serve.
+pub(crate) const NOT_SERVING: u8 = 5;
 /// A signal has cut it short: that of a shell for an interrupt.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -16,7 +20,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 #[derive(Debug)]
 pub(crate) struct Exit {
     pub(crate) code: u8,
-    /// The reason, for standard error.
+    /// The reason, for standard error; empty if it was told.
     pub(crate) why: String,
 }
 

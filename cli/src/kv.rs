@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use clap::{Args, Subcommand};
-use loggos::RemoteCluster;
 use loggos::kv::{Answer, Command};
 
 use crate::exit::{self, Exit};
@@ -59,8 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         Operation::Incr { key, by } => Command::Increment { key: key.as_bytes(), by: *by },
     }
     .encode(&mut command)?;
-    let cluster = RemoteCluster::connect(options.target.options()?)?;
-    let executed = cluster.client().execute_blocking(&command)?;
+    let executed = options.target.execute(&command)?;
     let answer = Answer::decode(executed.reply.as_slice())
         .map_err(|_| "unrecognised reply: is this cluster running another state machine?")?;
     print(answer, &options.operation)

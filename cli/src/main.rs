@@ -83,10 +83,12 @@ fn run(command: Command) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if exit::is_reader_gone(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            match error.downcast_ref::<ConfigErrors>() {
+            let why = error.to_string();
+            if error.is::<ConfigErrors>() {
                 // Each mistake begins with its file and line: editors find them by that.
-                Some(mistakes) => log::say(&mistakes.to_string()),
-                None => log::complain(&error.to_string()),
+                log::say(&why);
+            } else if !why.is_empty() {
+                log::complain(&why);
             }
             error.downcast_ref().map_or(ExitCode::FAILURE, |Exit { code, .. }| (*code).into())
         }

@@ -2,11 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
-use loggos::{Config, RemoteOptions, RoleId};
+use loggos::{Config, Executed, RemoteCluster, RemoteOptions, RoleId};
 
 use crate::node::DEFAULT_ADDRESS;
+
+/// How long a command waits for a process to answer at one of the addresses.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// The cluster to talk to.
 #[derive(Args, Clone, Debug)]
@@ -41,6 +45,39 @@ impl Target {
         };
         Ok(options_of(&load(file)?))
     }
+
+    /// Executes one command.
+    ///
+    /// # Errors
+    ///
+    /// If it has no result: the text says which addresses could not be used, and why.
+    pub(crate) fn execute(&self, command: &[u8]) -> Result<Executed, Box<dyn std::error::Error>> {
+        Ok(execute(self.options()?, &self.nodes()?, command)?)
+    }
+}
+
+/// Executes one command at the cluster of `options`, whose `nodes` have names. Waits no longer than
+/// UNREACHABLE_AFTER for a process to answer at one of the addresses.
+///
+/// # Errors
+///
+/// If it has no result: the text says which addresses could not be used, and why.
+pub(crate) fn execute(
+    options: RemoteOptions,
+    nodes: &[(String, SocketAddr)],
+    command: &[u8],
+) -> Result<Executed, String> {
+    let unreachable_after = Some(UNREACHABLE_AFTER);
+    let cluster = RemoteCluster::connect(RemoteOptions { unreachable_after, ..options })
+        .map_err(|error| error.to_string())?;
+    cluster.client().execute_blocking(command).map_err(|error| {
+        let troubles = cluster.troubles().into_iter().map(|(address, why)| {
+            let node = nodes.iter().find(|(name, of)| *of == address && *name != of.to_string());
+            let node = node.map(|(name, _)| format!("node {name} at ")).unwrap_or_default();
+            format!("\n{node}{address}: {why}")
+        });
+        error.to_string() + &troubles.collect::<String>()
+    })
 }
 
 /// Reads the configuration of a cluster that listens.

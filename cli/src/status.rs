@@ -8,10 +8,12 @@ use loggos::Config;
 use serde_json::{Value, json};
 
 use self::survival::Survival;
-use crate::exit;
+use self::verdict::Verdict;
+use crate::exit::{self, Exit};
 use crate::remote::Target;
 
 mod survival;
+mod verdict;
 
 /// The longest time until a node has answered.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,37 +28,56 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// Asks every node, and prints what they answer. A node that does not is named, and is a failure.
+/// Asks every node, and prints whether the cluster serves, and what they answer. The exit code
+/// tells the former.
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let mut nodes = Vec::new();
     let mut silent = Vec::new();
     for (name, address) in options.target.nodes()? {
-        let answer = loggos::remote_status(address, TIMEOUT).map_err(|error| error.to_string());
+        let answer = loggos::remote_status(address, TIMEOUT).map_err(|error| why(&error));
         match answer.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string())) {
             Ok(status) => nodes.push((name, status)),
+            Err(error) if name == address.to_string() => silent.push(format!("{name}: {error}")),
             Err(error) => silent.push(format!("node {name} at {address}: {error}")),
         }
     }
     let config: Option<Config> = options.target.config()?;
     let survival = config.map(|config| Survival::of(&config.cluster, &nodes));
+    let verdict = Verdict::of(&nodes, &silent, survival);
     let mut out = exit::stdout();
     if options.json {
-        writeln!(out, "{:#}", to_json(&nodes, &silent, survival))?;
+        writeln!(out, "{:#}", to_json(&nodes, &silent, survival, &verdict))?;
     } else {
-        print(&nodes, &mut out)?;
+        writeln!(out, "{verdict}")?;
         survival.map(|survival| writeln!(out, "{survival}")).transpose()?;
+        if !nodes.is_empty() {
+            print(&nodes, &mut out)?;
+        }
     }
-    if silent.is_empty() { Ok(()) } else { Err(silent.join("\n").into()) }
+    // What is wrong was said.
+    verdict.code().map_or(Ok(()), |code| Err(Exit { code, why: String::new() }.into()))
+}
+
+/// Why a node has not answered, without the number that the system has for it.
+fn why(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |_| error.kind().to_string())
 }
 
 /// One document of the whole cluster: the nodes' replicas side by side, to be compared.
-fn to_json(nodes: &[(String, Value)], silent: &[String], survival: Option<Survival>) -> Value {
+fn to_json(
+    nodes: &[(String, Value)],
+    silent: &[String],
+    survival: Option<Survival>,
+    verdict: &Verdict,
+) -> Value {
     let all = |key: &str| -> Vec<Value> {
         let lists = nodes.iter().filter_map(|(_, status)| status[key].as_array());
         lists.flatten().cloned().collect()
     };
     let leaders = nodes.iter().map(|(_, status)| &status["leader"]).filter(|l| !l.is_null());
     json!({
+        "verdict": verdict.word(),
+        "reasons": verdict.reasons(),
         "leaders": leaders.collect::<Vec<_>>(),
         "replicas": all("replicas"),
         "roles": all("roles"),
@@ -88,11 +109,21 @@ fn print(nodes: &[(String, Value)], out: &mut impl Write) -> io::Result<()> {
                 let text = role[*key].as_str().map(str::to_owned);
                 format!("{key} {}", text.unwrap_or_else(|| role[*key].to_string()))
             });
-            let told = told.chain(transfer(&role["transfer"])).collect::<Vec<_>>().join(", ");
+            let told = told.chain(transfer(&role["transfer"])).chain(fill(role, status));
+            let told = told.collect::<Vec<_>>().join(", ");
             writeln!(out, "{name:<width$} {:<16} {:<10} {told}", text("role"), text("state"))?;
         }
     }
     Ok(())
+}
+
+/// How full the log of an acceptor is, if that has one: those of a core share it.
+fn fill(role: &Value, status: &Value) -> Option<String> {
+    let is_acceptor = role["role"].as_str().is_some_and(|name| name.starts_with("acceptor"));
+    let core = status["cores"].as_array()?.iter().find(|core| core["core"] == role["core"])?;
+    let count = |key: &str| core["log"][key].as_u64().filter(|_| is_acceptor);
+    let (segments, most) = (count("segments")?, count("segments_max")?);
+    Some(format!("log {segments} of {most} segments"))
 }
 
 /// How far a replica has got a peer's snapshot, or restored one, if it does.

@@ -38,6 +38,8 @@ const DEAF: u64 = 20;
 const GROWTH_MAX: u64 = 384 << 20;
 /// The longest time for which a client that reads waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// An election shows that a node stood still for longer than a busy machine lets it.
+const PATIENT: &str = "[timing]\nelection_timeout = \"2s\"";
 
 /// The bytes of what `encode` writes.
 fn bytes_of(encode: impl FnOnce(&mut Outgoing)) -> Vec<u8> {
@@ -159,7 +161,7 @@ fn r35_clients_that_take_all_descriptors_stop_neither_the_log_nor_a_peer() {
 /// short ones. Memory stays within its bound; another client at that node is served all along.
 #[test]
 fn r35_clients_that_read_no_answers_take_neither_memory_nor_service_from_others() {
-    let mut cluster = three_nodes("");
+    let mut cluster = three_nodes(PATIENT);
     cluster.start(&NODES);
     let address = cluster.gateways()[0];
     let served = client_of(vec![address]);
@@ -194,7 +196,7 @@ fn r35_clients_that_read_no_answers_take_neither_memory_nor_service_from_others(
 /// One connection reads all of its 65 000 long answers, which were asked for at once.
 #[test]
 fn r35_a_client_that_reads_is_not_cut_off_for_long_answers() {
-    let mut cluster = three_nodes("");
+    let mut cluster = three_nodes(PATIENT);
     cluster.start(&NODES);
     let address = cluster.gateways()[0];
     client_of(vec![address]).client().execute_blocking(&put(LONG, VALUE_BYTES)).unwrap();

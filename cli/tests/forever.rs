@@ -271,7 +271,7 @@ impl Ledger {
                     key.unknown = Some(number);
                     retired.push(index);
                 }
-                Err(CallError::Busy) => {} // never sent
+                Err(CallError::Busy | CallError::Unreachable) => {} // never sent
                 Err(error) => panic!("{}: {error}", key.name),
             }
         }

@@ -12,11 +12,14 @@
 #[expect(dead_code, reason = "no process is killed or stopped here")]
 mod harness;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use harness::hosts::Hosts;
 use harness::load::{GATEWAYS, Load, under_load};
-use harness::{Nodes, wait_for};
+use harness::{DEADLINE, Nodes, wait_for};
+use loggos::kv::Command;
+use loggos::{RemoteCluster, RemoteOptions};
 
 /// How long a cut lasts at the least: several election timeouts, on defaults.
 const CUT: Duration = Duration::from_millis(1500);
@@ -144,6 +147,53 @@ fn a_proposer_that_cannot_reach_an_acceptor_is_elected_by_the_other_column() {
         load.go_on_after("both healed", &GATEWAYS);
         load.wait_for_more(MANY, &GATEWAYS);
     });
+}
+
+/// Its client reaches that gateway as before, and another one.
+#[test]
+fn r37_a_client_leaves_a_gateway_that_its_cluster_cannot_be_reached_from() {
+    let Some(nodes) = Nodes::start_apart() else { return };
+    let addresses = ["gateway-0", "gateway-1"].map(|name| nodes.address(name));
+    let connect = |addresses: &[SocketAddr]| {
+        let addresses = addresses.to_vec();
+        let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses) };
+        nodes.on("client-1", || RemoteCluster::connect(options).unwrap())
+    };
+    let put = |client: &RemoteCluster, number: u32| {
+        let mut put = Vec::new();
+        let value = number.to_string();
+        Command::Put { key: b"key", value: value.as_bytes() }.encode(&mut put).unwrap();
+        client.client().execute_blocking(&put)
+    };
+    addresses.iter().for_each(|address| drop(put(&connect(&[*address]), 0).unwrap()));
+    let client = connect(&addresses);
+    put(&client, 0).unwrap();
+    let state = || nodes.status("gateway-0").unwrap()["roles"][0]["state"].clone();
+    assert_eq!(state(), "up");
+    // Its status can still be asked, on its own host.
+    let mut others = nodes.hosts().others("gateway-0");
+    others.retain(|name| *name != "client-1");
+    nodes.hosts().mute(&["gateway-0"], &others);
+    nodes.hosts().mute(&others, &["gateway-0"]);
+    let struck = Instant::now();
+    std::thread::scope(|scope| {
+        // What is under way there waits for the end of the cut.
+        let under_way = scope.spawn(|| put(&client, 1));
+        wait_for("not served", || state() == "unserved");
+        for number in 2..100 {
+            put(&client, number).unwrap();
+        }
+        println!("another gateway served after {:?}", struck.elapsed());
+        assert!(!under_way.is_finished(), "{:?}", under_way.join());
+        // One that comes now is turned away, and served by the other.
+        put(&connect(&addresses), 100).unwrap();
+        assert_eq!(state(), "unserved");
+        nodes.hosts().unmute(&["gateway-0"], &others);
+        nodes.hosts().unmute(&others, &["gateway-0"]);
+        under_way.join().unwrap().unwrap();
+    });
+    wait_for("served again", || state() == "up");
+    nodes.wait_until_equal();
 }
 
 /// Parts a node again and again, for ever longer.

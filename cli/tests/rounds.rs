@@ -257,7 +257,7 @@ impl Ledger {
         let is_sure = match client.execute_blocking(&put) {
             Ok(_) => true,
             Err(CallError::OutcomeUnknown | CallError::DeadlineExceeded) => false,
-            Err(CallError::Busy) => return false, // never sent: no gateway was there to take it
+            Err(CallError::Busy | CallError::Unreachable) => return false, // never sent: no gateway was there to take it
             Err(error) => panic!("{key}: {error}"),
         };
         self.written.insert(key, (value, is_sure));

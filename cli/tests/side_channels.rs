@@ -191,7 +191,7 @@ fn a_log_tells_start_service_and_stop_with_the_names_that_status_has() {
         ": the cluster has formed: ",
         &leads,
         "gateway 0: serves: session ",
-        "node up stops: a signal has told it to",
+        "node up stops: SIGTERM has told it to",
         "node up has stopped",
     ];
     let mut rest = &log[..];

@@ -73,7 +73,7 @@ impl World {
             let (ballot, chosen) = (Ballot::default(), Watermark(0));
             let stage = Stage::Campaigning;
             let (no_room, table) = (AcceptorSet::default(), Arc::clone(&table));
-            let heartbeat = Heartbeat { ballot, stage, chosen, no_room, table };
+            let heartbeat = Heartbeat { ballot, stage, chosen, no_room, is_silent: false, table };
             let heartbeat = ToProxyLeader::Heartbeat(heartbeat);
             proxy_leader.on_message(heartbeat, START, &mut Outbox::default());
             Role::ProxyLeader(Box::new(proxy_leader))

@@ -33,7 +33,13 @@ pub struct Client<T> {
     deadlines: VecDeque<(Time, u64)>,
     /// Commands that the gateway has not been given yet, oldest first.
     queue: VecDeque<(u64, Payload)>,
+    /// The way that commands are sent on.
+    way: Way,
 }
+
+/// A way that commands take to a gateway, such as a connection.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Way(pub u32);
 
 #[derive(Debug)]
 struct CallPlace<T> {
@@ -46,8 +52,8 @@ struct CallPlace<T> {
 #[derive(Debug)]
 struct Call<T> {
     caller: T,
-    /// Whether the gateway was given its command.
-    is_sent: bool,
+    /// The way that its command was sent on, if it was.
+    sent: Option<Way>,
 }
 
 impl<T> Client<T> {
@@ -61,6 +67,7 @@ impl<T> Client<T> {
             free: Vec::new(),
             deadlines: VecDeque::new(),
             queue: VecDeque::new(),
+            way: Way::default(),
         }
     }
 
@@ -72,7 +79,7 @@ impl<T> Client<T> {
         });
         let entry = &mut self.calls[place as usize];
         assert!(entry.call.is_none(), "a free place has a call");
-        entry.call = Some(Call { caller, is_sent: false });
+        entry.call = Some(Call { caller, sent: None });
         let tag = u64::from(entry.generation) << 32 | u64::from(place);
         // One slow call must not keep the deadlines of all that are over behind it.
         if self.deadlines.len() > 2 * self.calls.len() + 1024 {
@@ -90,8 +97,9 @@ impl<T> Client<T> {
         loop {
             let (tag, command) = self.queue.pop_front_if(|(_, command)| has_room(command.len()))?;
             // A call that is over has been told that its command was never sent.
+            let way = self.way;
             if let Some(call) = self.call_mut(tag) {
-                call.is_sent = true;
+                call.sent = Some(way);
                 return Some((Caller { client: self.id, tag }, command));
             }
         }
@@ -109,7 +117,8 @@ impl<T> Client<T> {
     pub fn overdue(&mut self, now: Time) -> Option<(T, Failure)> {
         while let Some((_, tag)) = self.deadlines.pop_front_if(|(at, _)| *at <= now) {
             if let Some(call) = self.finish(tag) {
-                let why = if call.is_sent { Failure::DeadlineExceeded } else { Failure::Busy };
+                let why =
+                    if call.sent.is_some() { Failure::DeadlineExceeded } else { Failure::Busy };
                 self.forget_overdue();
                 return Some((call.caller, why));
             }
@@ -117,10 +126,27 @@ impl<T> Client<T> {
         None
     }
 
-    /// Ends all calls whose command was sent on, and so may be executed: the gateway has gone.
-    /// Returns the callers to tell. What was not sent on stays in the queue, for another gateway.
-    pub fn lose_sent(&mut self) -> Vec<T> {
-        let is_sent = |place: &CallPlace<T>| place.call.as_ref().is_some_and(|call| call.is_sent);
+    /// Ends one call whose command was not sent on; to be asked until there is none.
+    pub fn give_up_unsent(&mut self) -> Option<T> {
+        while let Some((tag, _)) = self.queue.pop_front() {
+            if let Some(call) = self.finish(tag) {
+                return Some(call.caller);
+            }
+        }
+        None
+    }
+
+    /// Names the way that commands are sent on from now on, such as to another gateway.
+    pub fn set_way(&mut self, way: Way) {
+        self.way = way;
+    }
+
+    /// Ends all calls whose command was sent on that way, and so may be executed: the gateway has
+    /// gone. Returns the callers to tell. What was not sent on stays in the queue, for another
+    /// gateway.
+    pub fn lose_sent(&mut self, way: Way) -> Vec<T> {
+        let is_sent =
+            |place: &CallPlace<T>| place.call.as_ref().is_some_and(|call| call.sent == Some(way));
         let lost = (0_u64..).zip(&self.calls).filter(|(_, place)| is_sent(place));
         let lost = lost.map(|(index, place)| u64::from(place.generation) << 32 | index);
         let lost: Vec<u64> = lost.collect();
@@ -263,6 +289,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_sent_on_can_be_given_up_and_what_was_can_not() {
+        let mut client = client();
+        client.submit("over", command(), Time(0));
+        client.submit("waits", command(), Time(50));
+        client.submit("waits, too", command(), Time(50));
+        assert_eq!(client.overdue(Time(100)), Some(("over", Failure::Busy)));
+        client.submit("sent", command(), Time(50));
+        client.queue.rotate_right(1);
+        let sent = sent(&mut client);
+        let given_up = std::iter::from_fn(|| client.give_up_unsent()).collect::<Vec<_>>();
+        assert_eq!(given_up, ["waits", "waits, too"]);
+        assert_eq!(client.on_reply(sent), Some("sent"));
+    }
+
+    #[test]
     fn with_its_gateway_a_call_is_lost_if_it_was_sent_on_and_else_waits_for_another() {
         let mut client = client();
         client.submit("over", command(), Time(0));
@@ -271,9 +312,12 @@ mod tests {
         client.submit("sent", command(), Time(0)); // in the place of the one that is over
         client.submit("waits", command(), Time(0));
         let lost = sent(&mut client);
-        assert_eq!(client.lose_sent(), ["sent"]);
+        client.set_way(Way(1));
+        assert!(client.lose_sent(Way(1)).is_empty(), "nothing was sent to another yet");
+        assert_eq!(client.lose_sent(Way(0)), ["sent"]);
         assert_eq!((client.on_reply(lost), client.under_way()), (None, 1));
         let left = sent(&mut client);
+        assert!(client.lose_sent(Way(0)).is_empty(), "it was sent to the other");
         assert_eq!(client.on_reply(left), Some("waits"));
     }
 

@@ -33,6 +33,7 @@ mod resending;
 mod results;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::block::BatchWriter;
 use crate::outbox::Caller;
@@ -44,6 +45,10 @@ use crate::{
 };
 
 use in_flight::{InFlight, InFlightStage};
+
+/// The most election timeouts that a gateway waits for an answer until it counts itself as not
+/// served, however long answers take.
+const UNSERVED_PATIENCE_MAX: u32 = 10;
 
 /// The timers of a gateway.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -85,6 +90,9 @@ pub struct Gateway {
     no_room: Option<(Time, AcceptorSet)>,
     /// Since when it has had no answer, while it waits for one.
     unserved_since: Time,
+    /// The time of the last sign that the cluster serves: an answer, or the heartbeat of a leader
+    /// that is not silent.
+    served_at: Time,
     writer: BatchWriter,
     /// The time when the oldest command that waits for a batch came.
     waiting_since: Option<Time>,
@@ -162,6 +170,7 @@ impl Gateway {
             losses: 0,
             no_room: None,
             unserved_since: now,
+            served_at: now,
             writer: BatchWriter::default(),
             waiting_since: None,
             in_flight: VecDeque::new(),
@@ -200,6 +209,9 @@ impl Gateway {
         if heartbeat.stage == Stage::Leading && heartbeat.ballot >= self.ballot {
             self.ballot = heartbeat.ballot;
             self.leader_heard_at = Some(now);
+            if !heartbeat.is_silent {
+                self.served_at = now;
+            }
             self.leader = heartbeat.ballot.proposer; // also where we had tried others meanwhile
             let no_room = heartbeat.no_room;
             self.no_room = (!no_room.is_empty()).then_some((now, no_room));
@@ -333,6 +345,24 @@ impl Gateway {
     #[must_use]
     pub fn unanswered(&self) -> usize {
         self.callers.len()
+    }
+
+    /// For how long the cluster has not served it: it has waited for an answer for longer than
+    /// answers take, or hears of no leader that gets anything chosen, for an election timeout at
+    /// the least. `None` while it is served, as far as it can tell.
+    ///
+    /// It may be wrong either way, and then its clients lose time and nothing else: they take what
+    /// they have not sent yet to another gateway, and what they have sent is answered here.
+    ///
+    /// source: R37
+    #[must_use]
+    pub fn unserved_for(&self, now: Time) -> Option<Duration> {
+        let least = self.cluster.election_timeout;
+        let patience = self.latency.timeout(0, least, UNSERVED_PATIENCE_MAX * least);
+        let waited = self.awaits_answer().then(|| now.since(self.unserved_since));
+        let waited = waited.filter(|waited| *waited >= patience);
+        let quiet = Some(now.since(self.served_at)).filter(|quiet| *quiet >= least);
+        waited.max(quiet)
     }
 
     /// The counters of its work.

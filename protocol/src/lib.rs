@@ -54,7 +54,7 @@ pub use block::{
     BatchWriter, CommandRun, Items, MalformedBlock, Outcome, Outcomes, ReplyItems, ReplyTooLarge,
     ResultWriter, Run, RunAnswers, Runs,
 };
-pub use client::Client;
+pub use client::{Client, Way};
 pub use digest::Digest;
 pub use event::{Event, Halt};
 pub use formation::{Former, Membership, Table};

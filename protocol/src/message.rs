@@ -436,6 +436,9 @@ pub struct Heartbeat {
     /// The acceptors for want of whose room nothing is proposed for the first time; none if
     /// something is.
     pub no_room: AcceptorSet,
+    /// Of a leader: whether it is silent towards acceptors and proposers, since no read quorum
+    /// hears it or nothing gets chosen. Gateways that hear it are not served for that (R37).
+    pub is_silent: bool,
     /// The cluster's table, for roles that have just started.
     pub table: Arc<Table>,
 }

@@ -170,7 +170,7 @@ fn r31_a_table_that_came_with_a_heartbeat_is_written_down() {
     let mut node = Node { acceptor, log: Vec::new() };
     let (stage, table) = (Stage::Leading, table(&cluster()));
     let (chosen, no_room) = (Watermark(0), AcceptorSet::default());
-    let heartbeat = Heartbeat { ballot: B1, stage, chosen, no_room, table };
+    let heartbeat = Heartbeat { ballot: B1, stage, chosen, no_room, is_silent: false, table };
     node.take(|acceptor, out| acceptor.on_heartbeat(&heartbeat, START, out));
     assert!(matches!(node.log[..], [Record::Table { .. }]));
 }

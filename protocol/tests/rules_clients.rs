@@ -551,6 +551,40 @@ fn r28_a_gateway_complains_once_an_election_timeout_while_nothing_is_answered() 
 }
 
 #[test]
+fn r37_a_gateway_knows_for_how_long_the_cluster_has_not_served_it() {
+    let mut desk = Desk::new();
+    let unserved = |desk: &Desk, at: u64| desk.gateway.unserved_for(START + millis(at));
+    let hear = |desk: &mut Desk, at: u64, is_silent: bool| {
+        let heartbeat = Heartbeat { is_silent, ..heartbeat(&desk.cluster, B1, Stage::Leading) };
+        let now = START + millis(at);
+        out_of(|out| desk.gateway.on_heartbeat(&heartbeat, now, out));
+    };
+    let timeout = 300;
+    // Idle, it is served while it hears a leader that gets something chosen.
+    assert_eq!(unserved(&desk, timeout - 1), None);
+    assert_eq!(unserved(&desk, timeout), Some(millis(timeout)));
+    hear(&mut desk, 400, false);
+    assert_eq!(unserved(&desk, 400), None);
+    hear(&mut desk, 600, true);
+    assert_eq!(unserved(&desk, 700), Some(millis(300)), "the leader gets nothing chosen");
+    // With a batch under way it is served while that is answered in time.
+    hear(&mut desk, 1000, false);
+    desk.now = START + millis(1000);
+    let batches = desk.batches(1);
+    (1010..1400).step_by(50).for_each(|at| hear(&mut desk, at, false));
+    assert_eq!(unserved(&desk, 1299), None);
+    assert_eq!(unserved(&desk, 1300), Some(millis(300)), "though a leader is heard");
+    desk.now = START + millis(1400);
+    desk.answer(&batches[0], 0);
+    assert_eq!(unserved(&desk, 1400), None);
+    // Answers that take long are waited for.
+    (1410..2000).step_by(50).for_each(|at| hear(&mut desk, at, false));
+    desk.now = START + millis(1450);
+    desk.batches(1);
+    assert_eq!(unserved(&desk, 1450 + 400), None, "the last one has taken as long");
+}
+
+#[test]
 fn r34_a_gateway_tells_clients_that_there_is_no_room() {
     let mut desk = Desk::new();
     let hear = |desk: &mut Desk, acceptors: u64| {

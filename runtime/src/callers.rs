@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_net::ConnectionId;
-use loggos_protocol::{Caller, Client, ClientId, Payload, Position, Time};
+use loggos_protocol::{Caller, Client, ClientId, Failure, Payload, Position, Time, Way};
 
 use crate::client::{Answer, CallError, Executed, Port};
 use crate::resident::{Commands, MoveIn, Tenant};
@@ -148,16 +148,33 @@ impl Callers {
         hear(recipient, &mut self.residents, result)
     }
 
-    /// Ends one call whose deadline has passed; to be called until it returns `None`.
-    pub(crate) fn overdue(&mut self, now: Time) -> Option<(Option<RemoteCall>, CallError)> {
+    /// Ends one call whose deadline has passed; to be called until it returns `None`. One whose
+    /// command was not sent on ends as `unsent`.
+    pub(crate) fn overdue(
+        &mut self,
+        unsent: CallError,
+        now: Time,
+    ) -> Option<(Option<RemoteCall>, CallError)> {
         let (recipient, why) = self.client.overdue(now)?;
-        let why = CallError::from(why);
+        let why = if why == Failure::Busy { unsent } else { why.into() };
         Some((hear(recipient, &mut self.residents, Err(why)), why))
     }
 
-    /// Ends all calls whose commands were sent on: the gateway that had them is gone.
-    pub(crate) fn lose_sent(&mut self) {
-        for recipient in self.client.lose_sent() {
+    /// Ends all calls whose commands were not sent on.
+    pub(crate) fn give_up_unsent(&mut self, why: CallError) {
+        while let Some(recipient) = self.client.give_up_unsent() {
+            hear(recipient, &mut self.residents, Err(why));
+        }
+    }
+
+    /// Names the way that commands are sent on from now on.
+    pub(crate) fn set_way(&mut self, way: Way) {
+        self.client.set_way(way);
+    }
+
+    /// Ends all calls whose commands were sent on that way: the gateway that had them is gone.
+    pub(crate) fn lose_sent(&mut self, way: Way) {
+        for recipient in self.client.lose_sent(way) {
             hear(recipient, &mut self.residents, Err(CallError::OutcomeUnknown));
         }
     }

@@ -44,6 +44,9 @@ pub enum CallError {
     /// It was never sent on, and will not be executed: until the deadline the gateway had as many
     /// commands under way as its window allows.
     Busy,
+    /// It was never sent on, and will not be executed: no gateway could be reached, or none that
+    /// the cluster serves.
+    Unreachable,
     /// It was never sent on: it is longer than `command_bytes_max`.
     TooLarge,
     /// It was never sent on: the logs of these acceptors have too little room for new proposals.
@@ -293,10 +296,11 @@ impl fmt::Display for CallError {
         f.write_str(match self {
             Self::NoRoom(_) => unreachable!("told above"),
             Self::Busy => "the cluster was busy until the deadline; the command was not executed",
+            Self::Unreachable => "no gateway could be reached; the command was not executed",
             Self::TooLarge => "the command is too long; it was not executed",
             Self::ReplyTooLarge => "the command was executed; its reply is too long, or was lost",
             Self::OutcomeUnknown => {
-                "the gateway lost its session; the command may have been executed, or may yet be"
+                "the connection or the session was lost; the command may have been executed, or may yet be"
             }
             Self::DeadlineExceeded => {
                 "no answer within the deadline; the command may have been executed, or may yet be"

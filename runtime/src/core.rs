@@ -97,6 +97,9 @@ pub(crate) struct Core<M> {
     /// snapshot of a peer.
     has_refused_snapshot: bool,
     status_requests: Vec<StatusRequest>,
+    /// Whether the cluster serves the gateway that callers of this core have, and how that was last
+    /// told.
+    is_served: bool,
 
     /// The effects of the role that has its turn.
     out: Outbox,
@@ -153,6 +156,7 @@ impl<M: StateMachine> Core<M> {
             snapshots: plan.snapshots,
             has_refused_snapshot: false,
             status_requests: Vec::new(),
+            is_served: true,
             out: Outbox { is_tracing: crate::status::is_tracing(), ..Outbox::default() },
             logged_events: Vec::new(),
             held_in_memory: Vec::new(),
@@ -222,6 +226,7 @@ impl<M: StateMachine> Core<M> {
         }
         self.write_log(now);
         self.answer();
+        self.watch_service(now);
         self.flush(now);
         self.next_due = self.find_next_due(now);
         true
@@ -280,7 +285,7 @@ impl<M: StateMachine> Core<M> {
         if let Some(log) = &mut self.log {
             log.on_time(&mut self.ring, now);
         }
-        while let Some((call, why)) = self.callers.overdue(now) {
+        while let Some((call, why)) = self.callers.overdue(CallError::Busy, now) {
             if let (Some(call), Some(sockets)) = (call, &mut self.sockets) {
                 sockets.answer(&mut self.ring, call, Err(why));
             }

@@ -313,6 +313,7 @@ impl Log {
         LogStatus {
             synced: self.shared.wal.synced(),
             segments: self.shared.wal.segments_count(),
+            segments_max: self.shared.wal.segments_max(),
             waiting: self.shared.wal.appended() - self.shared.wal.durable(),
             held: self.shared.held_count(),
             writing_for: begun_at.map_or(Duration::ZERO, |at| now.since(at)),

@@ -65,7 +65,12 @@ pub enum Standing {
         why: String,
     },
     /// A gateway.
-    Gateway(GatewayCounters),
+    Gateway {
+        /// For how long the cluster has not served it; `None` if it does (R37).
+        unserved: Option<Duration>,
+        /// Its counters so far.
+        counters: GatewayCounters,
+    },
     /// A proposer.
     Proposer {
         /// Whether it leads.
@@ -115,7 +120,9 @@ pub struct ReplicaStanding {
 impl Standing {
     pub(crate) fn of<M: StateMachine>(role: &Role<M>, log: LogState, now: Time) -> Self {
         match role {
-            Role::Gateway(role) => Self::Gateway(role.counters()),
+            Role::Gateway(role) => {
+                Self::Gateway { unserved: role.unserved_for(now), counters: role.counters() }
+            }
             Role::Proposer(role) => Self::Proposer {
                 is_leading: role.is_leading(),
                 ballot: role.ballot(),
@@ -151,7 +158,7 @@ impl Standing {
             Self::Replica(replica) => Some(replica),
             Self::Down
             | Self::Stopped { .. }
-            | Self::Gateway(_)
+            | Self::Gateway { .. }
             | Self::Proposer { .. }
             | Self::ProxyLeader(_)
             | Self::Acceptor { .. } => None,
@@ -244,6 +251,7 @@ impl CoreStatus {
             json!({
                 "synced": log.synced,
                 "segments": log.segments,
+                "segments_max": log.segments_max,
                 "waiting": log.waiting,
                 "held": log.held,
                 "writing_ms": u64::try_from(log.writing_for.as_millis()).unwrap_or(u64::MAX),
@@ -292,8 +300,9 @@ impl RoleStatus {
         let standing = match &self.standing {
             Standing::Down => json!({ "state": "down" }),
             Standing::Stopped { why } => json!({ "state": "stopped", "why": why }),
-            Standing::Gateway(counters) => json!({
-                "state": "up",
+            Standing::Gateway { unserved, counters } => json!({
+                "state": if unserved.is_some() { "unserved" } else { "up" },
+                "unserved_ms": unserved.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
                 "commands": counters.commands,
                 "replies": counters.replies,
                 "batches": counters.batches,

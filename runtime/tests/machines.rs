@@ -117,7 +117,7 @@ fn r16_a_machine_without_snapshots_starts_from_the_log_and_nothing_of_that_is_fo
                 Standing::Acceptor { truncated, .. } => assert_eq!(*truncated, Watermark(0)),
                 Standing::Down
                 | Standing::Stopped { .. }
-                | Standing::Gateway(_)
+                | Standing::Gateway { .. }
                 | Standing::Proposer { .. }
                 | Standing::ProxyLeader(_) => {}
             }

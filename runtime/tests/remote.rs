@@ -1,19 +1,23 @@
-//! A client whose cluster has forgotten everything: it is told so, and not that its commands are
-//! done.
+//! Clients of other processes: one whose cluster has forgotten everything is told so, and not that
+//! its commands are done; one whose gateway is not served goes to another.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use loggos::kv::{Command, Kv};
 use loggos::{
-    CallError, Config, Desk, Idle, Next, Node, NodeConfig, Position, RemoteCluster, RemoteOptions,
-    Resident,
+    CallError, Config, Desk, Executed, Idle, Next, Node, NodeConfig, Position, RemoteCluster,
+    RemoteOptions, Resident,
 };
 use loggos_net::Outgoing;
-use loggos_net::wire::{self, Welcome};
+use loggos_net::wire::{self, BatchPool, FrameReader, Message, Reason, Refusal, Welcome};
+use loggos_protocol::{FormationId, Slot};
+
+/// The longest that anything may take that must happen.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn start(address: SocketAddr) -> Node {
     let mut config = Config::standard();
@@ -26,6 +30,165 @@ fn start(address: SocketAddr) -> Node {
         data: None,
     }];
     Node::start(&config, 0, |_| Kv::default()).unwrap()
+}
+
+/// The welcome of a gateway that belongs to that formation.
+fn welcome(formation: Option<FormationId>) -> Welcome {
+    Welcome {
+        version: wire::WIRE_VERSION,
+        nonce: 1,
+        formation,
+        log: None,
+        commands_in_flight_max: 1_000,
+        command_bytes_max: 1_000,
+    }
+}
+
+fn not_served() -> Refusal {
+    Refusal { reason: Reason::Unserved, text: "as the test wants it".to_owned() }
+}
+
+fn say(stream: &mut TcpStream, encode: impl FnOnce(&mut Outgoing)) {
+    let mut out = Outgoing::default();
+    encode(&mut out);
+    out.pieces().for_each(|piece| stream.write_all(piece).unwrap());
+}
+
+/// The gateway's end of a connection, in a test's hands.
+struct Gateway {
+    stream: TcpStream,
+    reader: FrameReader,
+}
+
+impl Gateway {
+    /// Accepts a client, and welcomes it.
+    fn accept(listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut gateway = Self { stream, reader: FrameReader::new(1 << 20) };
+        assert!(matches!(gateway.hear(), Some(Message::Hello(_))), "it says what it is");
+        gateway.say(|out| wire::encode_welcome(&welcome(Some(FormationId(7))), out));
+        gateway
+    }
+
+    fn say(&mut self, encode: impl FnOnce(&mut Outgoing)) {
+        say(&mut self.stream, encode);
+    }
+
+    /// The next message; `None` once the client has closed.
+    fn hear(&mut self) -> Option<Message> {
+        loop {
+            if let Some(frame) = self.reader.next() {
+                return Some(frame.unwrap().decode(&mut BatchPool::new(1)).unwrap());
+            }
+            let mut piece = vec![0; 1024];
+            match self.stream.read(&mut piece).unwrap() {
+                0 => return None,
+                bytes => piece.truncate(bytes),
+            }
+            self.reader.push(piece.into());
+        }
+    }
+
+    /// The number of the next command, which is to be `expected`.
+    fn command(&mut self, expected: &[u8]) -> u64 {
+        match self.hear() {
+            Some(Message::Command { number, command }) if command.as_slice() == expected => number,
+            other => panic!("{other:?} instead of {expected:?}"),
+        }
+    }
+
+    fn answer(&mut self, number: u64, reply: &[u8]) {
+        let at = Position { slot: Slot(1), index: 0 };
+        self.say(|out| wire::encode_result(number, Ok((at, reply)), out));
+    }
+
+    fn is_not_served(&mut self) {
+        self.say(|out| wire::encode_refusal(&not_served(), out));
+    }
+}
+
+/// New commands go to another gateway. What was sent to the first is answered there, and its
+/// connection ends with that.
+#[test]
+fn r37_a_client_of_a_gateway_that_is_not_served_goes_to_another_and_has_its_answers() {
+    let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
+    let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses) };
+    let cluster = RemoteCluster::connect(options).unwrap();
+    let replies = |reply: Result<Executed, CallError>| reply.unwrap().reply.as_slice().to_vec();
+    std::thread::scope(|scope| {
+        let execute = |command: &'static [u8]| {
+            let client = cluster.client();
+            scope.spawn(move || client.execute_blocking(command))
+        };
+        let old = execute(b"old");
+        let mut first = Gateway::accept(&listeners[0]);
+        let number = first.command(b"old");
+        first.is_not_served();
+        // The next one is not served either, and says so at once.
+        let (mut refusing, _) = listeners[1].accept().unwrap();
+        say(&mut refusing, |out| wire::encode_refusal(&not_served(), out));
+        let (refused, _) = listeners[0].accept().unwrap();
+        drop(refused);
+        let mut second = Gateway::accept(&listeners[1]);
+        let new = execute(b"new");
+        let new_number = second.command(b"new");
+        second.answer(new_number, b"of the second");
+        assert_eq!(replies(new.join().unwrap()), b"of the second");
+        assert!(!old.is_finished(), "it waits for the first");
+        first.is_not_served(); // said again
+        first.answer(number, b"of the first");
+        assert_eq!(replies(old.join().unwrap()), b"of the first");
+        assert!(first.hear().is_none(), "nothing more is due there");
+        // If that one is not served either, it goes on; what is under way when its connection ends
+        // waits for its deadline, and a call that was not sent yet for the next gateway.
+        second.is_not_served();
+        let mut first = Gateway::accept(&listeners[0]);
+        let last = execute(b"last");
+        let number = first.command(b"last");
+        first.answer(number, b"again of the first");
+        assert_eq!(replies(last.join().unwrap()), b"again of the first");
+        assert!(second.hear().is_none(), "nothing was due there");
+    });
+}
+
+/// With nowhere else to go it stays.
+#[test]
+fn r37_a_client_that_has_one_gateway_stays_with_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(vec![address]) };
+    let cluster = RemoteCluster::connect(options).unwrap();
+    std::thread::scope(|scope| {
+        let client = cluster.client();
+        let call = scope.spawn(move || client.execute_blocking(b"command"));
+        let mut gateway = Gateway::accept(&listener);
+        gateway.is_not_served();
+        let number = gateway.command(b"command");
+        gateway.answer(number, b"reply");
+        assert_eq!(call.join().unwrap().unwrap().reply.as_slice(), b"reply");
+    });
+    assert_eq!(cluster.troubles(), [(address, "as the test wants it".to_owned())]);
+}
+
+#[test]
+fn calls_end_where_no_process_answers_and_the_reason_is_told() {
+    let addresses = [0; 2].map(|_| {
+        let unused = TcpListener::bind("127.0.0.1:0").unwrap();
+        unused.local_addr().unwrap()
+    });
+    let options = RemoteOptions {
+        deadline: Duration::from_secs(3600),
+        unreachable_after: Some(Duration::from_millis(100)),
+        ..RemoteOptions::new(addresses.to_vec())
+    };
+    let cluster = RemoteCluster::connect(options).unwrap();
+    for _ in 0..2 {
+        assert_eq!(cluster.client().execute_blocking(b"command"), Err(CallError::Unreachable));
+    }
+    let expected = addresses.map(|address| (address, "connection refused".to_owned()));
+    assert_eq!(cluster.troubles(), expected);
 }
 
 #[test]
@@ -48,7 +211,7 @@ fn r04_a_client_stays_with_the_formation_that_it_has_talked_to() {
     let stranger = connect(Duration::from_secs(60)).unwrap();
     stranger.client().execute_blocking(&put).unwrap();
     let told = forgetful.client().execute_blocking(&put);
-    assert_eq!(told, Err(CallError::Busy), "never sent on");
+    assert_eq!(told, Err(CallError::Unreachable), "never sent on");
 }
 
 #[test]
@@ -64,26 +227,14 @@ fn r04_a_gateway_that_knows_of_no_formation_is_given_no_command() {
         let call = scope.spawn(move || client.execute_blocking(b"command"));
         let (mut gateway, _) = listener.accept().unwrap();
         gateway.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut welcome = Outgoing::default();
-        wire::encode_welcome(
-            &Welcome {
-                version: wire::WIRE_VERSION,
-                nonce: 1,
-                formation: None,
-                log: None,
-                commands_in_flight_max: 1_000,
-                command_bytes_max: 1_000,
-            },
-            &mut welcome,
-        );
         let mut hello = [0; 1024];
         assert!(gateway.read(&mut hello).unwrap() > 0, "it says who it is");
-        welcome.pieces().for_each(|piece| gateway.write_all(piece).unwrap());
+        say(&mut gateway, |out| wire::encode_welcome(&welcome(None), out));
         let mut said = Vec::new();
         // Closed, whether in good order or not.
         let _ended = gateway.read_to_end(&mut said);
         assert!(said.is_empty(), "{} bytes were said to who may forget them", said.len());
-        assert_eq!(call.join().unwrap(), Err(CallError::Busy), "never sent on");
+        assert_eq!(call.join().unwrap(), Err(CallError::Unreachable), "never sent on");
     });
 }
 

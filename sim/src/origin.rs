@@ -58,7 +58,7 @@ fn heartbeat(cluster: &ClusterSettings) -> Heartbeat {
     let directories = cluster.quorums.acceptors().iter().map(|id| DirectoryId(id.0.into()));
     let table = Arc::new(Table::new(cluster.digest(), directories.collect()));
     let (ballot, chosen, no_room) = Default::default();
-    Heartbeat { ballot, stage: Stage::Leading, chosen, no_room, table }
+    Heartbeat { ballot, stage: Stage::Leading, chosen, no_room, is_silent: false, table }
 }
 
 fn value(slot: Slot) -> Value {

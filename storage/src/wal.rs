@@ -365,6 +365,12 @@ impl Wal {
         &self.identity
     }
 
+    /// The most segments that there may be.
+    #[must_use]
+    pub fn segments_max(&self) -> u32 {
+        self.options.segments_max
+    }
+
     /// The number of segments that are in use.
     #[must_use]
     pub fn segments_count(&self) -> usize {

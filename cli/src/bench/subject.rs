@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use loggos::{Client, LocalCluster, RemoteCluster, RemoteOptions, Resident, RoleStatus};
+use loggos::{LocalCluster, RemoteCluster, RemoteOptions, Resident, RoleStatus};
 use serde::Deserialize;
 
 /// The longest time until a node has reported the state of its roles.
@@ -54,14 +54,6 @@ impl Subject {
             RemoteCluster::connect(options)
         });
         Ok(Self::Remote { connections: connections.collect::<Result<_, _>>()?, nodes })
-    }
-
-    /// A handle to submit commands with.
-    pub(crate) fn client(&self) -> Client {
-        match self {
-            Self::Local(cluster) => cluster.client(),
-            Self::Remote { connections, .. } => connections[0].client(),
-        }
     }
 
     /// Returns the number of residents that share the load.

@@ -25,16 +25,13 @@ impl Survival {
     pub(crate) fn of(cluster: &ClusterSettings, nodes: &[(String, Value)]) -> Self {
         let roles: Vec<&Value> =
             nodes.iter().filter_map(|(_, status)| status["roles"].as_array()).flatten().collect();
-        let is_good = |role: &Value| {
-            ["up", "leads", "follows"].contains(&role["state"].as_str().unwrap_or_default())
-        };
         let good = |kind: &str| -> Vec<(&Value, u8)> {
             let name = |role: &Value| {
                 let (of, id) = role["role"].as_str()?.rsplit_once(' ')?;
                 (of == kind).then(|| id.parse().ok()).flatten()
             };
-            let good = roles.iter().filter(|role| is_good(role));
-            good.filter_map(|role| Some((*role, name(role)?))).collect()
+            let good = roles.iter().copied().filter(|role| is_good(role));
+            good.filter_map(|role| Some((role, name(role)?))).collect()
         };
         let beyond = |kind: &str, least: u8| -> Option<u32> {
             u32::try_from(good(kind).len()).ok()?.checked_sub(least.into())
@@ -59,6 +56,22 @@ impl Survival {
         }
     }
 
+    /// The kinds of role of which too few are left.
+    pub(crate) fn too_few(self) -> Vec<&'static str> {
+        let kinds = self.kinds().into_iter();
+        kinds.filter(|(_, count)| count.is_none()).map(|(kind, _)| kind).collect()
+    }
+
+    fn kinds(self) -> [(&'static str, Option<u32>); 5] {
+        [
+            ("gateways", self.gateways),
+            ("proposers", self.proposers),
+            ("proxy leaders", self.proxy_leaders),
+            ("acceptors", self.acceptors),
+            ("replicas", self.replicas),
+        ]
+    }
+
     pub(crate) fn to_json(self) -> Value {
         let Self { gateways, proposers, proxy_leaders, acceptors, replicas } = self;
         json!({
@@ -71,21 +84,19 @@ impl Survival {
     }
 }
 
+/// Whether a role does all that it is there for.
+pub(crate) fn is_good(role: &Value) -> bool {
+    ["up", "leads", "follows"].contains(&role["state"].as_str().unwrap_or_default())
+}
+
 impl fmt::Display for Survival {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kinds = [
-            ("gateways", self.gateways),
-            ("proposers", self.proposers),
-            ("proxy leaders", self.proxy_leaders),
-            ("acceptors", self.acceptors),
-            ("replicas", self.replicas),
-        ];
+        let kinds = self.kinds();
         let survived =
             kinds.iter().filter_map(|(kind, count)| Some(format!("{} {kind}", (*count)?)));
         let survived = survived.collect::<Vec<_>>().join(", ");
         write!(f, "survives the loss of {survived} more, of each kind by itself")?;
-        let too_few = kinds.iter().filter(|(_, count)| count.is_none()).map(|(kind, _)| *kind);
-        let too_few = too_few.collect::<Vec<_>>().join(", ");
+        let too_few = self.too_few().join(", ");
         if too_few.is_empty() { Ok(()) } else { write!(f, "; too few are left of: {too_few}") }
     }
 }

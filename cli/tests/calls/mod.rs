@@ -96,7 +96,7 @@ impl Counter {
                 self.unknown += 1;
                 false
             }
-            Err(CallError::Busy) => false, // never sent: no gateway was there to take it
+            Err(CallError::Busy | CallError::Unreachable) => false, // never sent: no gateway was there to take it
             Err(error) => panic!("a counter: {error}"),
         }
     }

@@ -169,7 +169,7 @@ fn count(cluster: &RemoteCluster, caller: &str, counted: &Counted, is_over: &Ato
                 unknown += 1;
                 counted.unknown.fetch_add(1, Ordering::Relaxed);
             }
-            Err(CallError::Busy) => {} // never sent: no gateway was there to take it
+            Err(CallError::Busy | CallError::Unreachable) => {} // never sent: no gateway was there to take it
             Err(error) => panic!("{caller}: {error}"),
         }
     }

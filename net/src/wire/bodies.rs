@@ -50,6 +50,7 @@ impl Body for Heartbeat {
             stage: self.stage.lay_out(),
             chosen: self.chosen.lay_out(),
             no_room: self.no_room.lay_out(),
+            is_silent: self.is_silent.lay_out(),
             table: table(&self.table),
         };
         put(&header, out);
@@ -63,6 +64,7 @@ impl Body for Heartbeat {
             stage: Stage::read(&header.stage)?,
             chosen: Watermark::read(&header.chosen)?,
             no_room: AcceptorSet::read(&header.no_room)?,
+            is_silent: bool::read(&header.is_silent)?,
             table: from.table(&header.table)?,
         })
     }

@@ -149,11 +149,14 @@ pub enum Reason {
     Stopping = 9,
     /// A log that has forgotten what it had once: an older copy of it (R33).
     Older = 10,
+    /// The cluster does not serve the gateway (R37). Clients that are connected hear it, too; that
+    /// connection stays, for answers.
+    Unserved = 11,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Version,
         Self::Wire,
         Self::Cluster,
@@ -164,6 +167,7 @@ impl Reason {
         Self::Busy,
         Self::Stopping,
         Self::Older,
+        Self::Unserved,
     ];
 }
 

@@ -78,6 +78,7 @@ layouts! {
         stage: u8,
         chosen: u64_ule,
         no_room: u64_ule,
+        is_silent: u8,
         table: Table,
     }
     message HeartbeatAck { from: Who, ballot: Ballot, is_low: u8, }

@@ -156,7 +156,15 @@ fn table_with_origin() -> Arc<Table> {
 
 pub(crate) fn heartbeat(stage: Stage) -> Heartbeat {
     let no_room = AcceptorSet::from_bits(0b1010);
-    Heartbeat { ballot: ballot(3), stage, chosen: Watermark(500), no_room, table: table() }
+    let is_silent = stage == Stage::Leading;
+    Heartbeat {
+        ballot: ballot(3),
+        stage,
+        chosen: Watermark(500),
+        no_room,
+        is_silent,
+        table: table(),
+    }
 }
 
 fn nack(slot: Option<Slot>) -> Nack {

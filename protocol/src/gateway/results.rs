@@ -25,14 +25,14 @@ impl Gateway {
                     let is_part = numbers.start >= batch.first && numbers.end <= batch.end();
                     if self.session == Some(session) && is_part && count > 0 {
                         self.sample_latency(place, results, now);
-                        self.unserved_since = now;
+                        (self.unserved_since, self.served_at) = (now, now);
                         self.done(place, AnsweredRun { numbers, at, replies }, out);
                         self.ask_for_rest(results, now, out);
                     } else {
                         out.ignored("Results: of another session, or not of these commands");
                     }
                 }
-                Outcome::Opened(session) => self.opened(session, out),
+                Outcome::Opened(session) => self.opened(session, now, out),
                 Outcome::OutOfOrder { session, next } => {
                     if self.session == Some(session) {
                         self.out_of_order(results, next, now, out);
@@ -123,7 +123,7 @@ impl Gateway {
         }
     }
 
-    pub(super) fn opened(&mut self, session: SessionId, out: &mut Outbox) {
+    pub(super) fn opened(&mut self, session: SessionId, now: Time, out: &mut Outbox) {
         if self.session.is_some() {
             return out.ignored("Results: a session is open already");
         }
@@ -131,7 +131,7 @@ impl Gateway {
         assert_eq!(self.in_flight[0].count(), 0, "commands were sent before the session was open");
         self.in_flight.clear();
         self.timers.stop(GatewayTimer::Resend);
-        self.session = Some(session);
+        (self.session, self.served_at) = (Some(session), now);
         out.event(Event::SessionOpened { gateway: self.id, session });
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Beat {
     pub(super) stage: Stage,
     /// Everything below is chosen.
     pub(super) chosen: Watermark,
+    /// Whether the leader says nothing to acceptors and proposers.
+    pub(super) is_silent: bool,
 }
 
 impl Shared {
@@ -70,9 +72,9 @@ impl Shared {
 
     /// A heartbeat; `None` before a table stands.
     fn heartbeat(&self, beat: Beat, no_room: AcceptorSet) -> Option<Heartbeat> {
-        let Beat { ballot, stage, chosen } = beat;
+        let Beat { ballot, stage, chosen, is_silent } = beat;
         assert!(ballot <= self.seen, "a heartbeat of {ballot}, which was not seen");
         let table = Arc::clone(self.membership.table()?);
-        Some(Heartbeat { ballot, stage, chosen, no_room, table })
+        Some(Heartbeat { ballot, stage, chosen, no_room, is_silent, table })
     }
 }

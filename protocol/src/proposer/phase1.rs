@@ -142,7 +142,10 @@ impl Phase1 {
     /// source: R28
     pub(super) fn heartbeat(&self, shared: &mut Shared, now: Time, out: &mut Outbox) {
         let (ballot, chosen) = (self.ballot, shared.executed());
-        shared.say_heartbeat(Beat { ballot, stage: Stage::Campaigning, chosen }, out);
+        shared.say_heartbeat(
+            Beat { ballot, stage: Stage::Campaigning, chosen, is_silent: false },
+            out,
+        );
         shared.timers.set(ProposerTimer::Heartbeat, now + shared.cluster.heartbeat_interval);
     }
 

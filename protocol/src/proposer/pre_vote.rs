@@ -205,7 +205,7 @@ impl Shared {
 
     /// Tells replicas what a proposer that does not lead knows.
     fn tell_replicas(&self, stage: Stage, out: &mut Outbox) {
-        let beat = Beat { ballot: self.seen, stage, chosen: self.executed() };
+        let beat = Beat { ballot: self.seen, stage, chosen: self.executed(), is_silent: false };
         self.say_heartbeat_to_replicas(beat, AcceptorSet::default(), out);
     }
 }

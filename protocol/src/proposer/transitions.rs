@@ -104,7 +104,10 @@ impl Proposer {
     pub(super) fn hand_over(&mut self, out: &mut Outbox) {
         if let Some(ballot) = self.ballot() {
             let chosen = self.chosen_watermark();
-            self.shared.say_heartbeat(Beat { ballot, stage: Stage::Leaving, chosen }, out);
+            self.shared.say_heartbeat(
+                Beat { ballot, stage: Stage::Leaving, chosen, is_silent: false },
+                out,
+            );
         }
         self.shared.leader = None;
         self.give_up(out);

@@ -173,7 +173,7 @@ pub(crate) fn truncated(slot: u64, ballot: Ballot, bound: u64) -> Truncated {
 
 pub(crate) fn heartbeat(cluster: &ClusterSettings, ballot: Ballot, stage: Stage) -> Heartbeat {
     let (chosen, no_room) = (Watermark(0), AcceptorSet::default());
-    Heartbeat { ballot, stage, chosen, no_room, table: table(cluster) }
+    Heartbeat { ballot, stage, chosen, no_room, is_silent: false, table: table(cluster) }
 }
 
 pub(crate) fn executed(replica: u8, life: u64, executed: u64) -> Executed {

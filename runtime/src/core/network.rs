@@ -1,6 +1,7 @@
 //! The arrivals of a core's sockets, and their receivers.
 
 use loggos_protocol::{Role, RoleId, StateMachine, Time};
+use tracing::{info, warn};
 
 use super::Core;
 use super::orders::Order;
@@ -59,6 +60,27 @@ impl<M: StateMachine> Core<M> {
                 self.log.iter_mut().for_each(|log| log.on_outdated(why.clone()));
                 self.watch_log(); // before an acceptor of this core takes in what has come with it
             }
+        }
+    }
+
+    /// Tells clients, and the log, when the cluster serves the gateway no more, or again.
+    ///
+    /// source: R37
+    pub(super) fn watch_service(&mut self, now: Time) {
+        let Some(index) = self.gateway else { return };
+        let Seat { id, role, .. } = &self.seats[index];
+        let Some(Role::Gateway(gateway)) = role else { return };
+        let unserved = gateway.unserved_for(now);
+        let was_served = std::mem::replace(&mut self.is_served, unserved.is_none());
+        match unserved {
+            Some(time) if was_served => {
+                warn!("{id}: the cluster has not served it for {:.1} s", time.as_secs_f64());
+            }
+            None if !was_served => info!("{id}: the cluster serves it again"),
+            Some(_) | None => {}
+        }
+        if let Some(sockets) = &mut self.sockets {
+            sockets.set_unserved(&mut self.ring, unserved);
         }
     }
 

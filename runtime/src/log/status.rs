@@ -27,7 +27,9 @@ pub enum LogState {
 pub(crate) struct LogStatus {
     /// Batches that were synced since it was formatted. Never goes down.
     pub(crate) synced: u64,
+    /// Segments in use, and the most that there may be.
     pub(crate) segments: usize,
+    pub(crate) segments_max: u32,
     /// Records that are not durable yet.
     pub(crate) waiting: u64,
     /// Messages that wait for such records.

@@ -1,11 +1,14 @@
 //! The clients of a core: their answers on the way out, and how far their commands are read.
 
+use std::time::Duration;
+
 use loggos_net::wire;
 use loggos_net::{ConnectionId, Ring};
 use loggos_protocol::{Failure, Position, Time};
 
 use super::Sockets;
 use super::connections::{Party, Stage};
+use super::handshake::not_served;
 use crate::callers::RemoteCall;
 use crate::client::CallError;
 
@@ -22,7 +25,7 @@ impl Sockets {
         self.budget.refund(connection.as_mut().map(|it| &mut it.account), charge);
         let (Some(connection), Some(outgoing)) = (connection, ring.outgoing(to)) else { return };
         let result = result.map_err(|why| match why {
-            CallError::Busy => Failure::Busy,
+            CallError::Busy | CallError::Unreachable => Failure::Busy,
             CallError::TooLarge => Failure::TooLarge,
             CallError::ReplyTooLarge => Failure::ReplyTooLarge,
             CallError::NoRoom(acceptors) => Failure::NoRoom(acceptors),
@@ -49,6 +52,23 @@ impl Sockets {
         wire::encode_status(status, outgoing);
         let bytes = outgoing.len() - before;
         self.budget.add_unsent(&mut connection.account, bytes);
+    }
+
+    /// Takes in for how long the cluster has not served the gateway, if it does not. Clients are
+    /// told once: new commands they may take elsewhere, and what they have sent is answered here.
+    ///
+    /// source: R37
+    pub(crate) fn set_unserved(&mut self, ring: &mut Ring, unserved: Option<Duration>) {
+        let was_served = !self.handshake.is_unserved();
+        self.handshake.set_unserved(unserved);
+        let Some(unserved) = unserved.filter(|_| was_served) else { return };
+        for (id, connection) in &self.connections {
+            if connection.party() == Some(Party::Client)
+                && let Some(outgoing) = ring.outgoing(*id)
+            {
+                wire::encode_refusal(&not_served(unserved), outgoing);
+            }
+        }
     }
 
     /// Whether a connection may be read on. If not, it is read again once there may be room: now

@@ -16,6 +16,8 @@
 //!
 //! It touches no socket, so that tests can hand it any hello.
 
+use std::time::Duration;
+
 use loggos_net::wire::{self, Hello, LogPosition, Purpose, Reason, Refusal, WIRE_VERSION, Welcome};
 use loggos_protocol::FormationId;
 use tracing::warn;
@@ -58,6 +60,8 @@ pub(super) struct Handshake {
     log: Option<LogPosition>,
     /// The last known positions of the logs of other cores.
     sightings: Sightings,
+    /// For how long the cluster has not served the gateway of this core, if it does not (R37).
+    unserved: Option<Duration>,
     /// The nodes that were refused so far, and why: each is reported once.
     refused_nodes: Vec<(u8, Reason)>,
 }
@@ -83,7 +87,8 @@ impl Handshake {
     /// Returns one that remembers up to `logs_max` logs of other cores.
     pub(super) fn new(identity: NodeIdentity, logs_max: usize) -> Self {
         let sightings = Sightings::new(logs_max);
-        Self { identity, formation: None, log: None, sightings, refused_nodes: Vec::new() }
+        let (formation, log, unserved, refused_nodes) = (None, None, None, Vec::new());
+        Self { identity, formation, log, sightings, unserved, refused_nodes }
     }
 
     pub(super) fn clients_max(&self) -> usize {
@@ -115,6 +120,15 @@ impl Handshake {
         self.log = log;
     }
 
+    pub(super) fn is_unserved(&self) -> bool {
+        self.unserved.is_some()
+    }
+
+    /// Takes in for how long the cluster has not served the gateway of this core, if it does not.
+    pub(super) fn set_unserved(&mut self, unserved: Option<Duration>) {
+        self.unserved = unserved;
+    }
+
     /// Decides what becomes of a connection that begins with `hello`, while this core has `parties`
     /// that are none of its peers. Where the sender's log stands is remembered if the connection
     /// stays on this core.
@@ -123,7 +137,7 @@ impl Handshake {
     ///
     /// If it is refused: the refusal says why.
     ///
-    /// source: R3, R4, R33
+    /// source: R3, R4, R33, R37
     pub(super) fn judge(&mut self, hello: &Hello, parties: Parties) -> Result<Admission, Refusal> {
         self.refuse_foreign(hello)?;
         let ours = &self.identity;
@@ -161,6 +175,9 @@ impl Handshake {
         }
         if let Some(log) = hello.log {
             self.see(hello.nonce, log)?;
+        }
+        if let (Party::Client, Some(unserved)) = (party, self.unserved) {
+            return Err(not_served(unserved));
         }
         Ok(Admission::Here(party))
     }
@@ -253,6 +270,15 @@ impl Handshake {
 pub(super) fn other_versions(min: u8, max: u8) -> Refusal {
     let text = format!("this process speaks wire version {WIRE_VERSION}, not {min} to {max}");
     Refusal { reason: Reason::Version, text }
+}
+
+/// Returns the refusal of clients whose gateway is not served.
+///
+/// source: R37
+pub(super) fn not_served(unserved: Duration) -> Refusal {
+    let text =
+        format!("the cluster has not served this gateway for {:.1} s", unserved.as_secs_f64());
+    Refusal { reason: Reason::Unserved, text }
 }
 
 /// Returns the refusal of a hello in our version whose messages are laid out otherwise.

@@ -286,7 +286,7 @@ impl Phase2 {
         let is_useless = self.is_useless(shared, now);
         let was_silent = std::mem::replace(&mut self.is_silent, is_useless);
         let (ballot, chosen) = (self.ballot, self.chosen_watermark(shared));
-        let beat = Beat { ballot, stage: Stage::Leading, chosen };
+        let beat = Beat { ballot, stage: Stage::Leading, chosen, is_silent: is_useless };
         shared.say_heartbeat_to_followers(beat, out);
         if !is_useless {
             shared.say_heartbeat_to_electors(beat, out);
