@@ -177,10 +177,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 
 /// Where acceptors keep their votes, as far as that is known here.
 fn durability_of(options: &Options, config: &Config) -> Option<Durability> {
-    match (options.connect, config.nodes.is_empty()) {
-        (Some(_), _) => None,
-        (None, true) => config.durability.or(Some(Durability::Memory)),
-        (None, false) => config.durability.or(Some(Durability::Sync)),
+    match options.connect {
+        Some(_) => None,
+        None if config.is_durable() => Some(Durability::Sync),
+        None => Some(Durability::Memory),
     }
 }
 
@@ -194,7 +194,7 @@ fn check(subject: &Subject, measured: &Measured) -> Result<Checked, String> {
 /// durable.
 fn data(options: &Options, config: &Config) -> Result<Option<TempDir>, Box<dyn std::error::Error>> {
     let is_ours = options.connect.is_none() && config.nodes.is_empty();
-    if !is_ours || config.durability != Some(Durability::Sync) {
+    if !is_ours || !config.is_durable() {
         return Ok(None);
     }
     let parent = options.data.clone().unwrap_or_else(std::env::temp_dir);

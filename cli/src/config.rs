@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use loggos::{Config, Durability, Losses, NodeConfig, RoleId};
+use loggos::{Config, Losses, NodeConfig, RoleId};
 
 use crate::exit;
 use crate::log;
@@ -68,7 +68,7 @@ const DISKS: &str = "all acceptors of a node count as one loss; nodes whose `dat
 
 /// Whether several nodes may keep what their acceptors must not forget on disks.
 fn has_disks(config: &Config) -> bool {
-    config.nodes.len() > 1 && config.durability != Some(Durability::Memory)
+    config.nodes.len() > 1 && config.is_durable()
 }
 
 /// One line for each kind of role, with the nodes, or else the processor cores, in the order of the
@@ -114,9 +114,6 @@ fn nodes(config: &Config) -> String {
 /// How many clients nodes have room for, in a process that may have `limit` file descriptors: one
 /// line for those that have the same.
 fn clients(config: &Config, limit: u64) -> String {
-    // That is what `loggos node` takes.
-    let durability = config.durability.or(Some(Durability::Sync));
-    let config = Config { durability, ..config.clone() };
     let mut rooms: Vec<(String, Vec<&str>)> = Vec::new();
     for (place, node) in config.nodes.iter().enumerate() {
         let room = match config.descriptors(place, limit, None) {
@@ -200,6 +197,7 @@ fn joined(parts: &[impl ToString], separator: &str) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use loggos::Durability;
     use loggos::{QuorumSystem, Settings, Weakness};
 
     use super::*;

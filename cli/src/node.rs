@@ -48,6 +48,7 @@ pub(crate) struct NodeOptions {
 /// Runs the default cluster in this process.
 pub(crate) fn up(options: &UpOptions) -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::standard();
+    config.durability = Some(Durability::Memory);
     config.nodes = vec![NodeConfig {
         name: "up".to_owned(),
         address: options.listen,
@@ -60,8 +61,7 @@ pub(crate) fn up(options: &UpOptions) -> Result<(), Box<dyn std::error::Error>> 
 
 /// Runs one node.
 pub(crate) fn run(options: &NodeOptions) -> Result<(), Box<dyn std::error::Error>> {
-    let mut config = Config::load(&options.config)?;
-    config.durability.get_or_insert(Durability::Sync);
+    let config = Config::load(&options.config)?;
     let node = config.node(&options.name)?;
     serve(&config, node)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use loggos::kv::Kv;
-use loggos::{Backup, Config, Durability, SnapshotInfo};
+use loggos::{Backup, Config, SnapshotInfo};
 use serde_json::{Value, json};
 
 use crate::exit;
@@ -128,8 +128,7 @@ fn restore(options: &Restore) -> Result<(), Box<dyn std::error::Error>> {
 
 impl Place {
     fn load(&self) -> Result<(Config, usize), Box<dyn std::error::Error>> {
-        let mut config = Config::load(&self.config)?;
-        config.durability.get_or_insert(Durability::Sync); // as for `loggos node`
+        let config = Config::load(&self.config)?;
         let node = config.node(&self.name)?;
         Ok((config, node))
     }

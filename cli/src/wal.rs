@@ -80,10 +80,12 @@ struct DumpOptions {
 
 /// Runs `loggos wal`.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    let done = match &options.command {
+    let (Command::Verify(VerifyOptions { path, .. }) | Command::Dump(DumpOptions { path, .. })) =
+        &options.command;
+    let done = not_above(path).and_then(|()| match &options.command {
         Command::Verify(options) => verify(options),
         Command::Dump(options) => dump(options),
-    };
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -100,6 +102,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 #[derive(Debug)]
 enum Failure {
     Log(PathBuf, StorageError),
+    /// It is the directory above logs: these.
+    Above(PathBuf, Vec<String>),
     /// Standard output takes no more.
     Output(io::Error),
 }
@@ -108,13 +112,18 @@ impl Failure {
     fn text(&self) -> Option<String> {
         match self {
             Self::Log(path, error) => Some(format!("{}: {error}", path.display())),
+            Self::Above(path, logs) => Some(format!(
+                "{} is a node's data directory: name a log in it, {}",
+                path.display(),
+                logs.join(" or ")
+            )),
             Self::Output(error) => Some(error.to_string()),
         }
     }
 
     fn code(&self) -> u8 {
         match self {
-            Self::Log(_, StorageError::Disk { .. }) | Self::Output(_) => 2,
+            Self::Log(_, StorageError::Disk { .. }) | Self::Above(..) | Self::Output(_) => 2,
             Self::Log(..) => 1,
         }
     }
@@ -124,6 +133,17 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
+}
+
+/// Refuses a directory that has no log, and others with one each in it.
+fn not_above(path: &Path) -> Result<(), Failure> {
+    let Ok(entries) = path.read_dir() else { return Ok(()) }; // that is told where it is read
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let (files, others): (Vec<_>, Vec<_>) = names.partition(|name| name.starts_with("log."));
+    let mut logs: Vec<_> = others.into_iter().filter(|name| name.starts_with("core-")).collect();
+    logs.sort_unstable();
+    let is_above = files.is_empty() && !logs.is_empty();
+    if is_above { Err(Failure::Above(path.to_owned(), logs)) } else { Ok(()) }
 }
 
 fn verify(options: &VerifyOptions) -> Result<(), Failure> {

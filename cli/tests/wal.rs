@@ -181,3 +181,21 @@ fn what_is_no_log_and_what_cannot_be_read_have_other_exit_codes() {
     let (code, said, _) = wal(&["verify", "--json"], directory.path());
     assert!(code == 1 && said.contains("\"verdict\": \"no log\""), "{code}: {said}");
 }
+
+#[test]
+fn the_directory_above_a_log_is_told_from_a_lost_log() {
+    let data = tempfile::tempdir().unwrap();
+    for core in ["core-1", "core-0"] {
+        std::fs::create_dir(data.path().join(core)).unwrap();
+    }
+    drop(Node::start(&data.path().join("core-0")));
+    for words in [&["verify"][..], &["verify", "--json"], &["dump"]] {
+        let (code, said, errors) = wal(words, data.path());
+        assert_eq!((code, said.as_str()), (2, ""), "{errors}");
+        let above = "is a node's data directory: name a log in it, core-0 or core-1\n";
+        assert!(errors.ends_with(above), "{errors}");
+    }
+    assert_eq!(wal(&["verify"], &data.path().join("core-0")).0, 0);
+    let (code, _, errors) = wal(&["verify"], &data.path().join("core-1"));
+    assert_eq!(code, 1, "{errors}");
+}

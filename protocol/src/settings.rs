@@ -265,6 +265,12 @@ impl Settings {
             "must be above zero".to_owned(),
         );
         require(!self.probe_interval.is_zero(), "probe_interval", "must be above zero".to_owned());
+        // Else a replica that is well holds no credit between two of its reports.
+        require(
+            self.replica_grace > self.report_interval,
+            "replica_grace",
+            format!("must be above report_interval = {:?}", self.report_interval),
+        );
     }
 }
 

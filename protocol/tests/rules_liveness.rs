@@ -243,6 +243,12 @@ fn r28_a_leader_that_no_read_quorum_hears_falls_silent_and_resumes() {
     assert_eq!((stages(&out), &*out.events), (vec![], &[Event::Silenced { ballot: B1 }][..]));
     let is_silent = |out: &Outbox| pick!(out.sends, Gateway(ToGateway::Heartbeat))[0].1.is_silent;
     assert!(is_silent(&out), "R37");
+    let followers = (
+        pick!(out.sends, Gateway(ToGateway::Heartbeat)).len(),
+        pick!(out.sends, ProxyLeader(ToProxyLeader::Heartbeat)).len(),
+        pick!(out.sends, Replica(ToReplica::Heartbeat)).len(),
+    );
+    assert_eq!(followers, (1, 2, 3), "what they do may be the progress that is missing");
     assert!(leader.timers().is_set(ProposerTimer::Heartbeat), "it looks again");
     acknowledge(&mut leader, 2, now);
     let out = out_of(|out| leader.on_timeout(ProposerTimer::Heartbeat, now, out));

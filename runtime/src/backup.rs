@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use loggos_protocol::{SnapshotInfo, SnapshotTrial, StateMachine};
 use loggos_storage::{SavedError, SavedSnapshot, StoreOriginError};
 
-use crate::config::{Config, Durability};
+use crate::config::Config;
 use crate::data::{self, DataError};
 
 /// A snapshot in a file, to be saved elsewhere or to start a cluster from.
@@ -137,7 +137,7 @@ impl Backup {
     ///
     /// # Errors
     ///
-    /// If the cluster is not durable, by [`Config::durability`]; if the snapshot is damaged or of
+    /// If the cluster is not durable, by [`Config::is_durable`]; if the snapshot is damaged or of
     /// another state machine; as [`Node::format`], also if there is a data directory. What was made
     /// in it is removed then.
     ///
@@ -151,7 +151,7 @@ impl Backup {
         machine: M,
         mut progress: impl FnMut(u64),
     ) -> Result<PathBuf, BackupError> {
-        if config.durability != Some(Durability::Sync) {
+        if !config.is_durable() {
             return Err(BackupError::InMemory { cluster: config.name.clone() });
         }
         let mut trial = SnapshotTrial::new(&config.cluster, machine, self.0.info());

@@ -119,6 +119,9 @@ impl Callers {
             let Some(submission) = self.port.pop() else { break };
             self.client.submit(Recipient::Call(submission.answer), submission.command, now);
         }
+        if waiting > 0 {
+            self.port.wake_waiting();
+        }
         waiting > 0
     }
 

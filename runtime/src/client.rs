@@ -9,17 +9,18 @@
 //! ```
 //!
 //! A call's cell is taken from a pool and goes back to it, so that a steady state allocates
-//! nothing.
+//! nothing. Where the port is full, calls wait in a queue of their own until the gateway's core has
+//! taken commands from it.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
-use crossbeam::queue::ArrayQueue;
+use crossbeam::queue::{ArrayQueue, SegQueue};
 use loggos_protocol::{AcceptorSet, Failure, Payload, Position};
 
 use crate::alarm::Alarm;
@@ -73,6 +74,8 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Port {
     submissions: ArrayQueue<Submission>,
+    /// The tasks of calls that found no room, oldest first. A call that has gone is `None`.
+    waiting: SegQueue<Weak<AtomicWaker>>,
     pool: ArrayQueue<Arc<Cell>>,
     is_closed: AtomicBool,
     alarm: Alarm,
@@ -107,7 +110,11 @@ pub struct Call<'a> {
 
 #[derive(Debug)]
 enum CallState {
-    Unsent(Payload),
+    Unsent {
+        command: Payload,
+        /// Its task, if it has found no room; by name also in [`Port::waiting`], until it is woken.
+        task: Option<Arc<AtomicWaker>>,
+    },
     Waiting(Arc<Cell>),
     Over,
 }
@@ -126,7 +133,8 @@ impl Client {
     ///
     /// See [`CallError`]: it tells whether the command may have been executed.
     pub fn execute(&self, command: &[u8]) -> Call<'_> {
-        Call { port: &self.port, state: CallState::Unsent(Payload::copy(command)) }
+        let state = CallState::Unsent { command: Payload::copy(command), task: None };
+        Call { port: &self.port, state }
     }
 
     /// Executes `command` like [`Client::execute`], and blocks this thread meanwhile. Must not be
@@ -158,27 +166,12 @@ impl Future for Call<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let CallState::Unsent(_) = this.state {
-            let CallState::Unsent(command) = std::mem::replace(&mut this.state, CallState::Over)
-            else {
-                unreachable!("just matched");
-            };
-            if this.port.is_closed.load(Ordering::Acquire) {
-                return Poll::Ready(Err(CallError::Stopped));
+        if let CallState::Unsent { .. } = this.state {
+            match this.send(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            let cell = this.port.pool.pop().unwrap_or_default();
-            cell.waker.register(cx.waker());
-            let answer = Answer(Some(Arc::clone(&cell)));
-            if let Err(submission) = this.port.submissions.push(Submission { command, answer }) {
-                // The gateway's core is behind: this caller tries again.
-                submission.answer.forget();
-                this.state = CallState::Unsent(submission.command);
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            this.state = CallState::Waiting(cell);
-            this.port.alarm.ring();
-            this.port.sweep_if_closed();
         }
         let CallState::Waiting(cell) = &this.state else { panic!("polled after it was over") };
         if cell.result.get().is_none() {
@@ -193,6 +186,35 @@ impl Future for Call<'_> {
 }
 
 impl Call<'_> {
+    /// Submits the command; returns whether there was room. If not, its task is woken once there
+    /// may be.
+    fn send(&mut self, cx: &Context<'_>) -> Result<bool, CallError> {
+        let state = std::mem::replace(&mut self.state, CallState::Over);
+        let CallState::Unsent { command, task } = state else { panic!("sent twice") };
+        if self.port.is_closed.load(Ordering::SeqCst) {
+            return Err(CallError::Stopped);
+        }
+        match self.port.push(command, cx) {
+            Ok(cell) => {
+                self.state = CallState::Waiting(cell);
+                Ok(true)
+            }
+            Err(command) => {
+                let task = task.unwrap_or_default();
+                task.register(cx.waker());
+                if Arc::weak_count(&task) == 0 {
+                    self.port.waiting.push(Arc::downgrade(&task));
+                }
+                self.state = CallState::Unsent { command, task: Some(task) };
+                // What has made room, or closed the port, may have looked before it was there.
+                if !self.port.submissions.is_full() || self.port.is_closed.load(Ordering::SeqCst) {
+                    cx.waker().wake_by_ref();
+                }
+                Ok(false)
+            }
+        }
+    }
+
     /// Takes the result out of the cell, which goes back to the pool if the gateway's core has
     /// released it.
     fn finish(&mut self) -> Result<Executed, CallError> {
@@ -204,6 +226,17 @@ impl Call<'_> {
             return result;
         }
         cell.result.get().expect("it was seen to be there").clone()
+    }
+}
+
+impl Drop for Call<'_> {
+    /// Lets the next one in, if this one was woken since there was room, and does not need it.
+    fn drop(&mut self) {
+        if let CallState::Unsent { task: Some(task), .. } = &self.state
+            && Arc::weak_count(task) == 0
+        {
+            self.port.wake_waiting();
+        }
     }
 }
 
@@ -238,14 +271,43 @@ impl Port {
     pub(crate) fn new(alarm: Alarm) -> Arc<Self> {
         Arc::new(Self {
             submissions: ArrayQueue::new(SUBMISSIONS_MAX),
+            waiting: SegQueue::new(),
             pool: ArrayQueue::new(POOL_CELLS),
             is_closed: AtomicBool::new(false),
             alarm,
         })
     }
 
+    /// Takes in a command, and rings for the gateway's core; `cx` is woken with its result. Gives
+    /// the command back if there is no room.
+    fn push(&self, command: Payload, cx: &Context<'_>) -> Result<Arc<Cell>, Payload> {
+        let cell = self.pool.pop().unwrap_or_default();
+        cell.waker.register(cx.waker());
+        let answer = Answer(Some(Arc::clone(&cell)));
+        if let Err(submission) = self.submissions.push(Submission { command, answer }) {
+            submission.answer.forget();
+            return Err(submission.command);
+        }
+        self.alarm.ring();
+        self.sweep_if_closed();
+        Ok(cell)
+    }
+
     pub(crate) fn pop(&self) -> Option<Submission> {
         self.submissions.pop()
+    }
+
+    /// Wakes as many of those that wait for room as there is room for.
+    pub(crate) fn wake_waiting(&self) {
+        let mut room = SUBMISSIONS_MAX.saturating_sub(self.submissions.len());
+        while room > 0
+            && let Some(waiting) = self.waiting.pop()
+        {
+            let Some(task) = waiting.upgrade() else { continue };
+            drop(waiting); // it may queue again from now on
+            task.wake();
+            room -= 1;
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -269,6 +331,7 @@ impl Port {
             while let Some(submission) = self.submissions.pop() {
                 drop(submission); // answers Stopped
             }
+            self.wake_waiting(); // all, for there is room for more than can be
         }
     }
 }
@@ -311,3 +374,81 @@ impl fmt::Display for CallError {
 }
 
 impl std::error::Error for CallError {}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    /// Counts how often its task is woken.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    struct Task<'a> {
+        call: Pin<Box<Call<'a>>>,
+        wakes: Arc<Wakes>,
+    }
+
+    impl<'a> Task<'a> {
+        fn new(client: &'a Client) -> Self {
+            let mut task =
+                Self { call: Box::pin(client.execute(b"command")), wakes: Arc::default() };
+            assert!(task.poll().is_pending());
+            task
+        }
+
+        fn poll(&mut self) -> Poll<Result<Executed, CallError>> {
+            let waker = Waker::from(Arc::clone(&self.wakes));
+            self.call.as_mut().poll(&mut Context::from_waker(&waker))
+        }
+
+        fn wakes(&self) -> usize {
+            self.wakes.0.load(Ordering::SeqCst)
+        }
+
+        fn is_sent(&self) -> bool {
+            matches!(self.call.state, CallState::Waiting(_))
+        }
+    }
+
+    #[test]
+    fn a_call_on_a_full_port_waits_until_there_is_room_and_does_not_spin() {
+        let client = Client::new(Port::new(Alarm::new().unwrap()));
+        let port = &client.port;
+        let sent: Vec<_> = (0..SUBMISSIONS_MAX).map(|_| Task::new(&client)).collect();
+        assert!(sent.iter().all(Task::is_sent));
+        let mut waiting: Vec<_> = (0..4).map(|_| Task::new(&client)).collect();
+        for task in &mut waiting {
+            assert!(task.poll().is_pending() && !task.is_sent());
+            assert_eq!(task.wakes(), 0, "it waits");
+        }
+        assert_eq!(port.waiting.len(), 4, "each once, however often it is polled");
+        let wakes = |tasks: &[Task<'_>]| tasks.iter().map(Task::wakes).collect::<Vec<_>>();
+        // Two have room. The first takes it; the second goes, and the third takes its place.
+        drop((port.pop(), port.pop()));
+        port.wake_waiting();
+        assert_eq!(wakes(&waiting), [1, 1, 0, 0]);
+        assert!(waiting[0].poll().is_pending() && waiting[0].is_sent());
+        drop(waiting.remove(1));
+        assert_eq!(wakes(&waiting), [1, 1, 0], "of three");
+        // It is late, and waits behind the last one then.
+        let late = Task::new(&client);
+        assert!(late.is_sent() && waiting[1].poll().is_pending() && !waiting[1].is_sent());
+        drop(port.pop());
+        port.wake_waiting();
+        assert_eq!(wakes(&waiting), [1, 1, 1]);
+        // Of a port that closes all hear.
+        port.close();
+        for task in &mut waiting[1..] {
+            assert!(task.wakes() > 0);
+            assert_eq!(task.poll(), Poll::Ready(Err(CallError::Stopped)));
+        }
+    }
+}

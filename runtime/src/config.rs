@@ -75,9 +75,7 @@ pub struct Config {
     pub idle: Idle,
     /// The deadline of a call.
     pub deadline: Duration,
-    /// Where acceptors keep their promises and votes. With `None` the command `loggos node` takes
-    /// [`Durability::Sync`]; [`Node`](crate::Node) and [`LocalCluster`](crate::LocalCluster) take
-    /// [`Durability::Memory`].
+    /// Where acceptors keep their promises and votes; see [`Config::is_durable`].
     pub durability: Option<Durability>,
     /// The data directory, where all roles live in one process and acceptors are durable; no text
     /// names it. Where there are `nodes`, each has its own.
@@ -89,6 +87,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether acceptors and replicas keep on disk what they must not forget: as `durability` says.
+    /// If it says nothing, they do in a cluster of several processes, or that is to be one: where
+    /// there are `nodes`.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        match self.durability {
+            Some(durability) => durability == Durability::Sync,
+            None => !self.nodes.is_empty(),
+        }
+    }
+
     /// Returns the default cluster: it survives one loss of each role, in memory, on all cores that
     /// this process may use.
     #[must_use]

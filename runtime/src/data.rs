@@ -38,6 +38,8 @@ use crate::snapshots::ReplicaPlan;
 /// The identity file.
 const NODE_FILE: &str = "node";
 const LOCK_FILE: &str = "lock";
+/// What ext4 and others make in the root of a new file system.
+const FILE_SYSTEMS_OWN: &str = "lost+found";
 /// How long a start waits for writes that an earlier life of the process had under way, and how
 /// often it looks.
 const LATE_WRITES_MAX: Duration = Duration::from_secs(30);
@@ -448,10 +450,11 @@ fn lock(path: &Path) -> Result<File, DataError> {
 }
 
 /// Whether there is anything in a directory but a lock, which may be that of a process that has
-/// only looked.
+/// only looked, and what a file system has made in its root.
 fn has_entries(path: &Path) -> Result<bool, DataError> {
     for entry in path.read_dir().map_err(failed(path))? {
-        if entry.map_err(failed(path))?.file_name() != LOCK_FILE {
+        let name = entry.map_err(failed(path))?.file_name();
+        if name != LOCK_FILE && name != FILE_SYSTEMS_OWN {
             return Ok(true);
         }
     }
@@ -522,6 +525,19 @@ mod tests {
             assert!(matches!(open(&config, None), Err(DataError::Locked(_))));
         }
         assert!(matches!(format(&config, None), Err(DataError::NotEmpty(_))));
+    }
+
+    #[test]
+    fn the_root_of_an_empty_file_system_can_be_formatted() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(FILE_SYSTEMS_OWN)).unwrap();
+        let config = Config { data: Some(folder.path().to_owned()), ..config(folder.path()) };
+        format(&config, None).unwrap();
+        assert!(open(&config, None).unwrap().is_some());
+        let other = tempfile::tempdir().unwrap();
+        std::fs::create_dir(other.path().join("others")).unwrap();
+        let refused = format(&Config { data: Some(other.path().to_owned()), ..config }, None);
+        assert!(matches!(refused, Err(DataError::NotEmpty(_))), "{refused:?}");
     }
 
     #[test]

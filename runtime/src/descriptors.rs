@@ -24,7 +24,7 @@ use std::io;
 use loggos_protocol::RoleId;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Config, Durability};
+use crate::config::Config;
 use crate::executor::CORE_DESCRIPTORS;
 use crate::sockets::{CLIENTS_MAX, STATUS_MAX, STRANGERS_MAX};
 
@@ -75,7 +75,6 @@ impl Config {
     ) -> Result<Descriptors, TooFewDescriptors> {
         let plan = &self.nodes[node];
         let has = |kind: fn(&RoleId) -> bool| plan.roles.iter().filter(move |role| kind(role));
-        let is_durable = self.durability == Some(Durability::Sync);
         let mut logs: Vec<usize> =
             has(|role| matches!(role, RoleId::Acceptor(_))).map(|it| self.placement[it]).collect();
         logs.sort_unstable();
@@ -88,7 +87,7 @@ impl Config {
         let elsewhere: u64 = others.map(|(_, other)| other.cpus.len() as u64).sum();
         let reserved = open.unwrap_or(OTHERS)
             + cores * CORE_DESCRIPTORS
-            + if is_durable { files } else { 0 }
+            + if self.is_durable() { files } else { 0 }
             + cores * elsewhere * 2 * 2
             + STATUS_MAX as u64;
         let has_gateway = has(|role| matches!(role, RoleId::Gateway(_))).next().is_some();
@@ -146,6 +145,7 @@ impl std::error::Error for TooFewDescriptors {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Durability;
 
     /// Three nodes of two cores each, with a log of 1024 segments.
     const CONFIG: &str = r#"

@@ -13,7 +13,7 @@ use loggos_protocol::{ReplicaId, RoleId, StateMachine};
 use tracing::info;
 
 use crate::client::{Client, Port};
-use crate::config::{Config, Durability};
+use crate::config::Config;
 use crate::core::{Core, Order, Place, Routes, Sibling};
 use crate::data::{self, Data, DataError};
 use crate::descriptors::{self, Descriptors};
@@ -100,9 +100,9 @@ impl Process {
         }
         let layout = Layout::new(config, node, descriptors);
         executor::check(layout.cpus)?;
-        let mut data = match config.durability {
-            Some(Durability::Sync) => data::open(config, node).map_err(StartError::Data)?,
-            Some(Durability::Memory) | None => None,
+        let mut data = match config.is_durable() {
+            true => data::open(config, node).map_err(StartError::Data)?,
+            false => None,
         };
         let (logs, replicas) = match &mut data {
             Some(data) => (std::mem::take(&mut data.logs), std::mem::take(&mut data.replicas)),

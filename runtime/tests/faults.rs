@@ -227,6 +227,7 @@ fn a_node_does_not_listen_before_its_state_machines_are_made() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap();
     drop(port);
+    config.durability = Some(Durability::Memory);
     config.nodes = vec![NodeConfig {
         name: "all".to_owned(),
         address,

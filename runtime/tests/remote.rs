@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use loggos::kv::{Command, Kv};
 use loggos::{
-    CallError, Config, Desk, Executed, Idle, Next, Node, NodeConfig, Position, RemoteCluster,
-    RemoteOptions, Resident,
+    CallError, Config, Desk, Durability, Executed, Idle, Next, Node, NodeConfig, Position,
+    RemoteCluster, RemoteOptions, Resident,
 };
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Message, Reason, Refusal, Welcome};
@@ -22,6 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 fn start(address: SocketAddr) -> Node {
     let mut config = Config::standard();
     config.idle = Idle::Park; // tests share the machine
+    config.durability = Some(Durability::Memory);
     config.nodes = vec![NodeConfig {
         name: "all".to_owned(),
         address,

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use loggos::{
-    At, CallError, Config, Desk, Idle, Next, Node, NodeConfig, Position, RemoteCluster,
+    At, CallError, Config, Desk, Durability, Idle, Next, Node, NodeConfig, Position, RemoteCluster,
     RemoteOptions, Reply, Resident, RoleId, Settings, StateMachine,
 };
 
@@ -75,6 +75,7 @@ fn start(settings: impl FnOnce(Settings) -> Settings) -> [Node; 2] {
     let roles = config.placement.keys().copied();
     let (front, back): (Vec<_>, Vec<_>) = roles.partition(is_gateway);
     let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    config.durability = Some(Durability::Memory);
     let nodes = [("front", front), ("back", back)].into_iter().zip(&ports);
     config.nodes = nodes
         .map(|((name, roles), port)| NodeConfig {

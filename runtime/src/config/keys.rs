@@ -175,8 +175,8 @@ pub(super) static KEYS: [Key; 42] = [
         "durability",
         "Where acceptors keep what they promised, and replicas their snapshots. In \"memory\", a crashed \
          acceptor is gone\n# for good; with \"sync\" it logs what it says before it says it, and the node \
-         needs `data`. Without this key\n# `loggos node` takes \"sync\", and `loggos up` and `loggos \
-         bench` take \"memory\".",
+         needs `data`. Without this key\n# clusters with [nodes] take \"sync\", and those of one process \
+         \"memory\".",
         Kind::Own("# durability = \"sync\""),
     ),
     cluster(

@@ -111,6 +111,10 @@ impl Draft {
             errors
                 .push(SettingsError { setting: "deadline", what: "must be above zero".to_owned() });
         }
+        if !self.deadline.is_zero() && self.settings.batch_delay >= self.deadline {
+            let what = format!("must be below deadline = {:?}", self.deadline);
+            errors.push(SettingsError { setting: "batch_delay", what });
+        }
         if self.mailbox_messages_max == 0 {
             let what = "must be at least 1".to_owned();
             errors.push(SettingsError { setting: "mailbox_messages_max", what });

@@ -258,6 +258,14 @@ fn contradictions_are_told_where_the_setting_is() {
     );
     refused("[timing]\ndeadline = \"0s\"", "2:1: `deadline`: must be above zero");
     refused(
+        "[timing]\nbatch_delay = \"2s\"\ndeadline = \"2s\"",
+        "2:1: `batch_delay`: must be below deadline = 2s",
+    );
+    refused(
+        "[timing]\nreport_interval = \"2s\"",
+        "1:2: `replica_grace`, by default \"1500ms\": must be above report_interval = 2s",
+    );
+    refused(
         "[limits]\nmailbox_messages_max = 0",
         "2:1: `mailbox_messages_max`: must be at least 1",
     );

@@ -7,7 +7,7 @@ use loggos_protocol::RoleId;
 
 use super::durability::log_bytes_needed;
 use super::nodes::is_durable;
-use super::{Config, Durability, NodeConfig};
+use super::{Config, NodeConfig};
 
 /// A reason why a cluster may stop, although no more was lost than it is made for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -92,10 +92,7 @@ impl Config {
 
     /// The logs that may fill up before replicas have snapshots.
     fn short_logs(&self) -> Vec<Weakness> {
-        let is_durable = match self.durability {
-            Some(durability) => durability == Durability::Sync,
-            None => !self.nodes.is_empty(), // what `loggos node` takes
-        };
+        let is_durable = self.is_durable();
         let mut acceptors: BTreeMap<(Option<&str>, usize), u32> = BTreeMap::new();
         for (role, core) in &self.placement {
             if is_durable && matches!(role, RoleId::Acceptor(_)) {

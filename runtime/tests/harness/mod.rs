@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use loggos::kv::{Answer, Command, Kv};
 use loggos::{
-    CallError, ClusterSettings, Config, Idle, Node, NodeConfig, RemoteCluster, RemoteOptions,
-    RoleId,
+    CallError, ClusterSettings, Config, Durability, Idle, Node, NodeConfig, RemoteCluster,
+    RemoteOptions, RoleId,
 };
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose, Welcome};
@@ -165,6 +165,7 @@ fn config(spread: Spread, change: impl FnOnce(ClusterSettings) -> ClusterSetting
     let mut config = Config::on_cpus(change(standard.cluster), vec![cpu; cores]);
     config.idle = Idle::Park; // tests share the machine
     config.deadline = DEADLINE;
+    config.durability = Some(Durability::Memory);
     let cpus = std::mem::take(&mut config.cpus);
     let is_gateway = |role: &RoleId| matches!(role, RoleId::Gateway(_));
     if cores == 2 {
