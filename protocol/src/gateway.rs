@@ -352,14 +352,16 @@ impl Gateway {
     /// the least. `None` while it is served, as far as it can tell.
     ///
     /// It may be wrong either way, and then its clients lose time and nothing else: they take what
-    /// they have not sent yet to another gateway, and what they have sent is answered here.
+    /// they have not sent yet to another gateway, and what they have sent is answered here. Where
+    /// acceptors have no room, no other gateway would do better, and clients are told that.
     ///
     /// source: R37
     #[must_use]
     pub fn unserved_for(&self, now: Time) -> Option<Duration> {
         let least = self.cluster.election_timeout;
         let patience = self.latency.timeout(0, least, UNSERVED_PATIENCE_MAX * least);
-        let waited = self.awaits_answer().then(|| now.since(self.unserved_since));
+        let awaits = self.awaits_answer() && self.wanting_room(now).is_none();
+        let waited = awaits.then(|| now.since(self.unserved_since));
         let waited = waited.filter(|waited| *waited >= patience);
         let quiet = Some(now.since(self.served_at)).filter(|quiet| *quiet >= least);
         waited.max(quiet)

@@ -126,7 +126,9 @@ impl Client {
 
     /// Executes `command` on every replica; the future resolves to the reply of one of them.
     ///
-    /// Commands of one client take effect in the order in which their futures are first polled.
+    /// Commands of one client take effect in the order in which their futures are first polled:
+    /// those of a [`RemoteCluster`](crate::RemoteCluster) as long as it stays with one gateway.
+    /// What it has sent to the one before may take effect later (R37).
     /// Dropping a future gives up the reply, not the command.
     ///
     /// # Errors

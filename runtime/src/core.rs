@@ -100,6 +100,9 @@ pub(crate) struct Core<M> {
     /// Whether the cluster serves the gateway that callers of this core have, and how that was last
     /// told.
     is_served: bool,
+    /// The time when this core had last stood still for so long that it may not have heard yet what
+    /// has come meanwhile; or when it began.
+    stood_still_at: Time,
 
     /// The effects of the role that has its turn.
     out: Outbox,
@@ -157,6 +160,7 @@ impl<M: StateMachine> Core<M> {
             has_refused_snapshot: false,
             status_requests: Vec::new(),
             is_served: true,
+            stood_still_at: now,
             out: Outbox { is_tracing: crate::status::is_tracing(), ..Outbox::default() },
             logged_events: Vec::new(),
             held_in_memory: Vec::new(),
@@ -205,6 +209,9 @@ impl<M: StateMachine> Core<M> {
     /// Takes in all that has arrived and hands out all that follows from it; returns whether there
     /// was anything.
     fn tick(&mut self, now: Time) -> bool {
+        if now.since(self.now) > self.cluster.election_timeout / 2 {
+            self.stood_still_at = now;
+        }
         self.now = now;
         let mut has_worked = self.drain_mailboxes();
         has_worked |= self.poll_ring(now);

@@ -49,7 +49,7 @@ pub struct RemoteOptions {
     pub deadline: Duration,
     /// How long commands wait while no process answers at any of the addresses, all of which have
     /// been tried: then their calls end as [`Unreachable`](crate::CallError::Unreachable).
-    /// `None`: to their deadline.
+    /// `None`: to their deadline. Calls that are made later end at once, until one is reached.
     pub unreachable_after: Option<Duration>,
     /// Commands in flight at the most; others wait.
     pub commands_in_flight_max: u32,

@@ -83,8 +83,8 @@ impl Desk<'_> {
     /// Submits `command`; its result will come with `tag`. Returns whether there was room. If not,
     /// nothing has happened, and the resident has another turn once there is room.
     ///
-    /// Commands take effect in the order in which they are put here; their results may arrive in
-    /// another order.
+    /// Commands take effect in the order in which they are put here, as those of
+    /// [`Client::execute`](crate::Client::execute) do; their results may arrive in another order.
     #[must_use = "without room the command was not submitted"]
     pub fn execute(&mut self, tag: u64, command: &[u8]) -> bool {
         if self.room == 0 {

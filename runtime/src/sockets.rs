@@ -445,7 +445,7 @@ impl Sockets {
     fn refuse(&mut self, ring: &mut Ring, id: ConnectionId, refusal: Refusal, now: Time) {
         self.counters.refused += 1;
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if refusal.reason != Reason::Busy {
+        if !matches!(refusal.reason, Reason::Busy | Reason::Unserved) {
             info!(address = %connection.address, reason = refusal.text, "refused a connection");
         }
         connection.stage = Stage::Refused { since: now };

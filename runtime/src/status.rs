@@ -201,8 +201,9 @@ pub(crate) fn tell(event: &Event, role: RoleId) {
 
 /// Returns the state of one process's roles as JSON.
 ///
-/// `replicas` has what replicas are compared by; `roles` everything.
-pub(crate) fn to_json(cores: &[CoreStatus]) -> Vec<u8> {
+/// `replicas` has what replicas are compared by; `roles` everything. Cores that are `silent` have
+/// not reported.
+pub(crate) fn to_json(cores: &[CoreStatus], silent: &[usize]) -> Vec<u8> {
     let mut roles: Vec<&RoleStatus> = cores.iter().flat_map(|core| &core.roles).collect();
     roles.sort_by_key(|status| status.role);
     let replicas = roles.iter().filter_map(|status| {
@@ -220,6 +221,7 @@ pub(crate) fn to_json(cores: &[CoreStatus]) -> Vec<u8> {
         "replicas": replicas.collect::<Vec<_>>(),
         "roles": roles.iter().map(|status| status.to_json()).collect::<Vec<_>>(),
         "cores": cores.iter().map(CoreStatus::to_json).collect::<Vec<_>>(),
+        "silent_cores": silent,
     });
     status.to_string().into_bytes()
 }

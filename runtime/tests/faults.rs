@@ -152,16 +152,22 @@ fn commands_go_on_when_an_acceptor_is_killed() {
 #[test]
 fn an_acceptor_that_comes_back_without_its_memory_is_refused() {
     let id = RoleId::Acceptor(AcceptorId(3));
+    let acceptor_of = |statuses: &[RoleStatus]| {
+        let acceptor = statuses.iter().find(|status| status.role == id).unwrap();
+        let Standing::Acceptor { promised, counters, .. } = acceptor.standing else {
+            panic!("{acceptor:?}")
+        };
+        (promised, counters)
+    };
     let statuses = under_load(|cluster| {
         cluster.kill(id).unwrap();
         cluster.restart(id).unwrap();
+        wait_for("the table and P2as that it is offered", || {
+            acceptor_of(&cluster.status()).1.foreign > 0
+        });
     });
-    let acceptor = statuses.iter().find(|status| status.role == id).unwrap();
-    let Standing::Acceptor { promised, counters, .. } = &acceptor.standing else {
-        panic!("{acceptor:?}")
-    };
+    let (promised, counters) = acceptor_of(&statuses);
     assert_eq!((promised.round, counters.votes, counters.promises), (0, 0, 0));
-    assert!(counters.foreign > 0, "it was offered the table and P2as: {counters:?}");
 }
 
 /// Each at any moment of its writes, all of them again and again; then a replica replays what they

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -142,8 +142,7 @@ fn r37_a_client_of_a_gateway_that_is_not_served_goes_to_another_and_has_its_answ
         first.answer(number, b"of the first");
         assert_eq!(replies(old.join().unwrap()), b"of the first");
         assert!(first.hear().is_none(), "nothing more is due there");
-        // If that one is not served either, it goes on; what is under way when its connection ends
-        // waits for its deadline, and a call that was not sent yet for the next gateway.
+        // If that one is not served either, it goes on.
         second.is_not_served();
         let mut first = Gateway::accept(&listeners[0]);
         let last = execute(b"last");
@@ -151,6 +150,45 @@ fn r37_a_client_of_a_gateway_that_is_not_served_goes_to_another_and_has_its_answ
         first.answer(number, b"again of the first");
         assert_eq!(replies(last.join().unwrap()), b"again of the first");
         assert!(second.hear().is_none(), "nothing was due there");
+    });
+}
+
+/// It goes around all others once. Then what is sent to the one that it has left is answered there,
+/// and it is back.
+#[test]
+fn r37_a_client_that_finds_no_gateway_that_is_served_stays_with_its_own() {
+    let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
+    let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses) };
+    let cluster = RemoteCluster::connect(options).unwrap();
+    std::thread::scope(|scope| {
+        let execute = |command: &'static [u8]| {
+            let client = cluster.client();
+            scope.spawn(move || client.execute_blocking(command))
+        };
+        let mut own = Gateway::accept(&listeners[0]);
+        own.is_not_served();
+        // Until the other has answered, it may be the one.
+        let (mut refusing, _) = listeners[1].accept().unwrap();
+        let call = execute(b"meanwhile");
+        own.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let said = own.stream.read(&mut [0; 1]).unwrap_err().kind();
+        assert!(matches!(said, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{said}");
+        own.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        say(&mut refusing, |out| wire::encode_refusal(&not_served(), out));
+        let number = own.command(b"meanwhile");
+        own.answer(number, b"reply");
+        assert_eq!(call.join().unwrap().unwrap().reply.as_slice(), b"reply");
+        let call = execute(b"after that");
+        let number = own.command(b"after that");
+        own.answer(number, b"reply");
+        assert_eq!(call.join().unwrap().unwrap().reply.as_slice(), b"reply");
+        assert!(
+            cluster
+                .troubles()
+                .iter()
+                .all(|(address, _)| { *address == listeners[1].local_addr().unwrap() })
+        );
     });
 }
 
@@ -167,10 +205,12 @@ fn r37_a_client_that_has_one_gateway_stays_with_it() {
         let mut gateway = Gateway::accept(&listener);
         gateway.is_not_served();
         let number = gateway.command(b"command");
+        let troubles = cluster.troubles();
+        assert_eq!(troubles, [(address, "as the test wants it".to_owned())]);
         gateway.answer(number, b"reply");
         assert_eq!(call.join().unwrap().unwrap().reply.as_slice(), b"reply");
     });
-    assert_eq!(cluster.troubles(), [(address, "as the test wants it".to_owned())]);
+    assert_eq!(cluster.troubles(), [], "it is served again");
 }
 
 #[test]

@@ -46,6 +46,13 @@ impl Verdict {
             }
             if !is_good(role) {
                 wrong.push(format!("{name} of node {node} {}", state(role)));
+            } else if !role["transfer"].is_null() {
+                wrong.push(format!("{name} of node {node} gets a snapshot"));
+            }
+        }
+        for (node, status) in nodes {
+            for core in status["silent_cores"].as_array().into_iter().flatten() {
+                wrong.push(format!("core {core} of node {node} does not report"));
             }
         }
         wrong.extend_from_slice(silent);
@@ -143,6 +150,17 @@ mod tests {
         let lost = |word: &str| format!("{word}: {}", silent[0]);
         assert_eq!(verdict(&[&well], &silent), (Some(4), lost("degraded")));
         assert_eq!(verdict(&[], &silent), (Some(5), lost("not serving")));
+        let mut hung = well.clone();
+        hung.1["silent_cores"] = json!([1]);
+        let expected = "degraded: core 1 of node a does not report";
+        assert_eq!(verdict(&[&hung], &[]), (Some(4), expected.to_owned()));
+        let mut behind = node("e", &[("replica 1", "up")]);
+        behind.1["roles"][0]["transfer"] = json!({"donor": "replica 0"});
+        let expected = "degraded: replica 1 of node e gets a snapshot";
+        assert_eq!(verdict(&[&well, &behind], &[]), (Some(4), expected.to_owned()));
+        let mut silent_gateway = node("d", &[("acceptor 2", "up")]);
+        silent_gateway.1["silent_cores"] = json!([0]);
+        assert_eq!(verdict(&[&silent_gateway], &[]).0, Some(5));
         let one = node("d", &[("acceptor 2", "up")]);
         assert_eq!(verdict(&[&one], &[]).0, None, "it has no gateway, and is well");
     }

@@ -1,6 +1,6 @@
 //! A client and its node: commands and what became of them, and the node's status.
 
-use loggos_protocol::{AcceptorSet, Failure, Position};
+use loggos_protocol::{AcceptorSet, Failure, Payload, Position};
 
 use super::cursor::Cursor;
 use super::encode::{checked, frame};
@@ -8,6 +8,10 @@ use super::headers::{Command, CommandResult, Status};
 use super::layout::{Laid, Layout, put};
 use super::{Kind, Message, WireError};
 use crate::Outgoing;
+
+/// The length from which a reply lies apart from what is before it: a buffer of many would have
+/// room for up to twice as much, and be copied each time it grows.
+const APART_BYTES_MIN: usize = 4 << 10;
 
 /// Appends a client's command, which it calls `number`.
 pub fn encode_command(number: u64, command: &[u8], out: &mut Outgoing) {
@@ -31,7 +35,11 @@ pub fn encode_result(number: u64, result: Result<(Position, &[u8]), Failure>, ou
             &[]
         }
     };
-    frame(Kind::Result, out, |out| put(&header, out), |out| out.put(reply));
+    let put_reply = |out: &mut Outgoing| match reply.len() < APART_BYTES_MIN {
+        true => out.put(reply),
+        false => out.put_payload(&Payload::copy(reply)),
+    };
+    frame(Kind::Result, out, |out| put(&header, out), put_reply);
 }
 
 /// Appends the question for a node's status.

@@ -63,11 +63,15 @@ impl<M: StateMachine> Core<M> {
         }
     }
 
-    /// Tells clients, and the log, when the cluster serves the gateway no more, or again.
+    /// Tells clients, and the log, when the cluster serves the gateway no more, or again. What this
+    /// core has not heard because it stood still itself shows nothing.
     ///
     /// source: R37
     pub(super) fn watch_service(&mut self, now: Time) {
         let Some(index) = self.gateway else { return };
+        if now.since(self.stood_still_at) < self.cluster.election_timeout {
+            return;
+        }
         let Seat { id, role, .. } = &self.seats[index];
         let Some(Role::Gateway(gateway)) = role else { return };
         let unserved = gateway.unserved_for(now);

@@ -50,7 +50,9 @@ impl<M: StateMachine> Core<M> {
                 return true;
             }
             request.cores.sort_by_key(|status| status.core);
-            sockets.tell_status(&mut self.ring, request.from, &to_json(&request.cores));
+            let has_reported = |core: &usize| request.cores.iter().any(|it| it.core == *core);
+            let silent: Vec<usize> = (0..cores).filter(|core| !has_reported(core)).collect();
+            sockets.tell_status(&mut self.ring, request.from, &to_json(&request.cores, &silent));
             false
         });
         self.status_requests.len() < before

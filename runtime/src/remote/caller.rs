@@ -1,10 +1,14 @@
 //! The thread of a connection to a cluster: what is sent to which gateway, and what is answered.
 //!
 //! ```text
-//!   down ──due──▶ calling ──welcome──▶ up ──── the gateway is not served ────▶ down, and the former one is
-//!     ▲              │                  │                                      kept until it has answered all
-//!     └── the next address ◀── it ended, or refused us
+//!   down ──due──▶ calling ──welcome──▶ up ──the gateway is not served──▶ down, the connection is a former one
+//!     ▲              │                  ▲                                        │
+//!     └─ the next address ◀─ refused    └── answered, before another welcomes ───┘
 //! ```
+//!
+//! A gateway that is not served may be the only one of its cluster, or one of many in an election.
+//! So the client goes once around its addresses; if none serves, it sends to the former gateway
+//! again, whose answer brings it back, and goes on looking ever less often.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +19,7 @@ use bytes::Bytes;
 use loggos_net::wire::{
     self, BatchPool, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome,
 };
-use loggos_net::{ConnectionId, Ring, RingEvent, RingOptions};
+use loggos_net::{ConnectionId, Outgoing, Ring, RingEvent, RingOptions};
 use loggos_protocol::{Failure, FormationId, Payload, Position, Time, Way};
 use tracing::warn;
 
@@ -33,6 +37,8 @@ use crate::sockets::{describe, refused_us};
 const GREETING_MAX: Duration = Duration::from_secs(2);
 /// The wait before the next address is tried.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// The wait doubles as often, each time that processes at all addresses have refused us.
+const ROUNDS_MAX: usize = 4;
 const PACE: Pace = Pace { wait_first: BACK_OFF, wait_after_up: BACK_OFF, wait_max: BACK_OFF };
 /// The longest sleep of the thread.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -60,6 +66,8 @@ pub(super) struct Caller {
     /// Connections to gateways that it has left, while they have commands without an answer; the
     /// oldest first, and no more than there are addresses.
     former: Vec<Former>,
+    /// Whether [`Shared::troubles`] has one of the gateway that is connected.
+    is_troubled: bool,
     /// `None` while a connection is up.
     outage: Option<Outage>,
     batches: BatchPool,
@@ -74,8 +82,13 @@ pub(super) struct Caller {
 #[derive(Debug)]
 struct Former {
     connection: ConnectionId,
+    /// The index of its address.
+    address: usize,
     way: Way,
+    limits: Limits,
     reader: FrameReader,
+    /// The time when a command was last sent over it, or it became a former one.
+    used_at: Time,
     /// Commands that were sent over it, and have no answer yet.
     commands: u32,
 }
@@ -88,6 +101,8 @@ struct Outage {
     tries: usize,
     /// Whether a process has answered at one of them, if only to refuse us.
     is_answered: bool,
+    /// The next address is not tried before.
+    paused_until: Time,
 }
 
 /// The limits that a gateway's welcome sets.
@@ -99,7 +114,7 @@ struct Limits {
 
 impl Outage {
     fn new(now: Time) -> Self {
-        Self { since: now, tries: 0, is_answered: false }
+        Self { since: now, tries: 0, is_answered: false, paused_until: now }
     }
 }
 
@@ -119,6 +134,7 @@ impl Caller {
             commands: 0,
             reader: FrameReader::new(FRAME_BYTES_MAX),
             former: Vec::new(),
+            is_troubled: false,
             outage: None,
             batches: BatchPool::new(1),
             next_address: 0,
@@ -153,12 +169,12 @@ impl Caller {
         has_worked |= self.callers.take_turns(now);
         has_worked |= self.callers.take_submissions(now);
         has_worked |= self.end_overdue(now);
-        if self.dial.is_due(now) {
+        if self.dial.is_due(now) && self.outage.is_none_or(|outage| outage.paused_until <= now) {
             self.call(now);
         } else if let Some(connection) = self.dial.unanswered(GREETING_MAX, now) {
             self.give_up(connection, now, "it does not answer");
         }
-        self.submit();
+        self.submit(now);
         self.ring.flush();
         has_worked
     }
@@ -174,7 +190,7 @@ impl Caller {
                     self.reader.push(piece);
                     self.read(id, now);
                 }
-                RingEvent::Received(id, piece) => self.read_former(id, piece),
+                RingEvent::Received(id, piece) => self.read_former(id, piece, now),
                 RingEvent::Closed(id, reason) if self.dial.connection() == Some(id) => {
                     self.on_end(now, &describe(&reason));
                 }
@@ -196,6 +212,9 @@ impl Caller {
                 (DialState::Up { .. }, Ok(Message::Result { number, result })) => {
                     self.commands = self.commands.saturating_sub(1);
                     self.answer(number, &result);
+                    if self.is_troubled && result.is_ok() {
+                        self.note_trouble(None);
+                    }
                     continue;
                 }
                 (DialState::Up { .. }, Ok(Message::Refusal(refusal)))
@@ -249,6 +268,7 @@ impl Caller {
         self.callers.set_way(self.way);
         self.dial.on_welcome(id);
         self.note_trouble(None);
+        self.end_idle();
         Ok(())
     }
 
@@ -261,18 +281,41 @@ impl Caller {
         self.callers.answer(number, result);
     }
 
-    /// Goes to another gateway, since this one is not served; its connection is kept for answers.
+    /// Looks for another gateway, since this one is not served. Its connection is kept for answers,
+    /// and for what is sent if there is no other.
     ///
     /// source: R37
     fn leave(&mut self, id: ConnectionId, now: Time, refusal: &Refusal) {
-        let reader = std::mem::replace(&mut self.reader, FrameReader::new(FRAME_BYTES_MAX));
-        let (way, commands) = (self.way, std::mem::take(&mut self.commands));
         if self.former.len() >= self.options.addresses.len() {
             self.end_former(self.former[0].connection);
         }
-        self.former.push(Former { connection: id, way, reader, commands });
+        self.former.push(Former {
+            connection: id,
+            address: self.address_index(),
+            way: self.way,
+            limits: self.limits,
+            reader: std::mem::replace(&mut self.reader, FrameReader::new(FRAME_BYTES_MAX)),
+            used_at: now,
+            commands: std::mem::take(&mut self.commands),
+        });
         self.on_down(now, &refused_us(refusal));
-        self.read_former(id, Bytes::new());
+        self.outage.iter_mut().for_each(|outage| outage.is_answered = true);
+        self.read_former(id, Bytes::new(), now);
+    }
+
+    /// Goes back to the gateway that was left last: it is served again.
+    fn come_back(&mut self) {
+        let Some(former) = self.former.pop() else { return };
+        if let Some(other) = self.dial.connection() {
+            self.ring.close(other);
+        }
+        let Former { connection, address, way, limits, reader, commands, used_at: _ } = former;
+        (self.way, self.limits, self.reader, self.commands) = (way, limits, reader, commands);
+        (self.next_address, self.outage) = (address, None);
+        self.callers.set_way(way);
+        self.dial.on_welcome(connection);
+        self.note_trouble(None);
+        self.end_idle();
     }
 
     /// A connection, if it is a former one, has ended or is of no use any more: the outcome of what
@@ -285,26 +328,42 @@ impl Caller {
         }
     }
 
+    /// Ends former connections from which nothing is awaited, unless one may be of use yet.
+    fn end_idle(&mut self) {
+        let is_idle = |former: &&Former| former.commands == 0 && self.outage.is_none();
+        let idle = self.former.iter().filter(is_idle).map(|former| former.connection);
+        for id in idle.collect::<Vec<_>>() {
+            self.end_former(id);
+        }
+    }
+
     /// Takes in what has come over a former connection.
-    fn read_former(&mut self, id: ConnectionId, piece: Bytes) {
+    fn read_former(&mut self, id: ConnectionId, piece: Bytes, now: Time) {
         let Some(place) = self.former.iter().position(|it| it.connection == id) else { return };
         self.former[place].reader.push(piece);
-        while self.former[place].commands > 0 {
+        loop {
             let former = &mut self.former[place];
             let message = match former.reader.next() {
-                None => return self.ring.receive(id),
+                None => {
+                    self.ring.receive(id);
+                    return self.end_idle();
+                }
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
             match message {
                 Ok(Message::Result { number, result }) => {
-                    former.commands -= 1;
+                    former.commands = former.commands.saturating_sub(1);
                     self.answer(number, &result);
+                    let is_last = place + 1 == self.former.len();
+                    if is_last && self.outage.is_some() && result.is_ok() {
+                        self.come_back();
+                        return self.read(id, now);
+                    }
                 }
                 Ok(Message::Refusal(_)) => {} // not served yet, or not again
-                Ok(_) | Err(_) => break,
+                Ok(_) | Err(_) => return self.end_former(id),
             }
         }
-        self.end_former(id);
     }
 
     /// Ends calls whose deadline has passed, or that wait while no process answers; returns whether
@@ -319,6 +378,13 @@ impl Caller {
         if limits.is_some_and(|(outage, most)| is_over(&outage, most)) {
             self.callers.give_up_unsent(CallError::Unreachable);
         }
+        // What was sent over a former connection is over after that time, answered or not.
+        for former in &mut self.former {
+            if now.since(former.used_at) > self.options.deadline {
+                former.commands = 0;
+            }
+        }
+        self.end_idle();
         let mut has_ended = false;
         while self.callers.overdue(unsent, now).is_some() {
             has_ended = true;
@@ -332,22 +398,29 @@ impl Caller {
     }
 
     /// Notes why the address that was tried cannot be used; `None` if it can.
-    fn note_trouble(&self, why: Option<&str>) {
+    fn note_trouble(&mut self, why: Option<&str>) {
+        self.is_troubled = why.is_some();
         self.shared.troubles()[self.address_index()] = why.map(str::to_owned);
     }
 
-    /// Sends what the gateway lets us have in flight.
-    fn submit(&mut self) {
-        let Some(outgoing) = self.dial.up().and_then(|id| self.ring.outgoing(id)) else { return };
-        let limits = self.limits;
-        while outgoing.len() < OUTGOING_BYTES_MAX && self.commands < limits.commands_in_flight {
-            let Some((caller, command)) = self.callers.next(|_| true) else { return };
-            if command.len() > limits.command_bytes as usize {
-                self.callers.answer(caller.tag, Err(CallError::TooLarge));
-                continue;
+    /// Sends what the gateway lets us have in flight: the one that is connected; or the one that
+    /// was left last, once all others were tried in vain.
+    fn submit(&mut self, now: Time) {
+        if let Some(id) = self.dial.up() {
+            let Some(outgoing) = self.ring.outgoing(id) else { return };
+            return send(&mut self.callers, outgoing, self.limits, &mut self.commands);
+        }
+        let others = self.options.addresses.len() - 1;
+        let Some(former) = self.former.last_mut() else { return };
+        if self.outage.is_some_and(|outage| outage.tries >= others)
+            && let Some(outgoing) = self.ring.outgoing(former.connection)
+        {
+            let before = former.commands;
+            self.callers.set_way(former.way);
+            send(&mut self.callers, outgoing, former.limits, &mut former.commands);
+            if former.commands > before {
+                former.used_at = now;
             }
-            self.commands += 1;
-            wire::encode_command(caller.tag, command.as_slice(), outgoing);
         }
     }
 
@@ -395,13 +468,23 @@ impl Caller {
         }
         let outage = self.outage.get_or_insert_with(|| Outage::new(now));
         outage.tries += usize::from(!end.was_up);
+        if outage.is_answered {
+            // Each time around takes longer: a cluster in trouble has other things to do.
+            let rounds = outage.tries / self.options.addresses.len();
+            let pause = BACK_OFF * (1 << rounds.min(ROUNDS_MAX));
+            // Not all clients at once.
+            let jitter = Duration::from_micros(random_u64() % 50_000);
+            outage.paused_until = now + pause + jitter;
+        }
         self.note_trouble(Some(why));
         self.next_address += 1;
     }
 
     fn sleep(&mut self, now: Time) {
         let due = match self.dial.state() {
-            DialState::Down { until } => Some(until),
+            DialState::Down { until } => {
+                Some(self.outage.map_or(until, |outage| until.max(outage.paused_until)))
+            }
             DialState::Calling { since, .. } => Some(since + GREETING_MAX),
             DialState::Up { .. } => None,
         };
@@ -417,5 +500,18 @@ impl Caller {
             self.ring_report.sleep(ring, most);
         }
         shared.alarm.end_sleep();
+    }
+}
+
+/// Sends commands, as many as may be in flight by `limits`; `commands` counts them.
+fn send(callers: &mut Callers, outgoing: &mut Outgoing, limits: Limits, commands: &mut u32) {
+    while outgoing.len() < OUTGOING_BYTES_MAX && *commands < limits.commands_in_flight {
+        let Some((caller, command)) = callers.next(|_| true) else { return };
+        if command.len() > limits.command_bytes as usize {
+            callers.answer(caller.tag, Err(CallError::TooLarge));
+            continue;
+        }
+        *commands += 1;
+        wire::encode_command(caller.tag, command.as_slice(), outgoing);
     }
 }

@@ -19,12 +19,15 @@
 //! How long an answer will be shows when it is there. A client is expected to go on as it did: its
 //! longest answers count for some hundreds of commands. One whose answers become long all at once
 //! can exceed its share, by those to commands that it has under way already: [`COMMANDS_MAX`] at
-//! the most.
+//! the most. Where clients that do so would hold more than [`BYTES_END`], those with more answers
+//! to be sent than others are closed: so much, and an answer each, is what all of them ever hold.
 //!
 //! source: R29, R35
 
 /// Bytes that all clients of a core may hold.
 pub(super) const BYTES_MAX: usize = 64 << 20;
+/// Bytes with which clients are closed.
+const BYTES_END: usize = 2 * BYTES_MAX;
 /// The part of what is free that one client may hold: one of so many.
 const SHARE: usize = 8;
 /// The least that a command counts for.
@@ -83,6 +86,13 @@ impl Budget {
     pub(super) fn has_room(&self, account: &Account) -> bool {
         let free = BYTES_MAX.saturating_sub(self.held_bytes);
         account.held_bytes() == 0 || account.held_bytes() < free / SHARE
+    }
+
+    /// Whether a client must be closed, of so many: together they hold more than a core has for
+    /// them, and it has more than one answer, and more than its part, to be sent.
+    pub(super) fn is_beyond(&self, account: &Account, clients: usize) -> bool {
+        let part = (BYTES_END / clients.max(1)).max(account.answer_bytes);
+        self.held_bytes > BYTES_END && account.unsent_bytes > part
     }
 
     /// Takes in a command of `command_bytes`.
@@ -159,6 +169,40 @@ mod tests {
         deaf.iter().for_each(|account| budget.close(account));
         charges.into_iter().for_each(|charge| budget.refund(None, charge));
         assert_eq!(budget.held_bytes, 0, "all have gone");
+    }
+
+    #[test]
+    fn r35_answers_that_become_long_all_at_once_close_those_that_have_the_most() {
+        let mut budget = Budget::default();
+        let mut clients: Vec<_> = (0..40).map(|_| Some(Account::default())).collect();
+        let mut under_way = Vec::new();
+        for (client, account) in clients.iter_mut().flatten().enumerate() {
+            for _ in 0..1000 {
+                let charge = budget.charge(account, 100);
+                answer(&mut budget, account, charge, 10);
+                budget.set_unsent(account, 0);
+            }
+            under_way.extend(read_all(&mut budget, account).into_iter().map(|it| (client, it)));
+        }
+        let mut closed = 0;
+        for (client, charge) in under_way {
+            let Some(account) = &mut clients[client] else {
+                budget.refund(None, charge);
+                continue;
+            };
+            answer(&mut budget, account, charge, 64 << 10);
+            if budget.is_beyond(account, 40) {
+                budget.close(account);
+                clients[client] = None;
+                closed += 1;
+            }
+            assert!(budget.held_bytes <= BYTES_END + BYTES_MAX, "{}", budget.held_bytes);
+        }
+        assert!(closed > 0, "they hold {}", budget.held_bytes);
+        let mut one = Account::default();
+        let charge = budget.charge(&mut one, 100);
+        answer(&mut budget, &mut one, charge, BYTES_END);
+        assert!(!budget.is_beyond(&one, 40), "it has one answer to be sent");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use loggos_net::wire;
 use loggos_net::{ConnectionId, Ring};
 use loggos_protocol::{Failure, Position, Time};
+use tracing::warn;
 
 use super::Sockets;
 use super::connections::{Party, Stage};
@@ -38,6 +39,10 @@ impl Sockets {
         let bytes = outgoing.len() - before;
         account.expect(bytes);
         self.budget.add_unsent(account, bytes);
+        if self.budget.is_beyond(account, self.parties.clients) {
+            warn!(address = %connection.address, "closed a client: answers to it take too much memory");
+            return self.close(ring, to);
+        }
         if account.is_held && self.budget.has_room(account) {
             account.is_held = false;
             self.stalled.push_back(to); // it is read on
