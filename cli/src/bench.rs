@@ -63,7 +63,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR", conflicts_with = "connect")]
     data: Option<PathBuf>,
     /// The address of a node of a running cluster to measure, which must have a gateway.
-    #[arg(long, value_name = "ADDR", conflicts_with_all = ["config", "unreplicated", "kill"])]
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["config", "unreplicated", "kill"], value_parser = crate::remote::address)]
     connect: Option<SocketAddr>,
     /// Connections that callers share, to a cluster of other processes.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]

@@ -18,6 +18,7 @@ use tracing::info;
 use crate::exit;
 use crate::lines::Lines;
 use crate::log;
+use crate::remote::address;
 use crate::signals;
 
 /// The address where `up` listens, and that clients connect to, by default.
@@ -30,7 +31,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UpOptions {
     /// The address to listen at for clients.
-    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS)]
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_ADDRESS, value_parser = address)]
     listen: SocketAddr,
 }
 

@@ -1,11 +1,11 @@
 //! The options by which commands name the cluster that they talk to.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use loggos::{Config, Executed, RemoteCluster, RemoteOptions, RoleId};
+use loggos::{CallError, Config, Executed, RemoteCluster, RemoteOptions, RoleId};
 
 use crate::node::DEFAULT_ADDRESS;
 
@@ -18,9 +18,26 @@ pub(crate) struct Target {
     /// The cluster's configuration, which has the addresses of its nodes.
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "connect")]
     config: Option<PathBuf>,
-    /// The address of a node.
-    #[arg(long, value_name = "ADDR", global = true, default_value = DEFAULT_ADDRESS)]
+    /// The address of a node: a host and a port, such as localhost:7401.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        global = true,
+        default_value = DEFAULT_ADDRESS,
+        value_parser = address
+    )]
     connect: SocketAddr,
+}
+
+/// Reads an address; looks up a host that is named. Of several addresses the first of IPv4 is
+/// taken, where nodes listen by default.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    if text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        return Err("it must be a host and a port, such as localhost:7401".to_owned());
+    }
+    let found: Vec<_> = text.to_socket_addrs().map_err(|error| error.to_string())?.collect();
+    let first = found.iter().find(|it| it.is_ipv4()).or_else(|| found.first());
+    first.copied().ok_or_else(|| "the host has no address".to_owned())
 }
 
 impl Target {
@@ -76,7 +93,13 @@ pub(crate) fn execute(
             let node = node.map(|(name, _)| format!("node {name} at ")).unwrap_or_default();
             format!("\n{node}{address}: {why}")
         });
-        error.to_string() + &troubles.collect::<String>()
+        let length = match (error, cluster.command_bytes_max()) {
+            (CallError::TooLarge, Some(most)) => {
+                format!(": {} bytes, where {most} are the most", command.len())
+            }
+            _ => String::new(),
+        };
+        error.to_string() + &length + &troubles.collect::<String>()
     })
 }
 

@@ -91,6 +91,22 @@ fn a_missing_key_and_a_failed_command_have_codes_of_their_own() {
     ] {
         assert_eq!(kv(words), (3, format!("loggos: {why}\n")));
     }
+    // A host may be named; and what is too long is told with how long it may be.
+    let named = address.replace("127.0.0.1", "localhost");
+    let output = loggos().args(["kv", "get", "word", "--connect", &named]).output().unwrap();
+    assert_eq!(output.stdout, b"ten\n", "{output:?}");
+    let (code, said) = kv(&["put", "long", &"x".repeat(60_000)]);
+    let expected = "loggos: the command is too long; it was not executed: 60007 bytes, where 32768 are the most\n";
+    assert_eq!((code, said.as_str()), (1, expected));
+    for (address, why) in [
+        ("localhost", "it must be a host and a port, such as localhost:7401"),
+        ("nowhere.invalid:7401", "failed to lookup address information"),
+    ] {
+        let output = loggos().args(["kv", "get", "word", "--connect", address]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(address) && said.contains(why), "{said}");
+    }
     assert_eq!(stop(&mut up.0), Some(0));
     assert_eq!(kv(&["get", "other"]).0, 1, "nobody is there");
     assert_eq!(kv(&["got", "other"]).0, 2, "there is no such command");

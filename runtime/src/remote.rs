@@ -19,7 +19,7 @@ mod status;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -73,6 +73,8 @@ struct Shared {
     residents: SegQueue<MoveIn>,
     alarm: Alarm,
     is_stopping: AtomicBool,
+    /// Of the gateway that was connected last; 0 before there is one.
+    command_bytes_max: AtomicU32,
     /// Why each address could not be used when it was last tried; none where it could be.
     troubles: Mutex<Vec<Option<String>>>,
 }
@@ -118,6 +120,7 @@ impl RemoteCluster {
             residents: SegQueue::new(),
             alarm,
             is_stopping: AtomicBool::new(false),
+            command_bytes_max: AtomicU32::new(0),
             troubles: Mutex::new(vec![None; options.addresses.len()]),
         });
         let addresses = options.addresses.clone();
@@ -142,6 +145,12 @@ impl RemoteCluster {
     #[must_use]
     pub fn client(&self) -> Client {
         Client::new(Arc::clone(&self.shared.port))
+    }
+
+    /// Returns the longest command that the cluster takes, once a gateway has said so.
+    #[must_use]
+    pub fn command_bytes_max(&self) -> Option<u32> {
+        Some(self.shared.command_bytes_max.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
     /// Returns the addresses that could not be used when they were last tried, each with the

@@ -263,6 +263,7 @@ impl Caller {
             commands_in_flight: welcome.commands_in_flight_max,
             command_bytes: welcome.command_bytes_max,
         };
+        self.shared.command_bytes_max.store(welcome.command_bytes_max, Ordering::Relaxed);
         (self.commands, self.outage) = (0, None);
         self.way = Way(self.way.0.wrapping_add(1));
         self.callers.set_way(self.way);
