@@ -60,6 +60,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 
 /// Why a node has not answered, without the number that the system has for it.
 fn why(error: &io::Error) -> String {
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return format!("no answer in {TIMEOUT:?}");
+    }
     error.raw_os_error().map_or_else(|| error.to_string(), |_| error.kind().to_string())
 }
 

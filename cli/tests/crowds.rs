@@ -269,3 +269,28 @@ fn r35_a_client_that_reads_is_not_cut_off_for_long_answers() {
     assert_eq!(leader(&cluster), leader_before, "an election");
     cluster.wait_until_equal(NODES.len());
 }
+
+/// A hundred connections, one after the other, each with 3000 long answers due, none of which it
+/// waits for.
+#[test]
+fn r35_clients_that_ask_and_go_leave_nothing_behind() {
+    let mut cluster = three_nodes(PATIENT);
+    cluster.start(&NODES);
+    let address = cluster.gateways()[0];
+    let served = client_of(vec![address]);
+    served.client().execute_blocking(&put(LONG, VALUE_BYTES)).unwrap();
+    let (before, leader_before) = (cluster.memory_bytes(0), leader(&cluster));
+    let asked = gets(0..3000);
+    let mut most = before;
+    for _ in 0..100 {
+        connect(address).write_all(&asked).unwrap();
+        served.client().execute_blocking(&put(b"other", 10)).unwrap();
+        most = most.max(cluster.memory_bytes(0));
+    }
+    let growth = most - before;
+    println!("grew by {} MiB", growth >> 20);
+    assert!(growth < GROWTH_MAX, "grew by {} MiB", growth >> 20);
+    assert_eq!(leader(&cluster), leader_before, "an election");
+    wait_for("nobody but the one", || counted(address, "clients") == 1);
+    cluster.wait_until_equal(NODES.len());
+}

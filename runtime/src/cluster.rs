@@ -138,7 +138,7 @@ impl LocalCluster {
 
 impl fmt::Display for NoSuchRole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the cluster has no {:?}", self.0)
+        write!(f, "the cluster has no {}", self.0)
     }
 }
 
