@@ -34,6 +34,7 @@ use tracing::{info, warn};
 
 use self::budget::Budget;
 pub(crate) use self::budget::Charge;
+use self::clients::Pause;
 pub(crate) use self::connections::{CLIENTS_MAX, HandedOver, STATUS_MAX, STRANGERS_MAX};
 use self::connections::{Connection, Party, Stage};
 pub(crate) use self::handshake::NodeIdentity;
@@ -303,9 +304,14 @@ impl Sockets {
 
     /// Takes in all whole frames that a connection has sent.
     fn read(&mut self, ring: &mut Ring, id: ConnectionId, now: Time) {
-        // Read no further, a client is slowed (R29).
-        while self.may_read(id) {
+        loop {
             let Some(connection) = self.connections.get_mut(&id) else { return };
+            // Read no further, a client is slowed (R29).
+            match connection.pause(&self.budget, self.room) {
+                None => {}
+                Some(Pause::ForShare) => return, // an answer, or its way out, ends that
+                Some(Pause::ForRoom) => return self.stalled.push_back(id),
+            }
             let copied_bytes = connection.reader.copied_bytes();
             let frame = connection.reader.next();
             self.counters.copied_bytes += connection.reader.copied_bytes() - copied_bytes;

@@ -8,10 +8,36 @@ use loggos_protocol::{Failure, Position, Time};
 use tracing::warn;
 
 use super::Sockets;
-use super::connections::{Party, Stage};
+use super::budget::Budget;
+use super::connections::{Connection, Party, Stage};
 use super::handshake::not_served;
 use crate::callers::RemoteCall;
 use crate::client::CallError;
+
+/// Why a client is read no further.
+pub(super) enum Pause {
+    /// It holds its share of the memory for clients.
+    ForShare,
+    /// This tick takes in no more commands.
+    ForRoom,
+}
+
+impl Connection {
+    /// Whether it is not to be read on, in a tick that takes in `room` more commands of clients.
+    #[inline]
+    pub(super) fn pause(&mut self, budget: &Budget, room: usize) -> Option<Pause> {
+        match self.stage {
+            Stage::Admitted(Party::Client | Party::Status) if !budget.has_room(&self.account) => {
+                self.account.is_held = true;
+                Some(Pause::ForShare)
+            }
+            Stage::Admitted(Party::Client) if room == 0 => Some(Pause::ForRoom),
+            Stage::Link(_) | Stage::Unknown { .. } | Stage::Admitted(_) | Stage::Refused { .. } => {
+                None
+            }
+        }
+    }
+}
 
 impl Sockets {
     /// Answers a client's command, unless it has gone.
@@ -72,27 +98,6 @@ impl Sockets {
                 && let Some(outgoing) = ring.outgoing(*id)
             {
                 wire::encode_refusal(&not_served(unserved), outgoing);
-            }
-        }
-    }
-
-    /// Whether a connection may be read on. If not, it is read again once there may be room: now
-    /// that is known by an answer or by what was sent, or at the next tick.
-    pub(super) fn may_read(&mut self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.get_mut(&id) else { return false };
-        match connection.stage {
-            Stage::Admitted(Party::Client | Party::Status)
-                if !self.budget.has_room(&connection.account) =>
-            {
-                connection.account.is_held = true;
-                false
-            }
-            Stage::Admitted(Party::Client) if self.room == 0 => {
-                self.stalled.push_back(id);
-                false
-            }
-            Stage::Link(_) | Stage::Unknown { .. } | Stage::Admitted(_) | Stage::Refused { .. } => {
-                true
             }
         }
     }
