@@ -283,6 +283,9 @@ impl Port {
     /// Takes in a command, and rings for the gateway's core; `cx` is woken with its result. Gives
     /// the command back if there is no room.
     fn push(&self, command: Payload, cx: &Context<'_>) -> Result<Arc<Cell>, Payload> {
+        if self.submissions.is_full() {
+            return Err(command); // without a cell of the pool, which would be lost
+        }
         let cell = self.pool.pop().unwrap_or_default();
         cell.waker.register(cx.waker());
         let answer = Answer(Some(Arc::clone(&cell)));
@@ -333,7 +336,9 @@ impl Port {
             while let Some(submission) = self.submissions.pop() {
                 drop(submission); // answers Stopped
             }
-            self.wake_waiting(); // all, for there is room for more than can be
+            while let Some(waiting) = self.waiting.pop() {
+                waiting.upgrade().iter().for_each(|task| task.wake());
+            }
         }
     }
 }
@@ -446,9 +451,12 @@ mod tests {
         drop(port.pop());
         port.wake_waiting();
         assert_eq!(wakes(&waiting), [1, 1, 1]);
-        // Of a port that closes all hear.
+        // Of a port that closes all hear, however many.
+        waiting.extend((0..2 * SUBMISSIONS_MAX).map(|_| Task::new(&client)));
+        waiting.retain(|task| !task.is_sent());
+        assert!(waiting.len() > 2 * SUBMISSIONS_MAX);
         port.close();
-        for task in &mut waiting[1..] {
+        for task in &mut waiting {
             assert!(task.wakes() > 0);
             assert_eq!(task.poll(), Poll::Ready(Err(CallError::Stopped)));
         }

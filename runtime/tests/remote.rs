@@ -19,6 +19,14 @@ use loggos_protocol::{FormationId, Slot};
 /// The longest that anything may take that must happen.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < DEADLINE, "{what} did not happen in {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn start(address: SocketAddr) -> Node {
     let mut config = Config::standard();
     config.idle = Idle::Park; // tests share the machine
@@ -114,8 +122,8 @@ impl Gateway {
 #[test]
 fn r37_a_client_of_a_gateway_that_is_not_served_goes_to_another_and_has_its_answers() {
     let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    let addresses = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
-    let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses) };
+    let addresses: Vec<_> = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
+    let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses.clone()) };
     let cluster = RemoteCluster::connect(options).unwrap();
     let replies = |reply: Result<Executed, CallError>| reply.unwrap().reply.as_slice().to_vec();
     std::thread::scope(|scope| {
@@ -133,6 +141,7 @@ fn r37_a_client_of_a_gateway_that_is_not_served_goes_to_another_and_has_its_answ
         let (refused, _) = listeners[0].accept().unwrap();
         drop(refused);
         let mut second = Gateway::accept(&listeners[1]);
+        wait_for("its welcome", || cluster.troubles().iter().all(|(at, _)| *at == addresses[0]));
         let new = execute(b"new");
         let new_number = second.command(b"new");
         second.answer(new_number, b"of the second");
@@ -205,12 +214,12 @@ fn r37_a_client_that_has_one_gateway_stays_with_it() {
         let mut gateway = Gateway::accept(&listener);
         gateway.is_not_served();
         let number = gateway.command(b"command");
-        let troubles = cluster.troubles();
-        assert_eq!(troubles, [(address, "as the test wants it".to_owned())]);
+        let told = vec![(address, "as the test wants it".to_owned())];
+        wait_for("its trouble", || cluster.troubles() == told);
         gateway.answer(number, b"reply");
         assert_eq!(call.join().unwrap().unwrap().reply.as_slice(), b"reply");
+        wait_for("that it is served again", || cluster.troubles().is_empty());
     });
-    assert_eq!(cluster.troubles(), [], "it is served again");
 }
 
 #[test]

@@ -69,12 +69,12 @@ impl<M: StateMachine> Core<M> {
     /// source: R37
     pub(super) fn watch_service(&mut self, now: Time) {
         let Some(index) = self.gateway else { return };
-        if now.since(self.stood_still_at) < self.cluster.election_timeout {
-            return;
-        }
         let Seat { id, role, .. } = &self.seats[index];
         let Some(Role::Gateway(gateway)) = role else { return };
         let unserved = gateway.unserved_for(now);
+        if unserved.is_some() && now.since(self.stood_still_at) < self.cluster.election_timeout {
+            return;
+        }
         let was_served = std::mem::replace(&mut self.is_served, unserved.is_none());
         match unserved {
             Some(time) if was_served => {

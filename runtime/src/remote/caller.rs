@@ -39,6 +39,8 @@ const GREETING_MAX: Duration = Duration::from_secs(2);
 const BACK_OFF: Duration = Duration::from_millis(50);
 /// The wait doubles as often, each time that processes at all addresses have refused us.
 const ROUNDS_MAX: usize = 4;
+/// How long commands wait for another gateway, before they are sent to the one that was left.
+const SEARCH_MAX: Duration = Duration::from_millis(500);
 const PACE: Pace = Pace { wait_first: BACK_OFF, wait_after_up: BACK_OFF, wait_max: BACK_OFF };
 /// The longest sleep of the thread.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
@@ -64,7 +66,7 @@ pub(super) struct Caller {
     commands: u32,
     reader: FrameReader,
     /// Connections to gateways that it has left, while they have commands without an answer; the
-    /// oldest first, and no more than there are addresses.
+    /// oldest first, and no more than two for each address.
     former: Vec<Former>,
     /// Whether [`Shared::troubles`] has one of the gateway that is connected.
     is_troubled: bool,
@@ -99,8 +101,8 @@ struct Outage {
     since: Time,
     /// Addresses tried in vain.
     tries: usize,
-    /// Whether a process has answered at one of them, if only to refuse us.
-    is_answered: bool,
+    /// The number of tries by when a process had last answered, if only to refuse us.
+    answered: Option<usize>,
     /// The next address is not tried before.
     paused_until: Time,
 }
@@ -114,7 +116,7 @@ struct Limits {
 
 impl Outage {
     fn new(now: Time) -> Self {
-        Self { since: now, tries: 0, is_answered: false, paused_until: now }
+        Self { since: now, tries: 0, answered: None, paused_until: now }
     }
 }
 
@@ -185,7 +187,7 @@ impl Caller {
         let has_happened = !events.is_empty();
         for event in events.drain(..) {
             match event {
-                RingEvent::Connected(id) => self.greet(id),
+                RingEvent::Connected(id) if self.dial.connection() == Some(id) => self.greet(id),
                 RingEvent::Received(id, piece) if self.dial.connection() == Some(id) => {
                     self.reader.push(piece);
                     self.read(id, now);
@@ -195,7 +197,10 @@ impl Caller {
                     self.on_end(now, &describe(&reason));
                 }
                 RingEvent::Closed(id, _) => self.end_former(id),
-                RingEvent::Accepted(..) | RingEvent::Sent(..) | RingEvent::SentPart(_) => {}
+                RingEvent::Connected(_) // given up before
+                | RingEvent::Accepted(..)
+                | RingEvent::Sent(..)
+                | RingEvent::SentPart(_) => {}
             }
         }
         self.events = events;
@@ -227,14 +232,14 @@ impl Caller {
                     continue;
                 }
                 (DialState::Calling { .. }, Ok(Message::Welcome(welcome))) => {
-                    self.outage.iter_mut().for_each(|outage| outage.is_answered = true);
-                    match self.on_welcome(id, &welcome) {
+                    self.outage.iter_mut().for_each(|outage| outage.answered = Some(outage.tries));
+                    match self.on_welcome(id, &welcome, now) {
                         Ok(()) => continue,
                         Err(why) => why.to_owned(),
                     }
                 }
                 (_, Ok(Message::Refusal(refusal))) => {
-                    self.outage.iter_mut().for_each(|outage| outage.is_answered = true);
+                    self.outage.iter_mut().for_each(|outage| outage.answered = Some(outage.tries));
                     refused_us(&refusal)
                 }
                 (_, Ok(_)) => "unexpected message".to_owned(),
@@ -250,7 +255,12 @@ impl Caller {
     ///
     /// If it belongs to no formation, or to another one than the gateways that we have talked to
     /// before. A gateway that knows of none yet may come to belong to any (R4).
-    fn on_welcome(&mut self, id: ConnectionId, welcome: &Welcome) -> Result<(), &'static str> {
+    fn on_welcome(
+        &mut self,
+        id: ConnectionId,
+        welcome: &Welcome,
+        now: Time,
+    ) -> Result<(), &'static str> {
         match (welcome.formation, self.formation) {
             (None, _) => return Err("the cluster has not formed yet"),
             (theirs, Some(_)) if theirs != self.formation => {
@@ -269,7 +279,7 @@ impl Caller {
         self.callers.set_way(self.way);
         self.dial.on_welcome(id);
         self.note_trouble(None);
-        self.end_idle();
+        self.end_idle(now);
         Ok(())
     }
 
@@ -287,7 +297,7 @@ impl Caller {
     ///
     /// source: R37
     fn leave(&mut self, id: ConnectionId, now: Time, refusal: &Refusal) {
-        if self.former.len() >= self.options.addresses.len() {
+        if self.former.len() >= 2 * self.options.addresses.len() {
             self.end_former(self.former[0].connection);
         }
         self.former.push(Former {
@@ -300,12 +310,12 @@ impl Caller {
             commands: std::mem::take(&mut self.commands),
         });
         self.on_down(now, &refused_us(refusal));
-        self.outage.iter_mut().for_each(|outage| outage.is_answered = true);
+        self.outage.iter_mut().for_each(|outage| outage.answered = Some(outage.tries));
         self.read_former(id, Bytes::new(), now);
     }
 
     /// Goes back to the gateway that was left last: it is served again.
-    fn come_back(&mut self) {
+    fn come_back(&mut self, now: Time) {
         let Some(former) = self.former.pop() else { return };
         if let Some(other) = self.dial.connection() {
             self.ring.close(other);
@@ -313,10 +323,11 @@ impl Caller {
         let Former { connection, address, way, limits, reader, commands, used_at: _ } = former;
         (self.way, self.limits, self.reader, self.commands) = (way, limits, reader, commands);
         (self.next_address, self.outage) = (address, None);
+        self.shared.command_bytes_max.store(limits.command_bytes, Ordering::Relaxed);
         self.callers.set_way(way);
         self.dial.on_welcome(connection);
         self.note_trouble(None);
-        self.end_idle();
+        self.end_idle(now);
     }
 
     /// A connection, if it is a former one, has ended or is of no use any more: the outcome of what
@@ -329,10 +340,13 @@ impl Caller {
         }
     }
 
-    /// Ends former connections from which nothing is awaited, unless one may be of use yet.
-    fn end_idle(&mut self) {
-        let is_idle = |former: &&Former| former.commands == 0 && self.outage.is_none();
-        let idle = self.former.iter().filter(is_idle).map(|former| former.connection);
+    /// Ends former connections from which nothing is awaited: their commands are answered, or over
+    /// by their deadline. Until another gateway is found, one may be of use yet.
+    fn end_idle(&mut self, now: Time) {
+        let deadline = self.options.deadline;
+        let is_idle = |it: &&Former| it.commands == 0 || now.since(it.used_at) > deadline;
+        let found = self.outage.is_none();
+        let idle = self.former.iter().filter(|it| found && is_idle(it)).map(|it| it.connection);
         for id in idle.collect::<Vec<_>>() {
             self.end_former(id);
         }
@@ -347,7 +361,7 @@ impl Caller {
             let message = match former.reader.next() {
                 None => {
                     self.ring.receive(id);
-                    return self.end_idle();
+                    return self.end_idle(now);
                 }
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
@@ -357,7 +371,7 @@ impl Caller {
                     self.answer(number, &result);
                     let is_last = place + 1 == self.former.len();
                     if is_last && self.outage.is_some() && result.is_ok() {
-                        self.come_back();
+                        self.come_back(now);
                         return self.read(id, now);
                     }
                 }
@@ -372,24 +386,19 @@ impl Caller {
     fn end_overdue(&mut self, now: Time) -> bool {
         let unsent = if self.outage.is_some() { CallError::Unreachable } else { CallError::Busy };
         let is_over = |outage: &Outage, most| {
-            let is_tried = outage.tries >= self.options.addresses.len() && !outage.is_answered;
-            is_tried && now.since(outage.since) >= most
+            let silent =
+                outage.tries - outage.answered.map_or(0, |tries| tries + 1).min(outage.tries);
+            silent >= self.options.addresses.len() && now.since(outage.since) >= most
         };
         let limits = self.outage.zip(self.options.unreachable_after);
         if limits.is_some_and(|(outage, most)| is_over(&outage, most)) {
             self.callers.give_up_unsent(CallError::Unreachable);
         }
-        // What was sent over a former connection is over after that time, answered or not.
-        for former in &mut self.former {
-            if now.since(former.used_at) > self.options.deadline {
-                former.commands = 0;
-            }
-        }
-        self.end_idle();
         let mut has_ended = false;
         while self.callers.overdue(unsent, now).is_some() {
             has_ended = true;
         }
+        self.end_idle(now);
         has_ended
     }
 
@@ -405,7 +414,7 @@ impl Caller {
     }
 
     /// Sends what the gateway lets us have in flight: the one that is connected; or the one that
-    /// was left last, once all others were tried in vain.
+    /// was left last, once all others were tried in vain, or have kept us for long.
     fn submit(&mut self, now: Time) {
         if let Some(id) = self.dial.up() {
             let Some(outgoing) = self.ring.outgoing(id) else { return };
@@ -413,7 +422,8 @@ impl Caller {
         }
         let others = self.options.addresses.len() - 1;
         let Some(former) = self.former.last_mut() else { return };
-        if self.outage.is_some_and(|outage| outage.tries >= others)
+        let is_long = |it: Outage| it.tries >= others || now.since(it.since) >= SEARCH_MAX;
+        if self.outage.is_some_and(is_long)
             && let Some(outgoing) = self.ring.outgoing(former.connection)
         {
             let before = former.commands;
@@ -469,7 +479,7 @@ impl Caller {
         }
         let outage = self.outage.get_or_insert_with(|| Outage::new(now));
         outage.tries += usize::from(!end.was_up);
-        if outage.is_answered {
+        if outage.answered.is_some() {
             // Each time around takes longer: a cluster in trouble has other things to do.
             let rounds = outage.tries / self.options.addresses.len();
             let pause = BACK_OFF * (1 << rounds.min(ROUNDS_MAX));
