@@ -159,6 +159,29 @@ fn r35_clients_that_take_all_descriptors_stop_neither_the_log_nor_a_peer() {
     }
 }
 
+/// A cluster before clients have come that want much.
+struct Before {
+    /// Of the node that they come to.
+    memory_bytes: u64,
+    leader: String,
+}
+
+impl Before {
+    fn of(cluster: &Cluster) -> Self {
+        Self { memory_bytes: cluster.memory_bytes(0), leader: leader(cluster) }
+    }
+
+    /// They have had the node ask for no more than GROWTH_MAX, when it had the `most`; there was no
+    /// election, and replicas are equal.
+    fn check(&self, cluster: &Cluster, most: u64) {
+        let growth = most.saturating_sub(self.memory_bytes);
+        println!("grew by {} MiB", growth >> 20);
+        assert!(growth < GROWTH_MAX, "grew by {} MiB", growth >> 20);
+        assert_eq!(leader(cluster), self.leader, "an election");
+        cluster.wait_until_equal(NODES.len());
+    }
+}
+
 /// Has a client send commands with short answers, and read these.
 fn converse(client: &mut TcpStream, answers: u64) {
     let (mut increment, mut frames) = (Vec::new(), FrameReader::new(1 << 20));
@@ -189,8 +212,7 @@ fn r35_clients_that_read_no_answers_take_neither_memory_nor_service_from_others(
     let address = cluster.gateways()[0];
     let served = client_of(vec![address]);
     served.client().execute_blocking(&put(LONG, VALUE_BYTES)).unwrap();
-    let before = cluster.memory_bytes(0);
-    let leader_before = leader(&cluster);
+    let before = Before::of(&cluster);
     let mut deaf: Vec<TcpStream> = (0..DEAF)
         .map(|_| {
             let mut client = TcpStream::connect(address).unwrap();
@@ -217,11 +239,8 @@ fn r35_clients_that_read_no_answers_take_neither_memory_nor_service_from_others(
         answers += 1;
         most = most.max(cluster.memory_bytes(0));
     }
-    let growth = most.saturating_sub(before);
-    println!("{answers} answers; grew by {} MiB", growth >> 20);
-    assert!(growth < GROWTH_MAX, "grew by {} MiB", growth >> 20);
-    assert_eq!(leader(&cluster), leader_before, "an election");
-    cluster.wait_until_equal(NODES.len());
+    println!("{answers} answers to the other");
+    before.check(&cluster, most);
 }
 
 /// One connection reads all of its 65 000 long answers, which were asked for at once.
@@ -231,13 +250,12 @@ fn r35_a_client_that_reads_is_not_cut_off_for_long_answers() {
     cluster.start(&NODES);
     let address = cluster.gateways()[0];
     client_of(vec![address]).client().execute_blocking(&put(LONG, VALUE_BYTES)).unwrap();
-    let before = cluster.memory_bytes(0);
-    let leader_before = leader(&cluster);
+    let before = Before::of(&cluster);
     let mut client = TcpStream::connect(address).unwrap();
     client.write_all(&client_hello()).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut asks = client.try_clone().unwrap();
-    let most = AtomicU64::new(before);
+    let most = AtomicU64::new(before.memory_bytes);
     std::thread::scope(|scope| {
         scope.spawn(move || asks.write_all(&gets(0..GETS)).unwrap());
         let (mut reader, mut batches) = (FrameReader::new(1 << 20), BatchPool::new(1));
@@ -263,11 +281,7 @@ fn r35_a_client_that_reads_is_not_cut_off_for_long_answers() {
             }
         }
     });
-    let growth = most.into_inner() - before;
-    println!("grew by {} MiB", growth >> 20);
-    assert!(growth < GROWTH_MAX, "grew by {} MiB", growth >> 20);
-    assert_eq!(leader(&cluster), leader_before, "an election");
-    cluster.wait_until_equal(NODES.len());
+    before.check(&cluster, most.into_inner());
 }
 
 /// A hundred connections, one after the other, each with 3000 long answers due, none of which it
@@ -279,18 +293,14 @@ fn r35_clients_that_ask_and_go_leave_nothing_behind() {
     let address = cluster.gateways()[0];
     let served = client_of(vec![address]);
     served.client().execute_blocking(&put(LONG, VALUE_BYTES)).unwrap();
-    let (before, leader_before) = (cluster.memory_bytes(0), leader(&cluster));
+    let before = Before::of(&cluster);
     let asked = gets(0..3000);
-    let mut most = before;
+    let mut most = before.memory_bytes;
     for _ in 0..100 {
         connect(address).write_all(&asked).unwrap();
         served.client().execute_blocking(&put(b"other", 10)).unwrap();
         most = most.max(cluster.memory_bytes(0));
     }
-    let growth = most - before;
-    println!("grew by {} MiB", growth >> 20);
-    assert!(growth < GROWTH_MAX, "grew by {} MiB", growth >> 20);
-    assert_eq!(leader(&cluster), leader_before, "an election");
     wait_for("nobody but the one", || counted(address, "clients") == 1);
-    cluster.wait_until_equal(NODES.len());
+    before.check(&cluster, most);
 }
