@@ -31,7 +31,7 @@ const BYTES_END: usize = 2 * BYTES_MAX;
 /// The part of what is free that one client may hold: one of so many.
 const SHARE: usize = 8;
 /// The least that a command counts for.
-const ANSWER_BYTES_MIN: usize = 2 << 10;
+const ANSWER_BYTES_MIN: usize = 4 << 10;
 /// The length that a client's first answers are expected to have.
 const ANSWER_BYTES_FIRST: usize = 16 << 10;
 /// By one part of so many a shorter answer lowers what is expected of the next.
