@@ -408,6 +408,7 @@ fn was_never_sent(error: CallError) -> bool {
         }
         CallError::ReplyTooLarge
         | CallError::OutcomeUnknown
+        | CallError::Halted(_)
         | CallError::DeadlineExceeded
         | CallError::Stopped => false,
     }

@@ -93,7 +93,7 @@ pub(crate) fn execute(
             let node = node.map(|(name, _)| format!("node {name} at ")).unwrap_or_default();
             format!("\n{node}{address}: {why}")
         });
-        let length = match (error, cluster.command_bytes_max()) {
+        let length = match (&error, cluster.command_bytes_max()) {
             (CallError::TooLarge, Some(most)) => {
                 format!(": {} bytes, where {most} are the most", command.len())
             }

@@ -22,6 +22,7 @@ mod cursor;
 mod decode;
 mod encode;
 mod error;
+mod halts;
 mod handshake;
 mod head;
 mod headers;
@@ -31,7 +32,7 @@ mod pool;
 mod reader;
 mod values;
 
-use loggos_protocol::{Envelope, Failure, Payload, Position};
+use loggos_protocol::{Envelope, Failure, Halted, Payload, Position};
 
 pub use client::{encode_command, encode_result, encode_status, encode_status_request};
 pub use decode::Frame;

@@ -133,7 +133,7 @@ pub enum Event {
     },
 }
 
-/// The reason why a replica halted.
+/// The reason why a replica halted. Callers are told, too.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Halt {
     /// A peer's snapshot could not be restored, and the replica's own state is gone.

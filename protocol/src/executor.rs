@@ -26,6 +26,9 @@ use crate::{
     Ask, At, ClusterSettings, Halt, Payload, Position, SessionId, Slot, StateMachine, Time, Value,
 };
 
+/// The longest message of a panic that callers are told, in bytes. What is longer is cut.
+const HALT_MESSAGE_BYTES_MAX: usize = 1024;
+
 /// A state machine with its sessions.
 #[derive(Debug)]
 pub(crate) struct Executor<M> {
@@ -237,7 +240,8 @@ impl<M: StateMachine> Executor<M> {
         let done = self.writer.replies_count() - skipped;
         if let Err(panic) = applied {
             let index = at.index + done.saturating_sub(1);
-            let message = panic_message(panic.as_ref());
+            let mut message = panic_message(panic.as_ref());
+            message.truncate(message.floor_char_boundary(HALT_MESSAGE_BYTES_MAX));
             return Err(Halt::Panicked { slot: at.slot, index, message });
         }
         if done != count {

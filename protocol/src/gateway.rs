@@ -20,6 +20,8 @@
 //!  Unserved     nothing answered for an election                               Unserved, to all acceptors
 //!               timeout, and something waits
 //!  gone         a replica has ended            doubts what it was to answer    Ask each, of another replica
+//!  Halted       others live                    likewise                        likewise
+//!               no other does                  waits                           Halted, to clients
 //!  NotExecuted  of the current attempt         a new attempt of all doubted    Propose each, in order
 //! ```
 //!
@@ -28,6 +30,7 @@
 //! that order exactly once, however often they are sent (R22, R23).
 
 mod batching;
+mod halts;
 mod in_flight;
 mod resending;
 mod results;
@@ -44,6 +47,7 @@ use crate::{
     ToProposer,
 };
 
+use halts::Halts;
 use in_flight::{InFlight, InFlightStage};
 
 /// The most election timeouts that a gateway waits for an answer until it counts itself as not
@@ -106,6 +110,8 @@ pub struct Gateway {
     next_batch: u64,
     /// Replicas that let a batch go unanswered and have not been heard since.
     suspects: Vec<ReplicaId>,
+    /// Replicas that answer nothing, as they have said.
+    halts: Halts,
     /// From sending a batch to its results.
     latency: Latency,
     /// Draws the incarnation that follows a lost session.
@@ -178,6 +184,7 @@ impl Gateway {
             lowest_unanswered: 0,
             next_batch: 0,
             suspects: Vec::new(),
+            halts: Halts::default(),
             latency: Latency::default(),
             incarnations: Rng::new(seed),
             timers,
@@ -193,6 +200,7 @@ impl Gateway {
             ToGateway::NotLeader(not_leader) => self.on_not_leader(not_leader, now, out),
             ToGateway::Results(results) => self.on_results(&results, now, out),
             ToGateway::NotExecuted(not_executed) => self.on_not_executed(not_executed, now, out),
+            ToGateway::Halted(halted) => self.on_halted(*halted, now, out),
         }
     }
 
@@ -259,7 +267,7 @@ impl Gateway {
     ///
     /// source: R23, R25
     pub fn on_not_executed(&mut self, not_executed: NotExecuted, now: Time, out: &mut Outbox) {
-        self.suspects.retain(|suspect| *suspect != not_executed.replica);
+        self.hear(not_executed.replica);
         let current = self.current(not_executed.batch, not_executed.attempt);
         let is_doubted =
             |place: &usize| matches!(self.in_flight[*place].stage, InFlightStage::Doubted(_));
@@ -274,12 +282,14 @@ impl Gateway {
     /// source: R25
     pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
         let RoleId::Replica(replica) = gone else { return };
+        self.halts.on_gone(replica);
         self.suspect(replica);
         for place in 0..self.in_flight.len() {
             if self.in_flight[place].batch.answerer == replica {
                 self.doubt(place, now, out);
             }
         }
+        self.tell_halt(now, out);
     }
 
     /// Fires every timer that is due.
@@ -304,6 +314,7 @@ impl Gateway {
         assert!(self.in_flight.len() <= most, "{} batches in flight", self.in_flight.len());
         let session_window = self.cluster.session_window as usize;
         assert!(self.callers.len() <= session_window, "{} commands under way", self.callers.len());
+        self.halts.validate(self.callers.len());
         let mut next = self.in_flight.front().map_or(self.lowest_unanswered, |b| b.first);
         assert_eq!(next, self.lowest_unanswered, "the first batch is not the lowest unanswered");
         for sent in &self.in_flight {
@@ -353,14 +364,16 @@ impl Gateway {
     ///
     /// It may be wrong either way, and then its clients lose time and nothing else: they take what
     /// they have not sent yet to another gateway, and what they have sent is answered here. Where
-    /// acceptors have no room, no other gateway would do better, and clients are told that.
+    /// acceptors have no room, or replicas have halted, no other gateway would do better, and
+    /// clients are told that.
     ///
     /// source: R37
     #[must_use]
     pub fn unserved_for(&self, now: Time) -> Option<Duration> {
         let least = self.cluster.election_timeout;
         let patience = self.latency.timeout(0, least, UNSERVED_PATIENCE_MAX * least);
-        let awaits = self.awaits_answer() && self.wanting_room(now).is_none();
+        let would_be_served = self.wanting_room(now).is_none() && self.halted(now).is_none();
+        let awaits = self.awaits_answer() && would_be_served;
         let waited = awaits.then(|| now.since(self.unserved_since));
         let waited = waited.filter(|waited| *waited >= patience);
         let quiet = Some(now.since(self.served_at)).filter(|quiet| *quiet >= least);

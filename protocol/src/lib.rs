@@ -66,10 +66,10 @@ pub use ids::{
 pub use machine::{At, Reply, RunReplies, StateMachine};
 pub use message::{
     Ask, Batch, Chosen, Content, Envelope, Executed, Fetch, FetchPart, Fetched, FetchedPart, Form,
-    Formed, Heartbeat, HeartbeatAck, Identify, Listener, Nack, Need, NotExecuted, NotLeader, P1a,
-    P1b, P2a, P2b, PAGES_AHEAD, PreVote, PreVoteAck, Probe, ProbeAck, Propose, Rememberer, Replay,
-    Replayed, Results, Stage, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
-    Truncated, Unserved, Value, Vote, Watcher,
+    Formed, Halted, Heartbeat, HeartbeatAck, Identify, Listener, Nack, Need, NotExecuted,
+    NotLeader, P1a, P1b, P2a, P2b, PAGES_AHEAD, PreVote, PreVoteAck, Probe, ProbeAck, Propose,
+    Rememberer, Replay, Replayed, Results, Stage, To, ToAcceptor, ToGateway, ToProposer,
+    ToProxyLeader, ToReplica, Truncated, Unserved, Value, Vote, Watcher,
 };
 pub use outbox::{Caller, Failure, Outbox, Replies};
 pub use payload::{INLINE_BYTES_MAX, Payload};

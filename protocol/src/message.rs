@@ -14,9 +14,9 @@
 use std::sync::Arc;
 
 use crate::{
-    AcceptorId, AcceptorSet, Ballot, BatchId, DirectoryId, FormationId, GatewayId, Incarnation,
-    Payload, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, SnapshotId, SnapshotInfo,
-    Table, Time, Watermark,
+    AcceptorId, AcceptorSet, Ballot, BatchId, DirectoryId, FormationId, GatewayId, Halt,
+    Incarnation, Payload, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, SnapshotId,
+    SnapshotInfo, Table, Time, Watermark,
 };
 
 /// A message on its way: the role that it is for, and the cluster that it is of.
@@ -54,6 +54,8 @@ pub enum ToGateway {
     Results(Box<Results>),
     /// A replica has not executed a batch it was asked about.
     NotExecuted(NotExecuted),
+    /// A replica goes no further.
+    Halted(Box<Halted>),
 }
 
 /// A message to a proposer.
@@ -544,6 +546,18 @@ pub struct NotExecuted {
     pub batch: BatchId,
     /// The attempt.
     pub attempt: u32,
+}
+
+/// Replica → gateways: "I go no further, and answer nothing". Told when it halts, with each
+/// heartbeat from then on, and in answer to an [`Ask`].
+///
+/// source: R25
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Halted {
+    /// The replica that has halted.
+    pub replica: ReplicaId,
+    /// Why.
+    pub why: Halt,
 }
 
 /// Gateway → acceptors → the leader that they hear: "I get no answers".

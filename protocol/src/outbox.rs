@@ -17,9 +17,10 @@
 //! doing nothing and releases it in the same tick.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::{
-    AcceptorId, AcceptorSet, ClientId, Event, GatewayId, Position, ProposerId, ProxyLeaderId,
+    AcceptorId, AcceptorSet, ClientId, Event, GatewayId, Halt, Position, ProposerId, ProxyLeaderId,
     Recall, Record, ReplicaId, SnapshotOrder, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
     ToReplica,
 };
@@ -67,7 +68,7 @@ pub struct Caller {
 }
 
 /// The reason why a command has no reply.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Failure {
     /// It was never sent on: the gateway has as many commands under way as it may. Try again.
     Busy,
@@ -81,6 +82,9 @@ pub enum Failure {
     ReplyTooLarge,
     /// It may have been executed, now or never: the gateway lost its session.
     OutcomeUnknown,
+    /// It may have been executed, or may yet be: every replica that lives has halted, of which one
+    /// for this reason.
+    Halted(Arc<Halt>),
     /// It may have been executed, or may yet be: no answer came within the client's deadline.
     DeadlineExceeded,
 }
@@ -167,7 +171,7 @@ impl Replies {
     pub fn iter(&self) -> impl Iterator<Item = (Caller, Result<(Position, &[u8]), Failure>)> {
         self.entries.iter().map(|(caller, reply)| {
             let reply = reply.as_ref().map(|(at, range)| (*at, &self.bytes[range.clone()]));
-            (*caller, reply.map_err(|why| *why))
+            (*caller, reply.map_err(Failure::clone))
         })
     }
 

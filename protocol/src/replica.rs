@@ -11,6 +11,7 @@
 //!  Fetch      it still holds the slots                                       Fetched
 //!  Fetched    of the slot it misses            as if chosen                  Fetch, for the next ones
 //!  Identify   always                                                         Executed, with the nonce
+//!  panic      of the machine                   halts                         Halted, to gateways
 //!  Ask        the batch was executed                                         Results
 //!             it was not                                                     NotExecuted
 //!  Replayed   a write quorum voted in one      as if chosen                  Replay, for the next ones
@@ -51,9 +52,10 @@ use crate::block;
 use crate::executor::{Executor, Known};
 use crate::{
     AcceptorId, Ask, Ballot, Chosen, ClusterSettings, DirectoryId, Event, Executed, FormationId,
-    Halt, Heartbeat, Identify, Incarnation, Membership, NotExecuted, Outbox, Probe, ProbeAck,
-    Rememberer, ReplicaId, Results, Slot, Stage, StateMachine, Time, TimerName, Timers, ToAcceptor,
-    ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark, Window,
+    GatewayId, Halt, Halted, Heartbeat, Identify, Incarnation, Membership, NotExecuted, Outbox,
+    Probe, ProbeAck, Rememberer, ReplicaId, Results, Slot, Stage, StateMachine, Time, TimerName,
+    Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark,
+    Window,
 };
 
 /// The timers of a replica.
@@ -248,10 +250,10 @@ impl<M: StateMachine> Replica<M> {
         self.restore_newest(now, out);
     }
 
-    /// Takes a message in. A halted replica ignores all.
+    /// Takes a message in. A halted replica tells gateways that it is, and ignores all else.
     pub fn on_message(&mut self, message: ToReplica, now: Time, out: &mut Outbox) {
         if self.halted.is_some() {
-            return out.ignored("any message: the replica has halted");
+            return self.on_message_when_halted(&message, out);
         }
         match message {
             ToReplica::Probe(probe) => self.on_probe(probe, out),
@@ -593,12 +595,44 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
+    /// Tells gateways why nothing is answered here, as often as they may have missed it.
+    ///
+    /// source: R25
+    #[cold]
+    fn on_message_when_halted(&self, message: &ToReplica, out: &mut Outbox) {
+        match message {
+            ToReplica::Ask(ask) => self.tell_halted(ask.batch.gateway, out),
+            ToReplica::Heartbeat(heartbeat) if heartbeat.stage == Stage::Leading => {
+                self.cluster.all_gateways().for_each(|gateway| self.tell_halted(gateway, out));
+            }
+            ToReplica::Probe(_)
+            | ToReplica::Heartbeat(_)
+            | ToReplica::Chosen(_)
+            | ToReplica::Identify(_)
+            | ToReplica::Fetch(_)
+            | ToReplica::Fetched(_)
+            | ToReplica::Truncated(_)
+            | ToReplica::Replayed(_)
+            | ToReplica::FetchPart(_)
+            | ToReplica::FetchedPart(_) => {
+                out.ignored("any message: the replica has halted");
+            }
+        }
+    }
+
+    fn tell_halted(&self, gateway: GatewayId, out: &mut Outbox) {
+        let why = self.halted.clone().expect("only a replica that has halted says so");
+        let halted = Halted { replica: self.id, why };
+        out.tell_gateway(gateway, ToGateway::Halted(Box::new(halted)));
+    }
+
     fn halt(&mut self, why: Halt, out: &mut Outbox) {
         assert!(self.halted.is_none(), "halted again: {why:?}");
         self.timers.clear();
         self.donation = None;
         self.drop_checkpoint(out);
         self.halted = Some(why.clone());
+        self.cluster.all_gateways().for_each(|gateway| self.tell_halted(gateway, out));
         out.event(Event::Halted { replica: self.id, executed: self.executed, why });
     }
 }

@@ -9,7 +9,7 @@ use crate::block::{
     ANSWERS_BYTES_LIMIT, COMMAND_HEADER_BYTES, REPLY_BYTES_LIMIT, RUN_HEADER_BYTES,
 };
 use crate::digest::Digest;
-use crate::{ProposerId, ProxyLeaderId, QuorumSystem};
+use crate::{GatewayId, ProposerId, ProxyLeaderId, QuorumSystem};
 
 /// The most there may be of a role: as many as acceptors, and few enough that no sum of two numbers
 /// of roles overflows.
@@ -317,6 +317,11 @@ impl ClusterSettings {
     /// All proxy leaders that run.
     pub fn all_proxy_leaders(&self) -> impl Iterator<Item = ProxyLeaderId> + use<> {
         (0..self.proxy_leaders_running()).map(ProxyLeaderId)
+    }
+
+    /// All gateways.
+    pub fn all_gateways(&self) -> impl Iterator<Item = GatewayId> + use<> {
+        (0..self.gateways).map(GatewayId)
     }
 
     /// All proposers.

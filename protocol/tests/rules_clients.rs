@@ -11,10 +11,10 @@ use harness::{
 };
 use loggos_protocol::{
     AcceptorSet, Ask, Ballot, Batch, BatchId, BatchWriter, Caller, ClientId, ClusterSettings,
-    Event, Failure, Gateway, GatewayId, GatewayTimer, Heartbeat, Incarnation, NotExecuted,
-    NotLeader, Outbox, Outcome, Outcomes, Payload, Position, Propose, Proposer, ProposerId,
-    Replica, ReplicaId, ResultWriter, Results, Run, Runs, SessionId, Settings, Slot, Stage, Time,
-    To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
+    Event, Failure, Gateway, GatewayId, GatewayTimer, Halt, Halted, Heartbeat, Incarnation,
+    NotExecuted, NotLeader, Outbox, Outcome, Outcomes, Payload, Position, Propose, Proposer,
+    ProposerId, Replica, ReplicaId, ResultWriter, Results, RoleId, Run, Runs, SessionId, Settings,
+    Slot, Stage, Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
 };
 
 const LIFE: Incarnation = Incarnation(1);
@@ -259,10 +259,21 @@ impl Desk {
         })
     }
 
+    /// A replica says that its machine has panicked in `slot`.
+    fn halt(&mut self, replica: u8, slot: u64) -> Outbox {
+        let why = halt(slot);
+        let halted = Halted { replica: ReplicaId(replica), why };
+        out_of(|out| self.gateway.on_halted(halted, self.now, out))
+    }
+
     fn pass(&mut self, time: u64) -> Outbox {
         self.now = self.now + millis(time);
         out_of(|out| self.gateway.on_timeout(GatewayTimer::Resend, self.now, out))
     }
+}
+
+fn halt(slot: u64) -> Halt {
+    Halt::Panicked { slot: Slot(slot), index: 3, message: "no such account".to_owned() }
 }
 
 /// Each proposed batch, and the proposer that it is for.
@@ -358,6 +369,86 @@ fn r25_a_replica_that_does_not_answer_a_question_is_not_asked_next() {
 }
 
 #[test]
+fn r25_what_a_halted_replica_was_to_answer_another_is_asked_at_once() {
+    let mut desk = Desk::new();
+    let sent = desk.batches(3);
+    let out = desk.halt(sent[1].answerer.0, 7);
+    assert!(out.replies.is_empty(), "others may answer");
+    let asks = pick!(out.sends, Replica(ToReplica::Ask));
+    let [(asked, Ask { batch, .. })] = asks[..] else { panic!("{asks:?}") };
+    assert_eq!(*batch, sent[1].id);
+    assert_ne!(asked, sent[1].answerer);
+    assert!(desk.halt(sent[1].answerer.0, 7).sends.is_empty(), "it is asked already");
+    let out = desk.halt(asked.0, 7);
+    let asks = pick!(out.sends, Replica(ToReplica::Ask));
+    assert_eq!(asks.len(), 2, "its own, and the one that it was asked about: {asks:?}");
+    assert!(asks.iter().all(|(to, _)| ![asked, sent[1].answerer].contains(to)), "{asks:?}");
+    assert_ne!(desk.batches(1)[0].answerer, asked, "halted replicas have no turns");
+}
+
+#[test]
+fn r25_callers_learn_at_once_that_no_replica_is_left_and_each_only_once() {
+    let mut desk = Desk::new();
+    let sent = desk.batches(2);
+    let told = |tags: &[u64], slot| -> Vec<(u64, Option<Failure>)> {
+        tags.iter().map(|tag| (*tag, Some(Failure::Halted(Arc::new(halt(slot)))))).collect()
+    };
+    assert!(desk.halt(1, 7).replies.is_empty());
+    assert!(desk.halt(2, 8).replies.is_empty());
+    assert_eq!(tags_told(&desk.halt(0, 7)), told(&[0, 1], 7));
+    assert!(desk.halt(1, 7).replies.is_empty(), "they were told");
+    assert_eq!(tags_told(&desk.submit(2)), told(&[2], 7), "no replica would execute it");
+    for _ in 0..100 {
+        (0..3).for_each(|replica| drop(desk.halt(replica, 7)));
+        desk.lead_by(B1);
+        assert!(desk.pass(50).sends.is_empty(), "another attempt would have no answer either");
+        assert_eq!(desk.gateway.unserved_for(desk.now), None, "it is told why");
+    }
+    desk.pass(3000);
+    // Replicas that have halted say so again and again. Silence is none of a halt.
+    let out = desk.submit(3);
+    assert_eq!(proposed(&out).len(), 1, "{:?}", tags_told(&out));
+    assert!(desk.answer(&sent[0], 0).replies.is_empty(), "it was told, and waits no more");
+    assert!(desk.answer(&sent[1], 1).replies.is_empty());
+    let (_, third) = proposed(&out).remove(0);
+    assert_eq!(tags_told(&desk.answer(&third, 2)), [(3, None)]);
+    assert_eq!(desk.gateway.unanswered(), 0);
+    desk.gateway.validate();
+}
+
+#[test]
+fn r25_a_replica_whose_life_has_ended_leaves_callers_to_those_that_have_halted() {
+    let mut desk = Desk::new();
+    desk.batches(1);
+    desk.halt(0, 7);
+    desk.halt(1, 7);
+    let gone = RoleId::Replica(ReplicaId(2));
+    let now = desk.now;
+    let out = out_of(|out| desk.gateway.on_gone(gone, now, out));
+    assert_eq!(tags_told(&out), [(0, Some(Failure::Halted(Arc::new(halt(7)))))]);
+    let not_executed = NotExecuted { replica: ReplicaId(2), batch: batch(9).id, attempt: 0 };
+    out_of(|out| desk.gateway.on_not_executed(not_executed, now, out));
+    assert_eq!(proposed(&desk.submit(1)).len(), 1, "it lives");
+}
+
+#[test]
+fn r25_a_session_that_is_lost_is_no_news_to_callers_that_were_told_of_a_halt() {
+    let mut desk =
+        Desk::with(Settings { batch_commands_max: 1, batches_in_flight_max: 2, ..grid(2, 2) });
+    let sent: Vec<_> = (0..3).flat_map(|tag| proposed(&desk.submit(tag))).collect();
+    assert_eq!(sent.len(), 2, "the third waits");
+    (0..3).for_each(|replica| drop(desk.halt(replica, 7)));
+    desk.pass(3000);
+    let out = desk.results(&sent[0].1, |writer| writer.unknown_session(SESSION));
+    assert!(out.replies.is_empty(), "{:?}", tags_told(&out));
+    let (_, open) = proposed(&out).remove(0);
+    let session = SessionId { slot: Slot(50), index: 0 };
+    let out = desk.results(&open, |writer| writer.opened(session));
+    assert_eq!(proposed(&out).len(), 1, "the third is sent on");
+    desk.gateway.validate();
+}
+
+#[test]
 fn r24_results_of_another_life_are_dropped() {
     let mut desk = Desk::new();
     let batch = desk.batches(1).remove(0);
@@ -418,8 +509,8 @@ fn r24_what_was_never_sent_on_waits_for_the_next_session() {
         Desk::with(Settings { batch_commands_max: 1, batches_in_flight_max: 2, ..settings });
     let sent: Vec<_> = (0..3).flat_map(|tag| proposed(&desk.submit(tag))).collect();
     let out = desk.results(&sent[0].1, |writer| writer.unknown_session(SESSION));
-    let unknown = Some(Failure::OutcomeUnknown);
-    assert_eq!(tags_told(&out), [(0, unknown), (1, unknown)], "2 was never sent on");
+    let unknown = || Some(Failure::OutcomeUnknown);
+    assert_eq!(tags_told(&out), [(0, unknown()), (1, unknown())], "2 was never sent on");
     let (_, open) = proposed(&out).remove(0);
     let session = SessionId { slot: Slot(50), index: 0 };
     let out = desk.results(&open, |writer| writer.opened(session));
@@ -435,8 +526,8 @@ fn r24_an_unknown_outcome_is_an_error_of_its_own() {
     let batches = desk.batches(3);
     desk.answer(&batches[1], 1);
     let out = desk.results(&batches[0], |writer| writer.unknown_session(SESSION));
-    let unknown = Some(Failure::OutcomeUnknown);
-    assert_eq!(tags_told(&out), [(0, unknown), (2, unknown)], "1 was answered");
+    let unknown = || Some(Failure::OutcomeUnknown);
+    assert_eq!(tags_told(&out), [(0, unknown()), (2, unknown())], "1 was answered");
     assert!(out.events.contains(&Event::SessionLost { gateway: GatewayId(0), session: SESSION }));
     let (_, open) = proposed(&out).remove(0);
     assert_ne!(open.id.incarnation, LIFE, "a new session needs a new life");

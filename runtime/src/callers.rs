@@ -34,6 +34,9 @@ pub(crate) struct RemoteCall {
     pub(crate) charge: Charge,
 }
 
+/// A result for a client of a connection, to be sent there.
+pub(crate) type ToRemote<'a> = (RemoteCall, Result<(Position, &'a [u8]), CallError>);
+
 /// All callers of a core.
 #[derive(Debug)]
 pub(crate) struct Callers {
@@ -140,13 +143,13 @@ impl Callers {
         self.client.next(has_room)
     }
 
-    /// Hands a result to its recipient. If that is a client of a connection, returns its call: the
-    /// caller of this function sends the result there.
-    pub(crate) fn answer(
+    /// Hands a result to its recipient. One for a client of a connection is returned, to be sent
+    /// there.
+    pub(crate) fn answer<'a>(
         &mut self,
         tag: u64,
-        result: Result<(Position, &[u8]), CallError>,
-    ) -> Option<RemoteCall> {
+        result: Result<(Position, &'a [u8]), CallError>,
+    ) -> Option<ToRemote<'a>> {
         let recipient = self.client.on_reply(tag)?;
         hear(recipient, &mut self.residents, result)
     }
@@ -155,18 +158,18 @@ impl Callers {
     /// command was not sent on ends as `unsent`.
     pub(crate) fn overdue(
         &mut self,
-        unsent: CallError,
+        unsent: &CallError,
         now: Time,
-    ) -> Option<(Option<RemoteCall>, CallError)> {
+    ) -> Option<Option<ToRemote<'static>>> {
         let (recipient, why) = self.client.overdue(now)?;
-        let why = if why == Failure::Busy { unsent } else { why.into() };
-        Some((hear(recipient, &mut self.residents, Err(why)), why))
+        let why = if why == Failure::Busy { unsent.clone() } else { why.into() };
+        Some(hear(recipient, &mut self.residents, Err(why)))
     }
 
     /// Ends all calls whose commands were not sent on.
-    pub(crate) fn give_up_unsent(&mut self, why: CallError) {
+    pub(crate) fn give_up_unsent(&mut self, why: &CallError) {
         while let Some(recipient) = self.client.give_up_unsent() {
-            hear(recipient, &mut self.residents, Err(why));
+            hear(recipient, &mut self.residents, Err(why.clone()));
         }
     }
 
@@ -204,11 +207,11 @@ impl Callers {
     }
 }
 
-fn hear(
+fn hear<'a>(
     recipient: Recipient,
     residents: &mut [Tenant],
-    result: Result<(Position, &[u8]), CallError>,
-) -> Option<RemoteCall> {
+    result: Result<(Position, &'a [u8]), CallError>,
+) -> Option<ToRemote<'a>> {
     match recipient {
         Recipient::Call(answer) => {
             let executed = |(at, reply)| Executed { at, reply: Payload::copy(reply) };
@@ -222,6 +225,6 @@ fn hear(
             }
             None
         }
-        Recipient::Remote(call) => Some(call),
+        Recipient::Remote(call) => Some((call, result)),
     }
 }

@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use atomic_waker::AtomicWaker;
 use crossbeam::queue::{ArrayQueue, SegQueue};
-use loggos_protocol::{AcceptorSet, Failure, Payload, Position};
+use loggos_protocol::{AcceptorSet, Failure, Halt, Payload, Position};
 
 use crate::alarm::Alarm;
 
@@ -40,7 +40,7 @@ pub struct Executed {
 }
 
 /// The reason why a command has no result.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CallError {
     /// It was never sent on, and will not be executed: until the deadline the gateway had as many
     /// commands under way as its window allows.
@@ -58,6 +58,9 @@ pub enum CallError {
     ReplyTooLarge,
     /// It may have been executed, or may yet be.
     OutcomeUnknown,
+    /// Every replica that lives has halted, of which one for this reason. It may have been
+    /// executed, or may yet be.
+    Halted(Arc<Halt>),
     /// No answer came within the deadline. It may have been executed, or may yet be.
     DeadlineExceeded,
     /// The cluster has stopped. The command may have been executed.
@@ -351,6 +354,7 @@ impl From<Failure> for CallError {
             Failure::ReplyTooLarge => Self::ReplyTooLarge,
             Failure::NoRoom(acceptors) => Self::NoRoom(acceptors),
             Failure::OutcomeUnknown => Self::OutcomeUnknown,
+            Failure::Halted(why) => Self::Halted(why),
             Failure::DeadlineExceeded => Self::DeadlineExceeded,
         }
     }
@@ -363,8 +367,14 @@ impl fmt::Display for CallError {
             let numbers = numbers.join(", ");
             return write!(f, "no room on acceptors {numbers}; the command was not executed");
         }
+        if let Self::Halted(why) = self {
+            return write!(
+                f,
+                "the replicas have halted: {why}; the command may have been executed, or may yet be"
+            );
+        }
         f.write_str(match self {
-            Self::NoRoom(_) => unreachable!("told above"),
+            Self::NoRoom(_) | Self::Halted(_) => unreachable!("told above"),
             Self::Busy => "the cluster was busy until the deadline; the command was not executed",
             Self::Unreachable => "no gateway could be reached; the command was not executed",
             Self::TooLarge => "the command is too long; it was not executed",

@@ -292,9 +292,9 @@ impl<M: StateMachine> Core<M> {
         if let Some(log) = &mut self.log {
             log.on_time(&mut self.ring, now);
         }
-        while let Some((call, why)) = self.callers.overdue(CallError::Busy, now) {
-            if let (Some(call), Some(sockets)) = (call, &mut self.sockets) {
-                sockets.answer(&mut self.ring, call, Err(why));
+        while let Some(told) = self.callers.overdue(&CallError::Busy, now) {
+            if let (Some(told), Some(sockets)) = (told, &mut self.sockets) {
+                sockets.answer(&mut self.ring, told);
             }
         }
         true
@@ -405,9 +405,9 @@ impl<M: StateMachine> Core<M> {
     fn answer(&mut self) {
         for (caller, reply) in self.out.replies.iter() {
             let result = reply.map_err(CallError::from);
-            let call = self.callers.answer(caller.tag, result);
-            if let (Some(call), Some(sockets)) = (call, &mut self.sockets) {
-                sockets.answer(&mut self.ring, call, result);
+            let told = self.callers.answer(caller.tag, result);
+            if let (Some(told), Some(sockets)) = (told, &mut self.sockets) {
+                sockets.answer(&mut self.ring, told);
             }
         }
         self.out.replies.clear();

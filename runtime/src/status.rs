@@ -1,5 +1,6 @@
 //! The state of a process's roles, for `status` and for tests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_net::RingCounters;
@@ -68,6 +69,8 @@ pub enum Standing {
     Gateway {
         /// For how long the cluster has not served it; `None` if it does (R37).
         unserved: Option<Duration>,
+        /// The reason of one replica, if every one that lives has halted.
+        halted: Option<Arc<Halt>>,
         /// Its counters so far.
         counters: GatewayCounters,
     },
@@ -121,7 +124,9 @@ impl Standing {
     pub(crate) fn of<M: StateMachine>(role: &Role<M>, log: LogState, now: Time) -> Self {
         match role {
             Role::Gateway(role) => {
-                Self::Gateway { unserved: role.unserved_for(now), counters: role.counters() }
+                let halted = role.halted(now).map(Arc::clone);
+                let (unserved, counters) = (role.unserved_for(now), role.counters());
+                Self::Gateway { unserved, halted, counters }
             }
             Role::Proposer(role) => Self::Proposer {
                 is_leading: role.is_leading(),
@@ -302,8 +307,13 @@ impl RoleStatus {
         let standing = match &self.standing {
             Standing::Down => json!({ "state": "down" }),
             Standing::Stopped { why } => json!({ "state": "stopped", "why": why }),
-            Standing::Gateway { unserved, counters } => json!({
-                "state": if unserved.is_some() { "unserved" } else { "up" },
+            Standing::Gateway { unserved, halted, counters } => json!({
+                "state": match (halted, unserved) {
+                    (Some(_), _) => "halted",
+                    (None, Some(_)) => "unserved",
+                    (None, None) => "up",
+                },
+                "halted": halted.as_ref().map(ToString::to_string),
                 "unserved_ms": unserved.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
                 "commands": counters.commands,
                 "replies": counters.replies,

@@ -314,15 +314,21 @@ impl StateMachine for Grenade {
 
 #[test]
 fn a_machine_that_panics_halts_its_replicas_and_nothing_else() {
-    let mut config = config();
-    config.deadline = Duration::from_millis(500);
-    let cluster = LocalCluster::start(&config, |_| Grenade::default()).unwrap();
+    let cluster = LocalCluster::start(&config(), |_| Grenade::default()).unwrap();
     let client = cluster.client();
     wait_for("the first command", || client.execute_blocking(b"hello").is_ok());
-    assert_eq!(client.execute_blocking(b"boom"), Err(CallError::DeadlineExceeded));
+    let message = "the machine has met its command";
+    for command in [b"boom", b"more"] {
+        let told = client.execute_blocking(command);
+        let Err(CallError::Halted(why)) = &told else { panic!("{told:?}") };
+        let is_why =
+            matches!(&**why, Halt::Panicked { index: 0, message: of, .. } if of == message);
+        assert!(is_why, "{why:?}");
+        assert!(told.unwrap_err().to_string().contains(message));
+    }
     let halted = |s: &RoleStatus| {
         let why = s.standing.replica().and_then(|replica| replica.halted.as_ref());
-        matches!(why, Some(Halt::Panicked { message, .. }) if message.contains("has met its command"))
+        matches!(why, Some(Halt::Panicked { message: of, .. }) if of == message)
     };
     wait_for("all replicas to halt", || {
         cluster.status().iter().filter(|status| halted(status)).count() == 3

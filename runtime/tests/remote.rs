@@ -109,7 +109,7 @@ impl Gateway {
 
     fn answer(&mut self, number: u64, reply: &[u8]) {
         let at = Position { slot: Slot(1), index: 0 };
-        self.say(|out| wire::encode_result(number, Ok((at, reply)), out));
+        self.say(|out| wire::encode_result(number, &Ok((at, reply)), out));
     }
 
     fn is_not_served(&mut self) {

@@ -212,7 +212,10 @@ fn other_words() -> Vec<(String, Vec<u8>)> {
     named([
         ("a welcome", bytes_of(|out| wire::encode_welcome(&welcome, out))),
         ("a refusal", bytes_of(|out| wire::encode_refusal(&refusal, out))),
-        ("a result", bytes_of(|out| wire::encode_result(1, Ok((position, b"reply")), out))),
+        (
+            "a result",
+            bytes_of(|out| wire::encode_result(1, &Ok((position, b"reply".as_slice())), out)),
+        ),
         ("a status", bytes_of(|out| wire::encode_status(b"{}", out))),
     ])
 }

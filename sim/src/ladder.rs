@@ -207,9 +207,10 @@ fn slots(to: &To) -> Slots {
         },
         To::Gateway(_, message) => match message {
             ToGateway::Results(results) => Slots::One(results.slot),
-            ToGateway::Heartbeat(_) | ToGateway::NotLeader(_) | ToGateway::NotExecuted(_) => {
-                Slots::None
-            }
+            ToGateway::Heartbeat(_)
+            | ToGateway::NotLeader(_)
+            | ToGateway::NotExecuted(_)
+            | ToGateway::Halted(_) => Slots::None,
         },
     }
 }

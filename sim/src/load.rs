@@ -187,7 +187,7 @@ impl Load {
                 self.busy += 1; // never sent on: another will be drawn
                 self.history.refuse(operation, now);
             }
-            Err(Failure::OutcomeUnknown | Failure::DeadlineExceeded) => {
+            Err(Failure::OutcomeUnknown | Failure::DeadlineExceeded | Failure::Halted(_)) => {
                 self.unknown += 1;
                 self.history.give_up(operation, now);
                 client.done += 1;

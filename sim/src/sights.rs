@@ -297,9 +297,9 @@ impl Witness {
         self.see_if(has_unsynced, Sight::CrashedUnsynced);
     }
 
-    pub(crate) fn on_failure(&mut self, why: Failure) {
-        self.see_if(why == Failure::Busy, Sight::Busy);
-        self.see_if(why == Failure::ReplyTooLarge, Sight::ReplyTooLarge);
+    pub(crate) fn on_failure(&mut self, why: &Failure) {
+        self.see_if(*why == Failure::Busy, Sight::Busy);
+        self.see_if(*why == Failure::ReplyTooLarge, Sight::ReplyTooLarge);
         self.see_if(matches!(why, Failure::NoRoom(_)), Sight::NoRoom);
     }
 

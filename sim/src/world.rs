@@ -400,7 +400,7 @@ impl World {
         let held: Vec<To> = self.out.held.drain(..).collect();
         if let RoleId::Gateway(gateway) = id {
             for (caller, reply) in self.out.replies.iter() {
-                if let Err(why) = reply {
+                if let Err(why) = &reply {
                     self.witness.on_failure(why);
                 }
                 self.load.on_reply(gateway, caller, reply.map(|(_, reply)| reply), self.now);

@@ -110,11 +110,14 @@ impl fmt::Display for Verdict {
 
 /// What is wrong with a role, in words that follow its name.
 fn state(role: &Value) -> String {
-    match (role["state"].as_str(), role["unserved_ms"].as_u64()) {
-        (Some("unserved"), Some(time)) => {
+    let is_gateway = role["role"].as_str().is_some_and(|name| name.starts_with("gateway"));
+    match (role["state"].as_str(), role["unserved_ms"].as_u64(), role["halted"].as_str()) {
+        (Some("unserved"), Some(time), _) => {
             format!("has not been served for {}.{} s", time / 1000, time % 1000 / 100)
         }
-        (state, _) => format!("is {}", state.unwrap_or("of another version")),
+        (Some("halted"), _, _) if is_gateway => "has no replica left that goes on".to_owned(),
+        (Some("halted"), _, Some(why)) => format!("has halted: {why}"),
+        (state, ..) => format!("is {}", state.unwrap_or("of another version")),
     }
 }
 
@@ -150,6 +153,11 @@ mod tests {
         let lost = |word: &str| format!("{word}: {}", silent[0]);
         assert_eq!(verdict(&[&well], &silent), (Some(4), lost("degraded")));
         assert_eq!(verdict(&[], &silent), (Some(5), lost("not serving")));
+        let mut halted = node("a", &[("gateway 0", "halted"), ("replica 0", "halted")]);
+        halted.1["roles"][1]["halted"] = json!("the state machine panicked");
+        let expected = "not serving: gateway 0 of node a has no replica left that goes on; \
+                        replica 0 of node a has halted: the state machine panicked";
+        assert_eq!(verdict(&[&halted], &[]), (Some(5), expected.to_owned()));
         let mut hung = well.clone();
         hung.1["silent_cores"] = json!([1]);
         let expected = "degraded: core 1 of node a does not report";

@@ -1,9 +1,12 @@
 //! A client and its node: commands and what became of them, and the node's status.
 
+use std::sync::Arc;
+
 use loggos_protocol::{AcceptorSet, Failure, Payload, Position};
 
 use super::cursor::Cursor;
 use super::encode::{checked, frame};
+use super::halts::HaltParts;
 use super::headers::{Command, CommandResult, Status};
 use super::layout::{Laid, Layout, put};
 use super::{Kind, Message, WireError};
@@ -20,19 +23,31 @@ pub fn encode_command(number: u64, command: &[u8], out: &mut Outgoing) {
 }
 
 /// Appends what became of the command that its client calls `number`.
-pub fn encode_result(number: u64, result: Result<(Position, &[u8]), Failure>, out: &mut Outgoing) {
+pub fn encode_result(number: u64, result: &Result<(Position, &[u8]), Failure>, out: &mut Outgoing) {
     let mut header = CommandResult { number: number.into(), ..Layout::ZERO };
     let reply = match result {
         Ok((position, reply)) => {
             (header.position, header.reply) = (position.lay_out(), checked(reply));
-            reply
+            *reply
         }
         Err(failure) => {
             header.failure = failure_number(failure);
-            if let Failure::NoRoom(acceptors) = failure {
-                header.acceptors = acceptors.lay_out();
+            match failure {
+                Failure::NoRoom(acceptors) => {
+                    header.acceptors = acceptors.lay_out();
+                    &[]
+                }
+                Failure::Halted(why) => {
+                    let HaltParts { at, message, .. } = HaltParts::of(why);
+                    (header.position, header.reply) = (at.lay_out(), checked(message.as_bytes()));
+                    message.as_bytes()
+                }
+                Failure::Busy
+                | Failure::TooLarge
+                | Failure::OutcomeUnknown
+                | Failure::DeadlineExceeded
+                | Failure::ReplyTooLarge => &[],
             }
-            &[]
         }
     };
     let put_reply = |out: &mut Outgoing| match reply.len() < APART_BYTES_MIN {
@@ -63,10 +78,12 @@ pub(super) fn take_result(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let header: &CommandResult = from.header()?;
     let number = header.number.into();
     if header.failure != 0 {
-        let failure = failure(header.failure, AcceptorSet::read(&header.acceptors)?)?;
-        let has_acceptors = matches!(failure, Failure::NoRoom(_));
+        let failure = take_failure(header, from)?;
+        let (has_acceptors, has_reply) =
+            (matches!(failure, Failure::NoRoom(_)), matches!(failure, Failure::Halted(_)));
         let acceptors = if has_acceptors { header.acceptors } else { Layout::ZERO };
-        let (position, reply) = (Layout::ZERO, Layout::ZERO);
+        let (position, reply) =
+            if has_reply { (header.position, header.reply) } else { (Layout::ZERO, Layout::ZERO) };
         if (CommandResult { acceptors, position, reply, ..*header }) != *header {
             return Err(WireError::Absent);
         }
@@ -89,7 +106,10 @@ pub(super) fn take_status(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     from.checked(&header.status).map(Message::Status)
 }
 
-fn failure_number(failure: Failure) -> u8 {
+/// The number of a failure for which replicas have halted: this, and the number of their reason.
+const HALTED: u8 = 6;
+
+fn failure_number(failure: &Failure) -> u8 {
     match failure {
         Failure::Busy => 1,
         Failure::TooLarge => 2,
@@ -97,17 +117,22 @@ fn failure_number(failure: Failure) -> u8 {
         Failure::DeadlineExceeded => 4,
         Failure::ReplyTooLarge => 5,
         Failure::NoRoom(_) => 6,
+        Failure::Halted(why) => HALTED + HaltParts::of(why).number,
     }
 }
 
-fn failure(number: u8, acceptors: AcceptorSet) -> Result<Failure, WireError> {
-    match number {
+fn take_failure(header: &CommandResult, from: &mut Cursor<'_>) -> Result<Failure, WireError> {
+    match header.failure {
         1 => Ok(Failure::Busy),
         2 => Ok(Failure::TooLarge),
         3 => Ok(Failure::OutcomeUnknown),
         4 => Ok(Failure::DeadlineExceeded),
         5 => Ok(Failure::ReplyTooLarge),
-        6 => Ok(Failure::NoRoom(acceptors)),
+        6 => Ok(Failure::NoRoom(AcceptorSet::read(&header.acceptors)?)),
+        7..=9 => {
+            let why = from.halt(header.failure - HALTED, &header.position, &header.reply)?;
+            Ok(Failure::Halted(Arc::new(why)))
+        }
         value => Err(WireError::Discriminant { of: "failure", value }),
     }
 }

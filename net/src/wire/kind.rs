@@ -103,6 +103,7 @@ kinds! {
         GatewayNotLeader = 0x11: NotLeader,
         GatewayResults = 0x12: Results,
         GatewayNotExecuted = 0x13: NotExecuted,
+        GatewayHalted = 0x14: Halted,
     }
     Proposer: ProposerId, ToProposer {
         ProposerProbeAck = 0x20: ProbeAck,

@@ -11,9 +11,9 @@ use loggos_net::wire::{
 use loggos_protocol::{
     AcceptorId, AcceptorSet, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope,
     Executed, Failure, Fetch, FetchPart, Fetched, FetchedPart, Form, FormationId, Formed,
-    GatewayId, Heartbeat, HeartbeatAck, Identify, Incarnation, Listener, Nack, Need, NotExecuted,
-    NotLeader, P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck, Probe, ProbeAck,
-    Propose, ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results,
+    GatewayId, Halt, Halted, Heartbeat, HeartbeatAck, Identify, Incarnation, Listener, Nack, Need,
+    NotExecuted, NotLeader, P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck, Probe,
+    ProbeAck, Propose, ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results,
     SessionId, Slot, SnapshotId, SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway,
     ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Value, Vote, Watcher, Watermark,
 };
@@ -34,6 +34,7 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToGateway::NotLeader(_) => Kind::GatewayNotLeader,
             ToGateway::Results(_) => Kind::GatewayResults,
             ToGateway::NotExecuted(_) => Kind::GatewayNotExecuted,
+            ToGateway::Halted(_) => Kind::GatewayHalted,
         },
         To::Proposer(_, message) => match message {
             ToProposer::ProbeAck(_) => Kind::ProposerProbeAck,
@@ -110,6 +111,15 @@ pub(crate) fn propose(bytes: usize) -> Propose {
 
 pub(crate) fn value(bytes: usize) -> Value {
     Value { stamp: Time(0x1817_1615_1413_1211), content: Content::Batch(batch(bytes)) }
+}
+
+fn halts() -> [Halt; 3] {
+    let message = "the machine has met its command".to_owned();
+    [
+        Halt::Panicked { slot: Slot(1 << 41), index: 5, message },
+        Halt::Malformed { slot: Slot(6) },
+        Halt::SnapshotRefused { at: Watermark(7) },
+    ]
 }
 
 fn noop() -> Value {
@@ -246,7 +256,8 @@ fn ask(session: Option<SessionId>) -> Ask {
 fn gateway_messages() -> Vec<ToGateway> {
     let not_leader =
         |hint| NotLeader { proposer: ProposerId(1), batch: batch_id(2), attempt: 3, hint };
-    vec![
+    let halted = |why| ToGateway::Halted(Box::new(Halted { replica: ReplicaId(1), why }));
+    let mut all = vec![
         ToGateway::Heartbeat(heartbeat(Stage::Leading)),
         ToGateway::NotLeader(not_leader(None)),
         ToGateway::NotLeader(not_leader(Some(ProposerId(0)))),
@@ -258,7 +269,9 @@ fn gateway_messages() -> Vec<ToGateway> {
             batch: batch_id(1),
             attempt: 4,
         }),
-    ]
+    ];
+    all.extend(halts().map(halted));
+    all
 }
 
 fn proposer_messages() -> Vec<ToProposer> {
@@ -414,7 +427,9 @@ fn connection_messages() -> Vec<Message> {
         Failure::ReplyTooLarge,
         Failure::NoRoom(AcceptorSet::from_bits(1 << 63 | 5)),
     ];
-    let results = [0, SHORT, LONG].map(reply).into_iter().chain(failures.map(Err));
+    let halts = halts().map(|why| Failure::Halted(Arc::new(why)));
+    let failures = failures.into_iter().chain(halts).map(Err);
+    let results = [0, SHORT, LONG].map(reply).into_iter().chain(failures);
     all.extend(results.zip(1..).map(|(result, number)| Message::Result { number, result }));
     all.extend([
         Message::Welcome(Welcome {
@@ -461,7 +476,7 @@ pub(crate) fn encode(message: &Message, out: &mut Outgoing) {
         }
         Message::Result { number, result } => {
             let result = result.as_ref().map(|(at, reply)| (*at, reply.as_slice()));
-            wire::encode_result(*number, result.map_err(|why| *why), out);
+            wire::encode_result(*number, &result.map_err(Failure::clone), out);
         }
         Message::StatusRequest => wire::encode_status_request(out),
         Message::Status(status) => wire::encode_status(status.as_slice(), out),

@@ -12,8 +12,9 @@ impl Gateway {
     /// Takes a command in, to be sent with the next batch, or refuses it.
     ///
     /// A command that is refused here was never sent on, and never will be: `Busy`, `TooLarge` and
-    /// `NoRoom` are safe to answer with another try. A driver that asks [`Gateway::has_room`] first
-    /// is not refused as busy, and so keeps its commands in order.
+    /// `NoRoom` are safe to answer with another try. `Halted` is said later, too, of one that was
+    /// sent on. A driver that asks [`Gateway::has_room`] first is not refused as busy, and so keeps
+    /// its commands in order.
     ///
     /// source: R23, R24, R29
     pub fn submit(&mut self, caller: Caller, command: &[u8], now: Time, out: &mut Outbox) {
@@ -22,6 +23,9 @@ impl Gateway {
         }
         if let Some(acceptors) = self.wanting_room(now) {
             return out.replies.fail(caller, Failure::NoRoom(acceptors));
+        }
+        if let Some(why) = self.halted(now) {
+            return out.replies.fail(caller, Failure::Halted(Arc::clone(why)));
         }
         if !self.has_room(command.len(), now) {
             self.counters.busy += 1;
@@ -41,7 +45,7 @@ impl Gateway {
     /// than being too many.
     #[must_use]
     pub fn has_room(&self, command_bytes: usize, now: Time) -> bool {
-        if self.wanting_room(now).is_some() {
+        if self.wanting_room(now).is_some() || self.halted(now).is_some() {
             return true;
         }
         self.callers.len() < self.cluster.session_window as usize

@@ -77,6 +77,9 @@ impl Gateway {
                 }
             }
         }
+        if self.halted(now).is_some() {
+            (lost, refused) = (None, None); // another attempt would have no answer either
+        }
         if lost.is_some() {
             // No answer came: neither replica nor leader can be taken for alive.
             self.leader = self.leader_after_loss(now);

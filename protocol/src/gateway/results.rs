@@ -1,5 +1,7 @@
 //! Results on their way back: replies to clients, sessions opened and lost.
 
+use std::collections::VecDeque;
+
 use super::in_flight::{AnsweredRun, InFlight, InFlightStage, Sending};
 use super::{Gateway, GatewayTimer};
 use crate::block::{Outcome, Outcomes, ReplyTooLarge};
@@ -10,7 +12,7 @@ impl Gateway {
     ///
     /// source: R23, R24, \[CP §4.2\]
     pub fn on_results(&mut self, results: &Results, now: Time, out: &mut Outbox) {
-        self.suspects.retain(|suspect| *suspect != results.replica);
+        self.hear(results.replica);
         for outcome in Outcomes::new(results.outcomes.as_slice()) {
             let Ok(outcome) = outcome else { return out.ignored("Results: malformed") };
             let is_open = |place: &usize| self.in_flight[*place].stage != InFlightStage::Done;
@@ -73,11 +75,11 @@ impl Gateway {
         let is_part = numbers.start >= batch.first && numbers.end <= batch.end();
         debug_assert!(is_part, "{numbers:?} are not all of {:?}", batch.batch.id);
         let offset = usize::try_from(numbers.start - self.lowest_unanswered).unwrap_or(usize::MAX);
-        let callers = self.callers.range(offset..).zip(numbers.clone());
+        let callers = (offset..).zip(self.callers.range(offset..)).zip(numbers.clone());
         let mut end = numbers.start;
-        for ((caller, number), reply) in callers.zip(replies) {
+        for (((place, caller), number), reply) in callers.zip(replies) {
             end = number + 1;
-            if batch.is_left(number) {
+            if batch.is_left(number) && !self.halts.was_told(place) {
                 match reply {
                     Ok(reply) => out.replies.push(*caller, at, reply),
                     Err(ReplyTooLarge) => out.replies.fail(*caller, Failure::ReplyTooLarge),
@@ -116,6 +118,7 @@ impl Gateway {
             let Some(batch) = self.in_flight.pop_front() else { return };
             assert_eq!(batch.first, self.lowest_unanswered, "answered out of order");
             self.callers.drain(..batch.count() as usize);
+            self.halts.forget_callers(batch.count() as usize);
             self.lowest_unanswered = batch.end();
         }
         if self.in_flight.is_empty() {
@@ -168,15 +171,19 @@ impl Gateway {
     pub(super) fn lose_session(&mut self, session: SessionId, now: Time, out: &mut Outbox) {
         self.counters.sessions_lost += 1;
         out.event(Event::SessionLost { gateway: self.id, session });
-        let mut callers = self.callers.drain(..);
+        let count = self.callers.len();
+        let mut callers = (0..).zip(self.callers.drain(..));
         for batch in self.in_flight.drain(..) {
             let of_batch = (batch.first..batch.end()).zip(callers.by_ref());
-            for (_, caller) in of_batch.filter(|(number, _)| batch.is_left(*number)) {
-                out.replies.fail(caller, Failure::OutcomeUnknown);
+            for (_, (place, caller)) in of_batch.filter(|(number, _)| batch.is_left(*number)) {
+                if !self.halts.was_told(place) {
+                    out.replies.fail(caller, Failure::OutcomeUnknown);
+                }
             }
         }
         // What was not sent on yet waits for the next session.
-        let waiting = callers.collect();
+        let waiting: VecDeque<_> = callers.map(|(_, caller)| caller).collect();
+        self.halts.forget_callers(count - waiting.len());
         self.callers = waiting;
         assert!(self.in_flight.is_empty(), "a batch of a session that is lost");
         self.session = None;

@@ -285,11 +285,8 @@ impl Caller {
 
     /// Hands an answer on.
     fn answer(&mut self, number: u64, result: &Result<(Position, Payload), Failure>) {
-        let result = match result {
-            Ok((at, reply)) => Ok((*at, reply.as_slice())),
-            Err(why) => Err(CallError::from(*why)),
-        };
-        self.callers.answer(number, result);
+        let result = result.as_ref().map(|(at, reply)| (*at, reply.as_slice()));
+        self.callers.answer(number, result.map_err(|why| CallError::from(why.clone())));
     }
 
     /// Looks for another gateway, since this one is not served. Its connection is kept for answers,
@@ -392,10 +389,10 @@ impl Caller {
         };
         let limits = self.outage.zip(self.options.unreachable_after);
         if limits.is_some_and(|(outage, most)| is_over(&outage, most)) {
-            self.callers.give_up_unsent(CallError::Unreachable);
+            self.callers.give_up_unsent(&CallError::Unreachable);
         }
         let mut has_ended = false;
-        while self.callers.overdue(unsent, now).is_some() {
+        while self.callers.overdue(&unsent, now).is_some() {
             has_ended = true;
         }
         self.end_idle(now);

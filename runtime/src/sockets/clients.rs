@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use loggos_net::wire;
 use loggos_net::{ConnectionId, Ring};
-use loggos_protocol::{Failure, Position, Time};
+use loggos_protocol::{Failure, Time};
 use tracing::warn;
 
 use super::Sockets;
 use super::budget::Budget;
 use super::connections::{Connection, Party, Stage};
 use super::handshake::not_served;
-use crate::callers::RemoteCall;
+use crate::callers::{RemoteCall, ToRemote};
 use crate::client::CallError;
 
 /// Why a client is read no further.
@@ -41,12 +41,7 @@ impl Connection {
 
 impl Sockets {
     /// Answers a client's command, unless it has gone.
-    pub(crate) fn answer(
-        &mut self,
-        ring: &mut Ring,
-        call: RemoteCall,
-        result: Result<(Position, &[u8]), CallError>,
-    ) {
+    pub(crate) fn answer(&mut self, ring: &mut Ring, (call, result): ToRemote<'_>) {
         let RemoteCall { connection: to, number, charge } = call;
         let mut connection = self.connections.get_mut(&to);
         self.budget.refund(connection.as_mut().map(|it| &mut it.account), charge);
@@ -58,9 +53,10 @@ impl Sockets {
             CallError::NoRoom(acceptors) => Failure::NoRoom(acceptors),
             CallError::DeadlineExceeded => Failure::DeadlineExceeded,
             CallError::OutcomeUnknown | CallError::Stopped => Failure::OutcomeUnknown,
+            CallError::Halted(why) => Failure::Halted(why),
         });
         let before = outgoing.len();
-        wire::encode_result(number, result, outgoing);
+        wire::encode_result(number, &result, outgoing);
         let account = &mut connection.account;
         let bytes = outgoing.len() - before;
         account.expect(bytes);

@@ -1,0 +1,113 @@
+//! Replicas that have halted, and what callers are told when no other is left.
+
+use std::sync::Arc;
+
+use super::{Gateway, InFlightStage};
+use crate::{Failure, Halt, Halted, Outbox, ReplicaId, Time};
+
+/// What a gateway knows of replicas that answer nothing.
+#[derive(Debug, Default)]
+pub(super) struct Halts {
+    /// Those that have said so and nothing else since, and when they said it last.
+    halted: Vec<(ReplicaId, Arc<Halt>, Time)>,
+    /// Those of which the life has ended, and that have not been heard since.
+    gone: Vec<ReplicaId>,
+    /// The number of callers, of those that have waited longest, that were told of a halt: they
+    /// wait no more.
+    told: usize,
+}
+
+impl Halts {
+    /// Takes in that the life of a replica has ended.
+    ///
+    /// source: R25
+    pub(super) fn on_gone(&mut self, replica: ReplicaId) {
+        self.halted.retain(|(halted, ..)| *halted != replica);
+        if !self.gone.contains(&replica) {
+            self.gone.push(replica);
+        }
+    }
+
+    /// Whether the caller at `place` of those that wait was told.
+    pub(super) fn was_told(&self, place: usize) -> bool {
+        place < self.told
+    }
+
+    /// Notes that the first `count` callers do not wait any more.
+    pub(super) fn forget_callers(&mut self, count: usize) {
+        self.told = self.told.saturating_sub(count);
+    }
+
+    pub(super) fn validate(&self, callers_count: usize) {
+        assert!(self.told <= callers_count, "{} of {callers_count} callers were told", self.told);
+    }
+}
+
+impl Gateway {
+    /// Takes in that a replica has halted: another answers for it. If none is left, callers need
+    /// not wait for their deadlines to learn why they get no answers.
+    ///
+    /// What is in flight stays there: should a replica be started again, or go on, its results find
+    /// their session, and only their callers are gone.
+    ///
+    /// source: R24, R25
+    pub fn on_halted(&mut self, halted: Halted, now: Time, out: &mut Outbox) {
+        let Halted { replica, why } = halted;
+        if replica.0 >= self.cluster.replicas {
+            return out.ignored("Halted: of no replica of this cluster");
+        }
+        let before = self.halts.halted.iter().position(|(halted, ..)| *halted == replica);
+        let before = before.map(|place| self.halts.halted.swap_remove(place));
+        let why =
+            before.map(|(_, why, _)| why).filter(|it| **it == why).unwrap_or_else(|| Arc::new(why));
+        self.hear(replica);
+        self.suspect(replica);
+        self.halts.halted.push((replica, why, now));
+        if self.halted(now).is_some() {
+            return self.tell_halt(now, out);
+        }
+        for place in 0..self.in_flight.len() {
+            let in_flight = &self.in_flight[place];
+            let is_asked = match in_flight.stage {
+                InFlightStage::Sent => in_flight.batch.answerer == replica,
+                InFlightStage::Doubted(asked) => asked == replica,
+                InFlightStage::Refused | InFlightStage::Done => false,
+            };
+            if is_asked {
+                self.doubt(place, now, out);
+            }
+        }
+    }
+
+    /// Takes in that a replica lives, and has not halted as far as is known.
+    pub(super) fn hear(&mut self, replica: ReplicaId) {
+        self.suspects.retain(|suspect| *suspect != replica);
+        if !self.halts.halted.is_empty() || !self.halts.gone.is_empty() {
+            self.halts.halted.retain(|(halted, ..)| *halted != replica);
+            self.halts.gone.retain(|gone| *gone != replica);
+        }
+    }
+
+    /// The reason why no replica answers: each has halted, as it has said within an election
+    /// timeout, or its life has ended. `None` if one may answer.
+    #[must_use]
+    pub fn halted(&self, now: Time) -> Option<&Arc<Halt>> {
+        let timeout = self.cluster.election_timeout;
+        let halted = self.halts.halted.iter().filter(|(.., at)| now.since(*at) < timeout);
+        let (_, why, _) = halted.clone().min_by_key(|(replica, ..)| *replica)?;
+        let is_down = |replica: ReplicaId| {
+            self.halts.gone.contains(&replica)
+                || halted.clone().any(|(halted, ..)| *halted == replica)
+        };
+        (0..self.cluster.replicas).map(ReplicaId).all(is_down).then_some(why)
+    }
+
+    /// Tells all callers why they get no answers, if no replica answers.
+    pub(super) fn tell_halt(&mut self, now: Time, out: &mut Outbox) {
+        let Some(why) = self.halted(now).map(Arc::clone) else { return };
+        for caller in self.callers.range(self.halts.told..) {
+            out.replies.fail(*caller, Failure::Halted(Arc::clone(&why)));
+        }
+        self.halts.told = self.callers.len();
+    }
+}
