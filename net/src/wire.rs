@@ -32,7 +32,7 @@ mod pool;
 mod reader;
 mod values;
 
-use loggos_protocol::{Envelope, Failure, Halted, Payload, Position};
+use loggos_protocol::{Envelope, Failure, Payload, Position};
 
 pub use client::{encode_command, encode_result, encode_status, encode_status_request};
 pub use decode::Frame;

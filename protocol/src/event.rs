@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::{
-    AcceptorId, Ballot, FormationId, GatewayId, ProposerId, ProxyLeaderId, ReplicaId, SessionId,
-    Slot, SnapshotId, Watermark,
+    AcceptorId, Ballot, FormationId, GatewayId, LoggedCommand, ProposerId, ProxyLeaderId,
+    ReplicaId, SessionId, Slot, SnapshotId, Watermark,
 };
 
 /// News that a person should read, or a simulator check.
@@ -143,10 +143,8 @@ pub enum Halt {
     },
     /// The state machine panicked.
     Panicked {
-        /// In which slot.
-        slot: Slot,
-        /// At which command of that slot.
-        index: u32,
+        /// At which command: the one whose answer was begun last.
+        command: LoggedCommand,
         /// The panic's message.
         message: String,
     },
@@ -224,11 +222,9 @@ impl fmt::Display for Halt {
             Self::SnapshotRefused { at } => {
                 write!(f, "the state machine cannot restore a peer's snapshot of slot {}", at.0)
             }
-            Self::Panicked { slot, index, message } => write!(
-                f,
-                "the state machine panicked at command {index} of slot {}: {message}",
-                slot.0
-            ),
+            Self::Panicked { command, message } => {
+                write!(f, "the state machine panicked at {command}: {message}")
+            }
             Self::Malformed { slot } => write!(f, "what is chosen in slot {} is damaged", slot.0),
         }
     }

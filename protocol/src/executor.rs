@@ -23,7 +23,8 @@ use crate::block::{CommandRun, ReplyLimits, ResultWriter, Run, Runs};
 use crate::machine::RunReplies;
 use crate::session::Sessions;
 use crate::{
-    Ask, At, ClusterSettings, Halt, Payload, Position, SessionId, Slot, StateMachine, Time, Value,
+    Ask, At, ClusterSettings, Halt, LoggedCommand, Payload, Position, SessionId, Slot,
+    StateMachine, Time, Value,
 };
 
 /// The longest message of a panic that callers are told, in bytes. What is longer is cut.
@@ -239,10 +240,13 @@ impl<M: StateMachine> Executor<M> {
         }));
         let done = self.writer.replies_count() - skipped;
         if let Err(panic) = applied {
-            let index = at.index + done.saturating_sub(1);
+            let index = done.saturating_sub(1);
+            let bytes = commands.skipping(index.into()).next().unwrap_or_default();
+            let at = Position { slot: at.slot, index: at.index + index };
+            let command = LoggedCommand { at, checksum: Payload::copy(bytes).checksum() };
             let mut message = panic_message(panic.as_ref());
             message.truncate(message.floor_char_boundary(HALT_MESSAGE_BYTES_MAX));
-            return Err(Halt::Panicked { slot: at.slot, index, message });
+            return Err(Halt::Panicked { command, message });
         }
         if done != count {
             // The block holds fewer commands than its header says, or the machine skipped one.

@@ -106,6 +106,15 @@ pub struct Position {
     pub index: u32,
 }
 
+/// A command of the log, by its place and what it is.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LoggedCommand {
+    /// Its place.
+    pub at: Position,
+    /// The CRC32C of its bytes.
+    pub checksum: u32,
+}
+
 /// A session: named by the place of its `Open` in the log, hence never reused.
 ///
 /// source: R22
@@ -181,6 +190,13 @@ impl fmt::Display for FormationId {
 impl fmt::Display for BatchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "batch {} of gateway {}.{:x}", self.number, self.gateway.0, self.incarnation.0)
+    }
+}
+
+impl fmt::Display for LoggedCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at: Position { slot, index }, checksum } = self;
+        write!(f, "command {index} of slot {} (checksum {checksum:08x})", slot.0)
     }
 }
 

@@ -61,7 +61,7 @@ pub use formation::{Former, Membership, Table};
 pub use gateway::{Gateway, GatewayCounters, GatewayTimer};
 pub use ids::{
     AcceptorId, Ballot, BatchId, ClientId, DirectoryId, FormationId, GatewayId, Incarnation,
-    Position, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Watermark,
+    LoggedCommand, Position, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Watermark,
 };
 pub use machine::{At, Reply, RunReplies, StateMachine};
 pub use message::{

@@ -85,6 +85,8 @@ pub enum ToProposer {
     Need(Need),
     /// A gateway gets no answers, as an acceptor has heard.
     Unserved(Unserved),
+    /// A replica goes no further.
+    Halted(Box<Halted>),
 }
 
 /// A message to a proxy leader.
@@ -548,14 +550,16 @@ pub struct NotExecuted {
     pub attempt: u32,
 }
 
-/// Replica → gateways: "I go no further, and answer nothing". Told when it halts, with each
-/// heartbeat from then on, and in answer to an [`Ask`].
+/// Replica → gateways and leader: "I go no further, and answer nothing". Told when it halts, and
+/// with each heartbeat of a leader from then on; gateways also in answer to an [`Ask`].
 ///
-/// source: R25
+/// source: R25, R28
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Halted {
     /// The replica that has halted.
     pub replica: ReplicaId,
+    /// In which life.
+    pub incarnation: Incarnation,
     /// Why.
     pub why: Halt,
 }

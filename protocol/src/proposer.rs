@@ -186,6 +186,10 @@ impl Proposer {
             (ToProposer::Unserved(unserved), Phase::Phase2(reign)) => {
                 reign.on_unserved(unserved, shared, now, out)
             }
+            (ToProposer::Halted(halted), Phase::Phase2(reign)) => {
+                reign.on_halted(*halted, shared, now, out);
+                Next::Stay
+            }
             (
                 ToProposer::Propose(propose),
                 Phase::Following | Phase::PreVote(_) | Phase::Phase1(_),
@@ -197,10 +201,11 @@ impl Proposer {
                 ToProposer::HeartbeatAck(_)
                 | ToProposer::Truncated(_)
                 | ToProposer::Need(_)
-                | ToProposer::Unserved(_),
+                | ToProposer::Unserved(_)
+                | ToProposer::Halted(_),
                 Phase::Following | Phase::PreVote(_) | Phase::Phase1(_),
             ) => {
-                out.ignored("HeartbeatAck, Truncated, Need or Unserved: we do not lead");
+                out.ignored("HeartbeatAck, Truncated, Need, Unserved or Halted: we do not lead");
                 Next::Stay
             }
         };

@@ -37,6 +37,7 @@
 mod checkpoint;
 mod donation;
 mod gap;
+mod halting;
 mod lending;
 mod replay;
 mod transfer;
@@ -52,10 +53,9 @@ use crate::block;
 use crate::executor::{Executor, Known};
 use crate::{
     AcceptorId, Ask, Ballot, Chosen, ClusterSettings, DirectoryId, Event, Executed, FormationId,
-    GatewayId, Halt, Halted, Heartbeat, Identify, Incarnation, Membership, NotExecuted, Outbox,
-    Probe, ProbeAck, Rememberer, ReplicaId, Results, Slot, Stage, StateMachine, Time, TimerName,
-    Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark,
-    Window,
+    Halt, Heartbeat, Identify, Incarnation, Membership, NotExecuted, Outbox, Probe, ProbeAck,
+    Rememberer, ReplicaId, Results, Slot, Stage, StateMachine, Time, TimerName, Timers, ToAcceptor,
+    ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark, Window,
 };
 
 /// The timers of a replica.
@@ -250,11 +250,8 @@ impl<M: StateMachine> Replica<M> {
         self.restore_newest(now, out);
     }
 
-    /// Takes a message in. A halted replica tells gateways that it is, and ignores all else.
+    /// Takes a message in.
     pub fn on_message(&mut self, message: ToReplica, now: Time, out: &mut Outbox) {
-        if self.halted.is_some() {
-            return self.on_message_when_halted(&message, out);
-        }
         match message {
             ToReplica::Probe(probe) => self.on_probe(probe, out),
             ToReplica::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now, out),
@@ -310,7 +307,7 @@ impl<M: StateMachine> Replica<M> {
         match heartbeat.stage {
             Stage::Waiting if self.restoring.is_none() => self.start_replay(now, out),
             // All that is chosen from here on we are told: acceptors need not tell it besides.
-            Stage::Leading if self.executed >= self.chosen => self.stop_replay(),
+            Stage::Leading if self.missing() >= self.chosen.first_open() => self.stop_replay(),
             Stage::Waiting
             | Stage::Leading
             | Stage::Campaigning
@@ -321,6 +318,7 @@ impl<M: StateMachine> Replica<M> {
         // truncate, and would refuse what is beyond its ring, for as long as nothing else is
         // executed.
         self.report_to_all(out);
+        self.repeat_halted(heartbeat, out);
     }
 
     /// Takes a decided slot in, and executes what is in order now.
@@ -336,7 +334,7 @@ impl<M: StateMachine> Replica<M> {
             self.counters.repeated_slots += 1;
             return out.ignored("Chosen: its slot is executed");
         }
-        if slot.0 - self.executed.0 >= u64::from(self.cluster.slot_window) {
+        if !self.has_room_for(slot) {
             // Its place still holds what a peer may need; it will be fetched in its turn.
             self.counters.above_window += 1;
             out.ignored("Chosen: its slot is above the window");
@@ -354,7 +352,9 @@ impl<M: StateMachine> Replica<M> {
                 self.log.insert(slot, (ballot, value));
             }
         }
-        self.execute(now, out);
+        if self.halted.is_none() {
+            self.execute(now, out);
+        }
         if self.executed < self.chosen {
             self.watch_gap(now);
         }
@@ -375,6 +375,9 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// source: R25
     pub fn on_ask(&mut self, ask: &Ask, out: &mut Outbox) {
+        if self.halted.is_some() {
+            return self.tell_halted(ask.batch.gateway, out);
+        }
         if self.restoring.is_some() {
             let not_yet = NotExecuted { replica: self.id, batch: ask.batch, attempt: ask.attempt };
             return out.tell_gateway(ask.batch.gateway, ToGateway::NotExecuted(not_yet));
@@ -424,9 +427,6 @@ impl<M: StateMachine> Replica<M> {
 
     /// Does what a timer asks for.
     pub fn on_timeout(&mut self, timer: ReplicaTimer, now: Time, out: &mut Outbox) {
-        if self.halted.is_some() {
-            return;
-        }
         match timer {
             ReplicaTimer::Gap => self.fill_gap(now, out),
             ReplicaTimer::Replay => self.go_on_replaying(now, out),
@@ -448,7 +448,7 @@ impl<M: StateMachine> Replica<M> {
         }
         let is_next_held = self.log.at(self.executed.first_open()).is_some();
         assert!(!is_next_held || self.halted.is_some(), "the next slot is held and not executed");
-        if self.restoring.is_none() {
+        if self.restoring.is_none() && self.halted.is_none() {
             self.executor.validate();
         }
         self.validate_donation();
@@ -593,46 +593,5 @@ impl<M: StateMachine> Replica<M> {
         for acceptor in (0..self.cluster.quorums.acceptors_count()).map(AcceptorId) {
             out.tell_acceptor(acceptor, ToAcceptor::Executed(executed));
         }
-    }
-
-    /// Tells gateways why nothing is answered here, as often as they may have missed it.
-    ///
-    /// source: R25
-    #[cold]
-    fn on_message_when_halted(&self, message: &ToReplica, out: &mut Outbox) {
-        match message {
-            ToReplica::Ask(ask) => self.tell_halted(ask.batch.gateway, out),
-            ToReplica::Heartbeat(heartbeat) if heartbeat.stage == Stage::Leading => {
-                self.cluster.all_gateways().for_each(|gateway| self.tell_halted(gateway, out));
-            }
-            ToReplica::Probe(_)
-            | ToReplica::Heartbeat(_)
-            | ToReplica::Chosen(_)
-            | ToReplica::Identify(_)
-            | ToReplica::Fetch(_)
-            | ToReplica::Fetched(_)
-            | ToReplica::Truncated(_)
-            | ToReplica::Replayed(_)
-            | ToReplica::FetchPart(_)
-            | ToReplica::FetchedPart(_) => {
-                out.ignored("any message: the replica has halted");
-            }
-        }
-    }
-
-    fn tell_halted(&self, gateway: GatewayId, out: &mut Outbox) {
-        let why = self.halted.clone().expect("only a replica that has halted says so");
-        let halted = Halted { replica: self.id, why };
-        out.tell_gateway(gateway, ToGateway::Halted(Box::new(halted)));
-    }
-
-    fn halt(&mut self, why: Halt, out: &mut Outbox) {
-        assert!(self.halted.is_none(), "halted again: {why:?}");
-        self.timers.clear();
-        self.donation = None;
-        self.drop_checkpoint(out);
-        self.halted = Some(why.clone());
-        self.cluster.all_gateways().for_each(|gateway| self.tell_halted(gateway, out));
-        out.event(Event::Halted { replica: self.id, executed: self.executed, why });
     }
 }

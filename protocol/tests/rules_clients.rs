@@ -12,9 +12,9 @@ use harness::{
 use loggos_protocol::{
     AcceptorSet, Ask, Ballot, Batch, BatchId, BatchWriter, Caller, ClientId, ClusterSettings,
     Event, Failure, Gateway, GatewayId, GatewayTimer, Halt, Halted, Heartbeat, Incarnation,
-    NotExecuted, NotLeader, Outbox, Outcome, Outcomes, Payload, Position, Propose, Proposer,
-    ProposerId, Replica, ReplicaId, ResultWriter, Results, RoleId, Run, Runs, SessionId, Settings,
-    Slot, Stage, Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
+    LoggedCommand, NotExecuted, NotLeader, Outbox, Outcome, Outcomes, Payload, Position, Propose,
+    Proposer, ProposerId, Replica, ReplicaId, ResultWriter, Results, RoleId, Run, Runs, SessionId,
+    Settings, Slot, Stage, Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica,
 };
 
 const LIFE: Incarnation = Incarnation(1);
@@ -262,7 +262,7 @@ impl Desk {
     /// A replica says that its machine has panicked in `slot`.
     fn halt(&mut self, replica: u8, slot: u64) -> Outbox {
         let why = halt(slot);
-        let halted = Halted { replica: ReplicaId(replica), why };
+        let halted = Halted { replica: ReplicaId(replica), incarnation: Incarnation(8), why };
         out_of(|out| self.gateway.on_halted(halted, self.now, out))
     }
 
@@ -273,7 +273,8 @@ impl Desk {
 }
 
 fn halt(slot: u64) -> Halt {
-    Halt::Panicked { slot: Slot(slot), index: 3, message: "no such account".to_owned() }
+    let at = Position { slot: Slot(slot), index: 3 };
+    Halt::Panicked { command: LoggedCommand { at, checksum: 5 }, message: "no account".to_owned() }
 }
 
 /// Each proposed batch, and the proposer that it is for.

@@ -321,8 +321,7 @@ fn a_machine_that_panics_halts_its_replicas_and_nothing_else() {
     for command in [b"boom", b"more"] {
         let told = client.execute_blocking(command);
         let Err(CallError::Halted(why)) = &told else { panic!("{told:?}") };
-        let is_why =
-            matches!(&**why, Halt::Panicked { index: 0, message: of, .. } if of == message);
+        let is_why = matches!(&**why, Halt::Panicked { message: of, .. } if of == message);
         assert!(is_why, "{why:?}");
         assert!(told.unwrap_err().to_string().contains(message));
     }

@@ -136,7 +136,8 @@ impl Checker {
             | ToProposer::Truncated(_)
             | ToProposer::Executed(_)
             | ToProposer::Need(_)
-            | ToProposer::Unserved(_) => {}
+            | ToProposer::Unserved(_)
+            | ToProposer::Halted(_) => {}
         }
     }
 

@@ -168,7 +168,8 @@ fn slots(to: &To) -> Slots {
             | ToProposer::HeartbeatAck(_)
             | ToProposer::Propose(_)
             | ToProposer::Executed(_)
-            | ToProposer::Unserved(_) => Slots::None,
+            | ToProposer::Unserved(_)
+            | ToProposer::Halted(_) => Slots::None,
         },
         To::ProxyLeader(_, message) => match message {
             ToProxyLeader::P2a(p2a) => Slots::One(p2a.slot),

@@ -34,11 +34,12 @@ pub fn encode_result(number: u64, result: &Result<(Position, &[u8]), Failure>, o
             header.failure = failure_number(failure);
             match failure {
                 Failure::NoRoom(acceptors) => {
-                    header.acceptors = acceptors.lay_out();
+                    header.detail = acceptors.lay_out();
                     &[]
                 }
                 Failure::Halted(why) => {
-                    let HaltParts { at, message, .. } = HaltParts::of(why);
+                    let HaltParts { at, checksum, message, .. } = HaltParts::of(why);
+                    header.detail = u64::from(checksum).into();
                     (header.position, header.reply) = (at.lay_out(), checked(message.as_bytes()));
                     message.as_bytes()
                 }
@@ -79,17 +80,17 @@ pub(super) fn take_result(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let number = header.number.into();
     if header.failure != 0 {
         let failure = take_failure(header, from)?;
-        let (has_acceptors, has_reply) =
-            (matches!(failure, Failure::NoRoom(_)), matches!(failure, Failure::Halted(_)));
-        let acceptors = if has_acceptors { header.acceptors } else { Layout::ZERO };
+        let has_reply = matches!(failure, Failure::Halted(_));
+        let has_detail = has_reply || matches!(failure, Failure::NoRoom(_));
+        let detail = if has_detail { header.detail } else { Layout::ZERO };
         let (position, reply) =
             if has_reply { (header.position, header.reply) } else { (Layout::ZERO, Layout::ZERO) };
-        if (CommandResult { acceptors, position, reply, ..*header }) != *header {
+        if (CommandResult { detail, position, reply, ..*header }) != *header {
             return Err(WireError::Absent);
         }
         return Ok(Message::Result { number, result: Err(failure) });
     }
-    if header.acceptors != 0 {
+    if header.detail != 0 {
         return Err(WireError::Absent);
     }
     let reply = from.checked(&header.reply)?;
@@ -128,9 +129,12 @@ fn take_failure(header: &CommandResult, from: &mut Cursor<'_>) -> Result<Failure
         3 => Ok(Failure::OutcomeUnknown),
         4 => Ok(Failure::DeadlineExceeded),
         5 => Ok(Failure::ReplyTooLarge),
-        6 => Ok(Failure::NoRoom(AcceptorSet::read(&header.acceptors)?)),
+        6 => Ok(Failure::NoRoom(AcceptorSet::read(&header.detail)?)),
         7..=9 => {
-            let why = from.halt(header.failure - HALTED, &header.position, &header.reply)?;
+            let checksum =
+                u32::try_from(u64::from(header.detail)).map_err(|_| WireError::Absent)?;
+            let number = header.failure - HALTED;
+            let why = from.halt(number, &header.position, checksum, &header.reply)?;
             Ok(Failure::Halted(Arc::new(why)))
         }
         value => Err(WireError::Discriminant { of: "failure", value }),

@@ -92,7 +92,14 @@ layouts! {
         outcomes: Checked,
     }
     message NotExecuted { replica: u8, batch: BatchId, attempt: u32_ule, }
-    layout Halted { replica: u8, why: u8, at: Position, message: Checked, }
+    layout Halted {
+        replica: u8,
+        incarnation: u64_ule,
+        why: u8,
+        at: Position,
+        checksum: u32_ule,
+        message: Checked,
+    }
     message Probe { proposer: u8, nonce: u64_ule, cluster_digest: u64_ule, }
     layout ProbeAck {
         from: Who,
@@ -215,12 +222,12 @@ layouts! {
     /// A payload, with a checksum made when it was encoded.
     layout Checked { bytes: u32_ule, checksum: u32_ule, }
     layout Command { number: u64_ule, command: Checked, }
-    /// `failure` is 0 if there is a result; else the rest is zero, but for `acceptors` where it is
-    /// for want of room, and `position` and `reply` where replicas have halted.
+    /// `failure` is 0 if there is a result; else the rest is zero, but for `detail` where it is for
+    /// want of room, and `detail`, `position` and `reply` where replicas have halted.
     layout CommandResult {
         number: u64_ule,
         failure: u8,
-        acceptors: u64_ule,
+        detail: u64_ule,
         position: Position,
         reply: Checked,
     }

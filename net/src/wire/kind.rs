@@ -118,6 +118,7 @@ kinds! {
         ProposerExecuted = 0x29: Executed,
         ProposerNeed = 0x2A: Need,
         ProposerUnserved = 0x2B: Unserved,
+        ProposerHalted = 0x2C: Halted,
     }
     ProxyLeader: ProxyLeaderId, ToProxyLeader {
         ProxyLeaderHeartbeat = 0x30: Heartbeat,

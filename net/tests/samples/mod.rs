@@ -11,11 +11,12 @@ use loggos_net::wire::{
 use loggos_protocol::{
     AcceptorId, AcceptorSet, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope,
     Executed, Failure, Fetch, FetchPart, Fetched, FetchedPart, Form, FormationId, Formed,
-    GatewayId, Halt, Halted, Heartbeat, HeartbeatAck, Identify, Incarnation, Listener, Nack, Need,
-    NotExecuted, NotLeader, P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck, Probe,
-    ProbeAck, Propose, ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId, Results,
-    SessionId, Slot, SnapshotId, SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway,
-    ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Value, Vote, Watcher, Watermark,
+    GatewayId, Halt, Halted, Heartbeat, HeartbeatAck, Identify, Incarnation, Listener,
+    LoggedCommand, Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b, Payload, Position,
+    PreVote, PreVoteAck, Probe, ProbeAck, Propose, ProposerId, ProxyLeaderId, Rememberer, Replay,
+    Replayed, ReplicaId, Results, SessionId, Slot, SnapshotId, SnapshotInfo, Stage, Table, Time,
+    To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Value,
+    Vote, Watcher, Watermark,
 };
 
 /// As much as nodes take from each other, and more than any sample.
@@ -45,6 +46,7 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToProposer::Heartbeat(_) => Kind::ProposerHeartbeat,
             ToProposer::HeartbeatAck(_) => Kind::ProposerHeartbeatAck,
             ToProposer::Unserved(_) => Kind::ProposerUnserved,
+            ToProposer::Halted(_) => Kind::ProposerHalted,
             ToProposer::Propose(_) => Kind::ProposerPropose,
             ToProposer::Truncated(_) => Kind::ProposerTruncated,
             ToProposer::Executed(_) => Kind::ProposerExecuted,
@@ -113,10 +115,16 @@ pub(crate) fn value(bytes: usize) -> Value {
     Value { stamp: Time(0x1817_1615_1413_1211), content: Content::Batch(batch(bytes)) }
 }
 
+fn halted(why: Halt) -> Box<Halted> {
+    let incarnation = Incarnation(0x1A1B_1C1D_1E1F_2021);
+    Box::new(Halted { replica: ReplicaId(1), incarnation, why })
+}
+
 fn halts() -> [Halt; 3] {
     let message = "the machine has met its command".to_owned();
+    let at = Position { slot: Slot(1 << 41), index: 5 };
     [
-        Halt::Panicked { slot: Slot(1 << 41), index: 5, message },
+        Halt::Panicked { command: LoggedCommand { at, checksum: 0xC0FF_EE00 }, message },
         Halt::Malformed { slot: Slot(6) },
         Halt::SnapshotRefused { at: Watermark(7) },
     ]
@@ -256,7 +264,7 @@ fn ask(session: Option<SessionId>) -> Ask {
 fn gateway_messages() -> Vec<ToGateway> {
     let not_leader =
         |hint| NotLeader { proposer: ProposerId(1), batch: batch_id(2), attempt: 3, hint };
-    let halted = |why| ToGateway::Halted(Box::new(Halted { replica: ReplicaId(1), why }));
+    let halted = |why| ToGateway::Halted(halted(why));
     let mut all = vec![
         ToGateway::Heartbeat(heartbeat(Stage::Leading)),
         ToGateway::NotLeader(not_leader(None)),
@@ -309,6 +317,7 @@ fn proposer_messages() -> Vec<ToProposer> {
         ToProposer::HeartbeatAck(ack(Listener::ProxyLeader(ProxyLeaderId(1)))),
         ToProposer::HeartbeatAck(ack(Listener::Gateway(GatewayId(3)))),
         ToProposer::Unserved(Unserved { gateway: GatewayId(2) }),
+        ToProposer::Halted(halted(halts()[0].clone())),
         ToProposer::Propose(propose(0)),
         ToProposer::Propose(propose(SHORT)),
         ToProposer::Propose(propose(LONG)),

@@ -52,7 +52,7 @@ impl Gateway {
     ///
     /// source: R24, R25
     pub fn on_halted(&mut self, halted: Halted, now: Time, out: &mut Outbox) {
-        let Halted { replica, why } = halted;
+        let Halted { replica, why, .. } = halted;
         if replica.0 >= self.cluster.replicas {
             return out.ignored("Halted: of no replica of this cluster");
         }

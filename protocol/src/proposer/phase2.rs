@@ -14,6 +14,7 @@
 //! Acceptors with a disk may hold more votes than a reign has room for. Then it is one over a part:
 //! nothing is free, and once all is closed the next campaign starts where it ends.
 
+mod halts;
 mod handlers;
 mod proxy_leaders;
 mod sequence;
@@ -31,6 +32,7 @@ use super::next::Asker;
 use super::phase1::Recovered;
 use super::shared::Shared;
 use super::suspicion::Suspicions;
+use halts::LastHalt;
 use sequence::Sequence;
 
 /// The number of open slots that are asked for again at once where no proxy leader can be blamed.
@@ -63,6 +65,8 @@ pub(super) struct Phase2 {
     /// What each proxy leader is under suspicion for, by its number.
     suspicions: Suspicions,
     rerun: Option<Rerun>,
+    /// Of each replica, why it has halted, if it has said so to this reign.
+    halts: Box<[Option<LastHalt>]>,
     /// The time when the floor last rose, or the first open slot was asked for.
     progress_at: Time,
     /// The time of that, or of the last resend since.
@@ -149,6 +153,7 @@ impl Phase2 {
             acceptors_heard_at: vec![now; cluster.quorums.acceptors_count().into()].into(),
             suspicions: shared.suspicions.clone(),
             rerun,
+            halts: vec![None; cluster.replicas.into()].into(),
             progress_at: now,
             waiting_since: now,
             attempt: 0,

@@ -237,7 +237,7 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// source: R16
     pub fn on_snapshot_done(&mut self, done: SnapshotDone, now: Time, out: &mut Outbox) {
-        if self.halted.is_some() || self.checkpoints.is_none() {
+        if self.checkpoints.is_none() {
             return;
         }
         match done {
@@ -280,13 +280,13 @@ impl<M: StateMachine> Replica<M> {
         let may_begin = checkpoints.writing.is_none()
             && checkpoints.is_possible
             && self.restoring.is_none()
+            && self.halted.is_none()
             && now >= checkpoints.retry_at;
         let at = self.executed;
         if !may_begin || !checkpoints.is_due(at, self.id, &self.cluster) {
             return;
         }
         let Some(formation) = self.membership.formation() else { return };
-        assert!(self.halted.is_none(), "a halted replica takes a snapshot");
         let Some(frozen) = self.executor.freeze() else {
             checkpoints.is_possible = false;
             return out.event(Event::NoSnapshots { replica: self.id });

@@ -120,7 +120,7 @@ impl<M: StateMachine> Replica<M> {
         if self.checkpoints.is_some() {
             return self.lend(fetch, now, out);
         }
-        if snapshot.is_none() && self.executed > beyond {
+        if snapshot.is_none() && self.executed > beyond && self.halted.is_none() {
             self.begin_donation(now, out);
         }
         let mut is_coming = false;

@@ -91,19 +91,20 @@ impl<M: StateMachine> Replica<M> {
         }
         self.transfer_if_needed(now, out);
         for (slot, (ballot, value)) in (fetched.first.0..).map(Slot).zip(fetched.slots) {
-            if !self.executed.covers(slot) && self.halted.is_none() {
+            if slot >= self.missing() {
                 self.counters.fetched += 1;
                 self.on_chosen(Chosen { slot, ballot, value }, now, out);
             }
         }
+        let missing = self.missing();
         let Some(fetching) = self.fetching.as_mut().filter(|it| it.peer == fetched.replica) else {
             return out.ignored("Fetched: another peer was asked since");
         };
         fetching.pages_left = fetching.pages_left.saturating_sub(1);
         let is_last = fetching.pages_left == 0;
-        let has_got_on = self.executed.first_open() > fetching.first;
-        if self.executed < fetched.executed {
-            if is_last && has_got_on && self.halted.is_none() {
+        let has_got_on = missing > fetching.first;
+        if missing < fetched.executed.first_open() {
+            if is_last && has_got_on {
                 self.fetch(fetched.replica, out);
             }
         } else {
@@ -130,7 +131,6 @@ impl<M: StateMachine> Replica<M> {
         if let Some(following) = &mut self.following
             && following.asks_left > 0
             && self.restoring.is_none()
-            && self.halted.is_none()
         {
             following.asks_left -= 1;
             let peer = following.peer;
@@ -141,7 +141,7 @@ impl<M: StateMachine> Replica<M> {
 
     /// Asks a peer for what it has executed from the slot on that is missing.
     pub(super) fn fetch(&mut self, peer: ReplicaId, out: &mut Outbox) {
-        let first = self.executed.first_open();
+        let first = self.missing();
         assert_ne!(peer, self.id, "a replica asks itself for slots");
         self.fetching = Some(Fetching { peer, first, pages_left: PAGES_AHEAD });
         out.tell_replica(peer, ToReplica::Fetch(Fetch { replica: self.id, first }));
@@ -149,8 +149,8 @@ impl<M: StateMachine> Replica<M> {
 
     /// Starts to wait for a slot that is known to be chosen and was not told to us.
     pub(super) fn watch_gap(&mut self, now: Time) {
-        let slot = self.executed.first_open();
-        let is_behind = self.executed < self.chosen && self.restoring.is_none();
+        let slot = self.missing();
+        let is_behind = self.is_behind() && self.restoring.is_none();
         if is_behind && !self.timers.is_set(ReplicaTimer::Gap) {
             self.gap = Some(Gap { slot, asked: 0, let_go: Vec::new() });
             self.timers.set(ReplicaTimer::Gap, now + self.cluster.resend_min);
@@ -162,8 +162,8 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// source: R8, R15
     pub(super) fn fill_gap(&mut self, now: Time, out: &mut Outbox) {
-        let slot = self.executed.first_open();
-        if self.executed >= self.chosen || self.restoring.is_some() {
+        let slot = self.missing();
+        if !self.is_behind() || self.restoring.is_some() {
             self.gap = None;
             return self.ask_followed(now, out);
         }

@@ -159,7 +159,7 @@ impl<M: StateMachine> Replica<M> {
             self.counters.foreign += 1;
             return out.event(Event::Forgotten { acceptor: replayed.acceptor });
         }
-        let before = self.executed.first_open();
+        let before = self.missing();
         if self.truncated.raise(replayed.truncated) {
             self.transfer_if_needed(now, out);
         }
@@ -167,20 +167,18 @@ impl<M: StateMachine> Replica<M> {
             return out.ignored("Replayed: no replay is under way");
         };
         pages.on_page(replayed, before);
-        while self.halted.is_none()
-            && let Some(pages) = &mut self.replay
-            && let slot = self.executed.first_open()
-            && let Some((ballot, value)) = pages.chosen(slot, self.cluster.quorums)
-        {
+        loop {
+            let slot = self.missing();
+            let has_room = self.has_room_for(slot);
+            let Some(pages) = self.replay.as_mut().filter(|_| has_room) else { break };
+            let Some((ballot, value)) = pages.chosen(slot, self.cluster.quorums) else { break };
             self.counters.replayed += 1;
             self.on_chosen(Chosen { slot, ballot, value }, now, out);
         }
-        if self.executed.first_open() > before {
+        if self.missing() > before {
             self.replay_rounds = 0;
         }
-        if self.halted.is_none() {
-            self.say_replay(out);
-        }
+        self.say_replay(out);
     }
 
     /// Asks all acceptors for what they have voted for, unless that is under way.
@@ -216,8 +214,9 @@ impl<M: StateMachine> Replica<M> {
 
     /// Asks acceptors for the pages that are wanted of them.
     pub(super) fn say_replay(&mut self, out: &mut Outbox) {
-        let Some(pages) = &mut self.replay else { return };
-        let next = self.executed.first_open();
+        let next = self.missing();
+        let has_room = self.has_room_for(next);
+        let Some(pages) = self.replay.as_mut().filter(|_| has_room) else { return };
         for acceptor in self.cluster.quorums.acceptors().iter() {
             if let Some(first) = pages.ask(acceptor, next) {
                 let replay = Replay { replica: self.id, first };

@@ -194,6 +194,9 @@ impl<M: StateMachine> Replica<M> {
     ///
     /// source: R8, "after live peers (R15) and snapshots have failed the asker"
     pub(super) fn transfer_if_needed(&mut self, now: Time, out: &mut Outbox) {
+        if self.halted.is_some() {
+            return; // it does not go on from a state in which that is executed (R25)
+        }
         let next = self.executed.first_open();
         let Some(gap) = self.gap.as_ref().filter(|gap| gap.slot == next) else { return };
         let may_replay = self.checkpoints.is_some() && self.replay_rounds < REPLAY_ROUNDS;
@@ -378,7 +381,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Gives up what it was getting, with all that has come of it.
-    fn abandon_transfer(&mut self, out: &mut Outbox) {
+    pub(super) fn abandon_transfer(&mut self, out: &mut Outbox) {
         self.timers.stop(ReplicaTimer::Transfer);
         self.counters.transfers_abandoned += 1;
         let incoming = self.transfer.take().and_then(|transfer| transfer.incoming);

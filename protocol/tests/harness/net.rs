@@ -26,6 +26,7 @@ pub(crate) struct Echo {
 
 impl StateMachine for Echo {
     fn apply(&mut self, at: At, command: &[u8], reply: &mut Reply<'_>) {
+        assert!(!command.starts_with(b"panic"), "the machine has met its command");
         self.executed.push((at.time, command.to_vec()));
         reply.put(command);
         reply.put(format!("#{}", self.executed.len()).as_bytes());

@@ -300,13 +300,13 @@ impl Phase2 {
     }
 
     /// Whether another might do better: no read quorum hears us, or nothing gets chosen although
-    /// something is open.
+    /// something is open, and not for want of replicas that have not halted.
     ///
     /// source: R28
     fn is_useless(&self, shared: &Shared, now: Time) -> bool {
         let patience = shared.patience();
         let is_stalled = self.stalled_since().is_some_and(|since| now.since(since) >= patience);
-        is_stalled || !self.is_heard(now)
+        is_stalled && !self.is_halted(&shared.roster, now) || !self.is_heard(now)
     }
 
     /// Whether a read quorum of acceptors has heard us within an election timeout.
