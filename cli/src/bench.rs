@@ -403,9 +403,11 @@ impl Options {
 /// Whether a call that failed was certainly not executed.
 fn was_never_sent(error: CallError) -> bool {
     match error {
-        CallError::Busy | CallError::Unreachable | CallError::TooLarge | CallError::NoRoom(_) => {
-            true
-        }
+        CallError::Busy
+        | CallError::Unreachable
+        | CallError::TooLarge
+        | CallError::NoRoom(_)
+        | CallError::Skipped => true,
         CallError::ReplyTooLarge
         | CallError::OutcomeUnknown
         | CallError::Halted(_)

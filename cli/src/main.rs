@@ -9,6 +9,7 @@ mod log;
 mod node;
 mod remote;
 mod signals;
+mod skip;
 mod snapshot;
 mod status;
 mod wal;
@@ -44,6 +45,8 @@ enum Command {
     Kv(kv::Options),
     /// Tell how the roles of a running cluster stand.
     Status(status::Options),
+    /// Skip a command at which every replica has halted, since it makes the state machine panic.
+    Skip(skip::Options),
     /// Save a snapshot of a cluster, or start a new one from it.
     Snapshot(snapshot::Options),
     /// Look at an acceptor's log.
@@ -75,6 +78,7 @@ fn run(command: Command) -> ExitCode {
         Command::Format(options) => node::format(&options),
         Command::Kv(options) => kv::run(&options),
         Command::Status(options) => status::run(&options),
+        Command::Skip(options) => skip::run(&options),
         Command::Snapshot(options) => snapshot::run(&options),
         Command::Wal(options) => return wal::run(&options),
         Command::Config(options) => config::run(&options),

@@ -104,7 +104,7 @@ pub(crate) fn execute(
 }
 
 /// Reads the configuration of a cluster that listens.
-fn load(file: &Path) -> Result<Config, Box<dyn std::error::Error>> {
+pub(crate) fn load(file: &Path) -> Result<Config, Box<dyn std::error::Error>> {
     let config = Config::load(file)?;
     if config.nodes.is_empty() {
         let file = file.display();

@@ -1,6 +1,7 @@
 //! `loggos status`: how the roles of a running cluster stand.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,7 +17,16 @@ mod survival;
 mod verdict;
 
 /// The longest time until a node has answered.
-const TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What nodes have answered.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// The status of each that has, by its name.
+    pub(crate) nodes: Vec<(String, Value)>,
+    /// Of each that has not, which one it is and why.
+    pub(crate) silent: Vec<String>,
+}
 
 /// The options of `status`.
 #[derive(Args, Clone, Debug)]
@@ -31,16 +41,7 @@ pub(crate) struct Options {
 /// Asks every node, and prints whether the cluster serves, and what they answer. The exit code
 /// tells the former.
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
-    let mut nodes = Vec::new();
-    let mut silent = Vec::new();
-    for (name, address) in options.target.nodes()? {
-        let answer = loggos::remote_status(address, TIMEOUT).map_err(|error| why(&error));
-        match answer.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string())) {
-            Ok(status) => nodes.push((name, status)),
-            Err(error) if name == address.to_string() => silent.push(format!("{name}: {error}")),
-            Err(error) => silent.push(format!("node {name} at {address}: {error}")),
-        }
-    }
+    let Answers { nodes, silent } = ask(&options.target.nodes()?);
     let config: Option<Config> = options.target.config()?;
     let survival = config.map(|config| Survival::of(&config.cluster, &nodes));
     let verdict = Verdict::of(&nodes, &silent, survival);
@@ -56,6 +57,22 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     }
     // What is wrong was said.
     verdict.code().map_or(Ok(()), |code| Err(Exit { code, why: String::new() }.into()))
+}
+
+/// Asks these nodes, each of which has a name.
+pub(crate) fn ask(nodes: &[(String, SocketAddr)]) -> Answers {
+    let mut answers = Answers::default();
+    for (name, address) in nodes {
+        let answer = loggos::remote_status(*address, TIMEOUT).map_err(|error| why(&error));
+        match answer.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string())) {
+            Ok(status) => answers.nodes.push((name.clone(), status)),
+            Err(error) if *name == address.to_string() => {
+                answers.silent.push(format!("{name}: {error}"));
+            }
+            Err(error) => answers.silent.push(format!("node {name} at {address}: {error}")),
+        }
+    }
+    answers
 }
 
 /// Why a node has not answered, without the number that the system has for it.
@@ -99,6 +116,7 @@ fn print(nodes: &[(String, Value)], out: &mut impl Write) -> io::Result<()> {
             let text = |key: &str| role[key].as_str().unwrap_or("").to_owned();
             let told = [
                 "why",
+                "halted",
                 "ballot",
                 "promised",
                 "executed_watermark",

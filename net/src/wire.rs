@@ -32,9 +32,11 @@ mod pool;
 mod reader;
 mod values;
 
-use loggos_protocol::{Envelope, Failure, Payload, Position};
+use loggos_protocol::{Envelope, Failure, LoggedCommand, Payload, Position};
 
-pub use client::{encode_command, encode_result, encode_status, encode_status_request};
+pub use client::{
+    encode_command, encode_result, encode_skip, encode_status, encode_status_request,
+};
 pub use decode::Frame;
 pub use error::WireError;
 pub use handshake::{
@@ -75,6 +77,8 @@ pub enum Message {
     },
     /// A question for the node's status.
     StatusRequest,
+    /// A command is to be skipped, at which all replicas have halted.
+    Skip(LoggedCommand),
     /// The node's status.
     Status(Payload),
 }

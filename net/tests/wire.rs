@@ -191,6 +191,7 @@ fn other_versions_and_unknown_kinds_are_refused() {
                 | Message::Command { .. }
                 | Message::Result { .. }
                 | Message::StatusRequest
+                | Message::Skip(_)
                 | Message::Status(_) => assert_eq!(said, Err(WireError::Version { version })),
             }
         }

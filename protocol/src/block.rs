@@ -4,11 +4,13 @@
 //!  batch block    run*     run      0 │ session slot u64, index u32 │ first u64 │ lowest u64
 //!                                     │ count u32 │ bytes u32 │ (length u32, command)*
 //!                          open     1 │ gateway u8 │ incarnation u64
+//!                          skip     2 │ slot u64, index u32 │ checksum u32
 //!
 //!  result block   outcome*, one a run
 //!                          done     0 │ session │ first u64 │ slot u64, index u32
 //!                                     │ count u32 │ bytes u32 │ (length u32, reply)*
-//!                                     a length of 2^32 - 1: there is no reply, it was too large
+//!                                     a length of 2^32 - 1: there is no reply, it was too large;
+//!                                     of 2^32 - 2: the command was skipped
 //!                          opened   1 │ session
 //!                          out of order, unknown, trimmed   2, 3, 4 │ session │ next u64
 //! ```
@@ -23,10 +25,11 @@ use bytes::Bytes;
 pub(crate) use writer::{ANSWERS_BYTES_LIMIT, REPLY_BYTES_LIMIT, ReplyLimits};
 pub use writer::{BatchWriter, ResultWriter};
 
-use crate::{GatewayId, Incarnation, Payload, Position, SessionId, Slot};
+use crate::{GatewayId, Incarnation, LoggedCommand, Payload, Position, SessionId, Slot};
 
 const TAG_COMMANDS: u8 = 0;
 const TAG_OPEN: u8 = 1;
+const TAG_SKIP: u8 = 2;
 const TAG_DONE: u8 = 0;
 const TAG_OPENED: u8 = 1;
 const TAG_OUT_OF_ORDER: u8 = 2;
@@ -44,6 +47,8 @@ const DONE_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4 + 4;
 pub(crate) const REPLY_HEADER_BYTES: usize = 4;
 /// The length of a reply that was too large.
 const TOO_LARGE: u32 = u32::MAX;
+/// The length of the reply to a command that was skipped.
+const SKIPPED: u32 = u32::MAX - 1;
 
 /// A block that is not what the module's chart says. Blocks are checksummed on the wire, so this is
 /// a bug of its encoder, or memory gone bad.
@@ -62,6 +67,8 @@ pub enum Run<'a> {
         /// In which life; a second `Open` of the same one gets the same session.
         incarnation: Incarnation,
     },
+    /// Skips a command at which replicas have halted. Alone in its block.
+    Skip(LoggedCommand),
 }
 
 /// Consecutive commands of one session.
@@ -146,6 +153,12 @@ impl<'a> Items<'a> {
         }
         self
     }
+
+    /// The first `count`.
+    #[must_use]
+    pub fn first(self, count: u64) -> Self {
+        Self(&self.0[..self.0.len() - self.skipping(count).0.len()])
+    }
 }
 
 impl<'a> Iterator for Items<'a> {
@@ -161,10 +174,15 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// The reply to a command is not to be had: it was longer than `reply_bytes_max`, or replicas have
-/// let go of it because they kept more than `answers_bytes_max`. The command was executed.
+/// The reason why there is no reply to a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ReplyTooLarge;
+pub enum NoReply {
+    /// It was longer than `reply_bytes_max`, or replicas have let go of it because they kept more
+    /// than `answers_bytes_max`. The command was executed.
+    TooLarge,
+    /// The command was skipped, and will never be executed (R38).
+    Skipped,
+}
 
 /// Encoded replies, one after the other, of which some may have been too large.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -192,14 +210,14 @@ impl<'a> ReplyItems<'a> {
 }
 
 impl<'a> Iterator for ReplyItems<'a> {
-    type Item = Result<&'a [u8], ReplyTooLarge>;
+    type Item = Result<&'a [u8], NoReply>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (len, rest) = self.0.split_first_chunk::<REPLY_HEADER_BYTES>()?;
         let len = u32::from_le_bytes(*len);
-        if len == TOO_LARGE {
+        if len >= SKIPPED {
             self.0 = rest;
-            return Some(Err(ReplyTooLarge));
+            return Some(Err(if len == SKIPPED { NoReply::Skipped } else { NoReply::TooLarge }));
         }
         let (item, rest) = rest.split_at_checked(len as usize)?;
         self.0 = rest;
@@ -310,6 +328,10 @@ impl<'a> Reader<'a> {
                 gateway: GatewayId(self.u8()?),
                 incarnation: Incarnation(self.u64()?),
             }),
+            TAG_SKIP => {
+                let at = Position { slot: Slot(self.u64()?), index: self.u32()? };
+                Some(Run::Skip(LoggedCommand { at, checksum: self.u32()? }))
+            }
             _ => None,
         }
     }
@@ -389,6 +411,10 @@ mod tests {
         let block = BatchWriter::open(GatewayId(2), Incarnation(9));
         let open = Run::Open { gateway: GatewayId(2), incarnation: Incarnation(9) };
         assert!(Runs::new(block.as_slice()).eq([Ok(open)]));
+        let at = Position { slot: Slot(1 << 40), index: 7 };
+        let command = LoggedCommand { at, checksum: 0xC0FF_EE00 };
+        let block = BatchWriter::skip(command);
+        assert!(Runs::new(block.as_slice()).eq([Ok(Run::Skip(command))]));
     }
 
     #[test]

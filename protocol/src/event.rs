@@ -97,6 +97,13 @@ pub enum Event {
         /// Why.
         why: Halt,
     },
+    /// A replica that has halted begins another life, in which it skips a command.
+    Skips {
+        /// Which.
+        replica: ReplicaId,
+        /// The command.
+        command: LoggedCommand,
+    },
     /// The state machine has no snapshots: a peer that is too far behind for the log that is left
     /// cannot be brought up, and acceptors' logs on disk cannot be truncated.
     NoSnapshots {
@@ -147,6 +154,11 @@ pub enum Halt {
         command: LoggedCommand,
         /// The panic's message.
         message: String,
+    },
+    /// It has executed a command that the log says is skipped.
+    Executed {
+        /// The command.
+        command: LoggedCommand,
     },
     /// A chosen block is not a block.
     Malformed {
@@ -200,6 +212,7 @@ impl fmt::Display for Event {
             Self::Halted { executed, why, .. } => {
                 write!(f, "has halted, having executed {} slots: {why}", executed.0)
             }
+            Self::Skips { command, .. } => write!(f, "starts over, and skips {command}"),
             Self::NoSnapshots { .. } => f.write_str(
                 "the state machine has no snapshots: a replica that is far behind cannot be brought up, and \
                  logs on disk are not truncated",
@@ -225,6 +238,10 @@ impl fmt::Display for Halt {
             Self::Panicked { command, message } => {
                 write!(f, "the state machine panicked at {command}: {message}")
             }
+            Self::Executed { command } => write!(
+                f,
+                "it has executed {command}, which is skipped: it must be restored from a replica that has skipped it"
+            ),
             Self::Malformed { slot } => write!(f, "what is chosen in slot {} is damaged", slot.0),
         }
     }

@@ -4,6 +4,8 @@
 //!  run        when                                    does                     says
 //!  Open       this life of the gateway has none       a session of this place  Opened
 //!             has one                                                          Opened: the first
+//!  Skip       the command was skipped                                          nothing
+//!             it was executed                      halts
 //!  Commands   no such session                                                  UnknownSession
 //!             first > next                                                     OutOfOrder
 //!             goes beyond the session's window                                 OutOfOrder
@@ -11,15 +13,16 @@
 //!             executed, answers trimmed                                        Trimmed
 //! ```
 //!
-//! source: R22, R23, R26
+//! source: R22, R23, R26, R38
 
 mod snapshot;
 
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(crate) use self::snapshot::Frozen;
-use crate::block::{CommandRun, ReplyLimits, ResultWriter, Run, Runs};
+use crate::block::{CommandRun, Items, NoReply, ReplyLimits, ResultWriter, Run, Runs};
 use crate::machine::RunReplies;
 use crate::session::Sessions;
 use crate::{
@@ -29,6 +32,9 @@ use crate::{
 
 /// The longest message of a panic that callers are told, in bytes. What is longer is cut.
 const HALT_MESSAGE_BYTES_MAX: usize = 1024;
+/// The number of skipped commands that are remembered, until the log has said so of them: each is
+/// an operator's own decision, and they are made one after the other.
+const SKIPPED_MAX: usize = 64;
 
 /// A state machine with its sessions.
 #[derive(Debug)]
@@ -40,6 +46,11 @@ pub(crate) struct Executor<M> {
     results_bytes_max: usize,
     /// The log's time. Never goes down.
     time: Time,
+    /// The commands that are not to be executed: at which this replica has halted in a former life,
+    /// and which the log skips further on.
+    skips: BTreeSet<LoggedCommand>,
+    /// The last commands that were not executed for that. Part of the state.
+    skipped: VecDeque<LoggedCommand>,
     writer: ResultWriter,
     /// Commands applied.
     pub(crate) commands: u64,
@@ -80,6 +91,8 @@ impl<M: StateMachine> Executor<M> {
             session_window: cluster.session_window,
             results_bytes_max: cluster.results_bytes_max as usize,
             time: Time(0),
+            skips: BTreeSet::new(),
+            skipped: VecDeque::new(),
             writer: ResultWriter::new(limits),
             commands: 0,
             repeated_runs: 0,
@@ -87,11 +100,17 @@ impl<M: StateMachine> Executor<M> {
         }
     }
 
+    /// Skips these commands when it comes to them.
+    pub(crate) fn skip(&mut self, skips: impl IntoIterator<Item = LoggedCommand>) {
+        self.skips.extend(skips);
+    }
+
     /// Executes a slot; returns its outcomes.
     ///
     /// # Errors
     ///
-    /// If the machine panics, or the block is no block: the replica can go no further.
+    /// If the machine panics, the block is no block, or it skips a command that was executed: the
+    /// replica can go no further.
     pub(crate) fn execute(&mut self, slot: Slot, value: &Value) -> Result<Payload, Halt> {
         self.time = self.time.max(value.stamp);
         let Some(batch) = value.batch() else {
@@ -116,6 +135,12 @@ impl<M: StateMachine> Executor<M> {
                 Run::Commands(run) => {
                     fresh = self.run(At { slot, index, time: self.time }, run)?;
                     index += run.count;
+                }
+                Run::Skip(command) => {
+                    // One that is proposed twice is skipped once.
+                    if command.at.slot < slot && !self.skipped.contains(&command) {
+                        return Err(Halt::Executed { command });
+                    }
                 }
             }
         }
@@ -234,20 +259,12 @@ impl<M: StateMachine> Executor<M> {
         }
         let start = self.writer.len();
         let commands = run.commands.skipping(skipped.into());
-        let (machine, writer) = (&mut self.machine, &mut self.writer);
-        let applied = catch_unwind(AssertUnwindSafe(|| {
-            machine.apply_run(at, commands, &mut RunReplies::new(writer));
-        }));
-        let done = self.writer.replies_count() - skipped;
-        if let Err(panic) = applied {
-            let index = done.saturating_sub(1);
-            let bytes = commands.skipping(index.into()).next().unwrap_or_default();
-            let at = Position { slot: at.slot, index: at.index + index };
-            let command = LoggedCommand { at, checksum: Payload::copy(bytes).checksum() };
-            let mut message = panic_message(panic.as_ref());
-            message.truncate(message.floor_char_boundary(HALT_MESSAGE_BYTES_MAX));
-            return Err(Halt::Panicked { command, message });
+        if self.skips.is_empty() {
+            self.apply_all(at, commands)?;
+        } else {
+            self.apply_with_skips(at, commands)?;
         }
+        let done = self.writer.replies_count() - skipped;
         if done != count {
             // The block holds fewer commands than its header says, or the machine skipped one.
             return Err(Halt::Malformed { slot: at.slot });
@@ -258,9 +275,61 @@ impl<M: StateMachine> Executor<M> {
         Ok(Fresh { session: run.session, at: at.position(), count, replies: start..end })
     }
 
+    /// Applies `commands`, of which the first is `at`.
+    fn apply_all(&mut self, at: At, commands: Items<'_>) -> Result<(), Halt> {
+        if commands.as_slice().is_empty() {
+            return Ok(()); // all that was left is skipped
+        }
+        let before = self.writer.replies_count();
+        let (machine, writer) = (&mut self.machine, &mut self.writer);
+        let applied = catch_unwind(AssertUnwindSafe(|| {
+            machine.apply_run(at, commands, &mut RunReplies::new(writer));
+        }));
+        let Err(panic) = applied else { return Ok(()) };
+        let done = (self.writer.replies_count() - before).saturating_sub(1);
+        let bytes = commands.skipping(done.into()).next().unwrap_or_default();
+        let at = Position { slot: at.slot, index: at.index + done };
+        let command = LoggedCommand { at, checksum: checksum(bytes) };
+        let mut message = panic_message(panic.as_ref());
+        message.truncate(message.floor_char_boundary(HALT_MESSAGE_BYTES_MAX));
+        Err(Halt::Panicked { command, message })
+    }
+
+    /// Applies `commands`, of which the first is `at`, but for those that are skipped: these have
+    /// no effect, and their answer says so.
+    ///
+    /// source: R38
+    fn apply_with_skips(&mut self, at: At, commands: Items<'_>) -> Result<(), Halt> {
+        let (mut at, mut rest, mut before) = (at, commands, 0);
+        for (bytes, index) in commands.zip(at.index..) {
+            let skip = LoggedCommand { at: Position { index, ..at.position() }, checksum: 0 };
+            let mut known = self.skips.range(skip..).take_while(|it| it.at == skip.at);
+            let Some(skip) = known.find(|it| it.checksum == checksum(bytes)).copied() else {
+                before += 1;
+                continue;
+            };
+            self.apply_all(at, rest.first(before))?;
+            self.writer.reply(Err(NoReply::Skipped));
+            self.note_skipped(skip);
+            (at.index, rest, before) = (index + 1, rest.skipping(before + 1), 0);
+        }
+        self.apply_all(at, rest)
+    }
+
+    fn note_skipped(&mut self, command: LoggedCommand) {
+        if self.skipped.len() >= SKIPPED_MAX {
+            self.skipped.pop_front();
+        }
+        self.skipped.push_back(command);
+    }
+
     fn remember(&mut self, fresh: &Fresh, replies: Payload) {
         self.sessions.executed(fresh.session, fresh.at, fresh.count, replies);
     }
+}
+
+fn checksum(command: &[u8]) -> u32 {
+    Payload::copy(command).checksum()
 }
 
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -15,7 +15,7 @@
 //!
 //! Source: Whittaker et al., "Scaling Replicated State Machines with Compartmentalization", VLDB
 //! 2021, cited below as \[CP §n\]; \[seed\] is Hydro's dataflow version of it, \[FP\] Howard et
-//! al., "Flexible Paxos", and R1 to R34 are the rules of `docs/PROTOCOL.md`.
+//! al., "Flexible Paxos", and R1 to R38 are the rules of `docs/PROTOCOL.md`.
 
 #![forbid(unsafe_code)]
 
@@ -51,7 +51,7 @@ mod window;
 
 pub use acceptor::{Acceptor, AcceptorCounters};
 pub use block::{
-    BatchWriter, CommandRun, Items, MalformedBlock, Outcome, Outcomes, ReplyItems, ReplyTooLarge,
+    BatchWriter, CommandRun, Items, MalformedBlock, NoReply, Outcome, Outcomes, ReplyItems,
     ResultWriter, Run, RunAnswers, Runs,
 };
 pub use client::{Client, Way};

@@ -28,8 +28,9 @@ impl At {
 ///
 /// What a command does and answers must follow from the commands before it, the command and [`At`]
 /// alone: no clock, no randomness, no address, no order of a hash map. A machine that panics halts
-/// its replica, which names the slot and the command; the same command will panic on every other
-/// replica too.
+/// its replica, which names the command; it will panic on every other replica, too. An operator may
+/// have that command skipped: then it has no effect. What the machine had changed when it panicked
+/// is forgotten, for the replica goes back to a snapshot (R38).
 ///
 /// # Snapshots
 ///
@@ -53,7 +54,9 @@ pub trait StateMachine {
     /// Executes all `commands` of a run, in order, one reply each; `at` is the first's.
     ///
     /// To be overridden where a machine gains from seeing many at once, by hashing and prefetching
-    /// before it writes. The outcome must be as if each had been applied alone.
+    /// before it writes. The outcome must be as if each had been applied alone. If it panics, the
+    /// command is blamed whose answer was begun last, or the first: begin an answer before anything
+    /// that may panic for its command.
     fn apply_run(&mut self, at: At, commands: Items<'_>, replies: &mut RunReplies<'_>) {
         let mut at = at;
         for command in commands {

@@ -14,9 +14,9 @@
 use std::sync::Arc;
 
 use crate::{
-    AcceptorId, AcceptorSet, Ballot, BatchId, DirectoryId, FormationId, GatewayId, Halt,
-    Incarnation, Payload, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, SnapshotId,
-    SnapshotInfo, Table, Time, Watermark,
+    AcceptorId, AcceptorSet, Ballot, BatchId, BatchWriter, DirectoryId, FormationId, GatewayId,
+    Halt, Incarnation, LoggedCommand, Payload, Position, ProposerId, ProxyLeaderId, ReplicaId, Run,
+    Runs, SessionId, Slot, SnapshotId, SnapshotInfo, Table, Time, Watermark,
 };
 
 /// A message on its way: the role that it is for, and the cluster that it is of.
@@ -87,6 +87,8 @@ pub enum ToProposer {
     Unserved(Unserved),
     /// A replica goes no further.
     Halted(Box<Halted>),
+    /// An operator wants a command skipped, at which all replicas have halted.
+    Skip(LoggedCommand),
 }
 
 /// A message to a proxy leader.
@@ -362,8 +364,9 @@ pub struct P2a {
     pub slot: Slot,
     /// The proxy leader that it goes through, and that is answered.
     pub via: ProxyLeaderId,
-    /// Whether phase 1 has found that something may be chosen in the slot, or above it. Otherwise
-    /// it is proposed for the first time, and an acceptor whose log is low refuses it.
+    /// Whether phase 1 has found that something may be chosen in the slot, or above it; likewise if
+    /// it skips a command. Otherwise it is proposed for the first time, and an acceptor whose log
+    /// is low refuses it.
     pub is_recovered: bool,
     /// The value to vote for.
     pub value: Value,
@@ -733,6 +736,38 @@ impl Value {
     #[must_use]
     pub fn noop(stamp: Time) -> Self {
         Self { stamp, content: Content::Noop }
+    }
+
+    /// A value that skips a command, proposed by a leader and no gateway. Equal commands make equal
+    /// batches.
+    ///
+    /// source: R38
+    pub(crate) fn skip(stamp: Time, command: LoggedCommand) -> Self {
+        let LoggedCommand { at: Position { slot, index }, checksum } = command;
+        let block = BatchWriter::skip(command);
+        let batch = Batch {
+            id: BatchId {
+                gateway: GatewayId(0),
+                incarnation: Incarnation(u64::from(index) << 32 | u64::from(checksum)),
+                number: slot.0,
+            },
+            attempt: 0,
+            answerer: ReplicaId(0),
+            commands_count: 0,
+            checksum: block.checksum(),
+            block,
+        };
+        Self { stamp, content: Content::Batch(Arc::new(batch)) }
+    }
+
+    /// The command that it skips, if it is such a value.
+    #[must_use]
+    pub fn skipped(&self) -> Option<LoggedCommand> {
+        let batch = self.batch().filter(|batch| batch.commands_count == 0)?;
+        match Runs::new(batch.block.as_slice()).next() {
+            Some(Ok(Run::Skip(command))) => Some(command),
+            _ => None,
+        }
     }
 
     /// The batch, if it is one.

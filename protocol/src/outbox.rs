@@ -82,6 +82,8 @@ pub enum Failure {
     ReplyTooLarge,
     /// It may have been executed, now or never: the gateway lost its session.
     OutcomeUnknown,
+    /// It was skipped, and will never be executed: replicas had halted at it (R38).
+    Skipped,
     /// It may have been executed, or may yet be: every replica that lives has halted, of which one
     /// for this reason.
     Halted(Arc<Halt>),

@@ -22,6 +22,8 @@
 //!  Need          slot is open                                                P2a, once more
 //!                slot is closed             Phase1 in a new ballot from it   P1a
 //!  Truncated     leading                    closes slots                     Truncated, to the asker
+//!  Skip          all replicas have halted   next slot ← the skip              P2a
+//!                at that command
 //!  Unserved      of a gateway that is not   hands over                        Heartbeat, of stage Leaving
 //!                heard, for too long
 //!  gone          the leader has ended       waits for it no more             PreVote, soon
@@ -186,6 +188,10 @@ impl Proposer {
             (ToProposer::Unserved(unserved), Phase::Phase2(reign)) => {
                 reign.on_unserved(unserved, shared, now, out)
             }
+            (ToProposer::Skip(command), Phase::Phase2(reign)) => {
+                reign.on_skip(command, shared, now, out);
+                Next::Stay
+            }
             (ToProposer::Halted(halted), Phase::Phase2(reign)) => {
                 reign.on_halted(*halted, shared, now, out);
                 Next::Stay
@@ -202,10 +208,11 @@ impl Proposer {
                 | ToProposer::Truncated(_)
                 | ToProposer::Need(_)
                 | ToProposer::Unserved(_)
-                | ToProposer::Halted(_),
+                | ToProposer::Halted(_)
+                | ToProposer::Skip(_),
                 Phase::Following | Phase::PreVote(_) | Phase::Phase1(_),
             ) => {
-                out.ignored("HeartbeatAck, Truncated, Need, Unserved or Halted: we do not lead");
+                out.ignored("any of a leader's messages: we do not lead");
                 Next::Stay
             }
         };

@@ -46,6 +46,7 @@ use self::checkpoint::Checkpoints;
 pub use self::checkpoint::ReplicaDirectory;
 use self::donation::Donation;
 use self::gap::{Fetching, Following, Gap};
+use self::halting::Skip;
 use self::replay::Pages;
 pub use self::transfer::TransferProgress;
 use self::transfer::{Restoring, Transfer};
@@ -125,6 +126,7 @@ pub struct Replica<M> {
     /// The largest ballot that was heard to lead.
     leader: Ballot,
     halted: Option<Halt>,
+    skip: Skip,
     timers: Timers<ReplicaTimer, 6>,
     counters: ReplicaCounters,
 }
@@ -209,6 +211,7 @@ impl<M: StateMachine> Replica<M> {
             reported: Watermark(0),
             leader: Ballot::default(),
             halted: None,
+            skip: Skip::default(),
             timers: Timers::default(),
             counters: ReplicaCounters::default(),
             cluster,
@@ -233,6 +236,7 @@ impl<M: StateMachine> Replica<M> {
     ) -> Self {
         let mut replica = Self::new(cluster, id, incarnation, machine);
         replica.directory = found.directory;
+        replica.executor.skip(found.skips.iter().copied());
         let checkpoints = Checkpoints::new(found, id, &replica.cluster);
         if let Some(newest) = checkpoints.newest() {
             replica.membership.belong_to(newest.formation);
@@ -327,6 +331,9 @@ impl<M: StateMachine> Replica<M> {
     pub fn on_chosen(&mut self, chosen: Chosen, now: Time, out: &mut Outbox) {
         let Chosen { slot, ballot, value } = chosen;
         self.chosen.raise(slot.watermark_after());
+        if self.halted.is_some() {
+            self.look_for_skip(&value, out);
+        }
         if self.restoring.is_some() {
             return out.ignored("Chosen: a state is restored; what is missing then is asked for");
         }
@@ -524,6 +531,16 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn halted(&self) -> Option<&Halt> {
         self.halted.as_ref()
+    }
+
+    /// Whether its driver is to end this life, and begin the next: it has halted, and what it has
+    /// in its directory is all that it needs to go on.
+    ///
+    /// source: R16, R38
+    #[must_use]
+    pub fn is_to_start_over(&self) -> bool {
+        let is_state_gone = matches!(self.halted, Some(Halt::SnapshotRefused { .. }));
+        self.checkpoints.is_some() && (is_state_gone || self.skip == Skip::Noted)
     }
 
     /// The counters of its work.

@@ -19,7 +19,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::block::{self, REPLY_HEADER_BYTES, ReplyItems, ReplyTooLarge, RunAnswers};
+use crate::block::{self, NoReply, REPLY_HEADER_BYTES, ReplyItems, RunAnswers};
 use crate::snapshot::Fields;
 use crate::{GatewayId, Incarnation, MalformedSnapshot, Payload, Position, SessionId, Slot};
 
@@ -318,7 +318,7 @@ impl Session {
     }
 
     /// The answer to an executed command, unless it was trimmed.
-    pub(crate) fn answer(&self, number: u64) -> Option<Result<&[u8], ReplyTooLarge>> {
+    pub(crate) fn answer(&self, number: u64) -> Option<Result<&[u8], NoReply>> {
         let answers = self.run_of(number)?;
         ReplyItems::new(answers.replies.as_slice()).skipping(number - answers.first).next()
     }

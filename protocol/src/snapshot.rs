@@ -19,7 +19,7 @@
 use std::fmt;
 
 use crate::digest::Digest;
-use crate::{FormationId, Incarnation, Payload, ReplicaId, Watermark};
+use crate::{FormationId, Incarnation, LoggedCommand, Payload, ReplicaId, Watermark};
 
 /// Names a snapshot. Unique for ever: one life of a replica writes at most one snapshot of a slot.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -78,6 +78,8 @@ pub enum SnapshotOrder {
     Remove(SnapshotId),
     /// Sets a stored snapshot aside: it is damaged, or the state machine refuses it.
     SetAside(SnapshotId),
+    /// Notes durably that a command is skipped, for all lives to come. Answered by `Noted`.
+    Skip(LoggedCommand),
     /// Reads a part of a stored snapshot. Answered by `Read`.
     Read {
         /// The snapshot.
@@ -97,6 +99,13 @@ pub enum SnapshotDone {
     /// The snapshot could not be written. Nothing is left of it, and what is still ordered for it
     /// is not answered.
     Failed(SnapshotId),
+    /// It is noted that a command is skipped.
+    Noted {
+        /// The command.
+        command: LoggedCommand,
+        /// Whether that is durable: if not, the disk has failed.
+        is_durable: bool,
+    },
     /// A part was read.
     Read {
         /// The snapshot.

@@ -338,7 +338,8 @@ fn info(formation: FormationId) -> SnapshotInfo {
 #[test]
 fn r04_a_directory_with_anything_in_it_is_not_blank() {
     let directory = loggos_protocol::DirectoryId(77);
-    let empty = ReplicaDirectory { directory, snapshots: Vec::new(), is_used: false };
+    let empty =
+        ReplicaDirectory { directory, snapshots: Vec::new(), is_used: false, skips: Vec::new() };
     assert!(says_blank(empty.clone()));
     assert!(!says_blank(ReplicaDirectory { is_used: true, ..empty.clone() }), "a damaged one");
     let snapshots = vec![info(FormationId(5))];
@@ -353,7 +354,8 @@ fn r04_a_replica_with_a_snapshot_joins_no_other_formation() {
     for (formation, joins) in [(ours, true), (other, false)] {
         let directory = loggos_protocol::DirectoryId(77);
         let snapshots = vec![info(formation)];
-        let mut replica = replica(ReplicaDirectory { directory, snapshots, is_used: true });
+        let mut replica =
+            replica(ReplicaDirectory { directory, snapshots, is_used: true, skips: Vec::new() });
         out_of(|out| replica.on_heartbeat(&heard, START, out));
         assert_eq!(replica.formation().is_some(), joins);
     }

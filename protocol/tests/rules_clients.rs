@@ -385,6 +385,13 @@ fn r25_what_a_halted_replica_was_to_answer_another_is_asked_at_once() {
     assert_eq!(asks.len(), 2, "its own, and the one that it was asked about: {asks:?}");
     assert!(asks.iter().all(|(to, _)| ![asked, sent[1].answerer].contains(to)), "{asks:?}");
     assert_ne!(desk.batches(1)[0].answerer, asked, "halted replicas have no turns");
+    // The third says nothing: those that have halted are asked no more often for that.
+    for _ in 0..100 {
+        desk.pass(50);
+        for replica in [asked.0, sent[1].answerer.0, asked.0] {
+            assert!(desk.halt(replica, 7).sends.is_empty(), "replica {replica} is asked once more");
+        }
+    }
 }
 
 #[test]
@@ -415,6 +422,16 @@ fn r25_callers_learn_at_once_that_no_replica_is_left_and_each_only_once() {
     assert_eq!(tags_told(&desk.answer(&third, 2)), [(3, None)]);
     assert_eq!(desk.gateway.unanswered(), 0);
     desk.gateway.validate();
+}
+
+#[test]
+fn r25_what_was_answered_out_of_turn_is_no_concern_of_a_halt() {
+    let mut desk = Desk::new();
+    let sent = desk.batches(3);
+    assert_eq!(tags_told(&desk.answer(&sent[1], 1)), [(1, None)]);
+    (0..2).for_each(|replica| drop(desk.halt(replica, 7)));
+    let halted = |tag| (tag, Some(Failure::Halted(Arc::new(halt(7)))));
+    assert_eq!(tags_told(&desk.halt(2, 7)), [halted(0), halted(2)]);
 }
 
 #[test]

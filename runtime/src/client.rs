@@ -58,6 +58,8 @@ pub enum CallError {
     ReplyTooLarge,
     /// It may have been executed, or may yet be.
     OutcomeUnknown,
+    /// It was skipped by an operator, since replicas had halted at it, and will never be executed.
+    Skipped,
     /// Every replica that lives has halted, of which one for this reason. It may have been
     /// executed, or may yet be.
     Halted(Arc<Halt>),
@@ -354,6 +356,7 @@ impl From<Failure> for CallError {
             Failure::ReplyTooLarge => Self::ReplyTooLarge,
             Failure::NoRoom(acceptors) => Self::NoRoom(acceptors),
             Failure::OutcomeUnknown => Self::OutcomeUnknown,
+            Failure::Skipped => Self::Skipped,
             Failure::Halted(why) => Self::Halted(why),
             Failure::DeadlineExceeded => Self::DeadlineExceeded,
         }
@@ -385,6 +388,7 @@ impl fmt::Display for CallError {
             Self::DeadlineExceeded => {
                 "no answer within the deadline; the command may have been executed, or may yet be"
             }
+            Self::Skipped => "the command was skipped by an operator, and is not executed",
             Self::Stopped => "the cluster has stopped; the command may have been executed",
         })
     }

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use loggos_net::{MailboxReceiver, Ring, RingEvent};
 use loggos_protocol::{
-    ClusterSettings, Envelope, Event, Halt, Outbox, ReplicaId, Role, StateMachine, Time,
+    ClusterSettings, Envelope, Event, Outbox, ReplicaId, Role, StateMachine, Time,
 };
 
 pub(crate) use self::orders::{Order, Sibling};
@@ -93,9 +93,9 @@ pub(crate) struct Core<M> {
     log: Option<Log>,
     /// `None` where no durable replica lives on this core.
     snapshots: Option<Snapshots>,
-    /// Whether a replica has halted, in this tick or the last, because its machine refused the
-    /// snapshot of a peer.
-    has_refused_snapshot: bool,
+    /// Whether a replica may have to start over: it has halted in this tick or the last, or has
+    /// noted that it can go on.
+    has_replica_to_start_over: bool,
     status_requests: Vec<StatusRequest>,
     /// Whether the cluster serves the gateway that callers of this core have, and how that was last
     /// told.
@@ -157,7 +157,7 @@ impl<M: StateMachine> Core<M> {
             ring_report: RingReport::new("a core"),
             log: plan.log,
             snapshots: plan.snapshots,
-            has_refused_snapshot: false,
+            has_replica_to_start_over: false,
             status_requests: Vec::new(),
             is_served: true,
             stood_still_at: now,
@@ -369,8 +369,8 @@ impl<M: StateMachine> Core<M> {
         self.order_snapshots(index);
         self.held_in_memory.extend(self.out.held.drain(..).map(|to| Envelope { formation, to }));
         for event in self.out.events.drain(..) {
-            self.has_refused_snapshot |=
-                matches!(event, Event::Halted { why: Halt::SnapshotRefused { .. }, .. });
+            self.has_replica_to_start_over |=
+                matches!(event, Event::Halted { .. } | Event::Skips { .. });
             // These come again and again for as long as their cause lasts; once is enough to tell.
             let is_repeated = matches!(
                 event,

@@ -44,14 +44,14 @@ pub use log::LogState;
 pub use loggos_kv as kv;
 pub use loggos_protocol::conformance;
 pub use loggos_protocol::{
-    AcceptorId, At, ClusterSettings, GatewayId, Halt, Items, MalformedSnapshot, NoRole, Payload,
-    Position, ProposerId, ProxyLeaderId, QuorumError, QuorumSystem, ReplicaId, Reply, RoleId,
-    RunReplies, Settings, SettingsError, Slot, SnapshotId, SnapshotInfo, StateMachine, Time,
-    TransferProgress, Watermark,
+    AcceptorId, At, ClusterSettings, GatewayId, Halt, Items, LoggedCommand, MalformedSnapshot,
+    NoRole, Payload, Position, ProposerId, ProxyLeaderId, QuorumError, QuorumSystem, ReplicaId,
+    Reply, RoleId, RunReplies, Settings, SettingsError, Slot, SnapshotId, SnapshotInfo,
+    StateMachine, Time, TransferProgress, Watermark,
 };
 pub use node::Node;
 pub use process::StartError;
-pub use remote::{RemoteCluster, RemoteOptions, remote_status};
+pub use remote::{RemoteCluster, RemoteOptions, remote_skip, remote_status};
 pub use resident::{Desk, Next, Resident};
 pub use status::{ReplicaStanding, RoleStatus, Standing, Traffic};
 

@@ -28,7 +28,7 @@ use crossbeam::queue::SegQueue;
 use loggos_net::wire;
 
 use self::caller::Caller;
-pub use self::status::remote_status;
+pub use self::status::{remote_skip, remote_status};
 use crate::alarm::Alarm;
 use crate::client::{Client, Port};
 use crate::idle::Idle;

@@ -20,7 +20,8 @@ use std::thread::JoinHandle;
 
 use crossbeam::queue::SegQueue;
 use loggos_protocol::{
-    DirectoryId, ReplicaDirectory, ReplicaId, SnapshotDone, SnapshotInfo, SnapshotOrder,
+    DirectoryId, LoggedCommand, ReplicaDirectory, ReplicaId, SnapshotDone, SnapshotInfo,
+    SnapshotOrder,
 };
 use loggos_storage::{SnapshotFolder, SnapshotStore};
 use tracing::warn;
@@ -180,8 +181,10 @@ impl Drop for Snapshots {
 impl ReplicaPlan {
     fn find(&self) -> ReplicaDirectory {
         let snapshots: Vec<SnapshotInfo> = self.store.stored().collect();
-        let is_used = self.is_used || snapshots.iter().any(|info| !info.is_origin());
-        ReplicaDirectory { directory: self.directory, snapshots, is_used }
+        let skips: Vec<LoggedCommand> = self.store.skips().collect();
+        let is_log = snapshots.iter().any(|info| !info.is_origin()) || !skips.is_empty();
+        let is_used = self.is_used || is_log;
+        ReplicaDirectory { directory: self.directory, snapshots, is_used, skips }
     }
 }
 

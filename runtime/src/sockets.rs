@@ -29,7 +29,7 @@ use loggos_net::wire::{
     self, BatchPool, Hello, LogPosition, Message, Purpose, Reason, Refusal, WireError,
 };
 use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent};
-use loggos_protocol::{Envelope, FormationId, Payload, Time};
+use loggos_protocol::{Envelope, FormationId, LoggedCommand, Payload, Time};
 use tracing::{info, warn};
 
 use self::budget::Budget;
@@ -57,6 +57,8 @@ pub(crate) enum Incoming {
     Command { call: RemoteCall, command: Payload },
     /// A question for how the roles of this process stand.
     StatusRequest(ConnectionId),
+    /// An operator wants a command skipped.
+    Skip(LoggedCommand),
     /// A connection that belongs to another core of this node.
     HandOver { core: u8, handed_over: HandedOver },
     /// Another node has seen more of our log than we came back with, and says so (R33).
@@ -334,6 +336,9 @@ impl Sockets {
                     let charge = self.budget.charge(&mut connection.account, command.len());
                     let call = RemoteCall { connection: id, number, charge };
                     self.incoming.push_back(Incoming::Command { call, command });
+                }
+                (Stage::Admitted(Party::Status), Ok(Message::Skip(command))) => {
+                    self.incoming.push_back(Incoming::Skip(command));
                 }
                 (Stage::Admitted(Party::Client | Party::Status), Ok(Message::StatusRequest)) => {
                     self.incoming.push_back(Incoming::StatusRequest(id));

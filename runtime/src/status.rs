@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use loggos_net::RingCounters;
 use loggos_protocol::{
-    AcceptorCounters, Ballot, Event, GatewayCounters, Halt, ProposerCounters, ProxyLeaderCounters,
-    ReplicaCounters, Role, RoleId, StateMachine, Time, TransferProgress, Watermark,
+    AcceptorCounters, Ballot, Event, GatewayCounters, Halt, LoggedCommand, ProposerCounters,
+    ProxyLeaderCounters, ReplicaCounters, Role, RoleId, StateMachine, Time, TransferProgress,
+    Watermark,
 };
 use serde_json::{Value, json};
 use tracing::{debug, error, info, trace, warn};
@@ -192,6 +193,7 @@ pub(crate) fn tell(event: &Event, role: RoleId) {
         | Event::CampaignFailed { .. }
         | Event::Silenced { .. }
         | Event::HandedOver { .. }
+        | Event::Skips { .. }
         | Event::SessionLost { .. } => warn!("{role}: {event}"),
         Event::Suspected { .. } => debug!("{role}: {event}"),
         Event::Ignored { .. } => trace!("{role}: {event}"),
@@ -270,6 +272,18 @@ impl CoreStatus {
     }
 }
 
+/// The command at which a replica has halted, if its machine has panicked there.
+fn halted_at(why: &Halt) -> Option<Value> {
+    match why {
+        Halt::Panicked { command: LoggedCommand { at, checksum }, .. } => Some(json!({
+            "slot": at.slot.0,
+            "index": at.index,
+            "checksum": format!("{checksum:08x}"),
+        })),
+        Halt::Malformed { .. } | Halt::SnapshotRefused { .. } | Halt::Executed { .. } => None,
+    }
+}
+
 impl ReplicaStanding {
     fn to_json(&self) -> Value {
         json!({
@@ -284,6 +298,7 @@ impl ReplicaStanding {
             "snapshot_watermark": self.snapshot.0,
             "state_hash": format!("{:016x}", self.state_hash),
             "halted": self.halted.as_ref().map(ToString::to_string),
+            "halted_at": self.halted.as_ref().and_then(halted_at),
             "commands": self.counters.commands,
             "gaps": self.counters.gaps,
             "fetched": self.counters.fetched,

@@ -137,7 +137,8 @@ impl Checker {
             | ToProposer::Executed(_)
             | ToProposer::Need(_)
             | ToProposer::Unserved(_)
-            | ToProposer::Halted(_) => {}
+            | ToProposer::Halted(_)
+            | ToProposer::Skip(_) => {}
         }
     }
 

@@ -169,7 +169,8 @@ fn slots(to: &To) -> Slots {
             | ToProposer::Propose(_)
             | ToProposer::Executed(_)
             | ToProposer::Unserved(_)
-            | ToProposer::Halted(_) => Slots::None,
+            | ToProposer::Halted(_)
+            | ToProposer::Skip(_) => Slots::None,
         },
         To::ProxyLeader(_, message) => match message {
             ToProxyLeader::P2a(p2a) => Slots::One(p2a.slot),

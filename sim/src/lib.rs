@@ -38,6 +38,7 @@ mod replica_store;
 mod sights;
 mod store;
 mod swarm;
+mod trap;
 mod wire;
 mod world;
 

@@ -192,6 +192,10 @@ impl Load {
                 self.history.give_up(operation, now);
                 client.done += 1;
             }
+            Err(Failure::Skipped) => {
+                self.history.refuse(operation, now); // it has no effect, ever
+                client.done += 1;
+            }
             Err(Failure::ReplyTooLarge) => {
                 self.unanswerable.push(id);
                 self.unserved.remove(&(gateway, caller.client));

@@ -20,7 +20,8 @@ pub(crate) fn orders(
     rng: &mut Rng,
 ) -> Vec<SnapshotOrder> {
     let directory = DirectoryId(rng.next_u64());
-    let found = ReplicaDirectory { directory, snapshots: Vec::new(), is_used: false };
+    let found =
+        ReplicaDirectory { directory, snapshots: Vec::new(), is_used: false, skips: Vec::new() };
     let (id, life) = (ReplicaId(0), Incarnation(rng.next_u64()));
     let mut replica = Replica::durable(cluster.clone(), id, life, Recorder::default(), found);
     let (mut now, mut out) = (Time(0), Outbox::default());
@@ -49,6 +50,7 @@ pub(crate) fn orders(
         | SnapshotOrder::Abandon(_)
         | SnapshotOrder::Remove(_)
         | SnapshotOrder::SetAside(_)
+        | SnapshotOrder::Skip(_)
         | SnapshotOrder::Read { .. } => {}
     });
     orders

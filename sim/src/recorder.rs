@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use loggos_kv::Kv;
 use loggos_protocol::{At, MalformedSnapshot, Position, Reply, Slot, StateMachine, Time};
 
+use crate::trap::Trap;
+
 /// A command's identity, unique in a run.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct CommandId {
@@ -44,6 +46,7 @@ pub(crate) struct Recorder {
     kv: Kv,
     digest: u64,
     frozen: Option<Frozen>,
+    trap: Trap,
 }
 
 /// How much of a frozen recorder is written, before its key-value machine.
@@ -58,6 +61,7 @@ struct Frozen {
 impl StateMachine for Recorder {
     fn apply(&mut self, at: At, command: &[u8], reply: &mut Reply<'_>) {
         let (id, command) = CommandId::decode(command);
+        self.trap.spring(id);
         let last = self.last_of.insert(id.life, id.number);
         assert!(last < Some(id.number), "{id:?} was executed after {last:?} of its life");
         if let Some((last, time)) = self.last_at {
@@ -105,7 +109,7 @@ impl StateMachine for Recorder {
     }
 
     fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::with(self.trap.clone());
     }
 
     fn restore(&mut self, part: &[u8]) -> Result<(), MalformedSnapshot> {
@@ -133,6 +137,11 @@ impl StateMachine for Recorder {
 }
 
 impl Recorder {
+    /// Returns a machine in its initial state, with a trap.
+    pub(crate) fn with(trap: Trap) -> Self {
+        Self { trap, ..Self::default() }
+    }
+
     fn note(&mut self, id: CommandId) {
         self.executed.push(id);
         let word = u64::from(id.life) << 32 | u64::from(id.number);

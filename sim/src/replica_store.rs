@@ -75,9 +75,11 @@ impl ReplicaStore {
             Ok((store, damaged)) => {
                 let snapshots: Vec<SnapshotInfo> = store.stored().collect();
                 let is_log = snapshots.iter().any(|info| !info.is_origin());
-                let is_used = is_log || !damaged.is_empty();
+                let skips: Vec<_> = store.skips().collect();
+                let is_used = is_log || !damaged.is_empty() || !skips.is_empty();
                 self.state = State::Open(store);
-                Ok(ReplicaDirectory { directory: self.owner.directory, snapshots, is_used })
+                let directory = self.owner.directory;
+                Ok(ReplicaDirectory { directory, snapshots, is_used, skips })
             }
             Err(error) => {
                 self.state = State::Closed(disk);

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use loggos_protocol::{
-    AcceptorId, Ballot, Envelope, Event, Failure, Outcome, Outcomes, ProposerId, ProxyLeaderId,
-    Record, ReplicaId, Role, RoleId, Slot, SnapshotId, Time, To, ToAcceptor, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Watermark,
+    AcceptorId, Ballot, Envelope, Event, Failure, Halt, Outcome, Outcomes, ProposerId,
+    ProxyLeaderId, Record, ReplicaId, Role, RoleId, Slot, SnapshotId, Time, To, ToAcceptor,
+    ToGateway, ToProposer, ToProxyLeader, ToReplica, Watermark,
 };
 
 use crate::recorder::Recorder;
@@ -85,6 +85,9 @@ sights! {
     SnapshotFailed = "a snapshot that a disk could not write",
     SnapshotSetAside = "a damaged snapshot set aside",
     ReplicaWiped = "a replica's directory wiped",
+    MachinePanicked = "a state machine that panics",
+    SkipWanted = "a command that an operator wants skipped",
+    CommandSkipped = "a command skipped",
     TruncatedOnDisk = "a durable acceptor that truncates",
     TruncatedBetweenPages = "a truncation between two pages of a promise",
     Rerun = "phase 1 for a slot that no other role can give",
@@ -325,11 +328,13 @@ impl Witness {
             Event::Forgotten { .. } => self.see(Sight::Refused),
             Event::SessionLost { .. } => self.see(Sight::SessionLost),
             Event::SnapshotSetAside { .. } => self.see(Sight::SnapshotSetAside),
+            Event::Halted { why: Halt::Panicked { .. }, .. } => self.see(Sight::MachinePanicked),
             Event::Formed { .. }
             | Event::CampaignFailed { .. }
             | Event::Foreign { .. }
             | Event::Equivocation { .. }
             | Event::Halted { .. }
+            | Event::Skips { .. }
             | Event::NoSnapshots { .. }
             | Event::OriginsDiffer { .. }
             | Event::Ignored { .. }

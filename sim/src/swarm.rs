@@ -7,6 +7,8 @@ use loggos_protocol::{ClusterSettings, QuorumSystem, Rng, Settings, Watermark};
 use loggos_storage::{Bounds, Options};
 
 use crate::network::NetworkPlan;
+use crate::recorder::CommandId;
+use crate::trap::{TrapKind, TrapPlan};
 
 /// All that a run is made of.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Plan {
     pub(crate) has_outsiders: bool,
     /// Where the log starts, if from a snapshot of another cluster.
     pub(crate) origin: Option<Watermark>,
+    /// At which command the state machine panics, if at any.
+    pub(crate) trap: Option<TrapPlan>,
 }
 
 /// The faults of the processes.
@@ -158,7 +162,34 @@ impl Plan {
         let has_origin = faults.disks.is_some() && origins.below(4) == 0;
         let start = 1 + origins.below(cluster.slot_window.into());
         let origin = has_origin.then_some(Watermark(start));
-        Self { seed, cluster, network, faults, load, has_outsiders, origin }
+        let plan = Self { seed, cluster, network, faults, load, has_outsiders, origin, trap: None };
+        plan.with_trap()
+    }
+
+    /// Draws a command at which machines panic, for some of the clusters whose replicas can start
+    /// over from their disks. All replicas are needed then, in the end.
+    fn with_trap(mut self) -> Self {
+        let mut rng = Rng::new(self.seed ^ 0x0000_7EA9);
+        let Some(disks) = self.faults.disks.as_mut().filter(|_| rng.below(5) == 0) else {
+            return self;
+        };
+        let kinds = [TrapKind::Everywhere, TrapKind::Everywhere, TrapKind::OnSome, TrapKind::Once];
+        let kind = kinds[usize::try_from(rng.below(4)).unwrap_or(0)];
+        let life = u32::try_from(rng.below(self.cluster.gateways.into())).unwrap_or(0);
+        let command = CommandId { life, number: small(&mut rng, 40) };
+        if kind == TrapKind::Once {
+            // A restart while a command is skipped would execute it (R38).
+            disks.failure_percent = 0;
+        }
+        (self.has_outsiders, self.faults.is_for_good, self.faults.is_reckless) =
+            (false, false, false);
+        self.trap = Some(TrapPlan { command, kind });
+        self
+    }
+
+    /// Whether the machines of some replicas panic at what the others execute.
+    pub(crate) fn has_trap_on_some(&self) -> bool {
+        self.trap.is_some_and(|trap| trap.kind == TrapKind::OnSome)
     }
 }
 

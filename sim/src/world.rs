@@ -12,6 +12,7 @@
 //!  Fault      crashes or pauses a process or a quorum, sets a clock ahead, or moves the network's partition
 //!  Restart    starts a crashed process over: with a blank memory, or with what is on its disk
 //!  Gone       tells a role that another's life has ended, which may be false
+//!  Operate    has the operator see to replicas whose machine has panicked
 //!  Heal       ends all faults
 //! ```
 
@@ -21,6 +22,7 @@ mod end;
 mod happening;
 mod heal;
 mod lives;
+mod operator;
 mod process;
 mod snapshots;
 
@@ -52,6 +54,7 @@ use crate::replica_store::ReplicaStore;
 use crate::sights::{Sight, Witness};
 use crate::store::Store;
 use crate::swarm::Plan;
+use crate::trap::Trap;
 use crate::wire::Wire;
 
 /// How long a healed cluster has until every client is done: where the network overtakes itself all
@@ -119,6 +122,10 @@ pub struct World {
     is_healed: bool,
     is_safety_only: bool,
     elections: u64,
+    /// The trap of each replica's machine.
+    traps: BTreeMap<RoleId, Trap>,
+    /// Whether a command was skipped since all replicas were last restarted for that.
+    has_skipped: bool,
 }
 
 impl World {
@@ -157,6 +164,10 @@ impl World {
             is_healed: false,
             is_safety_only: false,
             elections: 0,
+            traps: (0..cluster.replicas)
+                .map(|r| (RoleId::Replica(ReplicaId(r)), Trap::of(plan.trap, r, cluster.f)))
+                .collect(),
+            has_skipped: false,
             plan,
         };
         world.format();
@@ -177,6 +188,7 @@ impl World {
         }
         world.schedule(START + world.plan.faults.from, Happening::Fault);
         world.schedule(START + world.plan.faults.until, Happening::Heal);
+        world.schedule(START + world.plan.faults.from, Happening::Operate);
         world
     }
 
@@ -314,6 +326,7 @@ impl World {
             Happening::Restart(id) if self.stays_down(id) => self.witness.see(Sight::GoneForGood),
             Happening::Restart(id) if self.is_running(id) => {} // healed meanwhile
             Happening::Restart(id) => self.start(id),
+            Happening::Operate => self.operate(),
             Happening::Heal => self.heal(),
         }
     }
@@ -349,7 +362,12 @@ impl World {
             Happening::Gone(_, gone) => role.on_gone(gone, shown, &mut self.out),
             Happening::Submit(gateway) => {
                 if let Role::Gateway(role) = role {
-                    let submissions = self.load.submissions(gateway, self.now, &mut self.rng);
+                    // Told at once why none is executed, clients rest.
+                    let rests = role.halted(shown).is_some() && self.rng.below(100) > 0;
+                    let submissions = match rests {
+                        true => Vec::new(),
+                        false => self.load.submissions(gateway, self.now, &mut self.rng),
+                    };
                     for (caller, command) in submissions {
                         role.submit(caller, &command, shown, &mut self.out);
                     }
@@ -361,6 +379,7 @@ impl World {
             | Happening::Resume(_)
             | Happening::Fault
             | Happening::Restart(_)
+            | Happening::Operate
             | Happening::Heal => unreachable!("not a role's business"),
         }
         self.settle(id, is_release);
@@ -483,7 +502,6 @@ impl World {
     }
 
     fn take_events(&mut self, id: RoleId) {
-        let mut has_halted = false;
         let events: Vec<Event> = self.out.events.drain(..).collect();
         for event in events {
             self.ladder.borrow_mut().event(self.now, id, &event);
@@ -498,10 +516,9 @@ impl World {
                     }
                 }
                 Event::Halted { why: Halt::SnapshotRefused { .. }, .. }
-                    if self.replica_stores.get(&id).is_some_and(ReplicaStore::may_fail) =>
-                {
-                    has_halted = true;
-                }
+                    if self.replica_stores.get(&id).is_some_and(ReplicaStore::may_fail) => {}
+                Event::Halted { why: Halt::Panicked { .. }, .. } if self.plan.trap.is_some() => {}
+                Event::Skips { .. } => self.on_skips(id),
                 // A replica that has lost its snapshot before the cluster has formed.
                 Event::OriginsDiffer { .. }
                     if self.plan.origin.is_some()
@@ -526,7 +543,8 @@ impl World {
                 | Event::SessionLost { .. } => {}
             }
         }
-        if has_halted {
+        let role = self.processes.get(&id).and_then(|process| process.role.as_ref());
+        if matches!(role, Some(Role::Replica(replica)) if replica.is_to_start_over()) {
             self.stop(id); // its driver starts it over
         }
     }

@@ -57,20 +57,26 @@
 //! checked when it is read; the digest over all of them is the reader's business, which restores
 //! them in order.
 //!
-//! source: R16
+//! # Skips
+//!
+//! That a command is skipped (R38) is an empty file, whose name says which command:
+//! `skip-SLOT-INDEX-CHECKSUM`, in hexadecimal. It counts once the directory is synced.
+//!
+//! source: R16, R38
 
 mod direct;
 mod disk;
 mod file;
 mod saved;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, ErrorKind};
 
 use bytes::Bytes;
 use loggos_protocol::{
-    FormationId, Payload, SnapshotDone, SnapshotId, SnapshotInfo, SnapshotOrder,
+    FormationId, LoggedCommand, Payload, Position, Slot, SnapshotDone, SnapshotId, SnapshotInfo,
+    SnapshotOrder,
 };
 
 pub use self::disk::{SnapshotDisk, SnapshotFolder};
@@ -92,6 +98,8 @@ pub struct SnapshotStore<D> {
     disk: D,
     owner: SnapshotOwner,
     stored: BTreeMap<SnapshotId, Stored>,
+    /// The commands that are noted as skipped (R38).
+    skips: BTreeSet<LoggedCommand>,
     writing: BTreeMap<SnapshotId, Writing>,
     /// The bytes that are written next.
     buffer: Vec<u8>,
@@ -204,11 +212,13 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
         owner: SnapshotOwner,
     ) -> Result<(Self, Vec<SnapshotDamage>), SnapshotError> {
         let (mut stored, mut damaged, mut unfinished) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut skips = BTreeSet::new();
         for name in disk.names().map_err(on(""))? {
             if name.ends_with(UNFINISHED) {
                 unfinished.push(name);
                 continue;
             }
+            skips.extend(skip_named(&name));
             if !name.starts_with(PREFIX) || name.ends_with(DAMAGED) {
                 continue;
             }
@@ -230,7 +240,7 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
             disk.remove(&name).map_err(on(&name))?;
         }
         let (writing, buffer) = (BTreeMap::new(), Vec::new());
-        let mut store = Self { disk, owner, stored, writing, buffer };
+        let mut store = Self { disk, owner, stored, skips, writing, buffer };
         for SnapshotDamage { name, .. } in &damaged {
             store.rename_aside(name).map_err(on(name))?;
         }
@@ -271,6 +281,11 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
             }
             SnapshotOrder::Remove(id) => silent(self.remove(id)),
             SnapshotOrder::SetAside(id) => silent(self.set_aside(id)),
+            SnapshotOrder::Skip(command) => {
+                let error = self.note_skip(command).err();
+                let is_durable = error.is_none();
+                CarriedOut { done: Some(SnapshotDone::Noted { command, is_durable }), error }
+            }
             SnapshotOrder::Read { snapshot, part } => {
                 let read = self.read_with_retries(snapshot, part);
                 let (bytes, error) = match read.map(|bytes| Payload::from(Bytes::from(bytes))) {
@@ -285,6 +300,27 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
     /// The snapshots that are whole and durable, oldest first.
     pub fn stored(&self) -> impl Iterator<Item = SnapshotInfo> + '_ {
         self.stored.values().map(|stored| stored.info)
+    }
+
+    /// The commands that are noted as skipped.
+    pub fn skips(&self) -> impl Iterator<Item = LoggedCommand> + '_ {
+        self.skips.iter().copied()
+    }
+
+    /// Notes durably that a command is skipped: the name of an empty file says which.
+    ///
+    /// # Errors
+    ///
+    /// As the disk says. Whether it is noted after the next start is not known then.
+    ///
+    /// source: R38
+    pub fn note_skip(&mut self, command: LoggedCommand) -> io::Result<()> {
+        let name = skip_name(command);
+        self.disk.create(&name)?;
+        self.disk.sync(&name)?;
+        self.disk.sync_directory()?;
+        self.skips.insert(command);
+        Ok(())
     }
 
     /// Begins to write a snapshot.
@@ -493,6 +529,22 @@ const DAMAGED: &str = ".damaged";
 
 fn file_name(id: SnapshotId) -> String {
     format!("{PREFIX}{:016x}-{:016x}", id.at.0, id.incarnation.0)
+}
+
+const SKIP: &str = "skip-";
+
+fn skip_name(command: LoggedCommand) -> String {
+    let LoggedCommand { at: Position { slot, index }, checksum } = command;
+    format!("{SKIP}{:016x}-{index:08x}-{checksum:08x}", slot.0)
+}
+
+/// The command that a file of this name says is skipped.
+fn skip_named(name: &str) -> Option<LoggedCommand> {
+    let mut parts = name.strip_prefix(SKIP)?.split('-');
+    let slot = Slot(u64::from_str_radix(parts.next()?, 16).ok()?);
+    let mut number = || u32::from_str_radix(parts.next()?, 16).ok();
+    let command = LoggedCommand { at: Position { slot, index: number()? }, checksum: number()? };
+    (skip_name(command) == name).then_some(command)
 }
 
 fn unfinished_name(id: SnapshotId) -> String {

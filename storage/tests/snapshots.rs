@@ -3,13 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use loggos_protocol::{
-    DirectoryId, FormationId, Incarnation, PartsDigest, Payload, ReplicaId, Rng, SnapshotDone,
-    SnapshotId, SnapshotInfo, SnapshotOrder, Watermark,
+    DirectoryId, FormationId, Incarnation, LoggedCommand, PartsDigest, Payload, Position,
+    ReplicaId, Rng, Slot, SnapshotDone, SnapshotId, SnapshotInfo, SnapshotOrder, Watermark,
 };
 use loggos_storage::sim::{Fault, FaultySnapshotDisk};
 use loggos_storage::{
@@ -152,6 +152,52 @@ fn r16_snapshots_that_are_written_at_once_do_not_mix() {
     let all: Vec<_> = store.stored().collect();
     assert_eq!(all.len(), 2);
     all.into_iter().for_each(|info| assert_whole(&mut store, info));
+}
+
+#[test]
+fn r38_a_skip_that_is_noted_is_known_ever_after_and_harms_no_snapshot() {
+    let command = |slot, checksum| {
+        let at = Position { slot: Slot(slot), index: 3 };
+        LoggedCommand { at, checksum }
+    };
+    let (mut store, _) = open(FaultySnapshotDisk::new(1));
+    write(&mut store, 5).unwrap();
+    let commands = [command(6, 0xFFFF_FFFF), command(6, 0), command(1 << 63, 7)];
+    for command in commands {
+        store.note_skip(command).unwrap();
+    }
+    store.note_skip(commands[0]).unwrap(); // once more
+    for name in ["skip-", "skip-1-2-3", "skip-0000000000000006-00000003-0000000g"] {
+        store.disk().create(name).unwrap();
+    }
+    let mut disk = store.into_disk();
+    disk.lose_power();
+    let (store, damaged) = open(disk);
+    assert_eq!((stored(&store), damaged), (vec![5], vec![]));
+    let noted: BTreeSet<_> = store.skips().collect();
+    assert_eq!(noted, BTreeSet::from(commands));
+}
+
+/// Whatever the last thing is that the process does: what was said to be noted is.
+#[test]
+fn r38_a_skip_is_noted_or_it_is_not_said_to_be() {
+    let at = Position { slot: Slot(6), index: 3 };
+    let command = LoggedCommand { at, checksum: 9 };
+    let mut noted = 0;
+    for (seed, after) in (0..200).flat_map(|seed| (0..5).map(move |after| (seed, after))) {
+        let (mut store, _) = open(FaultySnapshotDisk::new(seed));
+        let fault = if seed % 2 == 0 { Fault::Crash } else { Fault::Error(ErrorKind::StorageFull) };
+        store.disk().order(after, fault);
+        let done = store.carry_out(SnapshotOrder::Skip(command)).done;
+        let is_durable = done == Some(SnapshotDone::Noted { command, is_durable: true });
+        noted += u32::from(is_durable);
+        let mut disk = store.into_disk();
+        disk.lose_power();
+        let (store, damaged) = open(disk);
+        assert!(!is_durable || store.skips().eq([command]), "seed {seed}: it was said to be noted");
+        assert_eq!(damaged, [], "seed {seed}");
+    }
+    assert!((200..1000).contains(&noted), "{noted} were noted");
 }
 
 /// Random lives: whatever fails, a snapshot that was finished and not removed is there and whole,

@@ -175,6 +175,11 @@ impl Cluster {
         self.folder().join(format!("data-{}", self.name(node)))
     }
 
+    /// Its configuration.
+    pub(crate) fn config(&self) -> &Path {
+        &self.config
+    }
+
     fn folder(&self) -> &Path {
         self.folder.as_ref().unwrap().path()
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use loggos_protocol::{AcceptorSet, Failure, Payload, Position};
+use loggos_protocol::{AcceptorSet, Failure, LoggedCommand, Payload, Position};
 
 use super::cursor::Cursor;
 use super::encode::{checked, frame};
@@ -38,7 +38,8 @@ pub fn encode_result(number: u64, result: &Result<(Position, &[u8]), Failure>, o
                     &[]
                 }
                 Failure::Halted(why) => {
-                    let HaltParts { at, checksum, message, .. } = HaltParts::of(why);
+                    let HaltParts { command, message, .. } = HaltParts::of(why);
+                    let LoggedCommand { at, checksum } = command;
                     header.detail = u64::from(checksum).into();
                     (header.position, header.reply) = (at.lay_out(), checked(message.as_bytes()));
                     message.as_bytes()
@@ -47,7 +48,8 @@ pub fn encode_result(number: u64, result: &Result<(Position, &[u8]), Failure>, o
                 | Failure::TooLarge
                 | Failure::OutcomeUnknown
                 | Failure::DeadlineExceeded
-                | Failure::ReplyTooLarge => &[],
+                | Failure::ReplyTooLarge
+                | Failure::Skipped => &[],
             }
         }
     };
@@ -61,6 +63,11 @@ pub fn encode_result(number: u64, result: &Result<(Position, &[u8]), Failure>, o
 /// Appends the question for a node's status.
 pub fn encode_status_request(out: &mut Outgoing) {
     frame(Kind::StatusRequest, out, |_| (), |_| ());
+}
+
+/// Appends an operator's wish that a command be skipped, at which all replicas have halted.
+pub fn encode_skip(command: LoggedCommand, out: &mut Outgoing) {
+    frame(Kind::Skip, out, |out| put(&command.lay_out(), out), |_| ());
 }
 
 /// Appends a node's status.
@@ -102,13 +109,18 @@ pub(super) fn take_status_request(_: &mut Cursor<'_>) -> Result<Message, WireErr
     Ok(Message::StatusRequest)
 }
 
+pub(super) fn take_skip(from: &mut Cursor<'_>) -> Result<Message, WireError> {
+    LoggedCommand::read(from.header()?).map(Message::Skip)
+}
+
 pub(super) fn take_status(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let header: &Status = from.header()?;
     from.checked(&header.status).map(Message::Status)
 }
 
-/// The number of a failure for which replicas have halted: this, and the number of their reason.
-const HALTED: u8 = 6;
+/// The number of a command that was skipped. That of one at which replicas have halted is by as
+/// much larger as the number of their reason says.
+const SKIPPED: u8 = 7;
 
 fn failure_number(failure: &Failure) -> u8 {
     match failure {
@@ -118,7 +130,8 @@ fn failure_number(failure: &Failure) -> u8 {
         Failure::DeadlineExceeded => 4,
         Failure::ReplyTooLarge => 5,
         Failure::NoRoom(_) => 6,
-        Failure::Halted(why) => HALTED + HaltParts::of(why).number,
+        Failure::Skipped => SKIPPED,
+        Failure::Halted(why) => SKIPPED + HaltParts::of(why).number,
     }
 }
 
@@ -130,11 +143,13 @@ fn take_failure(header: &CommandResult, from: &mut Cursor<'_>) -> Result<Failure
         4 => Ok(Failure::DeadlineExceeded),
         5 => Ok(Failure::ReplyTooLarge),
         6 => Ok(Failure::NoRoom(AcceptorSet::read(&header.detail)?)),
-        7..=9 => {
+        7 => Ok(Failure::Skipped),
+        8..=11 => {
             let checksum =
                 u32::try_from(u64::from(header.detail)).map_err(|_| WireError::Absent)?;
-            let number = header.failure - HALTED;
-            let why = from.halt(number, &header.position, checksum, &header.reply)?;
+            let number = header.failure - SKIPPED;
+            let at = Position::read(&header.position)?;
+            let why = from.halt(number, LoggedCommand { at, checksum }, &header.reply)?;
             Ok(Failure::Halted(Arc::new(why)))
         }
         value => Err(WireError::Discriminant { of: "failure", value }),

@@ -15,20 +15,20 @@ use crate::Outgoing;
 /// The parts of a [`Halt`] in a header; `message` is a payload.
 pub(super) struct HaltParts<'a> {
     pub(super) number: u8,
-    pub(super) at: Position,
-    pub(super) checksum: u32,
+    pub(super) command: LoggedCommand,
     pub(super) message: &'a str,
 }
 
 impl<'a> HaltParts<'a> {
     pub(super) fn of(halt: &'a Halt) -> Self {
         let in_slot = |slot| LoggedCommand { at: Position { slot, index: 0 }, checksum: 0 };
-        let (number, LoggedCommand { at, checksum }, message) = match halt {
+        let (number, command, message) = match halt {
             Halt::Panicked { command, message } => (1, *command, message.as_str()),
             Halt::Malformed { slot } => (2, in_slot(*slot), ""),
             Halt::SnapshotRefused { at } => (3, in_slot(Slot(at.0)), ""),
+            Halt::Executed { command } => (4, *command, ""),
         };
-        Self { number, at, checksum, message }
+        Self { number, command, message }
     }
 }
 
@@ -37,11 +37,9 @@ impl Cursor<'_> {
     pub(super) fn halt(
         &mut self,
         number: u8,
-        at: &headers::Position,
-        checksum: u32,
+        command: LoggedCommand,
         message: &Checked,
     ) -> Result<Halt, WireError> {
-        let command = LoggedCommand { at: Position::read(at)?, checksum };
         let slot = command.at.slot;
         let message = self.checked(message)?;
         let message = std::str::from_utf8(message.as_slice()).map_err(|_| WireError::Text)?;
@@ -49,23 +47,23 @@ impl Cursor<'_> {
             1 => Halt::Panicked { command, message: message.to_owned() },
             2 => Halt::Malformed { slot },
             3 => Halt::SnapshotRefused { at: Watermark(slot.0) },
+            4 => Halt::Executed { command },
             value => return Err(WireError::Discriminant { of: "halt", value }),
         };
         let parts = HaltParts::of(&halt);
-        let is_whole = (parts.at, parts.checksum, parts.message) == (command.at, checksum, message);
+        let is_whole = (parts.command, parts.message) == (command, message);
         if is_whole { Ok(halt) } else { Err(WireError::Absent) }
     }
 }
 
 impl Body for Box<Halted> {
     fn put(&self, out: &mut Outgoing) {
-        let HaltParts { number, at, checksum, message } = HaltParts::of(&self.why);
+        let HaltParts { number, command, message } = HaltParts::of(&self.why);
         let header = headers::Halted {
             replica: self.replica.lay_out(),
             incarnation: self.incarnation.lay_out(),
             why: number,
-            at: at.lay_out(),
-            checksum: checksum.into(),
+            command: command.lay_out(),
             message: checked(message.as_bytes()),
         };
         put(&header, out);
@@ -77,7 +75,8 @@ impl Body for Box<Halted> {
 
     fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::Halted = from.header()?;
-        let why = from.halt(header.why, &header.at, header.checksum.into(), &header.message)?;
+        let command = LoggedCommand::read(&header.command)?;
+        let why = from.halt(header.why, command, &header.message)?;
         let (replica, incarnation) =
             (ReplicaId::read(&header.replica)?, Incarnation::read(&header.incarnation)?);
         Ok(Self::new(Halted { replica, incarnation, why }))

@@ -46,6 +46,8 @@ layouts! {
     }
     /// The position of a command in the log.
     message Position { slot: u64_ule, index: u32_ule, }
+    /// A command of the log (R38).
+    message LoggedCommand { at: Position, checksum: u32_ule, }
     /// A role that may be of several kinds.
     layout Who { kind: u8, id: u8, }
     /// A batch without its block, which is a payload.
@@ -96,8 +98,7 @@ layouts! {
         replica: u8,
         incarnation: u64_ule,
         why: u8,
-        at: Position,
-        checksum: u32_ule,
+        command: LoggedCommand,
         message: Checked,
     }
     message Probe { proposer: u8, nonce: u64_ule, cluster_digest: u64_ule, }

@@ -97,6 +97,7 @@ kinds! {
         StatusRequest = 0x06: client::take_status_request,
         Status = 0x07: client::take_status,
         Log = 0x08: handshake::take_log,
+        Skip = 0x09: client::take_skip,
     }
     Gateway: GatewayId, ToGateway {
         GatewayHeartbeat = 0x10: Heartbeat,
@@ -119,6 +120,7 @@ kinds! {
         ProposerNeed = 0x2A: Need,
         ProposerUnserved = 0x2B: Unserved,
         ProposerHalted = 0x2C: Halted,
+        ProposerSkip = 0x2D: Skip,
     }
     ProxyLeader: ProxyLeaderId, ToProxyLeader {
         ProxyLeaderHeartbeat = 0x30: Heartbeat,

@@ -47,6 +47,7 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToProposer::HeartbeatAck(_) => Kind::ProposerHeartbeatAck,
             ToProposer::Unserved(_) => Kind::ProposerUnserved,
             ToProposer::Halted(_) => Kind::ProposerHalted,
+            ToProposer::Skip(_) => Kind::ProposerSkip,
             ToProposer::Propose(_) => Kind::ProposerPropose,
             ToProposer::Truncated(_) => Kind::ProposerTruncated,
             ToProposer::Executed(_) => Kind::ProposerExecuted,
@@ -120,11 +121,16 @@ fn halted(why: Halt) -> Box<Halted> {
     Box::new(Halted { replica: ReplicaId(1), incarnation, why })
 }
 
-fn halts() -> [Halt; 3] {
-    let message = "the machine has met its command".to_owned();
+fn logged_command() -> LoggedCommand {
     let at = Position { slot: Slot(1 << 41), index: 5 };
+    LoggedCommand { at, checksum: 0xC0FF_EE00 }
+}
+
+fn halts() -> [Halt; 4] {
+    let message = "the machine has met its command".to_owned();
     [
-        Halt::Panicked { command: LoggedCommand { at, checksum: 0xC0FF_EE00 }, message },
+        Halt::Panicked { command: logged_command(), message },
+        Halt::Executed { command: logged_command() },
         Halt::Malformed { slot: Slot(6) },
         Halt::SnapshotRefused { at: Watermark(7) },
     ]
@@ -318,6 +324,7 @@ fn proposer_messages() -> Vec<ToProposer> {
         ToProposer::HeartbeatAck(ack(Listener::Gateway(GatewayId(3)))),
         ToProposer::Unserved(Unserved { gateway: GatewayId(2) }),
         ToProposer::Halted(halted(halts()[0].clone())),
+        ToProposer::Skip(logged_command()),
         ToProposer::Propose(propose(0)),
         ToProposer::Propose(propose(SHORT)),
         ToProposer::Propose(propose(LONG)),
@@ -435,6 +442,7 @@ fn connection_messages() -> Vec<Message> {
         Failure::DeadlineExceeded,
         Failure::ReplyTooLarge,
         Failure::NoRoom(AcceptorSet::from_bits(1 << 63 | 5)),
+        Failure::Skipped,
     ];
     let halts = halts().map(|why| Failure::Halted(Arc::new(why)));
     let failures = failures.into_iter().chain(halts).map(Err);
@@ -461,6 +469,7 @@ fn connection_messages() -> Vec<Message> {
         Message::Command { number: 1, command: batch(SHORT).block.clone() },
         Message::Command { number: 2, command: batch(LONG).block.clone() },
         Message::StatusRequest,
+        Message::Skip(logged_command()),
         Message::Status(batch(LONG).block.clone()),
     ]);
     all
@@ -488,6 +497,7 @@ pub(crate) fn encode(message: &Message, out: &mut Outgoing) {
             wire::encode_result(*number, &result.map_err(Failure::clone), out);
         }
         Message::StatusRequest => wire::encode_status_request(out),
+        Message::Skip(command) => wire::encode_skip(*command, out),
         Message::Status(status) => wire::encode_status(status.as_slice(), out),
     }
 }

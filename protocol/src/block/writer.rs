@@ -5,10 +5,10 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes};
 
 use super::{
-    REPLY_HEADER_BYTES, RUN_HEADER_BYTES, ReplyTooLarge, RunAnswers, TAG_COMMANDS, TAG_DONE,
-    TAG_OPEN, TAG_OPENED, TAG_OUT_OF_ORDER, TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
+    NoReply, REPLY_HEADER_BYTES, RUN_HEADER_BYTES, RunAnswers, SKIPPED, TAG_COMMANDS, TAG_DONE,
+    TAG_OPEN, TAG_OPENED, TAG_OUT_OF_ORDER, TAG_SKIP, TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
 };
-use crate::{GatewayId, Incarnation, Payload, Position, SessionId};
+use crate::{GatewayId, Incarnation, LoggedCommand, Payload, Position, SessionId};
 
 /// The most that a buffer sets aside for the next block.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
@@ -129,6 +129,17 @@ impl BatchWriter {
         block.u64(incarnation.0);
         block.take()
     }
+
+    /// Encodes a batch that skips a command and does nothing else.
+    #[must_use]
+    pub fn skip(command: LoggedCommand) -> Payload {
+        let mut block = Buffer::default();
+        block.u8(TAG_SKIP);
+        block.u64(command.at.slot.0);
+        block.u32(command.at.index);
+        block.u32(command.checksum);
+        block.take()
+    }
 }
 
 /// How long replies may be. Part of what replicas agree on: whether one is too large follows from
@@ -214,12 +225,15 @@ impl ResultWriter {
         self.done_count += 1;
     }
 
-    /// Adds a reply that is at hand, or says that it was too large.
-    pub(crate) fn reply(&mut self, reply: Result<&[u8], ReplyTooLarge>) {
+    /// Adds a reply that is at hand, or says why there is none.
+    pub(crate) fn reply(&mut self, reply: Result<&[u8], NoReply>) {
         self.start_reply();
         self.put(reply.unwrap_or_default());
-        self.is_too_large |= reply.is_err();
+        self.is_too_large |= reply == Err(NoReply::TooLarge);
         self.end_reply();
+        if reply == Err(NoReply::Skipped) {
+            self.block.patch_u32(self.reply_at, SKIPPED);
+        }
     }
 
     /// Ends the run's outcome; returns where in the block its encoded replies are, for the

@@ -4,6 +4,7 @@
 //!   part      tag 1 │ records     the log's time, then sessions
 //!             tag 2 │ bytes       as the state machine wrote them
 //!   records   'T' time            the first record of the first part
+//!             'K' skipped         slot, index and checksum of a command; with the first
 //!             'S' session         name, opened by, next number, last use
 //!             'A' answers         of one run of the session before: first number, position, count, replies
 //! ```
@@ -12,10 +13,12 @@
 //! (R22, R23), and without the log's time its state machine could see an earlier time than those of
 //! its peers (R26).
 
+use std::collections::VecDeque;
+
 use super::Executor;
 use crate::session::Sessions;
 use crate::snapshot::Fields;
-use crate::{MalformedSnapshot, Payload, StateMachine, Time};
+use crate::{LoggedCommand, MalformedSnapshot, Payload, Position, Slot, StateMachine, Time};
 
 const SESSIONS: u8 = 1;
 const MACHINE: u8 = 2;
@@ -25,6 +28,7 @@ const MACHINE: u8 = 2;
 pub(crate) struct Frozen {
     /// `None` once it is written.
     time: Option<Time>,
+    skipped: VecDeque<LoggedCommand>,
     /// The sessions not written yet.
     sessions: Sessions,
     stage: Stage,
@@ -44,7 +48,8 @@ impl<M: StateMachine> Executor<M> {
     pub(crate) fn freeze(&mut self) -> Option<Frozen> {
         let sessions = self.sessions.clone();
         let is_frozen = self.machine.freeze();
-        is_frozen.then_some(Frozen { time: Some(self.time), sessions, stage: Stage::Sessions })
+        let (time, skipped) = (Some(self.time), self.skipped.clone());
+        is_frozen.then_some(Frozen { time, skipped, sessions, stage: Stage::Sessions })
     }
 
     /// Writes the next part of about `bytes_max` bytes; returns `None` after the last.
@@ -56,6 +61,12 @@ impl<M: StateMachine> Executor<M> {
                 if let Some(time) = frozen.time.take() {
                     part.push(b'T');
                     part.extend(time.0.to_le_bytes());
+                }
+                for LoggedCommand { at, checksum } in frozen.skipped.drain(..) {
+                    part.push(b'K');
+                    part.extend(at.slot.0.to_le_bytes());
+                    part.extend(at.index.to_le_bytes());
+                    part.extend(checksum.to_le_bytes());
                 }
                 if !frozen.sessions.write(&mut part, bytes_max) {
                     frozen.stage = Stage::Machine;
@@ -76,6 +87,7 @@ impl<M: StateMachine> Executor<M> {
     pub(crate) fn clear(&mut self) {
         self.machine.clear();
         self.sessions.clear();
+        self.skipped.clear();
         self.time = Time(0);
     }
 
@@ -94,6 +106,10 @@ impl<M: StateMachine> Executor<M> {
                 while !fields.is_empty() {
                     match fields.u8()? {
                         b'T' => self.time = Time(fields.u64()?),
+                        b'K' => {
+                            let at = Position { slot: Slot(fields.u64()?), index: fields.u32()? };
+                            self.note_skipped(LoggedCommand { at, checksum: fields.u32()? });
+                        }
                         record => self.sessions.restore(record, &mut fields)?,
                     }
                 }

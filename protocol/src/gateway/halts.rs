@@ -58,6 +58,7 @@ impl Gateway {
         }
         let before = self.halts.halted.iter().position(|(halted, ..)| *halted == replica);
         let before = before.map(|place| self.halts.halted.swap_remove(place));
+        let is_news = before.is_none();
         let why =
             before.map(|(_, why, _)| why).filter(|it| **it == why).unwrap_or_else(|| Arc::new(why));
         self.hear(replica);
@@ -65,6 +66,9 @@ impl Gateway {
         self.halts.halted.push((replica, why, now));
         if self.halted(now).is_some() {
             return self.tell_halt(now, out);
+        }
+        if !is_news {
+            return; // asked again and again, it would say so as often
         }
         for place in 0..self.in_flight.len() {
             let in_flight = &self.in_flight[place];
@@ -105,8 +109,17 @@ impl Gateway {
     /// Tells all callers why they get no answers, if no replica answers.
     pub(super) fn tell_halt(&mut self, now: Time, out: &mut Outbox) {
         let Some(why) = self.halted(now).map(Arc::clone) else { return };
-        for caller in self.callers.range(self.halts.told..) {
-            out.replies.fail(*caller, Failure::Halted(Arc::clone(&why)));
+        // A batch may be answered before one that was sent sooner, or in parts.
+        let is_answered = |number| {
+            let batch = self.in_flight.iter().find(|batch| number < batch.end());
+            batch.is_some_and(|batch| !batch.is_left(number))
+        };
+        for (caller, number) in
+            self.callers.iter().zip(self.lowest_unanswered..).skip(self.halts.told)
+        {
+            if !is_answered(number) {
+                out.replies.fail(*caller, Failure::Halted(Arc::clone(&why)));
+            }
         }
         self.halts.told = self.callers.len();
     }

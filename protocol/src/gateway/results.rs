@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::in_flight::{AnsweredRun, InFlight, InFlightStage, Sending};
 use super::{Gateway, GatewayTimer};
-use crate::block::{Outcome, Outcomes, ReplyTooLarge};
+use crate::block::{NoReply, Outcome, Outcomes};
 use crate::{Event, Failure, Incarnation, Outbox, Results, SessionId, Time, ToReplica};
 
 impl Gateway {
@@ -82,7 +82,8 @@ impl Gateway {
             if batch.is_left(number) && !self.halts.was_told(place) {
                 match reply {
                     Ok(reply) => out.replies.push(*caller, at, reply),
-                    Err(ReplyTooLarge) => out.replies.fail(*caller, Failure::ReplyTooLarge),
+                    Err(NoReply::TooLarge) => out.replies.fail(*caller, Failure::ReplyTooLarge),
+                    Err(NoReply::Skipped) => out.replies.fail(*caller, Failure::Skipped),
                 }
                 self.counters.replies += 1;
             }

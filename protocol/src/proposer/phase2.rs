@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    Ballot, Batch, ClusterSettings, Latency, Outbox, P2a, ProxyLeaderId, ReplicaId, Roster, Slot,
-    Time, ToProxyLeader, Value, Watermark, Window,
+    Ballot, Batch, ClusterSettings, Latency, LoggedCommand, Outbox, P2a, ProxyLeaderId, ReplicaId,
+    Roster, Slot, Time, ToProxyLeader, Value, Watermark, Window,
 };
 
 use super::next::Asker;
@@ -67,6 +67,8 @@ pub(super) struct Phase2 {
     rerun: Option<Rerun>,
     /// Of each replica, why it has halted, if it has said so to this reign.
     halts: Box<[Option<LastHalt>]>,
+    /// The last slot that was given to a skip, and what it skips.
+    skip: Option<(Slot, LoggedCommand)>,
     /// The time when the floor last rose, or the first open slot was asked for.
     progress_at: Time,
     /// The time of that, or of the last resend since.
@@ -154,6 +156,7 @@ impl Phase2 {
             suspicions: shared.suspicions.clone(),
             rerun,
             halts: vec![None; cluster.replicas.into()].into(),
+            skip: None,
             progress_at: now,
             waiting_since: now,
             attempt: 0,
@@ -179,7 +182,10 @@ impl Phase2 {
             // Nothing was under way: the wait starts here.
             (self.progress_at, self.waiting_since) = (now, now);
         }
-        while self.sent.first_open() < self.next && self.sent < limit {
+        // Replicas that have halted free no credit, and what skips the command at which they have
+        // may lie beyond it (R38).
+        let recovered_limit = if self.is_halted(roster, now) { Watermark(most) } else { limit };
+        while self.sent.first_open() < self.next && self.sent < recovered_limit {
             self.ask(self.sent.first_open(), now, out);
             self.sent.0 += 1;
         }
@@ -403,8 +409,8 @@ impl Phase2 {
         assert!(!self.floor.covers(slot) && slot < self.next, "{slot} is closed, or has no value");
         let open = self.open.at_mut(slot).expect("an open slot has a value");
         (open.via, open.asked_at.1) = (via, now);
-        let is_recovered = self.recovered.covers(slot);
         let value = open.value.clone();
+        let is_recovered = self.recovered.covers(slot) || value.skipped().is_some();
         let p2a = P2a { ballot: self.ballot, slot, via, is_recovered, value };
         out.tell_proxy_leader(via, ToProxyLeader::P2a(p2a));
     }

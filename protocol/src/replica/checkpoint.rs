@@ -34,8 +34,8 @@ use super::{Replica, ReplicaTimer};
 use crate::executor::Frozen;
 use crate::snapshot::PartsDigest;
 use crate::{
-    ClusterSettings, DirectoryId, Event, FormationId, Outbox, ReplicaId, SnapshotDone, SnapshotId,
-    SnapshotInfo, SnapshotOrder, StateMachine, Time, Value, Watermark,
+    ClusterSettings, DirectoryId, Event, FormationId, LoggedCommand, Outbox, ReplicaId,
+    SnapshotDone, SnapshotId, SnapshotInfo, SnapshotOrder, StateMachine, Time, Value, Watermark,
 };
 
 /// Parts that the disk may have been given and not yet written.
@@ -58,6 +58,8 @@ pub struct ReplicaDirectory {
     /// Whether an earlier life has left anything there, damaged snapshots included, but for that of
     /// no formation.
     pub is_used: bool,
+    /// The commands that are not to be executed, as an earlier life has noted (R38).
+    pub skips: Vec<LoggedCommand>,
 }
 
 /// A durable replica's snapshots.
@@ -247,6 +249,9 @@ impl<M: StateMachine> Replica<M> {
             SnapshotDone::Finished(id) => self.on_received(id, now, out),
             SnapshotDone::Failed(id) if self.is_writing(id) => self.abandon_checkpoint(now),
             SnapshotDone::Failed(id) => self.on_receiving_failed(id, now, out),
+            SnapshotDone::Noted { command, is_durable } => {
+                self.on_skip_noted(command, is_durable, out);
+            }
             SnapshotDone::Read { snapshot, part, bytes: Some(bytes) } => {
                 self.on_part_to_restore(snapshot, part, &bytes, now);
                 self.on_part_to_lend(snapshot, part, &bytes, out);

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorState, At, Caller, ClientId, ClusterSettings, Envelope, Event,
-    Failure, FormationId, Gateway, GatewayId, Incarnation, Life, MalformedSnapshot, Outbox,
-    Payload, Position, Proposer, ProposerId, ProxyLeader, Recall, Recalled, Record, Replica,
-    ReplicaId, Reply, Role, RoleId, Settings, Slot, SnapshotInfo, StateMachine, Time, To, Vote,
+    Failure, FormationId, Gateway, GatewayId, Incarnation, Life, LoggedCommand, MalformedSnapshot,
+    Outbox, Payload, Position, Proposer, ProposerId, ProxyLeader, Recall, Recalled, Record,
+    Replica, ReplicaId, Reply, Role, RoleId, Settings, Slot, SnapshotInfo, StateMachine, Time, To,
+    ToProposer, Vote,
 };
 
 use super::snapshots::SnapshotFiles;
@@ -304,6 +305,7 @@ impl Net {
                 let now = self.now;
                 self.step(envelope.to.role(), |role, out| role.on_envelope(envelope, now, out));
             }
+            self.start_over();
             let next = self.roles.values_mut().filter_map(Role::next_timeout).min();
             let synced_at = self.held.keys().next().copied();
             let next = next.into_iter().chain(synced_at).min();
@@ -316,6 +318,25 @@ impl Net {
             ids.into_iter().for_each(|id| self.step(id, |role, out| role.on_time(now, out)));
         }
         self.now = end;
+    }
+
+    /// Has an operator want a command skipped.
+    pub(crate) fn skip(&mut self, command: LoggedCommand) {
+        let formation = self.formation();
+        for proposer in self.cluster.all_proposers() {
+            let to = To::Proposer(proposer, ToProposer::Skip(command));
+            self.under_way.push_back(Envelope { formation, to });
+        }
+        self.run_for(Duration::ZERO);
+    }
+
+    /// Starts replicas over that have halted and can go on in another life, as their driver does.
+    fn start_over(&mut self) {
+        let is_over =
+            |role: &Role<Echo>| matches!(role, Role::Replica(it) if it.is_to_start_over());
+        let over = self.roles.iter().filter(|(_, role)| is_over(role)).map(|(id, _)| *id);
+        let over: Vec<RoleId> = over.collect();
+        over.into_iter().for_each(|id| self.start(id));
     }
 
     /// Lets one role act, if it is up, checks it, and hands on what it says.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use loggos_protocol::{
-    DirectoryId, Payload, ReplicaDirectory, SnapshotDone, SnapshotId, SnapshotInfo, SnapshotOrder,
+    DirectoryId, LoggedCommand, Payload, ReplicaDirectory, SnapshotDone, SnapshotId, SnapshotInfo,
+    SnapshotOrder,
 };
 
 /// A directory of snapshots.
@@ -12,6 +13,7 @@ pub(crate) struct SnapshotFiles {
     pub(crate) directory: u64,
     pub(crate) stored: BTreeMap<SnapshotId, (SnapshotInfo, Vec<Payload>)>,
     pub(crate) set_aside: Vec<SnapshotId>,
+    pub(crate) skips: Vec<LoggedCommand>,
     writing: BTreeMap<SnapshotId, Vec<Payload>>,
     /// Whether nothing can be written.
     pub(crate) is_full: bool,
@@ -32,8 +34,9 @@ impl SnapshotFiles {
         self.waiting.clear();
         let snapshots: Vec<SnapshotInfo> = self.stored.values().map(|(info, _)| *info).collect();
         let is_log = snapshots.iter().any(|info| !info.is_origin());
-        let is_used = is_log || !self.set_aside.is_empty();
-        ReplicaDirectory { directory: DirectoryId(self.directory), snapshots, is_used }
+        let is_used = is_log || !self.set_aside.is_empty() || !self.skips.is_empty();
+        let (directory, skips) = (DirectoryId(self.directory), self.skips.clone());
+        ReplicaDirectory { directory, snapshots, is_used, skips }
     }
 
     /// Takes orders in; returns the answers to all that do not wait.
@@ -83,6 +86,11 @@ impl SnapshotFiles {
                 self.stored.remove(&id);
                 self.set_aside.push(id);
                 None
+            }
+            SnapshotOrder::Skip(command) => {
+                let is_durable = !self.is_full;
+                self.skips.extend(is_durable.then_some(command));
+                Some(SnapshotDone::Noted { command, is_durable })
             }
             SnapshotOrder::Read { snapshot, part } => {
                 let parts = self.stored.get(&snapshot).map(|(_, parts)| parts);

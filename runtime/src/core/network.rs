@@ -1,6 +1,6 @@
 //! The arrivals of a core's sockets, and their receivers.
 
-use loggos_protocol::{Role, RoleId, StateMachine, Time};
+use loggos_protocol::{Envelope, LoggedCommand, Role, RoleId, StateMachine, Time, To, ToProposer};
 use tracing::{info, warn};
 
 use super::Core;
@@ -50,6 +50,7 @@ impl<M: StateMachine> Core<M> {
                 self.callers.submit_remote(call, command, now);
             }
             Incoming::StatusRequest(from) => self.ask_status(from, now),
+            Incoming::Skip(command) => self.skip(command),
             Incoming::HandOver { core, handed_over } => {
                 if let Some(sibling) = self.siblings.get(usize::from(core)) {
                     sibling.order(Order::Adopt(handed_over));
@@ -60,6 +61,20 @@ impl<M: StateMachine> Core<M> {
                 self.log.iter_mut().for_each(|log| log.on_outdated(why.clone()));
                 self.watch_log(); // before an acceptor of this core takes in what has come with it
             }
+        }
+    }
+
+    /// Tells all proposers that an operator wants a command skipped: the leader sees to it, if that
+    /// may be.
+    ///
+    /// source: R38
+    fn skip(&mut self, command: LoggedCommand) {
+        let formation = self.seats.iter().find_map(|seat| seat.role.as_ref()?.formation());
+        for proposer in self.cluster.all_proposers() {
+            self.route(Envelope {
+                formation,
+                to: To::Proposer(proposer, ToProposer::Skip(command)),
+            });
         }
     }
 

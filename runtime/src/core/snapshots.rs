@@ -1,6 +1,6 @@
 //! The durable replicas of a core, and the thread that writes and reads their snapshots.
 
-use loggos_protocol::{Halt, Role, RoleId, StateMachine, Time};
+use loggos_protocol::{Role, RoleId, StateMachine, Time};
 
 use super::Core;
 use crate::snapshots::Snapshots;
@@ -18,14 +18,14 @@ impl<M: StateMachine> Core<M> {
                 self.post(index);
             }
         }
-        let is_refused = std::mem::take(&mut self.has_refused_snapshot);
-        if is_refused {
+        let is_over = std::mem::take(&mut self.has_replica_to_start_over);
+        if is_over {
             self.restart_halted(now);
         }
         if has_answers {
             self.start_over(now);
         }
-        has_answers | is_refused
+        has_answers | is_over
     }
 
     /// Hands the orders of the role in seat `index`, which has had its turn, to the thread.
@@ -41,13 +41,12 @@ impl<M: StateMachine> Core<M> {
         assert!(self.out.snapshots.is_empty(), "an order of a role without snapshots");
     }
 
-    /// Starts durable replicas over that have lost their state, because the snapshot of a peer
-    /// could not be restored: the next life has what is in the directory.
+    /// Starts replicas over that have halted, and whose next life goes on with what is in the
+    /// directory.
     fn restart_halted(&mut self, now: Time) {
         for index in 0..self.seats.len() {
             if let Some(Role::Replica(replica)) = &self.seats[index].role
-                && self.snapshots.as_ref().is_some_and(|it| it.has(replica.id()))
-                && matches!(replica.halted(), Some(Halt::SnapshotRefused { .. }))
+                && replica.is_to_start_over()
             {
                 self.restart(self.seats[index].id, now);
             }

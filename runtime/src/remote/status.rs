@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose};
+use loggos_protocol::LoggedCommand;
 
 use super::FRAME_BYTES_MAX;
 use crate::random::random_u64;
@@ -17,6 +18,31 @@ use crate::random::random_u64;
 /// If it cannot be reached, does not answer within `timeout`, or refuses us: the text is its
 /// reason.
 pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u8>> {
+    ask(address, timeout, |_| ())
+}
+
+/// Tells the node at `address` that an operator wants `command` skipped, at which every replica has
+/// halted. The leader sees to it, if it may be: the status of the replicas tells whether it was.
+/// Nothing that a replica may have executed is skipped, and what is told twice is done once.
+///
+/// # Errors
+///
+/// As [`remote_status`].
+pub fn remote_skip(
+    address: SocketAddr,
+    command: LoggedCommand,
+    timeout: Duration,
+) -> io::Result<()> {
+    // The answer to what is asked behind it shows that it has arrived.
+    ask(address, timeout, |outgoing| wire::encode_skip(command, outgoing)).map(|_| ())
+}
+
+/// Says something to the node at `address`, and asks it for its status.
+fn ask(
+    address: SocketAddr,
+    timeout: Duration,
+    say: impl FnOnce(&mut Outgoing),
+) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
@@ -25,6 +51,7 @@ pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u
         &Hello::of_client(String::new(), Purpose::Status, random_u64()),
         &mut outgoing,
     );
+    say(&mut outgoing);
     wire::encode_status_request(&mut outgoing);
     for piece in outgoing.pieces() {
         stream.write_all(piece)?;
@@ -42,7 +69,8 @@ pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u
                 | Message::Log(_)
                 | Message::Command { .. }
                 | Message::Result { .. }
-                | Message::StatusRequest => {
+                | Message::StatusRequest
+                | Message::Skip(_) => {
                     return Err(io::Error::other("unexpected message"));
                 }
             }

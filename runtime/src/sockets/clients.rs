@@ -53,6 +53,7 @@ impl Sockets {
             CallError::NoRoom(acceptors) => Failure::NoRoom(acceptors),
             CallError::DeadlineExceeded => Failure::DeadlineExceeded,
             CallError::OutcomeUnknown | CallError::Stopped => Failure::OutcomeUnknown,
+            CallError::Skipped => Failure::Skipped,
             CallError::Halted(why) => Failure::Halted(why),
         });
         let before = outgoing.len();

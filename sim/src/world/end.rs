@@ -7,7 +7,7 @@ use crate::recorder::Recorder;
 
 impl World {
     pub(super) fn is_finished(&self) -> bool {
-        let is_core = |id: RoleId| !self.outsiders.contains(id);
+        let is_core = |id: RoleId| !self.outsiders.contains(id) && !self.may_stay_halted(id);
         if !self.is_healed || !self.load.is_done(|gateway| is_core(RoleId::Gateway(gateway))) {
             return false;
         }

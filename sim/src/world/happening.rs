@@ -24,6 +24,7 @@ pub(super) enum Happening {
     Fault,
     Gone(RoleId, RoleId),
     Restart(RoleId),
+    Operate,
     Heal,
 }
 

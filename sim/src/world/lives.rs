@@ -316,6 +316,8 @@ impl World {
                 let most = if self.plan.faults.is_reckless { usize::MAX } else { f };
                 lost_alike(|r| matches!(r, RoleId::Acceptor(_))) + self.sharers(id).len() <= most
             }
+            // Those whose machine panics at what the others execute are lost as it is.
+            RoleId::Replica(_) if self.plan.has_trap_on_some() => false,
             RoleId::Replica(_) => {
                 let lost = lost_alike(|r| matches!(r, RoleId::Replica(_)));
                 lost < f && usize::from(self.plan.cluster.replicas) - lost > f + 1

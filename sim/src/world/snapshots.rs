@@ -22,7 +22,7 @@ impl World {
         match store.start() {
             Ok(found) => {
                 let cluster = self.plan.cluster.clone();
-                let machine = Recorder::default();
+                let machine = Recorder::with(self.traps[&id].clone());
                 let replica = Replica::durable(cluster, replica, incarnation, machine, found);
                 Some(Role::Replica(Box::new(replica)))
             }
@@ -49,7 +49,9 @@ impl World {
         let (Some(incarnation), Some(next)) = (incarnation, next) else { return };
         let most = match next {
             SnapshotOrder::Finish(_) => 4 * self.plan.faults.sync_max,
-            SnapshotOrder::Begin { .. } | SnapshotOrder::Read { .. } => self.plan.faults.sync_max,
+            SnapshotOrder::Begin { .. } | SnapshotOrder::Read { .. } | SnapshotOrder::Skip(_) => {
+                self.plan.faults.sync_max
+            }
             SnapshotOrder::Part { .. } => self.plan.faults.sync_max / 4,
             SnapshotOrder::Abandon(_) | SnapshotOrder::Remove(_) | SnapshotOrder::SetAside(_) => {
                 Duration::ZERO

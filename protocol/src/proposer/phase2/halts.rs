@@ -1,8 +1,10 @@
 //! What a leader knows of replicas that have halted.
 
-use super::Phase2;
+use super::{Open, Phase2};
 use crate::proposer::shared::Shared;
-use crate::{Halt, Halted, Incarnation, Outbox, ReplicaId, Roster, Time};
+use crate::{
+    Halt, Halted, Incarnation, LoggedCommand, Outbox, ReplicaId, Roster, Time, Value, Watermark,
+};
 
 /// What a replica has said last of why it has halted.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -37,6 +39,53 @@ impl Phase2 {
         let is_current = roster.incarnation(replica) == Some(last.incarnation)
             && now.since(last.heard_at) < self.cluster.election_timeout;
         is_current.then_some(&last.why)
+    }
+
+    /// Gives a skip of `command` the next slot, as an operator wants it, if every replica has
+    /// halted there in its current life; asks for that slot again if it has one.
+    ///
+    /// Why all of them: a replica that has executed the command may have answered it, and what came
+    /// after. One that is not heard may be such a one. So none has, and when each learns of the
+    /// skip, none will: it has halted there, and executes nothing before its next life, which skips
+    /// the command.
+    ///
+    /// It takes no credit, since there is none left perhaps, and no room in logs that are low: what
+    /// it takes is little, and nothing else gets on before it is chosen.
+    ///
+    /// source: R38
+    pub(in crate::proposer) fn on_skip(
+        &mut self,
+        command: LoggedCommand,
+        shared: &mut Shared,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        if let Some((slot, _)) = self.skip.filter(|(_, skipped)| *skipped == command)
+            && !self.floor.covers(slot)
+        {
+            return self.resend_one(slot, now, out);
+        }
+        let is_halted_there = |replica: ReplicaId| {
+            let why = self.halt_of(replica, &shared.roster, now);
+            matches!(why, Some(Halt::Panicked { command: at, .. }) if *at == command)
+        };
+        if !shared.roster.replicas().all(is_halted_there) {
+            return out.ignored("Skip: not every replica has halted there, as far as is known");
+        }
+        let slot = self.next;
+        let has_room = slot.0 < self.floor.0 + self.open.capacity();
+        if !has_room || self.is_part || self.sent.first_open() != slot {
+            return out.ignored("Skip: no slot is free");
+        }
+        assert!(command.at.slot < slot, "{command} is above {slot}");
+        shared.stamp = shared.stamp.max(now);
+        self.open.insert(slot, Open::new(Value::skip(shared.stamp, command), now));
+        self.next = slot.next();
+        self.skip = Some((slot, command));
+        self.ask(slot, now, out);
+        self.sent = Watermark(self.next.0);
+        self.assert_order();
+        self.advance(shared, now, out);
     }
 
     /// Whether so many replicas have halted that no f+1 of them can execute what is open: no other
