@@ -92,7 +92,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         if started.elapsed() > DEADLINE {
             let mut wrong = obstacles(&answers, count, command);
             wrong.insert(0, format!("{halted} of {count} replicas are still halted at it"));
-            let what = format!("{command} was proposed to be skipped, and may yet be");
+            let what =
+                format!("{command} is not skipped so far, and may be yet: proposers were told");
             return Err(format!("{what}:\n{}", wrong.join("\n")).into());
         }
         std::thread::sleep(PAUSE);
@@ -144,8 +145,8 @@ fn obstacles(answers: &Answers, count: u8, command: LoggedCommand) -> Vec<String
         wrong.push(match role["halted"].as_str() {
             Some(why) => format!("{name} has halted elsewhere: {why}"),
             None if executed > command.at.slot.0 => format!(
-                "{name} has executed it: start the nodes of replicas that have halted with empty data \
-                 directories of these (`loggos format`), and they get its state"
+                "{name} has executed it: once it has a snapshot of more (snapshot_watermark), start the \
+                 nodes of replicas that have halted with empty directories (`loggos format`)"
             ),
             None => format!("{name} has not come to it yet: wait until it has"),
         });

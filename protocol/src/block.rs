@@ -225,9 +225,15 @@ impl<'a> Iterator for ReplyItems<'a> {
     }
 }
 
-/// Encodes `count` replies of which none is to be had.
-pub(crate) fn no_replies(count: u32) -> Payload {
-    Payload::from(Bytes::from(vec![0xFF; count as usize * REPLY_HEADER_BYTES]))
+/// Encodes the same number of replies, of which none is to be had any more. Those of commands that
+/// were skipped still say so.
+pub(crate) fn no_replies(replies: &Payload) -> Payload {
+    let mut none = Vec::new();
+    for reply in ReplyItems::new(replies.as_slice()) {
+        let is_skipped = reply == Err(NoReply::Skipped);
+        none.extend(if is_skipped { SKIPPED } else { TOO_LARGE }.to_le_bytes());
+    }
+    Payload::from(Bytes::from(none))
 }
 
 /// The beginning of a result block, up to the first reply or outcome that ends at `bytes_max` bytes

@@ -259,10 +259,10 @@ impl<M: StateMachine> Executor<M> {
         }
         let start = self.writer.len();
         let commands = run.commands.skipping(skipped.into());
-        if self.skips.is_empty() {
-            self.apply_all(at, commands)?;
-        } else {
-            self.apply_with_skips(at, commands)?;
+        let is_skip_here = |skip: &LoggedCommand| skip.at.slot == at.slot;
+        match self.skips.iter().any(is_skip_here) {
+            false => self.apply_all(at, commands)?,
+            true => self.apply_with_skips(at, commands)?,
         }
         let done = self.writer.replies_count() - skipped;
         if done != count {

@@ -21,7 +21,7 @@
 //!               timeout, and something waits
 //!  gone         a replica has ended            doubts what it was to answer    Ask each, of another replica
 //!  Halted       others live                    likewise                        likewise
-//!               no other does                  waits                           Halted, to clients
+//!               too few do                     waits                           Halted, to clients
 //!  NotExecuted  of the current attempt         a new attempt of all doubted    Propose each, in order
 //! ```
 //!
@@ -282,14 +282,12 @@ impl Gateway {
     /// source: R25
     pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
         let RoleId::Replica(replica) = gone else { return };
-        self.halts.on_gone(replica);
         self.suspect(replica);
         for place in 0..self.in_flight.len() {
             if self.in_flight[place].batch.answerer == replica {
                 self.doubt(place, now, out);
             }
         }
-        self.tell_halt(now, out);
     }
 
     /// Fires every timer that is due.

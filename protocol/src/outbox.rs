@@ -84,8 +84,8 @@ pub enum Failure {
     OutcomeUnknown,
     /// It was skipped, and will never be executed: replicas had halted at it (R38).
     Skipped,
-    /// It may have been executed, or may yet be: every replica that lives has halted, of which one
-    /// for this reason.
+    /// It may have been executed, or may yet be: so many replicas have halted that no f+1 are left,
+    /// of which one for this reason.
     Halted(Arc<Halt>),
     /// It may have been executed, or may yet be: no answer came within the client's deadline.
     DeadlineExceeded,

@@ -22,6 +22,7 @@
 //!  Need          slot is open                                                P2a, once more
 //!                slot is closed             Phase1 in a new ballot from it   P1a
 //!  Truncated     leading                    closes slots                     Truncated, to the asker
+//!  Halted        leading                    notes it                         nothing
 //!  Skip          all replicas have halted   next slot ← the skip              P2a
 //!                at that command
 //!  Unserved      of a gateway that is not   hands over                        Heartbeat, of stage Leaving

@@ -126,6 +126,8 @@ pub struct Replica<M> {
     /// The largest ballot that was heard to lead.
     leader: Ballot,
     halted: Option<Halt>,
+    /// Once it has halted: everything below is executed, or held to be. Never goes down.
+    held: Watermark,
     skip: Skip,
     timers: Timers<ReplicaTimer, 6>,
     counters: ReplicaCounters,
@@ -211,6 +213,7 @@ impl<M: StateMachine> Replica<M> {
             reported: Watermark(0),
             leader: Ballot::default(),
             halted: None,
+            held: Watermark(0),
             skip: Skip::default(),
             timers: Timers::default(),
             counters: ReplicaCounters::default(),
@@ -359,8 +362,9 @@ impl<M: StateMachine> Replica<M> {
                 self.log.insert(slot, (ballot, value));
             }
         }
-        if self.halted.is_none() {
-            self.execute(now, out);
+        match self.halted {
+            None => self.execute(now, out),
+            Some(_) => self.note_held(),
         }
         if self.executed < self.chosen {
             self.watch_gap(now);
@@ -448,9 +452,10 @@ impl<M: StateMachine> Replica<M> {
     pub fn validate(&self) {
         assert!(self.reported <= self.executed, "reported more than was executed");
         assert!(self.executed <= self.chosen, "executed more than was chosen");
-        let (executed, window) = (self.executed.0, u64::from(self.cluster.slot_window));
+        let executed = self.executed.0;
         for (slot, _) in self.log.iter() {
-            let is_near = slot.0 < executed + window && slot.0 + self.log.capacity() >= executed;
+            let is_near = (self.executed.covers(slot) || self.has_room_for(slot))
+                && slot.0 + self.log.capacity() >= executed;
             assert!(is_near, "{slot} is held at {}", self.executed);
         }
         let is_next_held = self.log.at(self.executed.first_open()).is_some();

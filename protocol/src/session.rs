@@ -155,7 +155,7 @@ impl Sessions {
         let oldest = session.answers.iter_mut().find(|answers| answers.replies_bytes() > 0);
         let oldest = oldest.expect("its replies have bytes");
         let bytes = oldest.replies_bytes();
-        oldest.replies = block::no_replies(oldest.count);
+        oldest.replies = block::no_replies(&oldest.replies);
         session.replies_bytes -= bytes;
         self.replies_bytes -= bytes;
         self.let_go += 1;

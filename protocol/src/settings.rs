@@ -336,6 +336,14 @@ impl ClusterSettings {
         2 * self.slot_window
     }
 
+    /// The slots from the next one on that a replica holds once it has halted: more than the window
+    /// that there is credit for, so that what skips the command has a place behind a full one
+    /// (R38).
+    #[must_use]
+    pub(crate) fn slots_held_when_halted(&self) -> u32 {
+        self.slot_window + self.slot_window / 2
+    }
+
     /// How many slots a leader may have open at once.
     #[must_use]
     pub(crate) fn open_slots_max(&self) -> u32 {

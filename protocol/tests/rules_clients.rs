@@ -371,7 +371,7 @@ fn r25_a_replica_that_does_not_answer_a_question_is_not_asked_next() {
 
 #[test]
 fn r25_what_a_halted_replica_was_to_answer_another_is_asked_at_once() {
-    let mut desk = Desk::new();
+    let mut desk = Desk::with(Settings { replicas: 4, batch_commands_max: 1, ..grid(2, 2) });
     let sent = desk.batches(3);
     let out = desk.halt(sent[1].answerer.0, 7);
     assert!(out.replies.is_empty(), "others may answer");
@@ -385,7 +385,7 @@ fn r25_what_a_halted_replica_was_to_answer_another_is_asked_at_once() {
     assert_eq!(asks.len(), 2, "its own, and the one that it was asked about: {asks:?}");
     assert!(asks.iter().all(|(to, _)| ![asked, sent[1].answerer].contains(to)), "{asks:?}");
     assert_ne!(desk.batches(1)[0].answerer, asked, "halted replicas have no turns");
-    // The third says nothing: those that have halted are asked no more often for that.
+    // The others say nothing: those that have halted are asked no more often for that.
     for _ in 0..100 {
         desk.pass(50);
         for replica in [asked.0, sent[1].answerer.0, asked.0] {
@@ -395,21 +395,21 @@ fn r25_what_a_halted_replica_was_to_answer_another_is_asked_at_once() {
 }
 
 #[test]
-fn r25_callers_learn_at_once_that_no_replica_is_left_and_each_only_once() {
+fn r25_callers_learn_at_once_that_too_few_replicas_are_left_and_each_only_once() {
     let mut desk = Desk::new();
     let sent = desk.batches(2);
     let told = |tags: &[u64], slot| -> Vec<(u64, Option<Failure>)> {
         tags.iter().map(|tag| (*tag, Some(Failure::Halted(Arc::new(halt(slot)))))).collect()
     };
-    assert!(desk.halt(1, 7).replies.is_empty());
-    assert!(desk.halt(2, 8).replies.is_empty());
-    assert_eq!(tags_told(&desk.halt(0, 7)), told(&[0, 1], 7));
-    assert!(desk.halt(1, 7).replies.is_empty(), "they were told");
-    assert_eq!(tags_told(&desk.submit(2)), told(&[2], 7), "no replica would execute it");
+    assert!(desk.halt(1, 7).replies.is_empty(), "f + 1 are left");
+    assert_eq!(tags_told(&desk.halt(2, 8)), told(&[0, 1], 7), "the reason of the first of them");
+    assert!(desk.halt(0, 7).replies.is_empty(), "they were told");
+    assert_eq!(tags_told(&desk.submit(2)), told(&[2], 7), "nothing would be executed");
     for _ in 0..100 {
         (0..3).for_each(|replica| drop(desk.halt(replica, 7)));
         desk.lead_by(B1);
-        assert!(desk.pass(50).sends.is_empty(), "another attempt would have no answer either");
+        let sent_again = proposed(&desk.pass(50));
+        assert!(sent_again.is_empty(), "another attempt would have no answer either");
         assert_eq!(desk.gateway.unserved_for(desk.now), None, "it is told why");
     }
     desk.pass(3000);
@@ -429,24 +429,23 @@ fn r25_what_was_answered_out_of_turn_is_no_concern_of_a_halt() {
     let mut desk = Desk::new();
     let sent = desk.batches(3);
     assert_eq!(tags_told(&desk.answer(&sent[1], 1)), [(1, None)]);
-    (0..2).for_each(|replica| drop(desk.halt(replica, 7)));
+    desk.halt(0, 7);
     let halted = |tag| (tag, Some(Failure::Halted(Arc::new(halt(7)))));
     assert_eq!(tags_told(&desk.halt(2, 7)), [halted(0), halted(2)]);
 }
 
+/// Replicas that were started again, one after the other, say nothing to a gateway that asks
+/// nothing.
 #[test]
-fn r25_a_replica_whose_life_has_ended_leaves_callers_to_those_that_have_halted() {
+fn r25_a_gateway_does_not_take_the_halt_of_one_replica_for_that_of_others_it_has_not_heard() {
     let mut desk = Desk::new();
-    desk.batches(1);
-    desk.halt(0, 7);
     desk.halt(1, 7);
-    let gone = RoleId::Replica(ReplicaId(2));
-    let now = desk.now;
-    let out = out_of(|out| desk.gateway.on_gone(gone, now, out));
-    assert_eq!(tags_told(&out), [(0, Some(Failure::Halted(Arc::new(halt(7)))))]);
-    let not_executed = NotExecuted { replica: ReplicaId(2), batch: batch(9).id, attempt: 0 };
-    out_of(|out| desk.gateway.on_not_executed(not_executed, now, out));
-    assert_eq!(proposed(&desk.submit(1)).len(), 1, "it lives");
+    for replica in [0, 2] {
+        let (gone, now) = (RoleId::Replica(ReplicaId(replica)), desk.now);
+        assert!(out_of(|out| desk.gateway.on_gone(gone, now, out)).replies.is_empty());
+    }
+    desk.halt(1, 7);
+    assert_eq!(proposed(&desk.submit(1)).len(), 1, "f + 1 may be left");
 }
 
 #[test]

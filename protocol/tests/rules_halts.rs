@@ -5,7 +5,7 @@ mod harness;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use harness::{Net, chosen, grid, millis, small};
+use harness::{Echo, Net, chosen, grid, millis, small};
 use loggos_protocol::{
     BatchWriter, Event, Halt, LoggedCommand, Payload, Position, ProposerId, Replica, ReplicaId,
     RoleId, Settings, Slot, To, ToGateway, ToProxyLeader, ToReplica,
@@ -322,4 +322,85 @@ fn r38_a_replica_in_memory_has_nothing_to_go_back_to() {
     net.run_for(millis(3000));
     assert_eq!(halts(&net), 3);
     assert!(!net.replicas().any(Replica::is_to_start_over), "its state is that of no slot");
+}
+
+/// A leader that was cut off from acceptors long ago, and hears replicas.
+#[test]
+fn r38_a_leader_that_was_deposed_skips_nothing() {
+    let mut net = Net::durable_replicas(Settings { gateways: 2, ..grid(2, 2) });
+    net.write(0);
+    let is_old = |role: RoleId| role == RoleId::Proposer(ProposerId(0));
+    let is_voter =
+        |role| matches!(role, RoleId::Acceptor(_) | RoleId::Proposer(_) | RoleId::Gateway(_));
+    net.lose(move |from, to| {
+        let to = to.role();
+        is_old(from) && is_voter(to) || is_voter(from) && is_old(to)
+    });
+    net.run_for(Duration::from_secs(20));
+    assert!(net.proposer(0).is_leading() && net.proposer(1).is_leading(), "both, as they see it");
+    (1..30).for_each(|tag| net.write(tag));
+    net.submit(30, "panic");
+    net.tick();
+    net.run_for(millis(1000));
+    let command = command(&net);
+    net.skip(command);
+    net.run_for(millis(3000));
+    assert_eq!(halts(&net), 0, "the other leader has it skipped");
+    assert_equal(&net);
+}
+
+/// All replicas have executed and answered it, and halt at it when they come to it once more.
+#[test]
+fn r38_what_was_answered_before_all_replicas_started_again_is_not_skipped() {
+    let mut net = Net::durable_replicas(grid(2, 2));
+    (0..5).for_each(|tag| net.write(tag));
+    let slot = net.replica(0).executed().0 - 3; // others have come after it
+    let all = || (0..3).map(|id| RoleId::Replica(ReplicaId(id)));
+    all().for_each(|id| net.stop(id));
+    net.machine = || Echo::that_panics_at(b"2");
+    all().for_each(|id| net.start(id));
+    net.run_for(millis(5000));
+    assert_eq!(halts(&net), 3, "{:?}", net.events);
+    let command = command(&net);
+    assert_eq!(command.at.slot, Slot(slot));
+    net.skip(command);
+    net.run_for(millis(3000));
+    assert_eq!(halts(&net), 3, "its caller was answered");
+}
+
+/// The skip is in the last slot that a full window leaves, and what says that it is chosen is lost.
+#[test]
+fn r38_a_replica_that_missed_the_skip_behind_a_full_window_gets_it_from_others() {
+    let mut net = halted_without_credit();
+    let command = command(&net);
+    net.lose(|_, to| matches!(to, To::Replica(ReplicaId(2), ToReplica::Chosen(_))));
+    net.skip(command);
+    net.run_for(millis(3000));
+    assert_eq!(net.replica(0).halted(), None);
+    net.lose(|_, _| false);
+    net.run_for(Duration::from_secs(20));
+    assert_eq!(halts(&net), 0, "{:?}", net.events);
+    assert_equal(&net);
+}
+
+/// Alone halted, and behind what others still hold: nobody waits for it.
+#[test]
+fn r28_a_replica_that_has_halted_asks_for_no_election() {
+    let mut net = Net::new(small());
+    net.lose(|_, to| matches!(to, To::Replica(ReplicaId(2), ToReplica::Chosen(_))));
+    net.machine = || Echo::that_panics_at(b"3");
+    net.stop(RoleId::Replica(ReplicaId(2)));
+    net.start(RoleId::Replica(ReplicaId(2)));
+    (0..5).for_each(|tag| net.write(tag));
+    net.run_for(millis(1000));
+    assert!(net.replica(2).halted().is_some(), "{:?}", net.events);
+    net.lose(|_, to| {
+        matches!(to, To::Replica(ReplicaId(2), ToReplica::Chosen(_) | ToReplica::Fetched(_)))
+    });
+    (5..100).for_each(|tag| net.write(tag));
+    net.events.clear();
+    net.run_for(Duration::from_secs(120));
+    let elections = net.events.iter().filter(|it| matches!(it, Event::Elected { .. })).count();
+    assert_eq!(elections, 0, "{:?}", net.events);
+    assert!(net.gateway(0).halted(net.now).is_none());
 }

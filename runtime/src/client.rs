@@ -60,8 +60,8 @@ pub enum CallError {
     OutcomeUnknown,
     /// It was skipped by an operator, since replicas had halted at it, and will never be executed.
     Skipped,
-    /// Every replica that lives has halted, of which one for this reason. It may have been
-    /// executed, or may yet be.
+    /// So many replicas have halted that no f+1 are left, of which one for this reason. It may have
+    /// been executed, or may yet be.
     Halted(Arc<Halt>),
     /// No answer came within the deadline. It may have been executed, or may yet be.
     DeadlineExceeded,

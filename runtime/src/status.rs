@@ -70,7 +70,7 @@ pub enum Standing {
     Gateway {
         /// For how long the cluster has not served it; `None` if it does (R37).
         unserved: Option<Duration>,
-        /// The reason of one replica, if every one that lives has halted.
+        /// The reason of one replica, if so many have halted that no f+1 are left.
         halted: Option<Arc<Halt>>,
         /// Its counters so far.
         counters: GatewayCounters,

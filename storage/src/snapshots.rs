@@ -315,9 +315,12 @@ impl<D: SnapshotDisk> SnapshotStore<D> {
     ///
     /// source: R38
     pub fn note_skip(&mut self, command: LoggedCommand) -> io::Result<()> {
+        // Made anew and renamed each time: a directory that was not changed is not synced again.
         let name = skip_name(command);
-        self.disk.create(&name)?;
-        self.disk.sync(&name)?;
+        let unfinished = name.clone() + UNFINISHED;
+        self.disk.create(&unfinished)?;
+        self.disk.sync(&unfinished)?;
+        self.disk.rename(&unfinished, &name)?;
         self.disk.sync_directory()?;
         self.skips.insert(command);
         Ok(())

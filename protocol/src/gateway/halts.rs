@@ -1,4 +1,4 @@
-//! Replicas that have halted, and what callers are told when no other is left.
+//! Replicas that have halted, and what callers are told when too few others are left.
 
 use std::sync::Arc;
 
@@ -10,24 +10,12 @@ use crate::{Failure, Halt, Halted, Outbox, ReplicaId, Time};
 pub(super) struct Halts {
     /// Those that have said so and nothing else since, and when they said it last.
     halted: Vec<(ReplicaId, Arc<Halt>, Time)>,
-    /// Those of which the life has ended, and that have not been heard since.
-    gone: Vec<ReplicaId>,
     /// The number of callers, of those that have waited longest, that were told of a halt: they
     /// wait no more.
     told: usize,
 }
 
 impl Halts {
-    /// Takes in that the life of a replica has ended.
-    ///
-    /// source: R25
-    pub(super) fn on_gone(&mut self, replica: ReplicaId) {
-        self.halted.retain(|(halted, ..)| *halted != replica);
-        if !self.gone.contains(&replica) {
-            self.gone.push(replica);
-        }
-    }
-
     /// Whether the caller at `place` of those that wait was told.
     pub(super) fn was_told(&self, place: usize) -> bool {
         place < self.told
@@ -44,8 +32,8 @@ impl Halts {
 }
 
 impl Gateway {
-    /// Takes in that a replica has halted: another answers for it. If none is left, callers need
-    /// not wait for their deadlines to learn why they get no answers.
+    /// Takes in that a replica has halted: another answers for it. If too few are left, callers
+    /// need not wait for their deadlines to learn why they get no answers.
     ///
     /// What is in flight stays there: should a replica be started again, or go on, its results find
     /// their session, and only their callers are gone.
@@ -68,7 +56,7 @@ impl Gateway {
             return self.tell_halt(now, out);
         }
         if !is_news {
-            return; // asked again and again, it would say so as often
+            return; // it answers at once: to ask it for that would go on without end
         }
         for place in 0..self.in_flight.len() {
             let in_flight = &self.in_flight[place];
@@ -86,27 +74,23 @@ impl Gateway {
     /// Takes in that a replica lives, and has not halted as far as is known.
     pub(super) fn hear(&mut self, replica: ReplicaId) {
         self.suspects.retain(|suspect| *suspect != replica);
-        if !self.halts.halted.is_empty() || !self.halts.gone.is_empty() {
+        if !self.halts.halted.is_empty() {
             self.halts.halted.retain(|(halted, ..)| *halted != replica);
-            self.halts.gone.retain(|gone| *gone != replica);
         }
     }
 
-    /// The reason why no replica answers: each has halted, as it has said within an election
-    /// timeout, or its life has ended. `None` if one may answer.
+    /// The reason why nothing is executed any more: no f+1 replicas are left that have not said
+    /// within an election timeout that they have halted. `None` if there may be so many.
     #[must_use]
     pub fn halted(&self, now: Time) -> Option<&Arc<Halt>> {
         let timeout = self.cluster.election_timeout;
         let halted = self.halts.halted.iter().filter(|(.., at)| now.since(*at) < timeout);
         let (_, why, _) = halted.clone().min_by_key(|(replica, ..)| *replica)?;
-        let is_down = |replica: ReplicaId| {
-            self.halts.gone.contains(&replica)
-                || halted.clone().any(|(halted, ..)| *halted == replica)
-        };
-        (0..self.cluster.replicas).map(ReplicaId).all(is_down).then_some(why)
+        let left = usize::from(self.cluster.replicas) - halted.count();
+        (left <= usize::from(self.cluster.f)).then_some(why)
     }
 
-    /// Tells all callers why they get no answers, if no replica answers.
+    /// Tells all callers why they get no answers, if nothing is executed any more.
     pub(super) fn tell_halt(&mut self, now: Time, out: &mut Outbox) {
         let Some(why) = self.halted(now).map(Arc::clone) else { return };
         // A batch may be answered before one that was sent sooner, or in parts.

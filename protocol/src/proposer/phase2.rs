@@ -184,7 +184,8 @@ impl Phase2 {
         }
         // Replicas that have halted free no credit, and what skips the command at which they have
         // may lie beyond it (R38).
-        let recovered_limit = if self.is_halted(roster, now) { Watermark(most) } else { limit };
+        let ring = Watermark(self.floor.0 + u64::from(self.cluster.ring_slots()));
+        let recovered_limit = if self.is_halted(roster, now) { limit.max(ring) } else { limit };
         while self.sent.first_open() < self.next && self.sent < recovered_limit {
             self.ask(self.sent.first_open(), now, out);
             self.sent.0 += 1;

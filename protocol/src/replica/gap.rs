@@ -178,7 +178,8 @@ impl<M: StateMachine> Replica<M> {
         let turn = gap.asked;
         gap.asked += 1;
         self.transfer_if_needed(now, out);
-        if self.is_leaders_turn(turn) && !self.is_transferring() {
+        // What one that has halted misses, nobody waits for.
+        if self.is_leaders_turn(turn) && !self.is_transferring() && self.halted.is_none() {
             let need = Need { replica: self.id, incarnation: self.incarnation, slot };
             if self.leader > Ballot::default() {
                 out.tell_proposer(self.leader.proposer, ToProposer::Need(need));

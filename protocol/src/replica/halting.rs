@@ -1,7 +1,7 @@
 //! A replica that has halted: it executes nothing, and takes part in all else.
 //!
 //! ```text
-//!             executed            missing     executed + window
+//!             executed            missing     executed + 1.5 windows
 //!                ▼                   ▼              ▼
 //!   ─────────────┬───┬───┬───┬───┬───┬─ ─ ─ ─ ─ ─ ─ ┐
 //!    executed    │ s │   held, in order  the next is asked for
@@ -13,7 +13,7 @@
 //! snapshots, and takes in what is chosen above the slot at which it has halted. Were it silent,
 //! replicas of which all have halted could not be counted in phase 1 (R5), and no leader would be
 //! elected any more. Its state is that of no slot: it takes no snapshots, gives none from memory,
-//! and answers no gateway.
+//! and tells gateways nothing but that it has halted.
 //!
 //! ```text
 //!   input    when                                       does                     orders, says
@@ -61,11 +61,15 @@ impl<M: StateMachine> Replica<M> {
     /// The first slot that is neither executed nor held: with one that has not halted, the next
     /// that it executes.
     pub(super) fn missing(&self) -> Slot {
-        let mut slot = self.executed.first_open();
-        while self.halted.is_some() && self.log.at(slot).is_some() {
-            slot = slot.next();
+        if self.halted.is_some() { self.held.first_open() } else { self.executed.first_open() }
+    }
+
+    /// Notes what it holds without a hole, now that it has halted, or that more has come.
+    pub(super) fn note_held(&mut self) {
+        self.held.raise(self.executed);
+        while self.log.at(self.held.first_open()).is_some() {
+            self.held = self.held.first_open().watermark_after();
         }
-        slot
     }
 
     /// Whether it misses what is known to be chosen, and has room for it.
@@ -74,10 +78,14 @@ impl<M: StateMachine> Replica<M> {
         missing < self.chosen.first_open() && self.has_room_for(missing)
     }
 
-    /// Whether a slot is kept if it is told of now: one of the next window, of which the first is
-    /// executed at once by a replica that has not halted.
+    /// Whether a slot is kept if it is told of now: one of the next window, and of somewhat more
+    /// once it has halted, at the expense of what it has executed longest ago.
     pub(super) fn has_room_for(&self, slot: Slot) -> bool {
-        slot.0 - self.executed.0 < u64::from(self.cluster.slot_window)
+        let room = match self.halted {
+            None => self.cluster.slot_window,
+            Some(_) => self.cluster.slots_held_when_halted(),
+        };
+        slot.0 - self.executed.0 < room.into()
     }
 
     /// Goes no further.
@@ -91,6 +99,7 @@ impl<M: StateMachine> Replica<M> {
         }
         self.drop_checkpoint(out);
         self.halted = Some(why.clone());
+        self.note_held();
         self.cluster.all_gateways().for_each(|gateway| self.tell_halted(gateway, out));
         out.event(Event::Halted { replica: self.id, executed: self.executed, why: why.clone() });
         match why {
@@ -154,7 +163,10 @@ impl<M: StateMachine> Replica<M> {
         if let Skip::Failed(command) = self.skip {
             self.note_skip(command, out);
         }
-        if self.halted.is_some() && heartbeat.stage == Stage::Leading {
+        if self.halted.is_some()
+            && heartbeat.stage == Stage::Leading
+            && heartbeat.ballot == self.leader
+        {
             let leader = heartbeat.ballot.proposer;
             out.tell_proposer(leader, ToProposer::Halted(self.say_halted()));
             self.cluster.all_gateways().for_each(|gateway| self.tell_halted(gateway, out));

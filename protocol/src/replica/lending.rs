@@ -16,8 +16,8 @@
 use super::donation::{REQUESTS_MAX, time_of};
 use super::{Replica, ReplicaTimer};
 use crate::{
-    FetchPart, FetchedPart, Outbox, Payload, ReplicaId, SnapshotId, SnapshotInfo, SnapshotOrder,
-    StateMachine, Time, ToReplica,
+    FetchPart, FetchedPart, Halt, Outbox, Payload, ReplicaId, SnapshotId, SnapshotInfo,
+    SnapshotOrder, StateMachine, Time, ToReplica,
 };
 
 /// A part that a peer waits for.
@@ -33,14 +33,17 @@ impl<M: StateMachine> Replica<M> {
     /// not yet.
     pub(super) fn lend(&mut self, fetch: FetchPart, now: Time, out: &mut Outbox) {
         let FetchPart { replica: peer, snapshot, part, beyond } = fetch;
+        // What it has executed and others have skipped may be in its snapshots.
+        let is_of_use = !matches!(self.halted, Some(Halt::Executed { .. }));
         let Some(checkpoints) = &mut self.checkpoints else { return };
         let newest = checkpoints.newest().filter(|info| info.id.at > beyond);
         let wanted = match snapshot {
             Some(id) => checkpoints.stored.get(&id).copied(),
             None => newest,
         };
-        let Some(info) = wanted else {
-            let may_take_one = snapshot.is_none() && self.executed > beyond;
+        let Some(info) = wanted.filter(|_| is_of_use) else {
+            let may_take_one =
+                snapshot.is_none() && self.executed > beyond && self.halted.is_none();
             if may_take_one {
                 checkpoints.want();
                 self.checkpoint_if_due(now, out);

@@ -195,7 +195,7 @@ impl<M: StateMachine> Replica<M> {
     /// source: R8, "after live peers (R15) and snapshots have failed the asker"
     pub(super) fn transfer_if_needed(&mut self, now: Time, out: &mut Outbox) {
         if self.halted.is_some() {
-            return; // it does not go on from a state in which that is executed (R25)
+            return; // its next life may get the state of a peer, if it cannot do without
         }
         let next = self.executed.first_open();
         let Some(gap) = self.gap.as_ref().filter(|gap| gap.slot == next) else { return };

@@ -23,11 +23,20 @@ pub(crate) struct Echo {
     pub(crate) executed: Vec<(Time, Vec<u8>)>,
     /// How many commands are frozen, and how many of those are written.
     frozen: Option<(usize, usize)>,
+    /// Another command that it panics at.
+    panics_at: Option<Vec<u8>>,
+}
+
+impl Echo {
+    pub(crate) fn that_panics_at(command: &[u8]) -> Self {
+        Self { panics_at: Some(command.to_vec()), ..Self::default() }
+    }
 }
 
 impl StateMachine for Echo {
     fn apply(&mut self, at: At, command: &[u8], reply: &mut Reply<'_>) {
-        assert!(!command.starts_with(b"panic"), "the machine has met its command");
+        let is_it = command.starts_with(b"panic") || self.panics_at.as_deref() == Some(command);
+        assert!(!is_it, "the machine has met its command");
         self.executed.push((at.time, command.to_vec()));
         reply.put(command);
         reply.put(format!("#{}", self.executed.len()).as_bytes());
@@ -59,7 +68,7 @@ impl StateMachine for Echo {
     }
 
     fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { panics_at: self.panics_at.take(), ..Self::default() };
     }
 
     fn restore(&mut self, part: &[u8]) -> Result<(), MalformedSnapshot> {
@@ -91,6 +100,8 @@ pub(crate) struct Net {
     /// What the gateways' clients were told.
     pub(crate) replies: Vec<(Caller, Answer)>,
     pub(crate) events: Vec<Event>,
+    /// Makes the machines of replicas that are started.
+    pub(crate) machine: fn() -> Echo,
     copies: Copies,
     under_way: VecDeque<Envelope>,
     lives: u64,
@@ -186,6 +197,7 @@ impl Net {
             keeps_sent: true,
             replies: Vec::new(),
             events: Vec::new(),
+            machine: Echo::default,
             copies: Box::new(|_, _| 1),
             under_way: VecDeque::new(),
             lives: 0,
@@ -224,11 +236,11 @@ impl Net {
             (_, RoleId::Replica(replica)) if self.directories.contains_key(&id) => {
                 let found = self.directories.get_mut(&id).map(SnapshotFiles::find);
                 let found = found.expect("it was just looked for");
-                let (cluster, machine) = (self.cluster.clone(), Echo::default());
+                let (cluster, machine) = (self.cluster.clone(), (self.machine)());
                 let replica = Replica::durable(cluster, replica, life.incarnation, machine, found);
                 Role::Replica(Box::new(replica))
             }
-            _ => Role::start(self.cluster.clone(), id, life, self.now, |_| Echo::default()),
+            _ => Role::start(self.cluster.clone(), id, life, self.now, |_| (self.machine)()),
         };
         let is_durable_replica = self.directories.contains_key(&id);
         self.roles.insert(id, role);

@@ -22,8 +22,9 @@ pub fn remote_status(address: SocketAddr, timeout: Duration) -> io::Result<Vec<u
 }
 
 /// Tells the node at `address` that an operator wants `command` skipped, at which every replica has
-/// halted. The leader sees to it, if it may be: the status of the replicas tells whether it was.
-/// Nothing that a replica may have executed is skipped, and what is told twice is done once.
+/// halted. The leader sees to it, if every replica has, and if the log does not show that the
+/// command was executed before: the status of the replicas tells whether it was skipped. What is
+/// told twice is done once.
 ///
 /// # Errors
 ///

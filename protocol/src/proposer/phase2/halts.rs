@@ -3,7 +3,8 @@
 use super::{Open, Phase2};
 use crate::proposer::shared::Shared;
 use crate::{
-    Halt, Halted, Incarnation, LoggedCommand, Outbox, ReplicaId, Roster, Time, Value, Watermark,
+    Halt, Halted, Incarnation, LoggedCommand, Outbox, Payload, ReplicaId, Roster, Run, Runs,
+    SessionId, Slot, Time, Value, Watermark,
 };
 
 /// What a replica has said last of why it has halted.
@@ -45,12 +46,15 @@ impl Phase2 {
     /// halted there in its current life; asks for that slot again if it has one.
     ///
     /// Why all of them: a replica that has executed the command may have answered it, and what came
-    /// after. One that is not heard may be such a one. So none has, and when each learns of the
-    /// skip, none will: it has halted there, and executes nothing before its next life, which skips
-    /// the command.
+    /// after. One that is not heard may be such a one. Of the lives that are heard none has; and
+    /// when each learns of the skip, none will: it has halted there, and executes nothing before
+    /// its next life, which skips the command. What former lives have executed, before all were
+    /// started again with a machine that panics there, only the log above may tell:
+    /// [`was_executed`](Self::was_executed).
     ///
     /// It takes no credit, since there is none left perhaps, and no room in logs that are low: what
-    /// it takes is little, and nothing else gets on before it is chosen.
+    /// it takes is little, and nothing else gets on before it is chosen. But it lies where a
+    /// replica that has halted has room for it.
     ///
     /// source: R38
     pub(in crate::proposer) fn on_skip(
@@ -69,23 +73,49 @@ impl Phase2 {
             let why = self.halt_of(replica, &shared.roster, now);
             matches!(why, Some(Halt::Panicked { command: at, .. }) if *at == command)
         };
-        if !shared.roster.replicas().all(is_halted_there) {
+        if !shared.roster.replicas().all(is_halted_there) || !self.is_heard(now) {
             return out.ignored("Skip: not every replica has halted there, as far as is known");
         }
+        if self.was_executed(command) {
+            return out.ignored("Skip: the command was executed in former lives of replicas");
+        }
         let slot = self.next;
-        let has_room = slot.0 < self.floor.0 + self.open.capacity();
+        let end = command.at.slot.0 + u64::from(self.cluster.slots_held_when_halted());
+        let has_room = slot.0 < end && slot.0 < self.floor.0 + self.open.capacity();
         if !has_room || self.is_part || self.sent.first_open() != slot {
             return out.ignored("Skip: no slot is free");
         }
-        assert!(command.at.slot < slot, "{command} is above {slot}");
         shared.stamp = shared.stamp.max(now);
         self.open.insert(slot, Open::new(Value::skip(shared.stamp, command), now));
         self.next = slot.next();
-        self.skip = Some((slot, command));
+        (self.skip, self.progress_at) = (Some((slot, command)), now);
         self.ask(slot, now, out);
         self.sent = Watermark(self.next.0);
         self.assert_order();
         self.advance(shared, now, out);
+    }
+
+    /// Whether a command that all replicas have halted at was executed before, as the open slots
+    /// show, or is not among them: its gateway has had the answer; or f+1 replicas were once
+    /// further, or there would have been no credit for the last slots.
+    ///
+    /// source: R38
+    fn was_executed(&self, command: LoggedCommand) -> bool {
+        let LoggedCommand { at, checksum } = command;
+        let block = |slot| Some(self.open.at(slot)?.value.batch()?.block.as_slice());
+        let Some((session, number)) =
+            block(at.slot).and_then(|block| sender(block, at.index, checksum))
+        else {
+            return true;
+        };
+        let end = at.slot.0 + u64::from(self.cluster.slot_window);
+        (at.slot.0..self.next.0).any(|slot| {
+            let has_skip = self.open.at(Slot(slot)).is_some_and(|it| it.value.skipped().is_some());
+            let mut runs = block(Slot(slot)).into_iter().flat_map(Runs::new).flatten();
+            let is_answered = |run| matches!(run, Run::Commands(run) if run.session == session && run.lowest_unanswered > number);
+            let is_batch = block(Slot(slot)).is_some() && !has_skip;
+            runs.any(is_answered) || slot >= end && is_batch
+        })
     }
 
     /// Whether so many replicas have halted that no f+1 of them can execute what is open: no other
@@ -96,4 +126,26 @@ impl Phase2 {
         let halted = roster.replicas().filter(|it| self.halt_of(*it, roster, now).is_some());
         roster.replicas().count() - halted.count() <= usize::from(self.cluster.f)
     }
+}
+
+/// The session of the command at `index` of a block, and its number there, if it is that command.
+fn sender(block: &[u8], index: u32, checksum: u32) -> Option<(SessionId, u64)> {
+    let mut first = 0;
+    for run in Runs::new(block) {
+        match run.ok()? {
+            Run::Open { .. } => first += 1,
+            Run::Skip(_) => {}
+            Run::Commands(run) if index - first < run.count => {
+                let offset = u64::from(index - first);
+                let command = run.commands.skipping(offset).next()?;
+                let is_it = Payload::copy(command).checksum() == checksum;
+                return is_it.then_some((run.session, run.first + offset));
+            }
+            Run::Commands(run) => first += run.count,
+        }
+        if first > index {
+            return None;
+        }
+    }
+    None
 }

@@ -306,13 +306,16 @@ impl Phase2 {
     fn is_useless(&self, shared: &Shared, now: Time) -> bool {
         let patience = shared.patience();
         let is_stalled = self.stalled_since().is_some_and(|since| now.since(since) >= patience);
-        is_stalled && !self.is_halted(&shared.roster, now) || !self.is_heard(now)
+        // But for what skips the command at which they have: that needs no replica to be chosen.
+        let is_skipping = self.skip.is_some_and(|(slot, _)| !self.floor.covers(slot));
+        let is_excused = self.is_halted(&shared.roster, now) && !is_skipping;
+        is_stalled && !is_excused || !self.is_heard(now)
     }
 
     /// Whether a read quorum of acceptors has heard us within an election timeout.
     ///
     /// source: R28
-    fn is_heard(&self, now: Time) -> bool {
+    pub(super) fn is_heard(&self, now: Time) -> bool {
         let timeout = self.cluster.election_timeout;
         let heard = self.acceptors_heard_at.iter().zip(0..);
         let hearing: AcceptorSet = heard
