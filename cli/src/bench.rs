@@ -36,6 +36,7 @@ use tempfile::TempDir;
 
 use crate::exit::{self, Exit};
 use crate::log;
+use crate::remote::Named;
 use crate::signals;
 
 /// The longest time until the cluster has elected its first leader and answered a command.
@@ -208,7 +209,7 @@ fn data(options: &Options, config: &Config) -> Result<Option<TempDir>, Box<dyn s
 
 /// Starts the cluster to measure, or connects to it.
 fn subject(options: &Options, config: &Config) -> Result<Subject, Box<dyn std::error::Error>> {
-    let remote = |remote: &RemoteOptions, nodes: Vec<_>| {
+    let remote = |remote: &RemoteOptions, nodes: Vec<Named>| {
         let patient = RemoteOptions { deadline: READY_TIMEOUT, ..remote.clone() };
         crate::remote::execute(patient, &nodes, &first_command()?)?;
         let connections = options.connections.min(options.clients);
@@ -216,7 +217,7 @@ fn subject(options: &Options, config: &Config) -> Result<Subject, Box<dyn std::e
     };
     let idle = if options.poll { Idle::Poll } else { Idle::Park };
     if let Some(address) = options.connect {
-        let nodes = vec![(address.to_string(), address)];
+        let nodes = vec![(address.to_string(), address.into())];
         return remote(&RemoteOptions { idle, ..RemoteOptions::new(vec![address]) }, nodes);
     }
     if config.nodes.is_empty() {
@@ -228,8 +229,8 @@ fn subject(options: &Options, config: &Config) -> Result<Subject, Box<dyn std::e
     if let Some(role) = options.kill {
         return Err(format!("{role} is in another process: end that one to kill it").into());
     }
-    let nodes = config.nodes.iter().map(|node| (node.name.clone(), node.address)).collect();
-    remote(&RemoteOptions { idle, ..crate::remote::options_of(config) }, nodes)
+    let options = crate::remote::options_of(config)?;
+    remote(&RemoteOptions { idle, ..options }, crate::remote::named(config))
 }
 
 /// What is left of a cluster when nothing is replicated: one role of each kind. On one core they

@@ -103,7 +103,7 @@ fn nodes(config: &Config) -> String {
     let width = config.nodes.iter().map(|node| node.name.len()).max().unwrap_or_default();
     let mut text = String::new();
     for node in &config.nodes {
-        let (name, address) = (&node.name, node.address);
+        let (name, address) = (&node.name, &node.address);
         let cpus = cpus_of(config, node).join("; ");
         writeln!(text, "node {name:<width$}  {address}  {cpus}")
             .expect("writing to a string does not fail");

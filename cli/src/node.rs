@@ -52,7 +52,7 @@ pub(crate) fn up(options: &UpOptions) -> Result<(), Box<dyn std::error::Error>> 
     config.durability = Some(Durability::Memory);
     config.nodes = vec![NodeConfig {
         name: "up".to_owned(),
-        address: options.listen,
+        address: options.listen.into(),
         cpus: std::mem::take(&mut config.cpus),
         roles: config.placement.keys().copied().collect(),
         data: None,

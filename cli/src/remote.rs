@@ -1,11 +1,14 @@
 //! The options by which commands name the cluster that they talk to.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use loggos::{CallError, Config, Executed, RemoteCluster, RemoteOptions, RoleId};
+use loggos::{
+    Address, CallError, Config, Executed, NoAddress, NodeConfig, RemoteCluster, RemoteOptions,
+    RoleId,
+};
 
 use crate::node::DEFAULT_ADDRESS;
 
@@ -29,25 +32,28 @@ pub(crate) struct Target {
     connect: SocketAddr,
 }
 
-/// Reads an address; looks up a host that is named. Of several addresses the first of IPv4 is
-/// taken, where nodes listen by default.
+/// Reads an address; looks up a host that is named.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    if text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-        return Err("it must be a host and a port, such as localhost:7401".to_owned());
-    }
-    let found: Vec<_> = text.to_socket_addrs().map_err(|error| error.to_string())?.collect();
-    let first = found.iter().find(|it| it.is_ipv4()).or_else(|| found.first());
-    first.copied().ok_or_else(|| "the host has no address".to_owned())
+    let address: Address = text.parse().map_err(|error: NoAddress| error.to_string())?;
+    address.resolve().map_err(|error| error.to_string())
+}
+
+/// A node's name, or its address where it has none, and its address.
+pub(crate) type Named = (String, Address);
+
+/// The nodes of a configuration.
+pub(crate) fn named(config: &Config) -> Vec<Named> {
+    let nodes = config.nodes.iter();
+    nodes.map(|node| (node.name.clone(), node.address.clone())).collect()
 }
 
 impl Target {
     /// The nodes to talk to, each with its name where that is known.
-    pub(crate) fn nodes(&self) -> Result<Vec<(String, SocketAddr)>, Box<dyn std::error::Error>> {
+    pub(crate) fn nodes(&self) -> Result<Vec<Named>, Box<dyn std::error::Error>> {
         let Some(file) = &self.config else {
-            return Ok(vec![(self.connect.to_string(), self.connect)]);
+            return Ok(vec![(self.connect.to_string(), self.connect.into())]);
         };
-        let nodes = load(file)?.nodes.into_iter();
-        Ok(nodes.map(|node| (node.name, node.address)).collect())
+        Ok(named(&load(file)?))
     }
 
     /// The configuration, if it was named.
@@ -60,7 +66,7 @@ impl Target {
         let Some(file) = &self.config else {
             return Ok(RemoteOptions::new(vec![self.connect]));
         };
-        Ok(options_of(&load(file)?))
+        Ok(options_of(&load(file)?)?)
     }
 
     /// Executes one command.
@@ -81,7 +87,7 @@ impl Target {
 /// If it has no result: the text says which addresses could not be used, and why.
 pub(crate) fn execute(
     options: RemoteOptions,
-    nodes: &[(String, SocketAddr)],
+    nodes: &[Named],
     command: &[u8],
 ) -> Result<Executed, String> {
     let unreachable_after = Some(UNREACHABLE_AFTER);
@@ -89,7 +95,10 @@ pub(crate) fn execute(
         .map_err(|error| error.to_string())?;
     cluster.client().execute_blocking(command).map_err(|error| {
         let troubles = cluster.troubles().into_iter().map(|(address, why)| {
-            let node = nodes.iter().find(|(name, of)| *of == address && *name != of.to_string());
+            let is_it = |(name, of): &&Named| {
+                *name != of.to_string() && of.resolve().is_ok_and(|of| of == address)
+            };
+            let node = nodes.iter().find(is_it);
             let node = node.map(|(name, _)| format!("node {name} at ")).unwrap_or_default();
             format!("\n{node}{address}: {why}")
         });
@@ -116,12 +125,27 @@ pub(crate) fn load(file: &Path) -> Result<Config, Box<dyn std::error::Error>> {
 }
 
 /// Returns the options to reach the gateways of a cluster with nodes.
-pub(crate) fn options_of(config: &Config) -> RemoteOptions {
+///
+/// # Errors
+///
+/// If no host of them can be looked up: says why.
+pub(crate) fn options_of(config: &Config) -> Result<RemoteOptions, String> {
     let is_gateway = |role: &RoleId| matches!(role, RoleId::Gateway(_));
     let nodes = config.nodes.iter().filter(|node| node.roles.iter().any(is_gateway));
-    RemoteOptions {
+    let resolve = |node: &NodeConfig| {
+        node.address
+            .resolve()
+            .map_err(|error| format!("node {} at {}: {error}", node.name, node.address))
+    };
+    let (found, lost): (Vec<_>, Vec<_>) = nodes.map(resolve).partition(Result::is_ok);
+    let addresses: Vec<SocketAddr> = found.into_iter().flatten().collect();
+    if addresses.is_empty() {
+        let why: Vec<_> = lost.into_iter().filter_map(Result::err).collect();
+        return Err(why.join("\n"));
+    }
+    Ok(RemoteOptions {
         cluster: config.name.clone(),
         deadline: config.deadline,
-        ..RemoteOptions::new(nodes.map(|node| node.address).collect())
-    }
+        ..RemoteOptions::new(addresses)
+    })
 }

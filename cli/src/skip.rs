@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use loggos::{Config, LoggedCommand, Position, Slot};
+use loggos::{LoggedCommand, Position, Slot};
 use serde_json::Value;
 
 use crate::exit;
@@ -62,7 +62,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
                 .into(),
         );
     }
-    let answers = status::ask(&addresses(&config));
+    let nodes = remote::named(&config);
+    let answers = status::ask(&nodes);
     let count = config.cluster.replicas;
     let wrong = obstacles(&answers, count, command);
     if !wrong.is_empty() {
@@ -70,12 +71,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     }
     let started = Instant::now();
     loop {
-        for (_, address) in addresses(&config) {
+        for address in nodes.iter().filter_map(|(_, address)| address.resolve().ok()) {
             // One that does not answer is asked again with the next round; others may have the
             // leader.
             let _tried = loggos::remote_skip(address, command, status::TIMEOUT);
         }
-        let answers = status::ask(&addresses(&config));
+        let answers = status::ask(&nodes);
         let halted = of_kind(&answers.nodes, "replica");
         let halted = halted.filter(|(_, role)| is_halted_at(role, command)).count();
         // Gateways go by what they have heard last.
@@ -98,10 +99,6 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         }
         std::thread::sleep(PAUSE);
     }
-}
-
-fn addresses(config: &Config) -> Vec<(String, std::net::SocketAddr)> {
-    config.nodes.iter().map(|node| (node.name.clone(), node.address)).collect()
 }
 
 /// The roles of a kind on nodes that have answered, each with the name of its node.

@@ -1,7 +1,6 @@
 //! `loggos status`: how the roles of a running cluster stand.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use self::survival::Survival;
 use self::verdict::Verdict;
 use crate::exit::{self, Exit};
-use crate::remote::Target;
+use crate::remote::{Named, Target};
 
 mod survival;
 mod verdict;
@@ -60,10 +59,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Asks these nodes, each of which has a name.
-pub(crate) fn ask(nodes: &[(String, SocketAddr)]) -> Answers {
+pub(crate) fn ask(nodes: &[Named]) -> Answers {
     let mut answers = Answers::default();
     for (name, address) in nodes {
-        let answer = loggos::remote_status(*address, TIMEOUT).map_err(|error| why(&error));
+        let answer = address.resolve().map_err(|error| error.to_string()).and_then(|address| {
+            loggos::remote_status(address, TIMEOUT).map_err(|error| why(&error))
+        });
         match answer.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string())) {
             Ok(status) => answers.nodes.push((name.clone(), status)),
             Err(error) if *name == address.to_string() => {

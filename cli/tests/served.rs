@@ -8,17 +8,14 @@ mod kept;
 
 use std::time::{Duration, Instant};
 
-use kept::{Cluster, Plan, wait_for};
+use kept::{Cluster, wait_for};
 use serde_json::Value;
 
 /// Three nodes with all roles each, in memory; two of them are a quorum.
 fn three_nodes() -> Cluster {
-    let kinds = ["gateway", "proposer", "acceptor", "replica"];
-    let roles = |id: usize| kinds.map(|kind| format!("{kind} {id}"));
-    let plans = [0, 1, 2].map(|id| Plan::new(format!("node-{id}"), &roles(id)));
     let config = "[cluster]\nname = \"served\"\ndurability = \"memory\"\nquorums = \"majority\"\n\
                   proposers = 3\nproxy_leaders = 0\ngateways = 3";
-    Cluster::laid_out(config, plans.to_vec(), |_| None)
+    Cluster::laid_out(config, kept::three_nodes(), |_| None)
 }
 
 /// What `status` says of the cluster, or of one of its nodes: its exit code, and its first line.

@@ -13,7 +13,7 @@ use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use kept::{Cluster, Plan, wait_for};
+use kept::{Cluster, three_nodes, wait_for};
 use loggos::{
     At, CallError, Config, Halt, MalformedSnapshot, Node, RemoteCluster, RemoteOptions, Reply,
     StateMachine,
@@ -81,12 +81,9 @@ struct Nodes {
 
 impl Nodes {
     fn start() -> Self {
-        let kinds = ["gateway", "proposer", "acceptor", "replica"];
-        let roles = |id: usize| kinds.map(|kind| format!("{kind} {id}"));
-        let plans = [0, 1, 2].map(|id| Plan::new(format!("node-{id}"), &roles(id)));
         let config = "[cluster]\nname = \"skip\"\nquorums = \"majority\"\nproposers = 3\n\
                       proxy_leaders = 0\ngateways = 3";
-        let cluster = Cluster::new(config, plans.to_vec(), |_| None);
+        let cluster = Cluster::new(config, three_nodes(), |_| None);
         let mut nodes = Self { cluster, running: vec![None, None, None] };
         (0..3).for_each(|node| nodes.start_one(node));
         nodes

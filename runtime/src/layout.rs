@@ -1,6 +1,7 @@
 //! The layout of roles on nodes and cores, and the plans that cores are started with.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
@@ -14,6 +15,7 @@ use crate::config::{Config, NodeConfig};
 use crate::core::{CorePlan, NetworkPlan, Outlet, Place, Routes, Sibling};
 use crate::descriptors::Descriptors;
 use crate::log::{Log, LogPlan};
+use crate::names::{Destination, Names};
 use crate::random::random_u64;
 use crate::snapshots::{ReplicaPlan, Snapshots};
 use crate::sockets::{NodeIdentity, Remote};
@@ -36,6 +38,8 @@ pub(crate) struct Layout<'a> {
     roles: Vec<Vec<RoleId>>,
     /// The cores of other nodes.
     remotes: Arc<[Remote]>,
+    /// Where the node listens.
+    listen: Option<SocketAddr>,
 }
 
 /// The plan that a process is started with.
@@ -53,11 +57,16 @@ pub(crate) struct ProcessPlan {
 }
 
 impl<'a> Layout<'a> {
+    /// Lays the roles out; looks the name up that the node has, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such name, or no thread to look up those of other nodes.
     pub(crate) fn new(
         config: &'a Config,
         node: Option<usize>,
         descriptors: Option<Descriptors>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let cpus = node.map_or(&config.cpus, |node| &config.nodes[node].cpus);
         let is_ours = |role: &RoleId| node.is_none_or(|us| config.nodes[us].roles.contains(role));
         let mut roles: Vec<Vec<RoleId>> = vec![Vec::new(); cpus.len()];
@@ -65,8 +74,18 @@ impl<'a> Layout<'a> {
             roles[*core].push(*role);
         }
         let others = config.nodes.iter().enumerate().filter(|(other, _)| Some(*other) != node);
-        let remotes = others.flat_map(|(index, other)| remotes(config, index, other)).collect();
-        Self { config, node, descriptors, cpus, roles, remotes }
+        let mut names = Names::default();
+        let mut cores = Vec::new();
+        for (index, other) in others {
+            cores.extend(remotes(config, index, other, &names.destination(&other.address)?));
+        }
+        let listen = node.map(|node| {
+            let address = &config.nodes[node].address;
+            let why = |error| io::Error::other(format!("{address} cannot be looked up: {error}"));
+            address.resolve().map_err(why)
+        });
+        let (remotes, listen) = (cores.into(), listen.transpose()?);
+        Ok(Self { config, node, descriptors, cpus, roles, remotes, listen })
     }
 
     /// Returns what this process is started with. `logs` are those of its cores, where acceptors
@@ -170,13 +189,18 @@ impl<'a> Layout<'a> {
                 strangers_max: descriptors.strangers_max,
             },
             remotes: Arc::clone(&self.remotes),
-            listen: (core == 0).then(|| self.config.nodes[node].address),
+            listen: self.listen.filter(|_| core == 0),
         }
     }
 }
 
 /// The cores of another node.
-fn remotes(config: &Config, index: usize, node: &NodeConfig) -> impl Iterator<Item = Remote> {
+fn remotes(
+    config: &Config,
+    index: usize,
+    node: &NodeConfig,
+    destination: &Destination,
+) -> impl Iterator<Item = Remote> {
     let has_proposer = |core| {
         let is_there = |role: &&RoleId| config.placement.get(role) == Some(&core);
         node.roles.iter().filter(is_there).any(|role| matches!(role, RoleId::Proposer(_)))
@@ -185,7 +209,8 @@ fn remotes(config: &Config, index: usize, node: &NodeConfig) -> impl Iterator<It
         node: to_u8(index),
         core: to_u8(core),
         name: node.name.clone(),
-        address: node.address,
+        address: node.address.clone(),
+        destination: destination.clone(),
         is_watched: has_proposer(core),
     })
 }

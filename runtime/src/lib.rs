@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod alarm;
 mod backup;
 mod callers;
@@ -20,6 +21,7 @@ mod executor;
 mod idle;
 mod layout;
 mod log;
+mod names;
 mod node;
 mod process;
 mod random;
@@ -30,6 +32,7 @@ mod snapshots;
 mod sockets;
 mod status;
 
+pub use address::{Address, NoAddress};
 pub use backup::{Backup, BackupError};
 pub use client::{Call, CallError, Client, Executed};
 pub use cluster::{LocalCluster, NoSuchRole};

@@ -40,7 +40,7 @@ impl Node {
         F: Fn(ReplicaId) -> M + Send + Sync + 'static,
     {
         let process = Process::start(config, Some(node), machine)?;
-        let address = process.address().unwrap_or(config.nodes[node].address);
+        let address = process.address().expect("a node listens");
         Ok(Self { process, roles: config.nodes[node].roles.clone(), address })
     }
 

@@ -98,7 +98,7 @@ impl Process {
                 "room for {clients_max} clients: of {limit} file descriptors {reserved} are reserved"
             );
         }
-        let layout = Layout::new(config, node, descriptors);
+        let layout = Layout::new(config, node, descriptors)?;
         executor::check(layout.cpus)?;
         let mut data = match config.is_durable() {
             true => data::open(config, node).map_err(StartError::Data)?,

@@ -236,7 +236,7 @@ fn a_node_does_not_listen_before_its_state_machines_are_made() {
     config.durability = Some(Durability::Memory);
     config.nodes = vec![NodeConfig {
         name: "all".to_owned(),
-        address,
+        address: address.into(),
         cpus: std::mem::take(&mut config.cpus),
         roles: config.placement.keys().copied().collect(),
         data: None,

@@ -39,7 +39,7 @@ fn config(folder: &Path) -> Config {
     };
     let nodes = (0_u8..).zip(&ports).map(|(id, port)| NodeConfig {
         name: format!("n{id}"),
-        address: port.local_addr().unwrap(),
+        address: port.local_addr().unwrap().into(),
         cpus: cpus.clone(),
         roles: config.placement.keys().filter(|role| home(role) == id).copied().collect(),
         data: Some(folder.join(format!("n{id}"))),

@@ -33,7 +33,7 @@ fn start(address: SocketAddr) -> Node {
     config.durability = Some(Durability::Memory);
     config.nodes = vec![NodeConfig {
         name: "all".to_owned(),
-        address,
+        address: address.into(),
         cpus: std::mem::take(&mut config.cpus),
         roles: config.placement.keys().copied().collect(),
         data: None,

@@ -80,7 +80,7 @@ fn start(settings: impl FnOnce(Settings) -> Settings) -> [Node; 2] {
     config.nodes = nodes
         .map(|((name, roles), port)| NodeConfig {
             name: name.to_owned(),
-            address: port.local_addr().unwrap(),
+            address: port.local_addr().unwrap().into(),
             cpus: cpus.clone(),
             roles,
             data: None,

@@ -1,11 +1,12 @@
 //! The measured cluster: one in this process, or one of other processes.
 
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use loggos::{LocalCluster, RemoteCluster, RemoteOptions, Resident, RoleStatus};
 use serde::Deserialize;
+
+use crate::remote::Named;
 
 /// The longest time until a node has reported the state of its roles.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,7 +17,7 @@ pub(crate) enum Subject {
     /// In this process.
     Local(LocalCluster),
     /// Of other processes: the connections to it, and all its nodes that we know.
-    Remote { connections: Vec<RemoteCluster>, nodes: Vec<(String, SocketAddr)> },
+    Remote { connections: Vec<RemoteCluster>, nodes: Vec<Named> },
 }
 
 /// The measured state of a role.
@@ -44,7 +45,7 @@ impl Subject {
     pub(crate) fn connect(
         options: &RemoteOptions,
         connections: u32,
-        nodes: Vec<(String, SocketAddr)>,
+        nodes: Vec<Named>,
     ) -> std::io::Result<Self> {
         let connections = (0..connections as usize).map(|connection| {
             // Each begins with another gateway.
@@ -85,7 +86,8 @@ impl Subject {
             Self::Local(cluster) => cluster.status().iter().map(RoleState::of).collect(),
             Self::Remote { nodes, .. } => {
                 let answers = nodes.iter().map(|(_, address)| {
-                    let status = loggos::remote_status(*address, STATUS_TIMEOUT).ok()?;
+                    let address = address.resolve().ok()?;
+                    let status = loggos::remote_status(address, STATUS_TIMEOUT).ok()?;
                     serde_json::from_slice::<NodeStatus>(&status).ok()
                 });
                 let roles = answers.flatten().flat_map(|status| status.roles);

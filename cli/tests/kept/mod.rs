@@ -59,6 +59,14 @@ impl Plan {
     }
 }
 
+/// Three nodes with a role of each kind, of which two are a quorum: the configuration needs
+/// `quorums = "majority"`, and three proposers and gateways.
+pub(crate) fn three_nodes() -> Vec<Plan> {
+    let kinds = ["gateway", "proposer", "acceptor", "replica"];
+    let roles = |id: usize| kinds.map(|kind| format!("{kind} {id}"));
+    (0..3).map(|id| Plan::new(format!("node-{id}"), &roles(id))).collect()
+}
+
 /// A cluster of processes. Nodes are told by their place in the plan.
 pub(crate) struct Cluster {
     /// None once it is kept.

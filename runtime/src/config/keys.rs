@@ -139,7 +139,7 @@ const fn cores(name: &'static str, what: &'static str, kind: Kind) -> Key {
 pub(super) static NODE_KEYS: [NodeKey; 4] = [
     NodeKey {
         name: "address",
-        what: "IP address and port where it listens, to nodes and clients alike.",
+        what: "Host and port where it listens, to nodes and clients alike. A name is looked up.",
     },
     NodeKey {
         name: "cpus",

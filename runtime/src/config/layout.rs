@@ -1,13 +1,13 @@
 //! A node: one process of a cluster, and the roles in it.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use loggos_protocol::{Digest, RoleId};
 
 use super::Config;
 use super::error::instead;
+use crate::Address;
 
 /// One process of a cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,7 +15,7 @@ pub struct NodeConfig {
     /// Unique in its cluster: 1 to 64 bytes of letters, digits, `-`, `_` and `.`.
     pub name: String,
     /// The address where it listens to nodes and clients. Unique in its cluster; its port is not 0.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The processor core of each of its cores; from 1 to 256. Another machine's cannot be checked
     /// here.
     pub cpus: Vec<usize>,
@@ -50,22 +50,23 @@ impl Config {
         })
     }
 
-    /// Returns the digest of where every role lives: the cluster's name, its nodes with their
-    /// addresses, roles and numbers of cores, and each role's core; not the processor cores, which
-    /// only their node depends on. Two processes that differ in it refuse each other, for they
-    /// would send messages to cores that do not host the receiver.
+    /// Returns the digest of where every role lives: the cluster's name, its nodes with their roles
+    /// and numbers of cores, and each role's core. Not the processor cores, which only their node
+    /// depends on; nor addresses, since a node may move, and is known by its name (R36). Two
+    /// processes that differ in it refuse each other, for they would send messages to cores that do
+    /// not host the receiver.
     ///
     /// It is the same on every machine and for every build. What else nodes must agree on is in the
     /// digest of [`Config::cluster`].
     ///
-    /// source: R3
+    /// source: R3, R36
     #[must_use]
     pub fn layout_digest(&self) -> u64 {
         let count = |count: usize| count as u64;
         let mut digest = Digest::new("loggos layout").text(&self.name);
         digest = digest.word(count(self.nodes.len()));
         for node in &self.nodes {
-            digest = digest.text(&node.name).text(&node.address.to_string());
+            digest = digest.text(&node.name);
             digest = digest.word(count(node.cpus.len())).word(count(node.roles.len()));
             digest = node.roles.iter().fold(digest, |digest, role| digest.text(&role.to_string()));
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 
 use loggos_protocol::{ProposerId, ProxyLeaderId, RoleId, Settings};
@@ -18,6 +18,7 @@ use super::roles::{Meant, read_role, roles_to_name};
 use super::spread::spread_in_node;
 use super::value::{name, shown};
 use super::{Durability, NodeConfig};
+use crate::Address;
 
 /// The most nodes of a cluster.
 pub(super) const NODES_MAX: usize = 64;
@@ -41,9 +42,9 @@ struct Reading<'a> {
     usable: &'a [usize],
     nodes: Nodes,
     /// The node of each address. An IPv4 address is the same however it is written.
-    addresses: BTreeMap<(IpAddr, u16), String>,
+    addresses: BTreeMap<Address, String>,
     /// The node of each data directory of each machine.
-    folders: BTreeMap<(IpAddr, PathBuf), String>,
+    folders: BTreeMap<(String, PathBuf), String>,
     durability: Option<Durability>,
     /// Roles that are not missing, since a word that is no role was probably meant to be one of
     /// them.
@@ -130,7 +131,7 @@ impl Reading<'_> {
         };
         let data = table.get("data").and_then(|value| {
             let data = read_data(value, report)?;
-            self.check_folder(node, address, &data)
+            self.check_folder(node, address.as_ref(), &data)
                 .unwrap_or_else(|what| report.add(&value.span(), what));
             Some(data)
         });
@@ -152,7 +153,7 @@ impl Reading<'_> {
         self.nodes.nodes.push(NodeConfig {
             name: node.to_owned(),
             // If any of these is mistaken, no configuration comes of it.
-            address: address.unwrap_or_else(|| SocketAddr::from(([0; 4], 0))),
+            address: address.unwrap_or_else(|| SocketAddr::from(([0; 4], 0)).into()),
             cpus: cpus.unwrap_or_default(),
             roles,
             data,
@@ -165,7 +166,7 @@ impl Reading<'_> {
         key: &Spanned<Cow<'_, str>>,
         table: &DeTable<'_>,
         report: &mut Report<'_>,
-    ) -> Option<SocketAddr> {
+    ) -> Option<Address> {
         let Some(value) = table.get("address") else {
             let what = format!(
                 "`address` is missing in {}: where it listens, such as \"127.0.0.1:7401\"",
@@ -176,7 +177,8 @@ impl Reading<'_> {
         };
         let address = read_address(value.get_ref());
         let address = address.and_then(|address| {
-            let place = (address.ip().to_canonical(), address.port());
+            let canonical = |ip: SocketAddr| SocketAddr::new(ip.ip().to_canonical(), ip.port());
+            let place = address.ip().map_or_else(|| address.clone(), |ip| canonical(ip).into());
             match self.addresses.get(&place) {
                 Some(first) => Err(format!(
                     "{address} is the address of node `{first}` already: each needs its own"
@@ -194,14 +196,11 @@ impl Reading<'_> {
     fn check_folder(
         &mut self,
         node: &str,
-        address: Option<SocketAddr>,
+        address: Option<&Address>,
         data: &Path,
     ) -> Result<(), String> {
         let Some(address) = address else { return Ok(()) };
-        let machine = match address.ip().to_canonical() {
-            ip if ip.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            ip => ip,
-        };
+        let machine = address.machine();
         let parts = data.components().filter(|part| *part != Component::CurDir);
         match self.folders.entry((machine, parts.collect())) {
             Entry::Occupied(first) => Err(format!(
@@ -363,17 +362,17 @@ fn add_missing(key: &Spanned<Cow<'_, str>>, what: String, report: &mut Report<'_
     }
 }
 
-fn read_address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
-    let address = value.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
+fn read_address(value: &DeValue<'_>) -> Result<Address, String> {
+    let address = value.as_str().and_then(|text| text.parse::<Address>().ok());
     let address = address.ok_or_else(|| {
         let shown = shown(value);
-        format!("must be an IP address and a port, such as \"127.0.0.1:7401\", not {shown}")
+        format!("must be a host and a port, such as \"127.0.0.1:7401\", not {shown}")
     })?;
     if address.port() == 0 {
         return Err("must have a port other than 0: others connect to it".to_owned());
     }
-    if address.ip().is_unspecified() {
-        return Err(format!("must be one that others can connect to, not {}", address.ip()));
+    if let Some(ip) = address.ip().map(|ip| ip.ip()).filter(|ip| ip.is_unspecified()) {
+        return Err(format!("must be one that others can connect to, not {ip}"));
     }
     Ok(address)
 }

@@ -47,7 +47,7 @@ fn config(folder: &std::path::Path) -> Config {
     config.nodes = nodes
         .map(|((name, roles), port)| NodeConfig {
             name: name.to_owned(),
-            address: port.local_addr().unwrap(),
+            address: port.local_addr().unwrap().into(),
             cpus: cpus.clone(),
             roles,
             data: Some(folder.join(name)),
@@ -66,7 +66,8 @@ fn recorded(config: &Config) -> Result<(Vec<RingRecord>, u64), StartError> {
     let first = Process::start_recorded(config, Some(0), |_| Kv::default(), Some(&recorder))?;
     let others = Process::start(config, Some(1), |_| Kv::default())?;
     load(&others);
-    let status = crate::remote_status(config.nodes[0].address, Duration::from_secs(60)).unwrap();
+    let address = config.nodes[0].address.resolve().unwrap();
+    let status = crate::remote_status(address, Duration::from_secs(60)).unwrap();
     let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
     let ticks = status["cores"][0]["ticks"].as_u64().unwrap();
     drop((others, first, recorder));

@@ -3,7 +3,6 @@
 //! A link carries messages one way; answers take the other core's own link. What a link cannot take
 //! is dropped and counted, since its sender will send it again (R27, R29).
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use loggos_net::wire::{self, Welcome};
@@ -13,7 +12,9 @@ use tracing::{info, warn};
 
 use super::connections::{Connection, GREETING_MAX, Party, Stage};
 use super::{Incoming, Sockets};
+use crate::Address;
 use crate::dial::{Dial, DialEnd, Pace};
+use crate::names::Destination;
 
 /// The longest time that a link with something to send sends nothing; then it is taken for dead.
 pub(super) const STALL_MAX: Duration = Duration::from_secs(5);
@@ -33,7 +34,8 @@ pub(crate) struct Remote {
     pub(crate) node: u8,
     pub(crate) core: u8,
     pub(crate) name: String,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
+    pub(crate) destination: Destination,
     /// Whether the link is kept up even if there is nothing to say: a leader may live there, and
     /// that it ends is to be known at once.
     pub(crate) is_watched: bool,
@@ -183,13 +185,16 @@ impl Sockets {
     }
 
     pub(super) fn call(&mut self, ring: &mut Ring, link: usize, now: Time) {
-        let address = self.links[link].remote.address;
-        match ring.connect(address) {
-            Ok(id) => {
+        let called = self.links[link].remote.destination.to_call().and_then(|address| {
+            let called = ring.connect(address).map_err(|error| error.to_string());
+            called.map(|id| (id, address))
+        });
+        match called {
+            Ok((id, address)) => {
                 self.links[link].dial.on_called(id, now);
                 self.insert(id, Stage::Link(link), address);
             }
-            Err(error) => self.links[link].on_end(now, &error.to_string()),
+            Err(why) => self.links[link].on_end(now, &why),
         }
     }
 

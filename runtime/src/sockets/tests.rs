@@ -7,6 +7,7 @@ use loggos_protocol::{Fetch, ReplicaId, Slot, To, ToReplica};
 
 use super::connections::GREETING_MAX;
 use super::*;
+use crate::names::Destination;
 
 /// The longest time until the kernel has carried a message over loopback.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -78,7 +79,8 @@ fn link_to(to: &mut Core, now: Time) -> Core {
         node: 1,
         core: 0,
         name: "other".to_owned(),
-        address: to.address,
+        address: to.address.into(),
+        destination: Destination::Known(to.address),
         is_watched: true,
     };
     let mut from = core(0, &[remote]);

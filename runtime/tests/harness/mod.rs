@@ -187,7 +187,7 @@ fn config(spread: Spread, change: impl FnOnce(ClusterSettings) -> ClusterSetting
     let nodes =
         homes.into_iter().zip(&ports).enumerate().map(|(index, (roles, port))| NodeConfig {
             name: format!("n{index}"),
-            address: port.local_addr().unwrap(),
+            address: port.local_addr().unwrap().into(),
             cpus: cpus.clone(),
             roles,
             data: None,

@@ -51,7 +51,7 @@ fn nodes_are_read_in_order_of_name() {
     assert_eq!(names, ["C", "a", "b"]);
     assert!(config.cpus.is_empty());
     let a = node(&config, "a");
-    assert_eq!((a.address, &a.cpus[..]), ("127.0.0.1:7401".parse().unwrap(), &[0][..]));
+    assert_eq!((a.address.clone(), &a.cpus[..]), ("127.0.0.1:7401".parse().unwrap(), &[0][..]));
     let roles = ["gateway 0", "proposer 0", "proxy leader 0", "acceptor 0", "replica 0"].map(role);
     assert_eq!(a.roles, roles);
     assert_eq!(node(&config, "b").cpus, [5, 3], "another machine's cores are not ours to check");
@@ -122,11 +122,10 @@ fn the_layout_digest_tells_layouts_apart_and_nothing_else() {
     other.nodes[2].cpus.push(7);
     assert_ne!(other.layout_digest(), whole, "a core more");
     // Fixed: builds of today and tomorrow must agree.
-    assert_eq!(whole, 2_550_293_848_844_312_791);
+    assert_eq!(whole, 8_679_666_083_594_373_059);
     for (from, to) in [
         ("orders", "order"),
         ("[nodes.b]", "[nodes.c]"),
-        ("127.0.0.1:7402", "127.0.0.1:7403"),
         ("\"gateway 0\",", "\"gateway 0\", \"proxy leader 1\","),
         ("[nodes.C]", "[placement]\n\"proposer 1\" = 1\n[nodes.C]"),
     ] {
@@ -134,6 +133,7 @@ fn the_layout_digest_tells_layouts_apart_and_nothing_else() {
     }
     for (from, to) in [
         ("cpus = [5, 3]", "cpus = [1, 2]"),
+        ("127.0.0.1:7402", "b.example:7403"), // a node may move (R36)
         ("[nodes.b]", "[timing]\ndeadline = \"1s\"\n[nodes.b]"),
     ] {
         assert_eq!(digest(&with(from, to)), whole, "{to}");
@@ -186,9 +186,9 @@ fn unknown_keys_of_nodes_are_refused_with_the_nearest() {
 #[test]
 fn addresses_that_cannot_be_are_refused() {
     let of = |address: &str| with("\"127.0.0.1:7402\"", address);
-    let wanted =
-        "7:11: `address` must be an IP address and a port, such as \"127.0.0.1:7401\", not";
-    refused(&of("\"localhost:7402\""), &format!("{wanted} \"localhost:7402\""));
+    let wanted = "7:11: `address` must be a host and a port, such as \"127.0.0.1:7401\", not";
+    refused(&of("\"local host:7402\""), &format!("{wanted} \"local host:7402\""));
+    refused(&of("\"10.0.0:7402\""), &format!("{wanted} \"10.0.0:7402\""));
     refused(&of("\"127.0.0.1\""), &format!("{wanted} \"127.0.0.1\""));
     refused(&of("7402"), &format!("{wanted} 7402"));
     refused(
@@ -207,6 +207,18 @@ fn addresses_that_cannot_be_are_refused() {
         &of("\"[::ffff:127.0.0.1]:7401\""),
         "11:11: `address` 127.0.0.1:7401 is the address of node `b` already: each needs its own",
     );
+    let named = of("\"Node.Example:7402\"").replace("[::1]:7401", "node.example:7402");
+    refused(
+        &named,
+        "15:11: `address` node.example:7402 is the address of node `b` already: each needs its own",
+    );
+}
+
+#[test]
+fn a_node_may_have_the_name_of_a_host() {
+    let config = config(&with("127.0.0.1:7402", "node-b.example:7402"));
+    assert_eq!(node(&config, "b").address.to_string(), "node-b.example:7402");
+    assert_eq!(node(&config, "b").address.ip(), None, "it is looked up when it is called");
 }
 
 #[test]

@@ -41,9 +41,9 @@ fn bytes_of(encode: impl FnOnce(&mut Outgoing)) -> Vec<u8> {
 
 impl Asker {
     fn start(config: &Config) -> Self {
-        let port = TcpListener::bind(config.nodes[1].address).unwrap();
+        let port = TcpListener::bind(config.nodes[1].address.resolve().unwrap()).unwrap();
         let node = Process::start(config, Some(0), |_| Kv::default()).unwrap();
-        let mut speaks = TcpStream::connect(config.nodes[0].address).unwrap();
+        let mut speaks = TcpStream::connect(config.nodes[0].address.resolve().unwrap()).unwrap();
         let hello = Hello {
             wire_digest: wire::wire_digest(),
             versions: (wire::WIRE_VERSION, wire::WIRE_VERSION),

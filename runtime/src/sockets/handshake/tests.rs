@@ -1,8 +1,11 @@
 //! The hellos that a core admits, and its answers to the others.
 
+use std::net::SocketAddr;
+
 use loggos_protocol::DirectoryId;
 
 use super::*;
+use crate::names::Destination;
 use crate::sockets::CLIENTS_MAX;
 
 const OURS: FormationId = FormationId(7);
@@ -185,7 +188,8 @@ fn our_hello_is_admitted_by_the_core_that_it_is_for() {
         node: 1,
         core: 0,
         name: "one".to_owned(),
-        address: ([127, 0, 0, 1], 1).into(),
+        address: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
+        destination: Destination::Known(([127, 0, 0, 1], 1).into()),
         is_watched: true,
     };
     let mut theirs = handshake();
