@@ -97,6 +97,13 @@ pub enum Event {
         /// Why.
         why: Halt,
     },
+    /// A leader was told to skip a command, and does not.
+    SkipRefused {
+        /// The command.
+        command: LoggedCommand,
+        /// Why not.
+        why: &'static str,
+    },
     /// A replica that has halted begins another life, in which it skips a command.
     Skips {
         /// Which.
@@ -212,6 +219,7 @@ impl fmt::Display for Event {
             Self::Halted { executed, why, .. } => {
                 write!(f, "has halted, having executed {} slots: {why}", executed.0)
             }
+            Self::SkipRefused { command, why } => write!(f, "does not skip {command}: {why}"),
             Self::Skips { command, .. } => write!(f, "starts over, and skips {command}"),
             Self::NoSnapshots { .. } => f.write_str(
                 "the state machine has no snapshots: a replica that is far behind cannot be brought up, and \

@@ -363,9 +363,12 @@ fn r38_what_was_answered_before_all_replicas_started_again_is_not_skipped() {
     assert_eq!(halts(&net), 3, "{:?}", net.events);
     let command = command(&net);
     assert_eq!(command.at.slot, Slot(slot));
+    net.events.clear();
     net.skip(command);
     net.run_for(millis(3000));
     assert_eq!(halts(&net), 3, "its caller was answered");
+    let why = "it was executed before replicas were started again";
+    assert_eq!(net.events, [Event::SkipRefused { command, why }]);
 }
 
 /// The skip is in the last slot that a full window leaves, and what says that it is chosen is lost.

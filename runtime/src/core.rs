@@ -378,6 +378,7 @@ impl<M: StateMachine> Core<M> {
                     | Event::Foreign { .. }
                     | Event::NoSnapshots { .. }
                     | Event::OriginsDiffer { .. }
+                    | Event::SkipRefused { .. }
             );
             if !is_repeated || !self.logged_events.contains(&event) {
                 crate::status::tell(&event, self.seats[index].id);

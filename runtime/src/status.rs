@@ -194,6 +194,7 @@ pub(crate) fn tell(event: &Event, role: RoleId) {
         | Event::Silenced { .. }
         | Event::HandedOver { .. }
         | Event::Skips { .. }
+        | Event::SkipRefused { .. }
         | Event::SessionLost { .. } => warn!("{role}: {event}"),
         Event::Suspected { .. } => debug!("{role}: {event}"),
         Event::Ignored { .. } => trace!("{role}: {event}"),

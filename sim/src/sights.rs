@@ -335,6 +335,7 @@ impl Witness {
             | Event::Equivocation { .. }
             | Event::Halted { .. }
             | Event::Skips { .. }
+            | Event::SkipRefused { .. }
             | Event::NoSnapshots { .. }
             | Event::OriginsDiffer { .. }
             | Event::Ignored { .. }

@@ -539,6 +539,7 @@ impl World {
                 | Event::Foreign { .. }
                 | Event::Ignored { .. }
                 | Event::SnapshotSetAside { .. }
+                | Event::SkipRefused { .. }
                 | Event::SessionOpened { .. }
                 | Event::SessionLost { .. } => {}
             }

@@ -69,6 +69,7 @@ impl<M: StateMachine> Core<M> {
     ///
     /// source: R33, R34
     pub(super) fn watch_log(&mut self) {
+        let core = self.core;
         let Some(log) = &mut self.log else { return };
         if let Some(why) = log.stopped() {
             for seat in &mut self.seats {
@@ -82,9 +83,11 @@ impl<M: StateMachine> Core<M> {
         if let Some((before, room)) = log.room_has_changed() {
             match (before, room) {
                 (_, LogRoom::Low) => {
-                    warn!("little room is left in the log: its acceptors vote for no new slots");
+                    warn!(
+                        "little room is left in the log of core {core}: its acceptors vote for no new slots"
+                    );
                 }
-                (LogRoom::Low, _) => warn!("there is room in the log again"),
+                (LogRoom::Low, _) => warn!("there is room in the log of core {core} again"),
                 (LogRoom::Scarce | LogRoom::Ample, LogRoom::Scarce | LogRoom::Ample) => {}
             }
             for seat in &mut self.seats {

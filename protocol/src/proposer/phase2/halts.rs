@@ -3,7 +3,7 @@
 use super::{Open, Phase2};
 use crate::proposer::shared::Shared;
 use crate::{
-    Halt, Halted, Incarnation, LoggedCommand, Outbox, Payload, ReplicaId, Roster, Run, Runs,
+    Event, Halt, Halted, Incarnation, LoggedCommand, Outbox, Payload, ReplicaId, Roster, Run, Runs,
     SessionId, Slot, Time, Value, Watermark,
 };
 
@@ -69,21 +69,22 @@ impl Phase2 {
         {
             return self.resend_one(slot, now, out);
         }
+        let refuse = |why, out: &mut Outbox| out.event(Event::SkipRefused { command, why });
         let is_halted_there = |replica: ReplicaId| {
             let why = self.halt_of(replica, &shared.roster, now);
             matches!(why, Some(Halt::Panicked { command: at, .. }) if *at == command)
         };
         if !shared.roster.replicas().all(is_halted_there) || !self.is_heard(now) {
-            return out.ignored("Skip: not every replica has halted there, as far as is known");
+            return refuse("not every replica has halted there, as far as is known here", out);
         }
         if self.was_executed(command) {
-            return out.ignored("Skip: the command was executed in former lives of replicas");
+            return refuse("it was executed before replicas were started again", out);
         }
         let slot = self.next;
         let end = command.at.slot.0 + u64::from(self.cluster.slots_held_when_halted());
         let has_room = slot.0 < end && slot.0 < self.floor.0 + self.open.capacity();
         if !has_room || self.is_part || self.sent.first_open() != slot {
-            return out.ignored("Skip: no slot is free");
+            return refuse("no slot is free", out);
         }
         shared.stamp = shared.stamp.max(now);
         self.open.insert(slot, Open::new(Value::skip(shared.stamp, command), now));
