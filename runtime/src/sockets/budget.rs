@@ -27,7 +27,7 @@
 /// Bytes that all clients of a core may hold.
 pub(super) const BYTES_MAX: usize = 64 << 20;
 /// Bytes with which clients are closed.
-const BYTES_END: usize = 2 * BYTES_MAX;
+const BYTES_END: usize = BYTES_MAX + BYTES_MAX / 4;
 /// The part of what is free that one client may hold: one of so many.
 const SHARE: usize = 8;
 /// The least that a command counts for.
