@@ -407,3 +407,27 @@ fn r28_a_replica_that_has_halted_asks_for_no_election() {
     assert_eq!(elections, 0, "{:?}", net.events);
     assert!(net.gateway(0).halted(net.now).is_none());
 }
+
+/// A replica that was started again with a machine that does not panic there: that its former life
+/// had halted, as the leader heard a moment ago, says nothing of it.
+#[test]
+fn r38_the_halt_of_a_former_life_does_not_count() {
+    let mut net = Net::durable_replicas(grid(2, 2));
+    let all = || (0..3).map(|id| RoleId::Replica(ReplicaId(id)));
+    all().for_each(|id| net.stop(id));
+    net.machine = || Echo::that_panics_at(b"9");
+    all().for_each(|id| net.start(id));
+    net.run_for(millis(1000));
+    net.write(9);
+    net.run_for(millis(1000));
+    let command = command(&net);
+    net.machine = Echo::default;
+    net.stop(RoleId::Replica(ReplicaId(2)));
+    net.start(RoleId::Replica(ReplicaId(2)));
+    net.run_for(net.cluster.election_timeout / 2);
+    assert_eq!(net.replica(2).halted(), None, "it will execute the command");
+    net.events.clear();
+    net.skip(command);
+    let why = "not every replica has halted there, as far as is known here";
+    assert_eq!(net.events, [Event::SkipRefused { command, why }]);
+}
