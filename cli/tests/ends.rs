@@ -23,10 +23,18 @@ impl Drop for Running {
     }
 }
 
+/// Starts that program with the signals as they are by default, though those who started the tests
+/// ignore some: what is ignored is inherited, and a shell cannot take it back.
+fn with_default_signals(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal", program]).env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
 fn bench(arguments: &[&str]) -> Command {
-    let mut command = loggos();
+    let mut command = with_default_signals(env!("CARGO_BIN_EXE_loggos"));
     command.args(["bench", "--unreplicated", "--park", "--clients", "4", "--keys", "100"]);
-    command.args(arguments);
+    command.args(arguments).env("LOGGOS_LOG", "warn");
     command
 }
 
@@ -123,10 +131,10 @@ fn a_missing_key_and_a_failed_command_have_codes_of_their_own() {
 /// Starts a cluster that ignores those signals, in the words of a shell; waits until it listens.
 fn up_ignoring(signals: &str) -> (Running, BufReader<ChildStdout>) {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut command = Command::new("sh");
+    let mut command = with_default_signals("sh");
     let script = format!("trap '' {signals}; exec \"$0\" up --listen {address} 2>&1");
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_loggos")]).env("NO_COLOR", "1");
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_loggos")]);
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut running = Running(child);
     let mut said = BufReader::new(running.0.stdout.take().unwrap());
     says(&mut said, "listens on");
