@@ -7,69 +7,19 @@
 //! content.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use loggos_benches::messages::{p2a_to_acceptor, p2a_to_proxy_leader, p2b, results};
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Message};
-use loggos_protocol::{
-    AcceptorId, Ballot, Batch, BatchId, Content, DirectoryId, Envelope, FormationId, GatewayId,
-    Incarnation, P2a, P2b, Payload, ProposerId, ProxyLeaderId, ReplicaId, Results, Slot, Time, To,
-    ToAcceptor, ToGateway, ToProxyLeader, Value,
-};
+use loggos_protocol::{AcceptorId, Envelope, To, ToAcceptor, ToProxyLeader};
 
 /// A command alone in its batch, a batch of some, a full one.
 const PAYLOAD_BYTES: [usize; 3] = [16, 1024, 16 * 1024];
 /// Frames in a piece of the stream.
 const FRAMES: u32 = 32;
-
-fn envelope(to: To) -> Envelope {
-    Envelope { formation: Some(FormationId(7)), to }
-}
-
-fn payload(bytes: usize) -> Payload {
-    Payload::from(Bytes::from(vec![7; bytes]))
-}
-
-fn ballot() -> Ballot {
-    Ballot { round: 1, proposer: ProposerId(0), incarnation: Incarnation(2) }
-}
-
-fn batch_id() -> BatchId {
-    BatchId { gateway: GatewayId(0), incarnation: Incarnation(3), number: 4 }
-}
-
-fn p2a(bytes: usize) -> P2a {
-    let block = payload(bytes);
-    let checksum = block.checksum();
-    let (id, answerer) = (batch_id(), ReplicaId(0));
-    let batch = Batch { id, attempt: 0, answerer, commands_count: 1, block, checksum };
-    let value = Value { stamp: Time(5), content: Content::Batch(Arc::new(batch)) };
-    P2a { ballot: ballot(), slot: Slot(6), via: ProxyLeaderId(0), is_recovered: false, value }
-}
-
-fn to_proxy_leader(bytes: usize) -> Envelope {
-    envelope(To::ProxyLeader(ProxyLeaderId(0), ToProxyLeader::P2a(p2a(bytes))))
-}
-
-fn to_acceptor(bytes: usize) -> Envelope {
-    envelope(To::Acceptor(AcceptorId(0), ToAcceptor::P2a(p2a(bytes))))
-}
-
-fn p2b() -> Envelope {
-    let (acceptor, directory) = (AcceptorId(0), DirectoryId(1));
-    let p2b = P2b { acceptor, directory, ballot: ballot(), slot: Slot(6) };
-    envelope(To::ProxyLeader(ProxyLeaderId(0), ToProxyLeader::P2b(p2b)))
-}
-
-fn results(bytes: usize) -> Envelope {
-    let outcomes = payload(bytes);
-    let (replica, slot) = (ReplicaId(0), Slot(6));
-    let results = Results { replica, batch: batch_id(), attempt: 0, slot, outcomes };
-    envelope(To::Gateway(GatewayId(0), ToGateway::Results(Box::new(results))))
-}
 
 /// A piece of a stream: one message over and over.
 fn stream(envelope: &Envelope) -> Bytes {
@@ -117,7 +67,7 @@ fn encode(c: &mut Criterion) {
     let mut group = c.benchmark_group("wire/encode");
     group.bench_function("P2b", |b| b.iter_custom(|n| encode_one(&p2b(), n)));
     for bytes in PAYLOAD_BYTES {
-        let (p2a, results) = (to_acceptor(bytes), results(bytes));
+        let (p2a, results) = (p2a_to_acceptor(bytes), results(bytes));
         group.bench_function(BenchmarkId::new("P2a", bytes), |b| {
             b.iter_custom(|n| encode_one(&p2a, n));
         });
@@ -137,8 +87,8 @@ fn decode(c: &mut Criterion) {
     group.bench_function("P2b", |b| b.iter_custom(|n| decode_one(&p2b(), n, take)));
     for bytes in PAYLOAD_BYTES {
         let messages = [
-            ("P2a to a proxy leader", to_proxy_leader(bytes)),
-            ("P2a to an acceptor", to_acceptor(bytes)),
+            ("P2a to a proxy leader", p2a_to_proxy_leader(bytes)),
+            ("P2a to an acceptor", p2a_to_acceptor(bytes)),
             ("Results", results(bytes)),
         ];
         for (name, message) in messages {
@@ -155,7 +105,7 @@ fn decode(c: &mut Criterion) {
 fn forward(c: &mut Criterion) {
     let mut group = c.benchmark_group("wire/forward");
     for bytes in PAYLOAD_BYTES {
-        let message = to_proxy_leader(bytes);
+        let message = p2a_to_proxy_leader(bytes);
         group.bench_function(BenchmarkId::new("P2a", bytes), |b| {
             b.iter_custom(|n| {
                 let mut out = Outgoing::default();
