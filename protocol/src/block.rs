@@ -318,9 +318,13 @@ impl<'a> Reader<'a> {
     fn run(&mut self) -> Option<Run<'a>> {
         match self.u8()? {
             TAG_COMMANDS => {
+                // One check for all of it.
+                let (header, rest) = self.0.split_first_chunk::<{ RUN_HEADER_BYTES - 1 }>()?;
+                let mut header = Reader(header);
                 let (session, first, lowest_unanswered) =
-                    (self.session()?, self.u64()?, self.u64()?);
-                let (count, bytes) = (self.u32()?, self.u32()?);
+                    (header.session()?, header.u64()?, header.u64()?);
+                let (count, bytes) = (header.u32()?, header.u32()?);
+                self.0 = rest;
                 let commands = Items(self.bytes(bytes)?);
                 Some(Run::Commands(CommandRun {
                     session,
@@ -347,9 +351,13 @@ impl<'a> Reader<'a> {
         let session = self.session()?;
         match tag {
             TAG_DONE => {
-                let first = self.u64()?;
-                let at = Position { slot: Slot(self.u64()?), index: self.u32()? };
-                let (count, bytes) = (self.u32()?, self.u32()?);
+                const REST_BYTES: usize = DONE_HEADER_BYTES - 1 - SESSION_BYTES;
+                let (header, rest) = self.0.split_first_chunk::<REST_BYTES>()?;
+                let mut header = Reader(header);
+                let first = header.u64()?;
+                let at = Position { slot: Slot(header.u64()?), index: header.u32()? };
+                let (count, bytes) = (header.u32()?, header.u32()?);
+                self.0 = rest;
                 let replies = ReplyItems(self.bytes(bytes)?);
                 Some(Outcome::Done { session, first, at, count, replies })
             }

@@ -105,20 +105,23 @@ impl<M: StateMachine> Executor<M> {
         self.skips.extend(skips);
     }
 
-    /// Executes a slot; returns its outcomes.
+    /// Executes a slot; returns its outcomes, if they are wanted.
     ///
     /// # Errors
     ///
     /// If the machine panics, the block is no block, or it skips a command that was executed: the
     /// replica can go no further.
-    pub(crate) fn execute(&mut self, slot: Slot, value: &Value) -> Result<Payload, Halt> {
+    pub(crate) fn execute(
+        &mut self,
+        slot: Slot,
+        value: &Value,
+        are_wanted: bool,
+    ) -> Result<Option<Payload>, Halt> {
         self.time = self.time.max(value.stamp);
         let Some(batch) = value.batch() else {
-            return Ok(Payload::empty());
+            return Ok(None);
         };
         let mut index = 0;
-        // Almost every batch has one run, whose replies are remembered as a part of the finished
-        // block.
         let mut fresh: Option<Fresh> = None;
         for run in Runs::new(batch.block.as_slice()) {
             if let Some(fresh) = fresh.take() {
@@ -144,11 +147,30 @@ impl<M: StateMachine> Executor<M> {
                 }
             }
         }
-        let outcomes = self.writer.take();
-        if let Some(fresh) = fresh {
-            self.remember(&fresh, outcomes.slice(fresh.replies.clone()));
+        Ok(self.finish(fresh.as_ref(), are_wanted))
+    }
+
+    /// Remembers the replies of a slot's last run, and returns the outcomes, if they are wanted.
+    ///
+    /// Almost every batch has one run: a long block is shared by its outcomes and the memory of its
+    /// replies, and of a short one that nobody here is to answer only the replies are copied.
+    fn finish(&mut self, last: Option<&Fresh>, are_wanted: bool) -> Option<Payload> {
+        if self.writer.is_long() {
+            let outcomes = self.writer.take();
+            if let Some(fresh) = last {
+                self.remember(fresh, outcomes.slice(fresh.replies.clone()));
+            }
+            return are_wanted.then_some(outcomes);
         }
-        Ok(outcomes)
+        if let Some(fresh) = last {
+            let replies = self.writer.copy(fresh.replies.clone());
+            self.remember(fresh, replies);
+        }
+        if are_wanted {
+            return Some(self.writer.take());
+        }
+        self.writer.clear();
+        None
     }
 
     /// The outcome of a batch, as far as this replica has executed: of its first commands, where

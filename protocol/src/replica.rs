@@ -564,7 +564,8 @@ impl<M: StateMachine> Replica<M> {
     fn execute(&mut self, now: Time, out: &mut Outbox) {
         while let Some((_, value)) = self.log.at(self.executed.first_open()) {
             let slot = self.executed.first_open();
-            let outcomes = match self.executor.execute(slot, value) {
+            let is_answerer = value.batch().is_some_and(|batch| batch.answerer == self.id);
+            let outcomes = match self.executor.execute(slot, value, is_answerer) {
                 Ok(outcomes) => outcomes,
                 Err(why) => return self.halt(why, out),
             };
@@ -573,14 +574,14 @@ impl<M: StateMachine> Replica<M> {
             }
             self.executed = slot.watermark_after();
             self.counters.slots += 1;
-            match value.batch() {
-                Some(batch) if batch.answerer == self.id => {
+            match (value.batch(), outcomes) {
+                (Some(batch), Some(outcomes)) => {
                     self.counters.answers += 1;
                     let (replica, batch, attempt) = (self.id, batch.id, batch.attempt);
                     self.answer(Results { replica, batch, attempt, slot, outcomes }, out);
                 }
-                Some(_) => {}
-                None => self.counters.noops += 1,
+                (Some(_), None) => {}
+                (None, _) => self.counters.noops += 1,
             }
             if self.donation.is_some() {
                 self.keep_for_peers(slot);

@@ -17,7 +17,7 @@
 //!
 //! source: R22, R23, R29
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::block::{self, NoReply, REPLY_HEADER_BYTES, ReplyItems, RunAnswers};
 use crate::snapshot::Fields;
@@ -31,7 +31,10 @@ const ANSWERS_BYTES: usize = 1 + 12 + 8 + 12 + 4 + 4;
 /// All sessions of a replica.
 #[derive(Clone, Debug)]
 pub(crate) struct Sessions {
-    sessions: BTreeMap<SessionId, Session>,
+    /// By name, in ascending order: each new one is the last, for names are places in the log.
+    sessions: VecDeque<(SessionId, Session)>,
+    /// The index of the session that was last used, where it is looked for first.
+    last_used: usize,
     sessions_max: usize,
     /// The bytes of all replies that are kept, without their lengths.
     replies_bytes: usize,
@@ -69,7 +72,8 @@ struct Answers {
 impl Sessions {
     pub(crate) fn new(sessions_max: u32, answers_bytes_max: u32) -> Self {
         Self {
-            sessions: BTreeMap::new(),
+            sessions: VecDeque::new(),
+            last_used: 0,
             sessions_max: sessions_max as usize,
             replies_bytes: 0,
             replies_bytes_max: answers_bytes_max as usize,
@@ -93,15 +97,16 @@ impl Sessions {
             return existing;
         }
         if self.sessions.len() >= self.sessions_max {
-            let oldest = self.sessions.iter().min_by_key(|(id, s)| (s.used_at, **id));
-            if let Some(oldest) = oldest.map(|(id, _)| *id) {
-                let closed = self.sessions.remove(&oldest);
-                self.replies_bytes -= closed.map_or(0, |session| session.replies_bytes);
+            let sessions = self.sessions.iter().enumerate();
+            let oldest = sessions.min_by_key(|(_, (id, session))| (session.used_at, *id));
+            if let Some(oldest) = oldest.map(|(index, _)| index) {
+                let closed = self.sessions.remove(oldest);
+                self.replies_bytes -= closed.map_or(0, |(_, session)| session.replies_bytes);
             }
         }
-        let session = Session::new(opened_by, 0, name.slot);
-        let before = self.sessions.insert(name, session);
-        assert!(before.is_none(), "{name} was opened twice");
+        let is_last = self.sessions.back().is_none_or(|(last, _)| *last < name);
+        assert!(is_last, "{name} was opened after a later one, or twice");
+        self.sessions.push_back((name, Session::new(opened_by, 0, name.slot)));
         let count = self.sessions.len();
         assert!(count <= self.sessions_max, "{count} sessions are open, {} may", self.sessions_max);
         name
@@ -118,7 +123,22 @@ impl Sessions {
     }
 
     pub(crate) fn session(&self, id: SessionId) -> Option<&Session> {
-        self.sessions.get(&id)
+        let index = self.index(id)?;
+        self.sessions.get(index).map(|(_, session)| session)
+    }
+
+    fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.last_used = self.index(id)?;
+        self.sessions.get_mut(self.last_used).map(|(_, session)| session)
+    }
+
+    fn index(&self, id: SessionId) -> Option<usize> {
+        let is_here =
+            self.sessions.get(self.last_used).is_some_and(|(last_used, _)| *last_used == id);
+        if is_here {
+            return Some(self.last_used);
+        }
+        self.sessions.binary_search_by_key(&id, |(id, _)| *id).ok()
     }
 
     /// Notes a use of a session, and forgets answers that its owner has; returns the number that it
@@ -131,15 +151,17 @@ impl Sessions {
         lowest_unanswered: u64,
         used_at: Slot,
     ) -> Option<u64> {
-        let session = self.sessions.get_mut(&id)?;
-        self.replies_bytes -= session.trim(lowest_unanswered.min(session.next), used_at);
-        Some(session.next)
+        let session = self.session_mut(id)?;
+        let (next, trimmed) =
+            (session.next, session.trim(lowest_unanswered.min(session.next), used_at));
+        self.replies_bytes -= trimmed;
+        Some(next)
     }
 
     /// Takes in that the next `count` commands of a session were executed, the first of them at
     /// `at`; lets go of replies where too many are kept now.
     pub(crate) fn executed(&mut self, id: SessionId, at: Position, count: u32, replies: Payload) {
-        let session = self.sessions.get_mut(&id).expect("it was just used");
+        let session = self.session_mut(id).expect("it was just used");
         self.replies_bytes += session.executed(at, count, replies);
         while self.replies_bytes > self.replies_bytes_max {
             self.let_go();
@@ -150,8 +172,8 @@ impl Sessions {
     /// be given again then. Which these are follows from the log, so all replicas let go of the
     /// same.
     fn let_go(&mut self) {
-        let most = self.sessions.values_mut().max_by_key(|session| session.replies_bytes);
-        let session = most.expect("replies are kept by sessions");
+        let most = self.sessions.iter_mut().max_by_key(|(_, session)| session.replies_bytes);
+        let (_, session) = most.expect("replies are kept by sessions");
         let oldest = session.answers.iter_mut().find(|answers| answers.replies_bytes() > 0);
         let oldest = oldest.expect("its replies have bytes");
         let bytes = oldest.replies_bytes();
@@ -174,9 +196,7 @@ impl Sessions {
         let start = part.len();
         let is_full = |part: &Vec<u8>, bytes| part.len() > start && part.len() + bytes > bytes_max;
         while !is_full(part, SESSION_BYTES) {
-            let Some(mut entry) = self.sessions.first_entry() else { return false };
-            let id = *entry.key();
-            let session = entry.get_mut();
+            let Some((id, session)) = self.sessions.front_mut() else { return false };
             if !std::mem::replace(&mut session.is_written, true) {
                 let (gateway, incarnation) = session.opened_by;
                 part.push(b'S');
@@ -204,7 +224,7 @@ impl Sessions {
                 part.extend(replies);
                 session.answers.pop_front();
             }
-            entry.remove();
+            self.sessions.pop_front();
         }
         !self.sessions.is_empty()
     }
@@ -226,18 +246,22 @@ impl Sessions {
                 let opened_by = (GatewayId(fields.u8()?), Incarnation(fields.u64()?));
                 let (next, used_at) = (fields.u64()?, Slot(fields.u64()?));
                 let session = Session::new(opened_by, next, used_at);
-                let is_new = self.sessions.insert(id, session).is_none();
-                let has_room = self.sessions.len() <= self.sessions_max;
-                if is_new && has_room { Ok(()) } else { Err(MalformedSnapshot) }
+                let is_next = self.sessions.back().is_none_or(|(last, _)| *last < id);
+                if !is_next || self.sessions.len() >= self.sessions_max {
+                    return Err(MalformedSnapshot);
+                }
+                self.sessions.push_back((id, session));
+                Ok(())
             }
             b'A' => {
-                let session = self.sessions.get_mut(&id).ok_or(MalformedSnapshot)?;
+                let session = self.session_mut(id).ok_or(MalformedSnapshot)?;
                 let first = fields.u64()?;
                 let at = Position { slot: Slot(fields.u64()?), index: fields.u32()? };
                 let (count, bytes) = (fields.u32()?, fields.u32()?);
                 // A copy: a reference would keep the whole part alive for one reply.
                 let replies = Payload::copy(fields.bytes(bytes)?);
-                self.replies_bytes += session.keep(Answers { first, at, count, replies });
+                let bytes = session.keep(Answers { first, at, count, replies });
+                self.replies_bytes += bytes;
                 Ok(())
             }
             _ => Err(MalformedSnapshot),
@@ -246,7 +270,7 @@ impl Sessions {
 
     /// Whether the answers of each session are those up to its next number, without a hole.
     pub(crate) fn are_whole(&self) -> bool {
-        self.sessions.values().all(|session| {
+        self.sessions.iter().all(|(_, session)| {
             let Some(first) = session.answers.front() else { return true };
             let end = session.answers.iter().try_fold(first.first, |next, answers| {
                 let is_next = answers.first == next;
@@ -258,7 +282,9 @@ impl Sessions {
 
     pub(crate) fn validate(&self, session_window: u32) {
         assert!(self.sessions.len() <= self.sessions_max, "{} sessions", self.sessions.len());
-        let bytes = self.sessions.values().map(|session| session.replies_bytes).sum::<usize>();
+        let bytes = self.sessions.iter().map(|(_, session)| session.replies_bytes).sum::<usize>();
+        let names = self.sessions.iter().map(|(id, _)| id);
+        assert!(names.is_sorted_by(|a, b| a < b), "sessions are out of order");
         assert_eq!(bytes, self.replies_bytes, "replies were not counted");
         assert!(bytes <= self.replies_bytes_max, "{bytes} bytes of replies are kept");
         for (id, session) in &self.sessions {

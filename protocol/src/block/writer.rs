@@ -5,11 +5,15 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes};
 
 use super::{
-    NoReply, REPLY_HEADER_BYTES, RUN_HEADER_BYTES, RunAnswers, SKIPPED, TAG_COMMANDS, TAG_DONE,
-    TAG_OPEN, TAG_OPENED, TAG_OUT_OF_ORDER, TAG_SKIP, TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
+    DONE_HEADER_BYTES, NoReply, REPLY_HEADER_BYTES, RUN_HEADER_BYTES, RunAnswers, SKIPPED,
+    TAG_COMMANDS, TAG_DONE, TAG_OPEN, TAG_OPENED, TAG_OUT_OF_ORDER, TAG_SKIP, TAG_TRIMMED,
+    TAG_UNKNOWN_SESSION, TOO_LARGE,
 };
+use crate::payload::INLINE_BYTES_MAX;
 use crate::{GatewayId, Incarnation, LoggedCommand, Payload, Position, SessionId};
 
+/// The end of a `Done`'s header: the number of its replies, and their bytes.
+const DONE_LENGTHS_BYTES: usize = 4 + 4;
 /// The most that a buffer sets aside for the next block.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
@@ -188,14 +192,17 @@ impl ResultWriter {
 
     /// Starts the outcome of a run executed at `at`; one reply for each of its commands follows.
     pub fn start_done(&mut self, session: SessionId, first: u64, at: Position) {
-        self.block.u8(TAG_DONE);
-        self.block.session(session);
-        self.block.u64(first);
-        self.block.u64(at.slot.0);
-        self.block.u32(at.index);
-        self.done_at = self.block.0.len();
+        let mut header = [0; DONE_HEADER_BYTES];
+        let mut fields = &mut header[..];
+        fields.put_u8(TAG_DONE);
+        fields.put_u64_le(session.slot.0);
+        fields.put_u32_le(session.index);
+        fields.put_u64_le(first);
+        fields.put_u64_le(at.slot.0);
+        fields.put_u32_le(at.index);
+        self.block.put(&header);
+        self.done_at = self.block.0.len() - DONE_LENGTHS_BYTES;
         self.done_count = 0;
-        self.block.put(&[0; 8]);
     }
 
     /// Starts a reply.
@@ -239,7 +246,7 @@ impl ResultWriter {
     /// Ends the run's outcome; returns where in the block its encoded replies are, for the
     /// session's memory.
     pub fn end_done(&mut self) -> Range<usize> {
-        let replies_at = self.done_at + 8;
+        let replies_at = self.done_at + DONE_LENGTHS_BYTES;
         assert!(self.block.0.len() >= replies_at, "an outcome ended that was not started");
         let bytes = length(self.block.0.len() - replies_at);
         self.block.patch_u32(self.done_at, self.done_count);
@@ -257,6 +264,16 @@ impl ResultWriter {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.block.0.is_empty()
+    }
+
+    /// Whether it has more bytes than lie inside of a payload.
+    pub(crate) fn is_long(&self) -> bool {
+        self.block.0.len() > INLINE_BYTES_MAX
+    }
+
+    /// Forgets what was written.
+    pub(crate) fn clear(&mut self) {
+        self.block.0.clear();
     }
 
     /// Copies a part of what was written.
