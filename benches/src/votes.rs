@@ -31,8 +31,8 @@ pub struct Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Returns a new log of votes for blocks of `block_bytes`, of which the last `kept` are kept; all
-    /// if that is 0.
+    /// Returns a new log of votes for blocks of `block_bytes`, of which the last `kept` are kept;
+    /// all if that is 0.
     ///
     /// # Panics
     ///

@@ -2,7 +2,7 @@
 //! I/O and sleeps.
 //!
 //! ```text
-//!   a core of the same process     mailbox     whole ticks, handed over as one vector; Slumber wakes the receiver
+//!   a core of the same process     mailbox     parcels, each handed over as one vector; Slumber wakes the receiver
 //!   a core of another process      wire        messages as frames, and back
 //!                                  Outgoing    what a connection sends next: written bytes and references
 //!                                  Ring        all sockets of a core, and the writes of its log, on one io_uring

@@ -1,16 +1,16 @@
-//! A mailbox from one core to another: whole ticks, handed over and handed back.
+//! A mailbox from one core to another: parcels of messages, handed over and handed back.
 //!
 //! ```text
-//!   sender                    full ▶                      receiver
-//!   Vec being filled ──flush──▶ [tick][tick] ──drain──▶ items
-//!           ▲                                              │
-//!           └────────────── [empty][empty] ◀───────────────┘
-//!                              ◀ empty
+//!   sender                      full ▶                        receiver
+//!   Vec being filled ──flush──▶ [parcel][parcel] ──drain──▶ items
+//!           ▲                                                  │
+//!           └──────────────── [empty][empty] ◀─────────────────┘
+//!                                ◀ empty
 //! ```
 //!
-//! All messages of a core to another in one tick go over as one vector: the two cores touch each
-//! other's cache lines once a tick, not once a message. Emptied vectors come back, so that a steady
-//! state allocates nothing.
+//! What a core has for another goes over as one vector, each time that a piece of its work is done:
+//! the two cores touch each other's cache lines once a parcel, not once a message. Emptied vectors
+//! come back, so that a steady state allocates nothing.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ struct Shared<T> {
     empty: CachePadded<ArrayQueue<Vec<T>>>,
 }
 
-/// The end that fills ticks.
+/// The end that fills parcels.
 #[derive(Debug)]
 pub struct MailboxSender<T> {
     shared: Arc<Shared<T>>,
     filling: Vec<T>,
-    /// The most items that wait while no tick can be handed over.
+    /// The most items that wait while no parcel can be handed over.
     items_max: usize,
     dropped: u64,
 }
@@ -39,14 +39,14 @@ pub struct MailboxReceiver<T> {
     shared: Arc<Shared<T>>,
 }
 
-/// Returns the two ends of a mailbox that holds up to `ticks_max` ticks; while it is full, up to
-/// `items_max` items wait at the sender and the rest is dropped.
+/// Returns the two ends of a mailbox that holds up to `parcels_max` parcels; while it is full, up
+/// to `items_max` items wait at the sender and the rest is dropped.
 #[must_use]
-pub fn mailbox<T>(ticks_max: usize, items_max: usize) -> (MailboxSender<T>, MailboxReceiver<T>) {
-    assert!(ticks_max > 0 && items_max > 0, "a mailbox that holds nothing");
+pub fn mailbox<T>(parcels_max: usize, items_max: usize) -> (MailboxSender<T>, MailboxReceiver<T>) {
+    assert!(parcels_max > 0 && items_max > 0, "a mailbox that holds nothing");
     let shared = Arc::new(Shared {
-        full: CachePadded::new(ArrayQueue::new(ticks_max)),
-        empty: CachePadded::new(ArrayQueue::new(ticks_max)),
+        full: CachePadded::new(ArrayQueue::new(parcels_max)),
+        empty: CachePadded::new(ArrayQueue::new(parcels_max)),
     });
     let sender =
         MailboxSender { shared: Arc::clone(&shared), filling: Vec::new(), items_max, dropped: 0 };
@@ -54,9 +54,9 @@ pub fn mailbox<T>(ticks_max: usize, items_max: usize) -> (MailboxSender<T>, Mail
 }
 
 impl<T> MailboxSender<T> {
-    /// Adds an item to the tick being filled. Where the receiver has stopped reading, items beyond
-    /// the bound are dropped and counted: the roles that sent them will send them again. Urgent
-    /// items have as much room again, reserved.
+    /// Adds an item to the parcel being filled. Where the receiver has stopped reading, items
+    /// beyond the bound are dropped and counted: the roles that sent them will send them again.
+    /// Urgent items have as much room again, reserved.
     ///
     /// source: R29
     pub fn push(&mut self, item: T, is_urgent: impl FnOnce(&T) -> bool) {
@@ -68,16 +68,16 @@ impl<T> MailboxSender<T> {
         }
     }
 
-    /// Hands the tick over, if there is anything in it; returns whether the receiver has something
-    /// new.
+    /// Hands the parcel over, if there is anything in it; returns whether the receiver has
+    /// something new.
     pub fn flush(&mut self) -> bool {
         if self.filling.is_empty() {
             return false;
         }
         let next = self.shared.empty.pop().unwrap_or_default();
-        let tick = std::mem::replace(&mut self.filling, next);
-        if let Err(tick) = self.shared.full.push(tick) {
-            self.filling = tick; // full: it goes with the next tick
+        let parcel = std::mem::replace(&mut self.filling, next);
+        if let Err(parcel) = self.shared.full.push(parcel) {
+            self.filling = parcel; // full: it goes with the next
             return false;
         }
         true
@@ -97,18 +97,18 @@ impl<T> MailboxSender<T> {
 }
 
 impl<T> MailboxReceiver<T> {
-    /// Hands every item of the ticks that have arrived to `take`, oldest first; returns how many.
+    /// Hands every item of the parcels that have arrived to `take`, oldest first; returns how many.
     ///
-    /// Looks at no more ticks than had arrived when it began, so that a busy sender cannot keep it
-    /// here.
+    /// Looks at no more parcels than had arrived when it began, so that a busy sender cannot keep
+    /// it here.
     pub fn drain(&mut self, mut take: impl FnMut(T)) -> usize {
         let mut items = 0;
         for _ in 0..self.shared.full.len() {
-            let Some(mut tick) = self.shared.full.pop() else { break };
-            items += tick.len();
-            tick.drain(..).for_each(&mut take);
+            let Some(mut parcel) = self.shared.full.pop() else { break };
+            items += parcel.len();
+            parcel.drain(..).for_each(&mut take);
             // A full return queue just means that this vector is freed.
-            drop(self.shared.empty.push(tick));
+            drop(self.shared.empty.push(parcel));
         }
         items
     }
@@ -131,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn items_arrive_in_order_and_a_tick_at_a_time() {
+    fn items_arrive_in_order_and_a_parcel_at_a_time() {
         let (mut sender, mut receiver) = mailbox(4, 100);
-        assert!(!sender.flush(), "an empty tick is not sent");
+        assert!(!sender.flush(), "an empty parcel is not sent");
         (0..3).for_each(|item| sender.push(item, |_| false));
         assert!(receiver.is_empty());
         assert!(sender.flush());

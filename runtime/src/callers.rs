@@ -11,8 +11,8 @@ use crate::client::{Answer, CallError, Executed, Port};
 use crate::resident::{Commands, MoveIn, Tenant};
 use crate::sockets::Charge;
 
-/// The most commands that one tick takes from the port.
-const SUBMISSIONS_A_TICK: usize = 4096;
+/// The most commands that a thread which is no core takes from its callers at once.
+pub(crate) const CALLS_A_TICK: usize = 4096;
 
 /// The recipient of a command's result.
 #[derive(Debug)]
@@ -79,16 +79,17 @@ impl Callers {
         self.window.saturating_sub(self.client.under_way())
     }
 
-    /// Gives residents their turns.
+    /// Gives residents their turns, in which they may submit up to `calls_max` commands; returns
+    /// how many they have.
     ///
     /// Where room is short each resident gets an equal share, and the port one, too; and each time
     /// another resident has the first turn. So a resident that always wants more takes nothing from
     /// the others.
-    pub(crate) fn take_turns(&mut self, now: Time) -> bool {
-        let room = self.room();
+    pub(crate) fn take_turns(&mut self, calls_max: usize, now: Time) -> usize {
+        let (room, before) = (self.room().min(calls_max), self.client.under_way());
         let due = self.residents.iter().filter(|tenant| tenant.is_due(now, room)).count();
         if due == 0 {
-            return false;
+            return 0;
         }
         let share = (room / (due + usize::from(!self.port.is_empty()))).max(1);
         let mut commands = std::mem::take(&mut self.commands);
@@ -96,7 +97,7 @@ impl Callers {
         self.first_turn += 1;
         for offset in 0..count {
             let place = (self.first_turn + offset) % count;
-            let share = share.min(self.room());
+            let share = share.min(room - (self.client.under_way() - before));
             let tenant = &mut self.residents[place];
             if !tenant.is_due(now, share) {
                 continue;
@@ -111,13 +112,13 @@ impl Callers {
         }
         self.commands = commands;
         self.residents.retain(|tenant| !tenant.has_left);
-        true
+        self.client.under_way() - before
     }
 
-    /// Takes in the commands that callers have submitted at the port; returns whether there were
-    /// any.
-    pub(crate) fn take_submissions(&mut self, now: Time) -> bool {
-        let waiting = self.port.len().min(SUBMISSIONS_A_TICK).min(self.room());
+    /// Takes in up to `calls_max` of the commands that callers have submitted at the port; returns
+    /// how many.
+    pub(crate) fn take_submissions(&mut self, calls_max: usize, now: Time) -> usize {
+        let waiting = self.port.len().min(calls_max).min(self.room());
         for _ in 0..waiting {
             let Some(submission) = self.port.pop() else { break };
             self.client.submit(Recipient::Call(submission.answer), submission.command, now);
@@ -125,7 +126,7 @@ impl Callers {
         if waiting > 0 {
             self.port.wake_waiting();
         }
-        waiting > 0
+        waiting
     }
 
     /// Takes in a command of a connection's client.

@@ -7,14 +7,18 @@
 //!           due timers ───────────────┘         ▲                          │
 //!                                               │   same core              │
 //!                                               ├──────────────────────────┤
-//!                                               │   after the sync: held   │
+//!                                               │   after the sync: held   ├──▶ mailboxes
 //!                                               └──────────────────────────┤
-//!           until quiet; then replies, one message a mailbox, a send a socket ◀┘
+//!           until quiet; then replies, a write of the log, a send a socket ◀┘
 //! ```
 //!
 //! Each role takes its whole inbox before the next role has its turn, so its code and state are in
 //! cache for all of it. What arrived while a tick ran is the next one's batch: no message waits on
 //! purpose.
+//!
+//! Other cores get what a tick has for them piece by piece, not all at its end: after each batch
+//! that was formed and each that was executed, they can go on with it. Otherwise the cores of a
+//! process would take turns: all that is in flight would be with one of them at a time.
 //!
 //! Held promises and votes are released by a sync. In memory there is nothing to wait for, but they
 //! pass through the same lane: the loop releases them once all inboxes are empty. Those of durable
@@ -38,7 +42,7 @@ use std::time::Duration;
 
 use loggos_net::{MailboxReceiver, Ring, RingEvent};
 use loggos_protocol::{
-    ClusterSettings, Envelope, Event, Outbox, ReplicaId, Role, StateMachine, Time,
+    ClusterSettings, Envelope, Event, Outbox, ReplicaId, Role, StateMachine, Time, To, ToReplica,
 };
 
 pub(crate) use self::orders::{Order, Sibling};
@@ -57,6 +61,8 @@ use crate::ring_report::RingReport;
 use crate::snapshots::Snapshots;
 use crate::sockets::Sockets;
 
+/// The bytes of commands that a replica executes before other cores get what it has said of them.
+const SHARE_BYTES: usize = 8 * 1024;
 /// The longest sleep of a core.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
@@ -217,7 +223,7 @@ impl<M: StateMachine> Core<M> {
         has_worked |= self.poll_ring(now);
         has_worked |= self.take_orders(now);
         has_worked |= self.tell_status(now);
-        has_worked |= self.take_calls(now);
+        has_worked |= self.has_calls(now);
         has_worked |= self.take_time(now);
         // What a full mailbox did not take is tried again, whether there is anything new or not.
         has_worked |= self.has_waiting_outlet();
@@ -225,11 +231,19 @@ impl<M: StateMachine> Core<M> {
             return false;
         }
         self.ticks += 1;
-        self.submit(now);
-        while self.pending > 0 || self.can_release() {
+        // What there is room for now, and not what the answers of this tick make room for: callers
+        // that always want more would keep it from ending.
+        let mut calls_left = self.callers.room();
+        loop {
+            let calls = self.take_calls(calls_left, now);
+            calls_left -= calls;
+            let has_more = self.submit(now) || calls > 0 && calls_left > 0 && self.has_calls(now);
+            if self.pending == 0 && !self.can_release() && !has_more {
+                break;
+            }
             self.exchange(now);
             self.release();
-            self.submit(now); // results have made room
+            self.hand_over();
         }
         self.write_log(now);
         self.answer();
@@ -265,10 +279,20 @@ impl<M: StateMachine> Core<M> {
         has_events | has_incoming | has_log_work | has_snapshots
     }
 
-    /// Gives residents their turns and takes in the commands of futures, where the gateway is;
-    /// returns whether there was anything.
-    fn take_calls(&mut self, now: Time) -> bool {
-        self.gateway.is_some() && self.callers.take_turns(now) | self.callers.take_submissions(now)
+    /// Whether residents or futures have commands, where the gateway is.
+    fn has_calls(&self, now: Time) -> bool {
+        self.gateway.is_some() && self.callers.has_work(now)
+    }
+
+    /// Gives residents their turns and takes in the commands of futures, where the gateway is: up
+    /// to a batch, and at the most so many. Returns how many were taken in.
+    fn take_calls(&mut self, calls_max: usize, now: Time) -> usize {
+        if self.gateway.is_none() {
+            return 0;
+        }
+        let most = calls_max.min(self.cluster.batch_commands_max as usize);
+        let of_residents = self.callers.take_turns(most, now);
+        of_residents + self.callers.take_submissions(most - of_residents, now)
     }
 
     /// Fires due timers; returns whether it was time for that.
@@ -300,54 +324,73 @@ impl<M: StateMachine> Core<M> {
         true
     }
 
-    /// Submits waiting commands while the gateway has room, then closes its last batch. Where the
-    /// gateway is down or paused, commands wait for their deadline.
-    fn submit(&mut self, now: Time) {
-        let Some(index) = self.gateway.filter(|_| self.callers.is_waiting()) else { return };
+    /// Submits waiting commands while the gateway has room, up to the end of a batch that is full;
+    /// if there is none, closes the last. Returns whether there may be more. Where the gateway is
+    /// down or paused, commands wait for their deadline.
+    fn submit(&mut self, now: Time) -> bool {
+        let Some(index) = self.gateway.filter(|_| self.callers.is_waiting()) else { return false };
         let seat = &mut self.seats[index];
-        let Some(Role::Gateway(gateway)) = &mut seat.role else { return };
+        let Some(Role::Gateway(gateway)) = &mut seat.role else { return false };
         if seat.paused_until.is_some() {
-            return;
+            return false;
         }
         let started = self.clock.cycles();
-        while let Some((caller, command)) = self.callers.next(|bytes| gateway.has_room(bytes, now))
+        while self.out.sends.is_empty()
+            && let Some((caller, command)) = self.callers.next(|bytes| gateway.has_room(bytes, now))
         {
             gateway.submit(caller, command.as_slice(), now, &mut self.out);
         }
-        gateway.flush(now, &mut self.out);
+        let has_more = !self.out.sends.is_empty();
+        if !has_more {
+            gateway.flush(now, &mut self.out);
+        }
         seat.cycles += self.clock.cycles() - started;
         self.post(index);
+        has_more
     }
 
     /// Lets every role take its inbox, until all are empty.
     fn exchange(&mut self, now: Time) {
         while self.pending > 0 {
             for index in 0..self.seats.len() {
-                let seat = &mut self.seats[index];
-                if seat.inbox.is_empty() || seat.paused_until.is_some() {
-                    continue;
+                while !self.seats[index].inbox.is_empty()
+                    && self.seats[index].paused_until.is_none()
+                {
+                    self.take_turn(index, now);
+                    self.hand_over();
                 }
-                let started = self.clock.cycles();
-                let messages = seat.inbox.len();
-                self.pending -= messages;
-                seat.traffic.messages_in += messages as u64;
-                match &mut seat.role {
-                    Some(role) => {
-                        for envelope in seat.inbox.drain(..) {
-                            let is_too_much = |log: &Log| log.is_too_much(&envelope.to);
-                            if self.log.as_ref().is_some_and(is_too_much) {
-                                seat.traffic.dropped += 1;
-                            } else {
-                                role.on_envelope(envelope, now, &mut self.out);
-                            }
-                        }
-                    }
-                    None => seat.inbox.clear(),
-                }
-                self.post(index);
-                self.seats[index].cycles += self.clock.cycles() - started;
             }
         }
+    }
+
+    /// Lets a role take its inbox, or of one that has much to execute a share; then empties the
+    /// outbox.
+    fn take_turn(&mut self, index: usize, now: Time) {
+        let started = self.clock.cycles();
+        let seat = &mut self.seats[index];
+        let before = seat.inbox.len();
+        match &mut seat.role {
+            Some(role) => {
+                let mut bytes_left = SHARE_BYTES;
+                while bytes_left > 0
+                    && let Some(envelope) = seat.inbox.pop_front()
+                {
+                    bytes_left = bytes_left.saturating_sub(execution_bytes(&envelope.to));
+                    let is_too_much = |log: &Log| log.is_too_much(&envelope.to);
+                    if self.log.as_ref().is_some_and(is_too_much) {
+                        seat.traffic.dropped += 1;
+                    } else {
+                        role.on_envelope(envelope, now, &mut self.out);
+                    }
+                }
+            }
+            None => seat.inbox.clear(),
+        }
+        let messages = before - seat.inbox.len();
+        self.pending -= messages;
+        seat.traffic.messages_in += messages as u64;
+        self.post(index);
+        self.seats[index].cycles += self.clock.cycles() - started;
     }
 
     /// Empties the outbox after the turn of the role in seat `index`: its messages, held messages,
@@ -414,14 +457,18 @@ impl<M: StateMachine> Core<M> {
         self.out.replies.clear();
     }
 
-    /// Sends each other core what this tick has for it, as one message; and each connection what it
-    /// has, as one send.
-    fn flush(&mut self, now: Time) {
+    /// Sends each other core of this process what there is for it so far.
+    fn hand_over(&mut self) {
         for outlet in self.outlets.iter_mut().flatten() {
             if outlet.mailbox.flush() {
                 outlet.alarm.ring();
             }
         }
+    }
+
+    /// Sends each connection what the tick has for it, as one send.
+    fn flush(&mut self, now: Time) {
+        self.hand_over();
         if let Some(sockets) = &mut self.sockets {
             sockets.note_idle_links(&mut self.ring, now);
         }
@@ -432,7 +479,7 @@ impl<M: StateMachine> Core<M> {
     /// core.
     fn has_work(&self, now: Time) -> bool {
         let can_read_on = |sockets: &Sockets| sockets.is_stalled() && self.callers.room() > 0;
-        self.gateway.is_some() && self.callers.has_work(now)
+        self.has_calls(now)
             || self.inlets.iter().any(|inlet| !inlet.is_empty())
             || self.siblings[self.core].has_orders()
             || self.has_waiting_outlet()
@@ -463,5 +510,19 @@ impl<M: StateMachine> Core<M> {
     /// The alarm of this core.
     fn alarm(&self) -> &Alarm {
         self.siblings[self.core].alarm()
+    }
+}
+
+/// The bytes of commands that a message has its role execute.
+fn execution_bytes(to: &To) -> usize {
+    match to {
+        To::Replica(_, ToReplica::Chosen(chosen)) => {
+            chosen.value.batch().map_or(0, |batch| batch.block.len())
+        }
+        To::Replica(..)
+        | To::Gateway(..)
+        | To::Proposer(..)
+        | To::ProxyLeader(..)
+        | To::Acceptor(..) => 0,
     }
 }

@@ -20,8 +20,8 @@ use crate::random::random_u64;
 use crate::snapshots::{ReplicaPlan, Snapshots};
 use crate::sockets::{NodeIdentity, Remote};
 
-/// Ticks that a mailbox between two cores holds.
-const MAILBOX_TICKS_MAX: usize = 64;
+/// Parcels that a mailbox between two cores holds.
+const MAILBOX_PARCELS_MAX: usize = 64;
 /// The room in a client's frame beside the command; a hello fits in it, too.
 const FRAME_ROOM_BYTES: u32 = 4096;
 
@@ -226,7 +226,7 @@ fn mailboxes(siblings: &[Sibling], messages_max: usize) -> Vec<Ways> {
     let mut ways: Vec<Ways> = std::iter::repeat_with(none).take(cores).collect();
     for (from, to) in (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))) {
         if from != to {
-            let (mailbox, inlet) = mailbox(MAILBOX_TICKS_MAX, messages_max);
+            let (mailbox, inlet) = mailbox(MAILBOX_PARCELS_MAX, messages_max);
             ways[from].outlets[to] = Some(Outlet { mailbox, alarm: siblings[to].alarm().clone() });
             ways[to].inlets.push(inlet);
         }

@@ -69,6 +69,34 @@ fn check(heard: &Receiver<Vec<(u64, i64, Position)>>, count: u64) {
     assert!(heard.is_sorted_by(|a, b| a.2 < b.2), "later commands are later in the log");
 }
 
+/// Wants another turn at once, always, and never has a command.
+struct Restless {
+    has_turn: Sender<()>,
+}
+
+impl Resident for Restless {
+    fn turn(&mut self, _: &mut Desk<'_>) -> Next {
+        let _ = self.has_turn.send(()); // the test may listen no more
+        Next::After(Duration::ZERO)
+    }
+
+    fn on_result(&mut self, _: u64, _: Result<(Position, &[u8]), CallError>) {
+        unreachable!("it has submitted nothing")
+    }
+}
+
+#[test]
+fn a_resident_that_always_wants_a_turn_keeps_the_core_from_nothing() {
+    let cluster = LocalCluster::start(&config(), |_| Kv::default()).unwrap();
+    let (has_turn, turns) = channel();
+    cluster.move_in(move || Restless { has_turn });
+    turns.recv_timeout(DEADLINE).unwrap();
+    let (done, heard) = channel();
+    cluster.move_in(move || Counter::new(b"counted", 1000, done));
+    check(&heard, 1000);
+    cluster.stop().unwrap();
+}
+
 #[test]
 fn residents_that_want_more_room_than_there_is_share_it() {
     let mut config = config();

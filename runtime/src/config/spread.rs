@@ -16,34 +16,55 @@ pub(super) fn spread(cluster: &ClusterSettings, cores: usize) -> BTreeMap<RoleId
 }
 
 /// Spreads the roles of a node, in their order, over its cores: as in one process, unless that
-/// would leave cores without any. A node often has one role of each kind, and all of these would
-/// share the first core.
+/// would leave cores without any. A node often has one role of each kind: then each goes to the
+/// next core.
 pub(super) fn spread_in_node(roles: &[RoleId], cores: usize) -> BTreeMap<RoleId, usize> {
     let placement = by_kind(roles, cores);
     let used: BTreeSet<_> = placement.values().collect();
-    if used.len() == cores {
+    if used.len() == cores && kinds(roles).any(|kind| kind.len() > 1) {
         return placement;
     }
     roles.iter().enumerate().map(|(turn, role)| (*role, turn % cores)).collect()
 }
 
-/// Spreads the roles of each kind over the cores in turn; of replicas the first comes last, so that
-/// no core has all of the first ones. Acceptors are split in contiguous parts: a write quorum of a
-/// grid then shares a core, and a slot crosses between cores as seldom as can be.
+/// Spreads roles over cores: gateways and replicas by what they cost, each to the core that has
+/// least to do so far; the roles of each other kind in turn. Acceptors are split in contiguous
+/// parts: a write quorum of a grid then shares a core, and a slot crosses between cores as seldom
+/// as can be.
 fn by_kind(roles: &[RoleId], cores: usize) -> BTreeMap<RoleId, usize> {
-    let mut placement = BTreeMap::new();
-    for kind in roles.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
+    let (mut placement, mut costs) = (BTreeMap::new(), vec![0; cores]);
+    for kind in kinds(roles) {
         let count = kind.len();
         for (index, role) in kind.iter().enumerate() {
             let core = match role {
+                RoleId::Gateway(_) | RoleId::Replica(_) => {
+                    let least = (0..cores).min_by_key(|core| costs[*core]);
+                    least.expect("a process has a core")
+                }
                 RoleId::Acceptor(_) => index * cores / count,
-                RoleId::Replica(_) => (index + count - 1) % count % cores,
-                RoleId::Gateway(_) | RoleId::Proposer(_) | RoleId::ProxyLeader(_) => index % cores,
+                RoleId::Proposer(_) | RoleId::ProxyLeader(_) => index % cores,
             };
+            costs[core] += cost(*role);
             placement.insert(*role, core);
         }
     }
     placement
+}
+
+/// The roles of each kind that there are, in their order.
+fn kinds(roles: &[RoleId]) -> impl Iterator<Item = &[RoleId]> {
+    roles.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b))
+}
+
+/// What a role costs a command, next to others, where batches are full: a gateway as much as some
+/// four replicas of the key-value machine, since it serves the callers, too; all that is done once
+/// a batch is next to nothing.
+fn cost(role: RoleId) -> u32 {
+    match role {
+        RoleId::Gateway(_) => 4,
+        RoleId::Replica(_) => 1,
+        RoleId::Proposer(_) | RoleId::ProxyLeader(_) | RoleId::Acceptor(_) => 0,
+    }
 }
 
 #[cfg(test)]
@@ -66,6 +87,22 @@ mod tests {
             let roles: Vec<_> = placement.keys().copied().collect();
             assert_eq!(spread_in_node(&roles, cores), placement, "{cores}");
         }
+    }
+
+    #[test]
+    fn replicas_go_where_gateways_leave_room() {
+        let replicas_of = |gateways: u8, cores: usize| {
+            let settings = Settings { gateways, ..Settings::new(1, standard_grid()) };
+            let placement = spread(&settings.check().unwrap(), cores);
+            let replicas = (0..3).map(|id| placement[&RoleId::Replica(ReplicaId(id))]);
+            replicas.collect::<Vec<_>>()
+        };
+        assert_eq!(replicas_of(1, 1), [0, 0, 0]);
+        assert_eq!(replicas_of(1, 2), [1, 1, 1]);
+        assert_eq!(replicas_of(1, 3), [1, 2, 1]);
+        assert_eq!(replicas_of(1, 8), [1, 2, 3]);
+        assert_eq!(replicas_of(2, 2), [0, 1, 0]);
+        assert_eq!(replicas_of(2, 4), [2, 3, 2]);
     }
 
     #[test]

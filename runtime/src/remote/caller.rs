@@ -24,7 +24,7 @@ use loggos_protocol::{Failure, FormationId, Payload, Position, Time, Way};
 use tracing::warn;
 
 use super::{FRAME_BYTES_MAX, RemoteOptions, Shared};
-use crate::callers::Callers;
+use crate::callers::{CALLS_A_TICK, Callers};
 use crate::client::CallError;
 use crate::clock::Clock;
 use crate::dial::{Dial, DialState, Pace};
@@ -168,8 +168,9 @@ impl Caller {
         while let Some(resident) = self.shared.residents.pop() {
             self.callers.move_in(resident, now);
         }
-        has_worked |= self.callers.take_turns(now);
-        has_worked |= self.callers.take_submissions(now);
+        has_worked |= self.callers.has_work(now);
+        self.callers.take_turns(usize::MAX, now);
+        self.callers.take_submissions(CALLS_A_TICK, now);
         has_worked |= self.end_overdue(now);
         if self.dial.is_due(now) && self.outage.is_none_or(|outage| outage.paused_until <= now) {
             self.call(now);
