@@ -195,6 +195,12 @@ impl<'a> ReplyItems<'a> {
         Self(encoded)
     }
 
+    /// The encoded form.
+    #[must_use]
+    pub fn as_slice(self) -> &'a [u8] {
+        self.0
+    }
+
     /// All after the first `count`.
     #[must_use]
     pub fn skipping(mut self, count: u64) -> Self {

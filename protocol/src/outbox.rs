@@ -17,8 +17,10 @@
 //! doing nothing and releases it in the same tick.
 
 use std::ops::Range;
+use std::slice;
 use std::sync::Arc;
 
+use crate::block::{NoReply, ReplyItems};
 use crate::{
     AcceptorId, AcceptorSet, ClientId, Event, GatewayId, Halt, Position, ProposerId, ProxyLeaderId,
     Recall, Record, ReplicaId, SnapshotOrder, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
@@ -48,15 +50,34 @@ pub struct Outbox {
     pub is_tracing: bool,
 }
 
-/// Replies to a gateway's clients, their bytes side by side.
+/// Replies to a gateway's clients: those of a run of commands as they were encoded, side by side.
 #[derive(Debug, Default)]
 pub struct Replies {
     bytes: Vec<u8>,
-    entries: Vec<(Caller, ReplyRange)>,
+    callers: Vec<Caller>,
+    entries: Vec<ReplyEntry>,
 }
 
-/// Where a command was executed and which bytes are its reply, or why there are none.
-type ReplyRange = Result<(Position, Range<usize>), Failure>;
+#[derive(Debug)]
+enum ReplyEntry {
+    /// One reply, and where its command was executed.
+    Reply { caller: Caller, at: Position, bytes: Range<usize> },
+    /// One caller that gets no reply.
+    Failure { caller: Caller, why: Failure },
+    /// Encoded replies to callers, one each, and where the first one's command was executed.
+    Run { callers: Range<usize>, at: Position, bytes: Range<usize> },
+}
+
+/// A caller, and what it is told.
+type Told<'a> = (Caller, Result<(Position, &'a [u8]), Failure>);
+
+/// The replies of one entry.
+struct EntryReplies<'a> {
+    one: Option<Told<'a>>,
+    callers: slice::Iter<'a, Caller>,
+    at: Position,
+    run: ReplyItems<'a>,
+}
 
 /// The caller whose command a reply is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -155,12 +176,30 @@ impl Replies {
     pub fn push(&mut self, caller: Caller, at: Position, reply: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(reply);
-        self.entries.push((caller, Ok((at, start..self.bytes.len()))));
+        self.entries.push(ReplyEntry::Reply { caller, at, bytes: start..self.bytes.len() });
+    }
+
+    /// Answers each of `callers` with one of `replies`, as far as there are both; the first one's
+    /// command was executed at `at`, and the others right after it. Returns how many there are.
+    pub(crate) fn push_run(
+        &mut self,
+        callers: impl Iterator<Item = Caller>,
+        at: Position,
+        replies: ReplyItems<'_>,
+    ) -> u64 {
+        let (first, start) = (self.callers.len(), self.bytes.len());
+        self.callers.extend(callers);
+        let count = replies.take(self.callers.len() - first).count();
+        self.callers.truncate(first + count);
+        self.bytes.extend_from_slice(replies.as_slice());
+        let (callers, bytes) = (first..self.callers.len(), start..self.bytes.len());
+        self.entries.push(ReplyEntry::Run { callers, at, bytes });
+        count as u64
     }
 
     /// Tells `caller` that there is no reply.
     pub fn fail(&mut self, caller: Caller, why: Failure) {
-        self.entries.push((caller, Err(why)));
+        self.entries.push(ReplyEntry::Failure { caller, why });
     }
 
     /// Whether there are none.
@@ -171,15 +210,48 @@ impl Replies {
 
     /// All replies, oldest first, each with where its command was executed.
     pub fn iter(&self) -> impl Iterator<Item = (Caller, Result<(Position, &[u8]), Failure>)> {
-        self.entries.iter().map(|(caller, reply)| {
-            let reply = reply.as_ref().map(|(at, range)| (*at, &self.bytes[range.clone()]));
-            (*caller, reply.map_err(Failure::clone))
+        self.entries.iter().flat_map(|entry| {
+            let (mut at, mut one) = (Position::default(), None);
+            let (mut callers, mut run) = (&[][..], ReplyItems::default());
+            match entry {
+                ReplyEntry::Reply { caller, at, bytes } => {
+                    one = Some((*caller, Ok((*at, &self.bytes[bytes.clone()]))));
+                }
+                ReplyEntry::Failure { caller, why } => one = Some((*caller, Err(why.clone()))),
+                ReplyEntry::Run { callers: range, at: first, bytes } => {
+                    (callers, at) = (&self.callers[range.clone()], *first);
+                    run = ReplyItems::new(&self.bytes[bytes.clone()]);
+                }
+            }
+            EntryReplies { one, callers: callers.iter(), at, run }
         })
     }
 
     /// Forgets them, keeping the room.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.callers.clear();
         self.entries.clear();
+    }
+}
+
+impl<'a> Iterator for EntryReplies<'a> {
+    type Item = Told<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Some(caller) = self.callers.next() else { return self.one.take() };
+        let at = self.at;
+        self.at.index += 1;
+        let reply = self.run.next()?;
+        Some((*caller, reply.map(|reply| (at, reply)).map_err(Failure::from)))
+    }
+}
+
+impl From<NoReply> for Failure {
+    fn from(why: NoReply) -> Self {
+        match why {
+            NoReply::TooLarge => Self::ReplyTooLarge,
+            NoReply::Skipped => Self::Skipped,
+        }
     }
 }

@@ -80,12 +80,18 @@ impl Callers {
     }
 
     /// Gives residents their turns, in which they may submit up to `calls_max` commands; returns
-    /// how many they have.
+    /// how many they have. Their commands go to the gateway at once, as far as `take` takes them:
+    /// see [`Client::submit`].
     ///
     /// Where room is short each resident gets an equal share, and the port one, too; and each time
     /// another resident has the first turn. So a resident that always wants more takes nothing from
     /// the others.
-    pub(crate) fn take_turns(&mut self, calls_max: usize, now: Time) -> usize {
+    pub(crate) fn take_turns(
+        &mut self,
+        calls_max: usize,
+        now: Time,
+        mut take: impl FnMut(Caller, &[u8]) -> bool,
+    ) -> usize {
         let (room, before) = (self.room().min(calls_max), self.client.under_way());
         let due = self.residents.iter().filter(|tenant| tenant.is_due(now, room)).count();
         if due == 0 {
@@ -106,7 +112,7 @@ impl Callers {
             tenant.turn(&mut commands, share, now);
             for (tag, command) in commands.iter() {
                 let recipient = Recipient::Resident { id, tag };
-                self.client.submit(recipient, Payload::copy(command), now);
+                self.client.submit(recipient, command, now, &mut take);
             }
             commands.clear();
         }
@@ -121,7 +127,7 @@ impl Callers {
         let waiting = self.port.len().min(calls_max).min(self.room());
         for _ in 0..waiting {
             let Some(submission) = self.port.pop() else { break };
-            self.client.submit(Recipient::Call(submission.answer), submission.command, now);
+            self.client.enqueue(Recipient::Call(submission.answer), submission.command, now);
         }
         if waiting > 0 {
             self.port.wake_waiting();
@@ -131,7 +137,7 @@ impl Callers {
 
     /// Takes in a command of a connection's client.
     pub(crate) fn submit_remote(&mut self, call: RemoteCall, command: Payload, now: Time) {
-        self.client.submit(Recipient::Remote(call), command, now);
+        self.client.enqueue(Recipient::Remote(call), command, now);
     }
 
     /// Whether commands wait to be sent on.
@@ -202,7 +208,7 @@ impl Callers {
     }
 
     /// Returns when a caller is due next.
-    pub(crate) fn next_timeout(&mut self) -> Option<Time> {
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
         let residents = self.residents.iter().filter_map(|tenant| tenant.due);
         residents.chain(self.client.next_timeout()).min()
     }

@@ -287,11 +287,18 @@ impl<M: StateMachine> Core<M> {
     /// Gives residents their turns and takes in the commands of futures, where the gateway is: up
     /// to a batch, and at the most so many. Returns how many were taken in.
     fn take_calls(&mut self, calls_max: usize, now: Time) -> usize {
-        if self.gateway.is_none() {
-            return 0;
-        }
+        let Some(index) = self.gateway else { return 0 };
         let most = calls_max.min(self.cluster.batch_commands_max as usize);
-        let of_residents = self.callers.take_turns(most, now);
+        let seat = &mut self.seats[index];
+        let mut gateway = match &mut seat.role {
+            Some(Role::Gateway(gateway)) if seat.paused_until.is_none() => Some(gateway),
+            Some(_) | None => None,
+        };
+        let out = &mut self.out;
+        let of_residents = self.callers.take_turns(most, now, |caller, command| {
+            gateway.as_mut().is_some_and(|it| it.try_submit(caller, command, now, out))
+        });
+        self.post(index);
         of_residents + self.callers.take_submissions(most - of_residents, now)
     }
 
@@ -328,10 +335,11 @@ impl<M: StateMachine> Core<M> {
     /// if there is none, closes the last. Returns whether there may be more. Where the gateway is
     /// down or paused, commands wait for their deadline.
     fn submit(&mut self, now: Time) -> bool {
-        let Some(index) = self.gateway.filter(|_| self.callers.is_waiting()) else { return false };
+        let Some(index) = self.gateway else { return false };
         let seat = &mut self.seats[index];
         let Some(Role::Gateway(gateway)) = &mut seat.role else { return false };
-        if seat.paused_until.is_some() {
+        let has_nothing = !self.callers.is_waiting() && !gateway.is_forming();
+        if has_nothing || seat.paused_until.is_some() {
             return false;
         }
         let started = self.clock.cycles();

@@ -5,9 +5,9 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes};
 
 use super::{
-    DONE_HEADER_BYTES, NoReply, REPLY_HEADER_BYTES, RUN_HEADER_BYTES, RunAnswers, SKIPPED,
-    TAG_COMMANDS, TAG_DONE, TAG_OPEN, TAG_OPENED, TAG_OUT_OF_ORDER, TAG_SKIP, TAG_TRIMMED,
-    TAG_UNKNOWN_SESSION, TOO_LARGE,
+    COMMAND_HEADER_BYTES, DONE_HEADER_BYTES, NoReply, REPLY_HEADER_BYTES, RUN_HEADER_BYTES,
+    RunAnswers, SKIPPED, TAG_COMMANDS, TAG_DONE, TAG_OPEN, TAG_OPENED, TAG_OUT_OF_ORDER, TAG_SKIP,
+    TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
 };
 use crate::payload::INLINE_BYTES_MAX;
 use crate::{GatewayId, Incarnation, LoggedCommand, Payload, Position, SessionId};
@@ -74,10 +74,12 @@ pub struct BatchWriter {
 
 impl BatchWriter {
     /// Adds a command; returns how many there are now.
+    #[inline]
     pub fn push(&mut self, command: &[u8]) -> u32 {
         if self.commands_count == 0 {
             self.block.put(&[0; RUN_HEADER_BYTES]);
         }
+        self.block.0.reserve(COMMAND_HEADER_BYTES + command.len());
         self.block.u32(length(command.len()));
         self.block.put(command);
         self.commands_count += 1;

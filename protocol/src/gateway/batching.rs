@@ -18,38 +18,72 @@ impl Gateway {
     ///
     /// source: R23, R24, R29
     pub fn submit(&mut self, caller: Caller, command: &[u8], now: Time, out: &mut Outbox) {
-        if command.len() > self.cluster.command_bytes_max as usize {
-            return out.replies.fail(caller, Failure::TooLarge);
-        }
-        if let Some(acceptors) = self.wanting_room(now) {
-            return out.replies.fail(caller, Failure::NoRoom(acceptors));
-        }
-        if let Some(why) = self.halted(now) {
-            return out.replies.fail(caller, Failure::Halted(Arc::clone(why)));
-        }
-        if !self.has_room(command.len(), now) {
+        if !self.try_submit(caller, command, now, out) {
             self.counters.busy += 1;
-            return out.replies.fail(caller, Failure::Busy);
+            out.replies.fail(caller, Failure::Busy);
+        }
+    }
+
+    /// Likewise, but for a command that is refused as busy: then nothing is done, and it returns
+    /// false.
+    ///
+    /// source: R23, R24, R29
+    #[inline]
+    pub fn try_submit(
+        &mut self,
+        caller: Caller,
+        command: &[u8],
+        now: Time,
+        out: &mut Outbox,
+    ) -> bool {
+        let may_be_refused = self.no_room.is_some() || self.halts.has_any();
+        if (may_be_refused || command.len() > self.cluster.command_bytes_max as usize)
+            && let Some(why) = self.refusal(command.len(), now)
+        {
+            out.replies.fail(caller, why);
+            return true;
+        }
+        if self.callers.len() >= self.cluster.session_window as usize {
+            return false;
         }
         if !self.fits(command.len()) {
+            if !self.may_send() {
+                return false;
+            }
             self.close_batch(now, out);
         }
         self.counters.commands += 1;
         self.callers.push_back(caller);
         self.writer.push(command);
         self.waiting_since.get_or_insert(now);
-        debug_assert!(self.callers.len() <= self.cluster.session_window as usize, "no room left");
+        true
+    }
+
+    /// Why a command of so many bytes is refused, whether there is room or not.
+    #[cold]
+    fn refusal(&self, command_bytes: usize, now: Time) -> Option<Failure> {
+        if command_bytes > self.cluster.command_bytes_max as usize {
+            return Some(Failure::TooLarge);
+        }
+        if let Some(acceptors) = self.wanting_room(now) {
+            return Some(Failure::NoRoom(acceptors));
+        }
+        self.halted(now).map(|why| Failure::Halted(Arc::clone(why)))
     }
 
     /// Whether a command of so many bytes can be taken in now, or is refused for another reason
     /// than being too many.
     #[must_use]
     pub fn has_room(&self, command_bytes: usize, now: Time) -> bool {
-        if self.wanting_room(now).is_some() || self.halted(now).is_some() {
-            return true;
-        }
-        self.callers.len() < self.cluster.session_window as usize
-            && (self.fits(command_bytes) || self.may_send())
+        let has_room = self.callers.len() < self.cluster.session_window as usize
+            && (self.fits(command_bytes) || self.may_send());
+        has_room || self.refusal(command_bytes, now).is_some()
+    }
+
+    /// Whether commands wait for the end of a batch.
+    #[must_use]
+    pub fn is_forming(&self) -> bool {
+        !self.writer.is_empty()
     }
 
     /// Sends what has arrived, as one batch: the driver calls this at the end of each tick, so what

@@ -21,6 +21,16 @@ impl Halts {
         place < self.told
     }
 
+    /// Whether a replica has said so.
+    pub(super) fn has_any(&self) -> bool {
+        !self.halted.is_empty()
+    }
+
+    /// Whether callers were told that wait.
+    pub(super) fn were_some_told(&self) -> bool {
+        self.told > 0
+    }
+
     /// Notes that the first `count` callers do not wait any more.
     pub(super) fn forget_callers(&mut self, count: usize) {
         self.told = self.told.saturating_sub(count);

@@ -1,10 +1,11 @@
 //! Results on their way back: replies to clients, sessions opened and lost.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::in_flight::{AnsweredRun, InFlight, InFlightStage, Sending};
 use super::{Gateway, GatewayTimer};
-use crate::block::{NoReply, Outcome, Outcomes};
+use crate::block::{Outcome, Outcomes};
 use crate::{Event, Failure, Incarnation, Outbox, Results, SessionId, Time, ToReplica};
 
 impl Gateway {
@@ -75,20 +76,29 @@ impl Gateway {
         let is_part = numbers.start >= batch.first && numbers.end <= batch.end();
         debug_assert!(is_part, "{numbers:?} are not all of {:?}", batch.batch.id);
         let offset = usize::try_from(numbers.start - self.lowest_unanswered).unwrap_or(usize::MAX);
-        let callers = (offset..).zip(self.callers.range(offset..)).zip(numbers.clone());
-        let mut end = numbers.start;
-        for (((place, caller), number), reply) in callers.zip(replies) {
-            end = number + 1;
-            if batch.is_left(number) && !self.halts.was_told(place) {
-                match reply {
-                    Ok(reply) => out.replies.push(*caller, at, reply),
-                    Err(NoReply::TooLarge) => out.replies.fail(*caller, Failure::ReplyTooLarge),
-                    Err(NoReply::Skipped) => out.replies.fail(*caller, Failure::Skipped),
+        let callers = self.callers.range(offset..).take(count(&numbers));
+        let end = if batch.left.is_none() && !self.halts.were_some_told() {
+            // As almost always: all of them wait.
+            let told = out.replies.push_run(callers.copied(), at, replies);
+            self.counters.replies += told;
+            numbers.start + told
+        } else {
+            let mut end = numbers.start;
+            for (((place, caller), number), reply) in
+                (offset..).zip(callers).zip(numbers.clone()).zip(replies)
+            {
+                end = number + 1;
+                if batch.is_left(number) && !self.halts.was_told(place) {
+                    match reply {
+                        Ok(reply) => out.replies.push(*caller, at, reply),
+                        Err(why) => out.replies.fail(*caller, why.into()),
+                    }
+                    self.counters.replies += 1;
                 }
-                self.counters.replies += 1;
+                at.index += 1;
             }
-            at.index += 1;
-        }
+            end
+        };
         batch.on_answered(numbers.start..end);
         if batch.unanswered().is_empty() {
             batch.stage = InFlightStage::Done;
@@ -192,4 +202,8 @@ impl Gateway {
         self.lowest_unanswered = 0;
         self.open_session(now, out);
     }
+}
+
+fn count(numbers: &Range<u64>) -> usize {
+    usize::try_from(numbers.end - numbers.start).unwrap_or(usize::MAX)
 }

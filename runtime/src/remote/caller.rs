@@ -169,7 +169,7 @@ impl Caller {
             self.callers.move_in(resident, now);
         }
         has_worked |= self.callers.has_work(now);
-        self.callers.take_turns(usize::MAX, now);
+        self.callers.take_turns(usize::MAX, now, |_, _| false);
         self.callers.take_submissions(CALLS_A_TICK, now);
         has_worked |= self.end_overdue(now);
         if self.dial.is_due(now) && self.outage.is_none_or(|outage| outage.paused_until <= now) {

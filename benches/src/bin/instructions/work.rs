@@ -12,9 +12,9 @@ use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Message};
 use loggos_protocol::{
     AcceptorId, AcceptorSet, At, Ballot, Batch, Client, ClientId, DirectoryId, Envelope, Gateway,
-    GatewayId, Heartbeat, Incarnation, Items, Outbox, Payload, Position, ResultWriter, Results,
-    RunReplies, SessionId, Slot, Stage, StateMachine, Table, Time, To, ToAcceptor, ToProposer,
-    ToProxyLeader, Watermark,
+    GatewayId, Heartbeat, Incarnation, Items, Outbox, Position, ResultWriter, Results, RunReplies,
+    SessionId, Slot, Stage, StateMachine, Table, Time, To, ToAcceptor, ToProposer, ToProxyLeader,
+    Watermark,
 };
 use loggos_storage::sim::FaultyDisk;
 
@@ -136,12 +136,11 @@ impl Desk {
         self.now.0 += 100_000;
         let command = [7; COMMAND_BYTES];
         counted_work(&mut || {
-            for caller in 0..u64::from(Self::BATCH) {
-                self.client.submit(caller, Payload::copy(black_box(&command)), self.now);
-            }
             let Self { client, gateway, now, out, .. } = self;
-            while let Some((caller, command)) = client.next(|bytes| gateway.has_room(bytes, *now)) {
-                gateway.submit(caller, command.as_slice(), *now, out);
+            for caller in 0..u64::from(Self::BATCH) {
+                client.submit(caller, black_box(&command), *now, |caller, command| {
+                    gateway.try_submit(caller, command, *now, out)
+                });
             }
             gateway.flush(*now, out);
         });
