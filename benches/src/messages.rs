@@ -41,7 +41,7 @@ pub fn results(bytes: usize) -> Envelope {
     let outcomes = payload(bytes);
     let (replica, slot) = (ReplicaId(0), Slot(6));
     let results = Results { replica, batch: batch_id(), attempt: 0, slot, outcomes };
-    envelope(To::Gateway(GatewayId(0), ToGateway::Results(Box::new(results))))
+    envelope(To::Gateway(GatewayId(0), ToGateway::Results(Arc::new(results))))
 }
 
 fn p2a(bytes: usize) -> P2a {

@@ -41,8 +41,8 @@ use std::time::Duration;
 use crate::block::BatchWriter;
 use crate::outbox::Caller;
 use crate::{
-    AcceptorSet, Ballot, BatchId, ClusterSettings, Event, FormationId, GatewayId, Heartbeat,
-    HeartbeatAck, Incarnation, Latency, Listener, Membership, NotExecuted, NotLeader, Outbox,
+    AcceptorSet, Ballot, Batch, BatchId, ClusterSettings, Event, FormationId, GatewayId, Heartbeat,
+    HeartbeatAck, Incarnation, Latency, Listener, Membership, NotExecuted, NotLeader, Outbox, Pool,
     ProposerId, ReplicaId, Rng, RoleId, SessionId, Stage, Time, TimerName, Timers, ToGateway,
     ToProposer,
 };
@@ -105,6 +105,8 @@ pub struct Gateway {
     /// The callers of the commands without an answer, in number order: those in flight, then those
     /// waiting.
     callers: VecDeque<Caller>,
+    /// The memory of batches.
+    batches: Pool<Batch>,
     /// The number of the first of `callers`: the lowest unanswered.
     lowest_unanswered: u64,
     next_batch: u64,
@@ -181,6 +183,7 @@ impl Gateway {
             waiting_since: None,
             in_flight: VecDeque::new(),
             callers: VecDeque::new(),
+            batches: Pool::new((2 * cluster.ring_slots() + cluster.batches_in_flight_max) as usize),
             lowest_unanswered: 0,
             next_batch: 0,
             suspects: Vec::new(),

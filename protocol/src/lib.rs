@@ -33,6 +33,7 @@ mod machine;
 mod message;
 mod outbox;
 mod payload;
+mod pool;
 mod proposer;
 mod proxy_leader;
 mod quorum;
@@ -73,6 +74,7 @@ pub use message::{
 };
 pub use outbox::{Caller, Failure, Outbox, Replies};
 pub use payload::{INLINE_BYTES_MAX, Payload};
+pub use pool::Pool;
 pub use proposer::{Proposer, ProposerCounters, ProposerTimer};
 pub use proxy_leader::{ProxyLeader, ProxyLeaderCounters, ProxyLeaderTimer};
 pub use quorum::{ACCEPTORS_MAX, AcceptorSet, QuorumError, QuorumSystem};

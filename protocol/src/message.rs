@@ -51,7 +51,7 @@ pub enum ToGateway {
     /// A proposer does not lead.
     NotLeader(NotLeader),
     /// A batch was executed, or why not.
-    Results(Box<Results>),
+    Results(Arc<Results>),
     /// A replica has not executed a batch it was asked about.
     NotExecuted(NotExecuted),
     /// A replica goes no further.

@@ -54,7 +54,7 @@ use crate::block;
 use crate::executor::{Executor, Known};
 use crate::{
     AcceptorId, Ask, Ballot, Chosen, ClusterSettings, DirectoryId, Event, Executed, FormationId,
-    Halt, Heartbeat, Identify, Incarnation, Membership, NotExecuted, Outbox, Probe, ProbeAck,
+    Halt, Heartbeat, Identify, Incarnation, Membership, NotExecuted, Outbox, Pool, Probe, ProbeAck,
     Rememberer, ReplicaId, Results, Slot, Stage, StateMachine, Time, TimerName, Timers, ToAcceptor,
     ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark, Window,
 };
@@ -129,6 +129,8 @@ pub struct Replica<M> {
     /// Once it has halted: everything below is executed, or held to be. Never goes down.
     held: Watermark,
     skip: Skip,
+    /// The memory of what it tells gateways.
+    results: Pool<Results>,
     timers: Timers<ReplicaTimer, 6>,
     counters: ReplicaCounters,
 }
@@ -215,6 +217,7 @@ impl<M: StateMachine> Replica<M> {
             halted: None,
             held: Watermark(0),
             skip: Skip::default(),
+            results: Pool::new(cluster.ring_slots() as usize),
             timers: Timers::default(),
             counters: ReplicaCounters::default(),
             cluster,
@@ -417,7 +420,7 @@ impl<M: StateMachine> Replica<M> {
         let outcomes = block::head(whole.outcomes, self.cluster.results_bytes_max as usize);
         self.counters.partial_answers += u64::from(outcomes.len() < whole_bytes);
         let results = Results { outcomes, ..whole };
-        out.tell_gateway(gateway, ToGateway::Results(Box::new(results)));
+        out.tell_gateway(gateway, ToGateway::Results(self.results.hand_out(results)));
     }
 
     /// Learns that acceptors have truncated the slots it misses. What they truncate at least f+1

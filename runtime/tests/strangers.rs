@@ -658,7 +658,7 @@ fn to_gateway() -> [ToGateway; 3] {
     let (slot, outcomes) = (Slot(0), Payload::empty());
     [
         ToGateway::NotLeader(NotLeader { proposer, batch, attempt, hint }),
-        ToGateway::Results(Box::new(Results { replica, batch, attempt, slot, outcomes })),
+        ToGateway::Results(Arc::new(Results { replica, batch, attempt, slot, outcomes })),
         ToGateway::NotExecuted(NotExecuted { replica, batch, attempt }),
     ]
 }

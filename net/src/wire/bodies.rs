@@ -211,7 +211,7 @@ impl Body for Chosen {
     }
 }
 
-impl Body for Box<Results> {
+impl Body for Arc<Results> {
     #[inline]
     fn put(&self, out: &mut Outgoing) {
         let header = headers::Results {
@@ -232,13 +232,14 @@ impl Body for Box<Results> {
     #[inline]
     fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
         let header: &headers::Results = from.header()?;
-        Ok(Self::new(Results {
+        let results = Results {
             replica: ReplicaId::read(&header.replica)?,
             batch: BatchId::read(&header.batch)?,
             attempt: u32::read(&header.attempt)?,
             slot: Slot::read(&header.slot)?,
             outcomes: from.checked(&header.outcomes)?,
-        }))
+        };
+        Ok(from.keep_results(results))
     }
 }
 

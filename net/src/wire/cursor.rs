@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use loggos_protocol::{Batch, INLINE_BYTES_MAX, Payload, Table};
+use loggos_protocol::{Batch, INLINE_BYTES_MAX, Payload, Results, Table};
 
 use super::head::{HEAD_BYTES, checksum};
 use super::layout::{Layout, take};
@@ -90,7 +90,13 @@ impl<'a> Cursor<'a> {
     /// Puts a batch where it is counted.
     #[inline]
     pub(super) fn keep(&mut self, batch: Batch) -> Arc<Batch> {
-        self.batches.batch(batch)
+        self.batches.batches.hand_out(batch)
+    }
+
+    /// Puts results where they are counted.
+    #[inline]
+    pub(super) fn keep_results(&mut self, results: Results) -> Arc<Results> {
+        self.batches.results.hand_out(results)
     }
 
     /// Remembers a table as the one that was read last.

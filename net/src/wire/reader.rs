@@ -7,6 +7,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::head::{HEAD_BYTES, Head};
 use super::{Frame, WireError};
 
+/// The least room that is made for frames that straddle pieces: enough for several, as a rule.
+const ROOM_BYTES_MIN: usize = 16 << 10;
 /// Room that is made at once for what has not arrived: enough for a frame of any usual length.
 const AHEAD_BYTES_MAX: usize = 1 << 20;
 
@@ -154,7 +156,10 @@ impl FrameReader {
         };
         // Memory is used again once the frames that were in it are held no more. Beyond this it
         // grows by doubling.
-        self.straddling.reserve((wanted - self.straddling.len()).min(AHEAD_BYTES_MAX));
+        let left = (wanted - self.straddling.len()).min(AHEAD_BYTES_MAX);
+        if self.straddling.capacity() - self.straddling.len() < left {
+            self.straddling.reserve(left.max(ROOM_BYTES_MIN));
+        }
         while self.straddling.len() < wanted {
             let Some(piece) = self.pieces.front_mut() else { return false };
             let copied = piece.len().min(wanted - self.straddling.len());

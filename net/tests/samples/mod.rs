@@ -149,8 +149,8 @@ pub(crate) fn chosen(bytes: usize) -> Chosen {
     Chosen { slot: Slot(77), ballot: ballot(8), value: value(bytes) }
 }
 
-pub(crate) fn results(bytes: usize) -> Box<Results> {
-    Box::new(Results {
+pub(crate) fn results(bytes: usize) -> Arc<Results> {
+    Arc::new(Results {
         replica: ReplicaId(1),
         batch: batch_id(4),
         attempt: 1,

@@ -10,34 +10,57 @@ use super::{
     TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
 };
 use crate::payload::INLINE_BYTES_MAX;
+use crate::pool::Arena;
 use crate::{GatewayId, Incarnation, LoggedCommand, Payload, Position, SessionId};
 
 /// The end of a `Done`'s header: the number of its replies, and their bytes.
 const DONE_LENGTHS_BYTES: usize = 4 + 4;
-/// The most that a buffer sets aside for the next block.
+/// The most that a buffer keeps for the next block.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
-/// A block in the making. A short one is copied out and the buffer used again; a long one takes the
-/// buffer with it, and leaves one of its size, up to [`BUFFER_BYTES_MAX`].
+/// A block in the making. A short one is copied into its payload, a long one into memory that is
+/// used again.
 #[derive(Clone, Debug, Default)]
-struct Buffer(Vec<u8>);
+struct Buffer {
+    bytes: Vec<u8>,
+    arena: Arena,
+    /// Short blocks since the last long one.
+    short_blocks: u32,
+}
+
+/// The number of short blocks, one after the other, after which memory of long ones is freed: where
+/// blocks are short, none is needed.
+const RELEASE_INTERVAL: u32 = 64;
 
 impl Buffer {
     fn take(&mut self) -> Payload {
-        if let Some(payload) = Payload::inline(&self.0) {
-            self.0.clear();
-            return payload;
+        let payload = if let Some(payload) = Payload::inline(&self.bytes) {
+            self.short_blocks = self.short_blocks.wrapping_add(1);
+            if self.short_blocks.is_multiple_of(RELEASE_INTERVAL) {
+                self.arena.release_one();
+            }
+            payload
+        } else {
+            self.short_blocks = 0;
+            Payload::from(self.arena.copy(&self.bytes))
+        };
+        self.bytes.clear();
+        if self.bytes.capacity() > BUFFER_BYTES_MAX {
+            self.bytes = Vec::new();
         }
-        let next = Vec::with_capacity(self.0.len().min(BUFFER_BYTES_MAX));
-        Payload::from(Bytes::from(std::mem::replace(&mut self.0, next)))
+        payload
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
     }
 
     fn u8(&mut self, value: u8) {
-        self.0.push(value);
+        self.bytes.push(value);
     }
 
     fn u32(&mut self, value: u32) {
@@ -54,7 +77,7 @@ impl Buffer {
     }
 
     fn patch_u32(&mut self, at: usize, value: u32) {
-        self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        self.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
 }
 
@@ -79,7 +102,7 @@ impl BatchWriter {
         if self.commands_count == 0 {
             self.block.put(&[0; RUN_HEADER_BYTES]);
         }
-        self.block.0.reserve(COMMAND_HEADER_BYTES + command.len());
+        self.block.bytes.reserve(COMMAND_HEADER_BYTES + command.len());
         self.block.u32(length(command.len()));
         self.block.put(command);
         self.commands_count += 1;
@@ -89,7 +112,7 @@ impl BatchWriter {
     /// Bytes so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.block.0.len()
+        self.block.len()
     }
 
     /// Whether no command was added.
@@ -107,8 +130,8 @@ impl BatchWriter {
     /// Closes the batch: all commands since the last one, as one run.
     pub fn close(&mut self, session: SessionId, first: u64, lowest_unanswered: u64) -> Payload {
         assert!(!self.is_empty(), "a batch of no commands");
-        let bytes = length(self.block.0.len() - RUN_HEADER_BYTES);
-        let mut header = &mut self.block.0[..RUN_HEADER_BYTES];
+        let bytes = length(self.block.len() - RUN_HEADER_BYTES);
+        let mut header = &mut self.block.bytes[..RUN_HEADER_BYTES];
         header.put_u8(TAG_COMMANDS);
         header.put_u64_le(session.slot.0);
         header.put_u32_le(session.index);
@@ -122,7 +145,7 @@ impl BatchWriter {
 
     /// Forgets the commands since the last batch.
     pub fn clear(&mut self) {
-        self.block.0.clear();
+        self.block.bytes.clear();
         self.commands_count = 0;
     }
 
@@ -203,23 +226,23 @@ impl ResultWriter {
         fields.put_u64_le(at.slot.0);
         fields.put_u32_le(at.index);
         self.block.put(&header);
-        self.done_at = self.block.0.len() - DONE_LENGTHS_BYTES;
+        self.done_at = self.block.len() - DONE_LENGTHS_BYTES;
         self.done_count = 0;
     }
 
     /// Starts a reply.
     pub fn start_reply(&mut self) {
-        self.reply_at = self.block.0.len();
+        self.reply_at = self.block.len();
         self.block.u32(0);
     }
 
     /// Adds to the reply under way. One that gets too long is dropped, and takes no more in.
     pub fn put(&mut self, bytes: &[u8]) {
-        let end = self.block.0.len() + bytes.len();
+        let end = self.block.len() + bytes.len();
         self.is_too_large |= end - self.reply_at - REPLY_HEADER_BYTES > self.limits.reply_bytes_max
             || end - self.done_at > self.limits.run_bytes_max;
         if self.is_too_large {
-            self.block.0.truncate(self.reply_at + REPLY_HEADER_BYTES);
+            self.block.bytes.truncate(self.reply_at + REPLY_HEADER_BYTES);
         } else {
             self.block.put(bytes);
         }
@@ -227,7 +250,7 @@ impl ResultWriter {
 
     /// Ends the reply under way.
     pub fn end_reply(&mut self) {
-        let bytes = length(self.block.0.len() - self.reply_at - REPLY_HEADER_BYTES);
+        let bytes = length(self.block.len() - self.reply_at - REPLY_HEADER_BYTES);
         debug_assert!(self.reply_at >= self.done_at, "a reply outside of an outcome");
         let is_too_large = std::mem::take(&mut self.is_too_large);
         self.block.patch_u32(self.reply_at, if is_too_large { TOO_LARGE } else { bytes });
@@ -249,39 +272,39 @@ impl ResultWriter {
     /// session's memory.
     pub fn end_done(&mut self) -> Range<usize> {
         let replies_at = self.done_at + DONE_LENGTHS_BYTES;
-        assert!(self.block.0.len() >= replies_at, "an outcome ended that was not started");
-        let bytes = length(self.block.0.len() - replies_at);
+        assert!(self.block.len() >= replies_at, "an outcome ended that was not started");
+        let bytes = length(self.block.len() - replies_at);
         self.block.patch_u32(self.done_at, self.done_count);
         self.block.patch_u32(self.done_at + 4, bytes);
-        replies_at..self.block.0.len()
+        replies_at..self.block.len()
     }
 
     /// Bytes so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.block.0.len()
+        self.block.len()
     }
 
     /// Whether nothing was written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.block.0.is_empty()
+        self.block.bytes.is_empty()
     }
 
     /// Whether it has more bytes than lie inside of a payload.
     pub(crate) fn is_long(&self) -> bool {
-        self.block.0.len() > INLINE_BYTES_MAX
+        self.block.len() > INLINE_BYTES_MAX
     }
 
     /// Forgets what was written.
     pub(crate) fn clear(&mut self) {
-        self.block.0.clear();
+        self.block.bytes.clear();
     }
 
     /// Copies a part of what was written.
     #[must_use]
     pub fn copy(&self, range: Range<usize>) -> Payload {
-        let bytes = &self.block.0[range];
+        let bytes = &self.block.bytes[range];
         Payload::inline(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes).into())
     }
 

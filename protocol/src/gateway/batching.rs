@@ -148,7 +148,7 @@ impl Gateway {
         assert!(self.in_flight.len() < most, "{most} batches are in flight");
         let number = self.next_batch;
         self.next_batch += 1;
-        let batch = Arc::new(Batch {
+        let batch = self.batches.hand_out(Batch {
             id: BatchId { gateway: self.id, incarnation: self.incarnation, number },
             attempt: 0,
             answerer: self.next_answerer(number),

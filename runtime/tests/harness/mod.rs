@@ -155,7 +155,10 @@ fn agreement(config: &Config) -> u64 {
     limits.into_iter().fold(digest, |digest, limit| digest.word(limit.into())).finish()
 }
 
-fn config(spread: Spread, change: impl FnOnce(ClusterSettings) -> ClusterSettings) -> Config {
+pub(crate) fn config(
+    spread: Spread,
+    change: impl FnOnce(ClusterSettings) -> ClusterSettings,
+) -> Config {
     let standard = Config::standard();
     let cpu = standard.cpus[0];
     let cores = match spread {

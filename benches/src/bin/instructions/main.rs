@@ -2,7 +2,7 @@
 //! else the machine is doing. `docs/PERFORMANCE.md` has the table, which the gate checks.
 //!
 //! Each piece of work runs in a process of its own under valgrind's `callgrind`, which counts the
-//! instructions of one function: [`counted`]. What is set up before is not counted.
+//! instructions of one function, `counted_work`. What is set up before is not counted.
 //!
 //! Usage: `instructions` prints the table; `--check FILE` compares it to the one in that file, if
 //! that is of the same compiler, and `--write FILE` puts it there.
