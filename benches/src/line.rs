@@ -2,8 +2,7 @@
 
 use loggos_protocol::{
     At, Caller, ClientId, ClusterSettings, Envelope, GatewayId, Incarnation, Items, Life, Outbox,
-    ProposerId, QuorumSystem, ReplicaId, Reply, Role, RoleId, RunReplies, Settings, StateMachine,
-    Time, To,
+    QuorumSystem, ReplicaId, Reply, Role, RoleId, RunReplies, Settings, StateMachine, Time, To,
 };
 
 /// Reads every byte of every command, and answers nothing: what replicas at least have to do.
@@ -181,11 +180,6 @@ impl Line {
 }
 
 fn place(starts: &[usize; 5], to: &To) -> usize {
-    match to.role() {
-        RoleId::Gateway(id) => starts[0] + usize::from(id.0),
-        RoleId::Proposer(ProposerId(id)) => starts[1] + usize::from(id),
-        RoleId::ProxyLeader(id) => starts[2] + usize::from(id.0),
-        RoleId::Acceptor(id) => starts[3] + usize::from(id.0),
-        RoleId::Replica(id) => starts[4] + usize::from(id.0),
-    }
+    let role = to.role();
+    starts[role.kind()] + usize::from(role.number())
 }

@@ -220,7 +220,7 @@ gateways        1  on cpus 0
 proposers       2  on cpus 0 3
 proxy leaders   2  on cpus 0 3
 acceptors       4  on cpus 0 0 3 3 (2 × 2 grid)
-replicas        3  on cpus 0 0 3
+replicas        3  on cpus 3 3 3
 ";
         assert_eq!(roles(&config()), expected);
     }

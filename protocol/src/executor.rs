@@ -18,7 +18,6 @@
 mod snapshot;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(crate) use self::snapshot::Frozen;
@@ -26,8 +25,8 @@ use crate::block::{CommandRun, Items, NoReply, ReplyLimits, ResultWriter, Run, R
 use crate::machine::RunReplies;
 use crate::session::Sessions;
 use crate::{
-    Ask, At, ClusterSettings, Halt, LoggedCommand, Payload, Position, SessionId, Slot,
-    StateMachine, Time, Value,
+    Ask, At, Batch, ClusterSettings, Halt, LoggedCommand, Payload, Position, SessionId, Slot,
+    StateMachine, Time,
 };
 
 /// The longest message of a panic that callers are told, in bytes. What is longer is cut.
@@ -58,16 +57,6 @@ pub(crate) struct Executor<M> {
     pub(crate) repeated_runs: u64,
     /// Runs refused.
     pub(crate) refused_runs: u64,
-}
-
-/// A run that was executed just now.
-#[derive(Debug)]
-struct Fresh {
-    session: SessionId,
-    at: Position,
-    count: u32,
-    /// Where in the block its replies are.
-    replies: Range<usize>,
 }
 
 /// What the executor knows of a batch that a gateway asks about.
@@ -105,7 +94,9 @@ impl<M: StateMachine> Executor<M> {
         self.skips.extend(skips);
     }
 
-    /// Executes a slot; returns its outcomes, if they are wanted.
+    /// Executes a slot; its outcomes are to be taken next, by
+    /// [`take_outcomes`](Self::take_outcomes), or to be forgotten, by
+    /// [`forget_outcomes`](Self::forget_outcomes).
     ///
     /// # Errors
     ///
@@ -114,21 +105,13 @@ impl<M: StateMachine> Executor<M> {
     pub(crate) fn execute(
         &mut self,
         slot: Slot,
-        value: &Value,
-        are_wanted: bool,
-    ) -> Result<Option<Payload>, Halt> {
-        self.time = self.time.max(value.stamp);
-        let Some(batch) = value.batch() else {
-            return Ok(None);
-        };
+        batch: &Batch,
+        stamp: Time,
+    ) -> Result<(), Box<Halt>> {
+        self.time = self.time.max(stamp);
         let mut index = 0;
-        let mut fresh: Option<Fresh> = None;
         for run in Runs::new(batch.block.as_slice()) {
-            if let Some(fresh) = fresh.take() {
-                let replies = self.writer.copy(fresh.replies.clone());
-                self.remember(&fresh, replies);
-            }
-            match run.map_err(|_| Halt::Malformed { slot })? {
+            match run.map_err(|_| Box::new(Halt::Malformed { slot }))? {
                 Run::Open { gateway, incarnation } => {
                     let name = SessionId { slot, index };
                     let session = self.sessions.open(gateway, incarnation, name);
@@ -136,41 +119,33 @@ impl<M: StateMachine> Executor<M> {
                     index += 1;
                 }
                 Run::Commands(run) => {
-                    fresh = self.run(At { slot, index, time: self.time }, run)?;
+                    self.run(At { slot, index, time: self.time }, run)?;
                     index += run.count;
                 }
                 Run::Skip(command) => {
                     // One that is proposed twice is skipped once.
                     if command.at.slot < slot && !self.skipped.contains(&command) {
-                        return Err(Halt::Executed { command });
+                        return Err(Box::new(Halt::Executed { command }));
                     }
                 }
             }
         }
-        Ok(self.finish(fresh.as_ref(), are_wanted))
+        Ok(())
     }
 
-    /// Remembers the replies of a slot's last run, and returns the outcomes, if they are wanted.
-    ///
-    /// Almost every batch has one run: a long block is shared by its outcomes and the memory of its
-    /// replies, and of a short one that nobody here is to answer only the replies are copied.
-    fn finish(&mut self, last: Option<&Fresh>, are_wanted: bool) -> Option<Payload> {
-        if self.writer.is_long() {
-            let outcomes = self.writer.take();
-            if let Some(fresh) = last {
-                self.remember(fresh, outcomes.slice(fresh.replies.clone()));
-            }
-            return are_wanted.then_some(outcomes);
-        }
-        if let Some(fresh) = last {
-            let replies = self.writer.copy(fresh.replies.clone());
-            self.remember(fresh, replies);
-        }
-        if are_wanted {
-            return Some(self.writer.take());
-        }
+    /// Takes the log's time from a slot of no commands.
+    pub(crate) fn pass(&mut self, stamp: Time) {
+        self.time = self.time.max(stamp);
+    }
+
+    /// The outcomes of the slot that was executed last.
+    pub(crate) fn take_outcomes(&mut self) -> Payload {
+        self.writer.take()
+    }
+
+    /// Forgets the outcomes of the slot that was executed last: another replica answers it.
+    pub(crate) fn forget_outcomes(&mut self) {
         self.writer.clear();
-        None
     }
 
     /// The outcome of a batch, as far as this replica has executed: of its first commands, where
@@ -213,38 +188,37 @@ impl<M: StateMachine> Executor<M> {
         self.sessions.validate(self.session_window);
     }
 
-    /// Executes what of a run is new; returns it where all of it was.
-    fn run(&mut self, at: At, run: CommandRun<'_>) -> Result<Option<Fresh>, Halt> {
+    /// Executes what of a run is new.
+    fn run(&mut self, at: At, run: CommandRun<'_>) -> Result<(), Box<Halt>> {
         let next = self.sessions.trim(run.session, run.lowest_unanswered, at.slot);
         let Some(next) = next else {
             self.refused_runs += 1;
             self.writer.unknown_session(run.session);
-            return Ok(None);
+            return Ok(());
         };
         let window = u64::from(self.session_window);
         let (Some(end), Some(limit)) =
             (run.first.checked_add(run.count.into()), run.lowest_unanswered.checked_add(window))
         else {
-            return Err(Halt::Malformed { slot: at.slot });
+            return Err(Box::new(Halt::Malformed { slot: at.slot }));
         };
         if run.first > next || end > limit {
             self.refused_runs += 1;
             self.writer.out_of_order(run.session, next);
-            return Ok(None);
+            return Ok(());
         }
         if run.first == next {
-            return self.apply(at, run, run.count).map(Some);
+            return self.apply(at, run, run.count);
         }
         self.repeated_runs += 1;
-        self.rerun(at, run, next)?;
-        Ok(None)
+        self.rerun(at, run, next)
     }
 
     /// Answers a run that was executed before, in part or whole, and executes the rest.
     ///
     /// A gateway sends the same runs again, so as a rule it is the whole of one that was executed
     /// as one; pieces of several are answered as of here.
-    fn rerun(&mut self, at: At, run: CommandRun<'_>, next: u64) -> Result<(), Halt> {
+    fn rerun(&mut self, at: At, run: CommandRun<'_>, next: u64) -> Result<(), Box<Halt>> {
         let end = run.first + u64::from(run.count);
         if let Some(session) = self.sessions.session(run.session) {
             if let Some(answers) = session.run_answers(run.first, run.count) {
@@ -266,14 +240,12 @@ impl<M: StateMachine> Executor<M> {
             return Ok(());
         };
         assert!(rest < u64::from(run.count), "a run that is all new was taken for a repeated one");
-        let fresh = self.apply(at, run, u32::try_from(rest).unwrap_or(run.count))?;
-        let replies = self.writer.copy(fresh.replies.clone());
-        self.remember(&fresh, replies);
-        Ok(())
+        self.apply(at, run, u32::try_from(rest).unwrap_or(run.count))
     }
 
-    /// Applies the last `count` commands of a run; the others were answered already.
-    fn apply(&mut self, at: At, run: CommandRun<'_>, count: u32) -> Result<Fresh, Halt> {
+    /// Applies the last `count` commands of a run, and remembers the replies; the others were
+    /// answered already.
+    fn apply(&mut self, at: At, run: CommandRun<'_>, count: u32) -> Result<(), Box<Halt>> {
         let skipped = run.count - count;
         let at = At { index: at.index + skipped, ..at };
         if skipped == 0 {
@@ -289,16 +261,18 @@ impl<M: StateMachine> Executor<M> {
         let done = self.writer.replies_count() - skipped;
         if done != count {
             // The block holds fewer commands than its header says, or the machine skipped one.
-            return Err(Halt::Malformed { slot: at.slot });
+            return Err(Box::new(Halt::Malformed { slot: at.slot }));
         }
         assert!(count <= run.count, "applied {count} of {} commands", run.count);
         self.commands += u64::from(count);
         let end = self.writer.end_done().end;
-        Ok(Fresh { session: run.session, at: at.position(), count, replies: start..end })
+        let replies = self.writer.copy(start..end);
+        self.sessions.executed(run.session, at.position(), count, replies);
+        Ok(())
     }
 
     /// Applies `commands`, of which the first is `at`.
-    fn apply_all(&mut self, at: At, commands: Items<'_>) -> Result<(), Halt> {
+    fn apply_all(&mut self, at: At, commands: Items<'_>) -> Result<(), Box<Halt>> {
         if commands.as_slice().is_empty() {
             return Ok(()); // all that was left is skipped
         }
@@ -314,14 +288,14 @@ impl<M: StateMachine> Executor<M> {
         let command = LoggedCommand { at, checksum: checksum(bytes) };
         let mut message = panic_message(panic.as_ref());
         message.truncate(message.floor_char_boundary(HALT_MESSAGE_BYTES_MAX));
-        Err(Halt::Panicked { command, message })
+        Err(Box::new(Halt::Panicked { command, message }))
     }
 
     /// Applies `commands`, of which the first is `at`, but for those that are skipped: these have
     /// no effect, and their answer says so.
     ///
     /// source: R38
-    fn apply_with_skips(&mut self, at: At, commands: Items<'_>) -> Result<(), Halt> {
+    fn apply_with_skips(&mut self, at: At, commands: Items<'_>) -> Result<(), Box<Halt>> {
         let (mut at, mut rest, mut before) = (at, commands, 0);
         for (bytes, index) in commands.zip(at.index..) {
             let skip = LoggedCommand { at: Position { index, ..at.position() }, checksum: 0 };
@@ -343,10 +317,6 @@ impl<M: StateMachine> Executor<M> {
             self.skipped.pop_front();
         }
         self.skipped.push_back(command);
-    }
-
-    fn remember(&mut self, fresh: &Fresh, replies: Payload) {
-        self.sessions.executed(fresh.session, fresh.at, fresh.count, replies);
     }
 }
 

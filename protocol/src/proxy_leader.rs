@@ -390,8 +390,9 @@ impl ProxyLeader {
         }
         self.waiting.push_back((slot, entry.ballot, now));
         self.last_asked = Some(slot);
-        let timeout = self.timeout(0);
-        self.timers.set_if_unset(ProxyLeaderTimer::Retry, now + timeout);
+        if !self.timers.is_set(ProxyLeaderTimer::Retry) {
+            self.timers.set(ProxyLeaderTimer::Retry, now + self.timeout(0));
+        }
     }
 
     /// Asks for `slot` once more: where there is a new suspect, the write quorum with the fewest of

@@ -567,24 +567,31 @@ impl<M: StateMachine> Replica<M> {
     fn execute(&mut self, now: Time, out: &mut Outbox) {
         while let Some((_, value)) = self.log.at(self.executed.first_open()) {
             let slot = self.executed.first_open();
-            let is_answerer = value.batch().is_some_and(|batch| batch.answerer == self.id);
-            let outcomes = match self.executor.execute(slot, value, is_answerer) {
-                Ok(outcomes) => outcomes,
-                Err(why) => return self.halt(why, out),
+            let executed = match value.batch() {
+                Some(batch) => self.executor.execute(slot, batch, value.stamp),
+                None => {
+                    self.counters.noops += 1;
+                    self.executor.pass(value.stamp);
+                    Ok(())
+                }
             };
+            if let Err(why) = executed {
+                return self.halt(*why, out);
+            }
             if let Some(checkpoints) = &mut self.checkpoints {
                 checkpoints.on_executed(value);
             }
             self.executed = slot.watermark_after();
             self.counters.slots += 1;
-            match (value.batch(), outcomes) {
-                (Some(batch), Some(outcomes)) => {
+            match value.batch() {
+                Some(batch) if batch.answerer == self.id => {
                     self.counters.answers += 1;
                     let (replica, batch, attempt) = (self.id, batch.id, batch.attempt);
+                    let outcomes = self.executor.take_outcomes();
                     self.answer(Results { replica, batch, attempt, slot, outcomes }, out);
                 }
-                (Some(_), None) => {}
-                (None, _) => self.counters.noops += 1,
+                Some(_) => self.executor.forget_outcomes(),
+                None => {}
             }
             if self.donation.is_some() {
                 self.keep_for_peers(slot);

@@ -28,6 +28,37 @@ pub enum RoleId {
     Replica(ReplicaId),
 }
 
+impl RoleId {
+    /// The number of kinds of roles.
+    pub const KINDS: usize = 5;
+
+    /// The number of its kind, below [`KINDS`](Self::KINDS).
+    #[inline]
+    #[must_use]
+    pub fn kind(self) -> usize {
+        match self {
+            Self::Gateway(_) => 0,
+            Self::Proposer(_) => 1,
+            Self::ProxyLeader(_) => 2,
+            Self::Acceptor(_) => 3,
+            Self::Replica(_) => 4,
+        }
+    }
+
+    /// Its number among those of its kind.
+    #[inline]
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Gateway(GatewayId(number))
+            | Self::Proposer(ProposerId(number))
+            | Self::ProxyLeader(ProxyLeaderId(number))
+            | Self::Acceptor(AcceptorId(number))
+            | Self::Replica(ReplicaId(number)) => number,
+        }
+    }
+}
+
 /// A life of a role that starts with a blank memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Life {
@@ -98,6 +129,7 @@ impl std::error::Error for NoRole {}
 
 impl To {
     /// The role that this is for.
+    #[inline]
     #[must_use]
     pub fn role(&self) -> RoleId {
         match self {

@@ -26,6 +26,8 @@ use crate::{Executed, Incarnation, ReplicaId, Rng, Time, Watermark};
 pub struct Roster {
     replicas: Box<[ReplicaState]>,
     nonces: Rng,
+    /// Counts lives that have begun or ended. Never goes down.
+    lives: u64,
 }
 
 /// The number of replaced lives that are remembered of a replica. Only one that still runs could
@@ -62,7 +64,14 @@ impl Roster {
         Self {
             replicas: (0..count).map(|_| ReplicaState::default()).collect(),
             nonces: Rng::new(seed),
+            lives: 0,
         }
+    }
+
+    /// The number of lives of replicas that have begun or ended, as far as is known.
+    #[must_use]
+    pub fn lives(&self) -> u64 {
+        self.lives
     }
 
     /// Takes in how far a replica is. Returns a nonce to identify it by, if its life is not the one
@@ -96,6 +105,7 @@ impl Roster {
             (entry.executed, entry.stuck_since) = (executed.executed, None);
             entry.snapshot = executed.snapshot;
             entry.asked = None;
+            self.lives += 1;
         }
         entry.heard_at = now;
         None
@@ -131,6 +141,7 @@ impl Roster {
     pub fn on_gone(&mut self, replica: ReplicaId) {
         if let Some(entry) = self.replicas.get_mut(usize::from(replica.0)) {
             entry.heard_at = Time(0);
+            self.lives += 1;
         }
     }
 

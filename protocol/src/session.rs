@@ -32,9 +32,12 @@ const ANSWERS_BYTES: usize = 1 + 12 + 8 + 12 + 4 + 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Sessions {
     /// By name, in ascending order: each new one is the last, for names are places in the log.
-    sessions: VecDeque<(SessionId, Session)>,
+    sessions: Vec<(SessionId, Session)>,
     /// The index of the session that was last used, where it is looked for first.
     last_used: usize,
+    /// In the copy that is written to a snapshot: how many are written, but for the answers of the
+    /// last.
+    written: usize,
     sessions_max: usize,
     /// The bytes of all replies that are kept, without their lengths.
     replies_bytes: usize,
@@ -55,8 +58,6 @@ pub(crate) struct Session {
     answers: VecDeque<Answers>,
     /// The bytes of their replies, without their lengths.
     replies_bytes: usize,
-    /// In the copy that is written to a snapshot: whether all but the answers is written.
-    is_written: bool,
 }
 
 /// The answers to one run.
@@ -72,8 +73,9 @@ struct Answers {
 impl Sessions {
     pub(crate) fn new(sessions_max: u32, answers_bytes_max: u32) -> Self {
         Self {
-            sessions: VecDeque::new(),
+            sessions: Vec::new(),
             last_used: 0,
+            written: 0,
             sessions_max: sessions_max as usize,
             replies_bytes: 0,
             replies_bytes_max: answers_bytes_max as usize,
@@ -100,13 +102,13 @@ impl Sessions {
             let sessions = self.sessions.iter().enumerate();
             let oldest = sessions.min_by_key(|(_, (id, session))| (session.used_at, *id));
             if let Some(oldest) = oldest.map(|(index, _)| index) {
-                let closed = self.sessions.remove(oldest);
-                self.replies_bytes -= closed.map_or(0, |(_, session)| session.replies_bytes);
+                let (_, closed) = self.sessions.remove(oldest);
+                self.replies_bytes -= closed.replies_bytes;
             }
         }
-        let is_last = self.sessions.back().is_none_or(|(last, _)| *last < name);
+        let is_last = self.sessions.last().is_none_or(|(last, _)| *last < name);
         assert!(is_last, "{name} was opened after a later one, or twice");
-        self.sessions.push_back((name, Session::new(opened_by, 0, name.slot)));
+        self.sessions.push((name, Session::new(opened_by, 0, name.slot)));
         let count = self.sessions.len();
         assert!(count <= self.sessions_max, "{count} sessions are open, {} may", self.sessions_max);
         name
@@ -132,6 +134,7 @@ impl Sessions {
         self.sessions.get_mut(self.last_used).map(|(_, session)| session)
     }
 
+    #[inline]
     fn index(&self, id: SessionId) -> Option<usize> {
         let is_here =
             self.sessions.get(self.last_used).is_some_and(|(last_used, _)| *last_used == id);
@@ -145,6 +148,7 @@ impl Sessions {
     /// executes next.
     ///
     /// source: R23, "windows are trimmed only by the client's own lowest unanswered number"
+    #[inline]
     pub(crate) fn trim(
         &mut self,
         id: SessionId,
@@ -160,6 +164,7 @@ impl Sessions {
 
     /// Takes in that the next `count` commands of a session were executed, the first of them at
     /// `at`; lets go of replies where too many are kept now.
+    #[inline]
     pub(crate) fn executed(&mut self, id: SessionId, at: Position, count: u32, replies: Payload) {
         let session = self.session_mut(id).expect("it was just used");
         self.replies_bytes += session.executed(at, count, replies);
@@ -186,7 +191,7 @@ impl Sessions {
     /// Forgets every session.
     pub(crate) fn clear(&mut self) {
         self.sessions.clear();
-        self.replies_bytes = 0;
+        (self.last_used, self.replies_bytes) = (0, 0);
     }
 
     /// Moves sessions from here to `part` for as long as it stays within `bytes_max` bytes, but at
@@ -195,38 +200,32 @@ impl Sessions {
     pub(crate) fn write(&mut self, part: &mut Vec<u8>, bytes_max: usize) -> bool {
         let start = part.len();
         let is_full = |part: &Vec<u8>, bytes| part.len() > start && part.len() + bytes > bytes_max;
-        while !is_full(part, SESSION_BYTES) {
-            let Some((id, session)) = self.sessions.front_mut() else { return false };
-            if !std::mem::replace(&mut session.is_written, true) {
-                let (gateway, incarnation) = session.opened_by;
-                part.push(b'S');
-                part.extend(id.slot.0.to_le_bytes());
-                part.extend(id.index.to_le_bytes());
-                part.push(gateway.0);
-                part.extend(incarnation.0.to_le_bytes());
-                part.extend(session.next.to_le_bytes());
-                part.extend(session.used_at.0.to_le_bytes());
-            }
-            while let Some(answers) = session.answers.front() {
-                if is_full(part, ANSWERS_BYTES + answers.replies.len()) {
-                    return true;
+        loop {
+            if let Some((id, session)) =
+                self.written.checked_sub(1).map(|it| &mut self.sessions[it])
+            {
+                while let Some(answers) = session.answers.front() {
+                    if is_full(part, ANSWERS_BYTES + answers.replies.len()) {
+                        return true;
+                    }
+                    answers.write(*id, part);
+                    session.answers.pop_front();
                 }
-                let replies = answers.replies.as_slice();
-                part.push(b'A');
-                part.extend(id.slot.0.to_le_bytes());
-                part.extend(id.index.to_le_bytes());
-                part.extend(answers.first.to_le_bytes());
-                part.extend(answers.at.slot.0.to_le_bytes());
-                part.extend(answers.at.index.to_le_bytes());
-                part.extend(answers.count.to_le_bytes());
-                let bytes = u32::try_from(replies.len()).expect("replies of a run are below 4 GiB");
-                part.extend(bytes.to_le_bytes());
-                part.extend(replies);
-                session.answers.pop_front();
             }
-            self.sessions.pop_front();
+            if is_full(part, SESSION_BYTES) {
+                return self.written < self.sessions.len();
+            }
+            let Some((id, session)) = self.sessions.get(self.written) else { return false };
+            let (gateway, incarnation) = session.opened_by;
+            part.push(b'S');
+            part.extend(id.slot.0.to_le_bytes());
+            part.extend(id.index.to_le_bytes());
+            part.push(gateway.0);
+            part.extend(incarnation.0.to_le_bytes());
+            part.extend(session.next.to_le_bytes());
+            part.extend(session.used_at.0.to_le_bytes());
+            self.written += 1;
         }
-        !self.sessions.is_empty()
     }
 
     /// Restores one record that [`write`](Self::write) has appended, without its first byte, which
@@ -246,11 +245,11 @@ impl Sessions {
                 let opened_by = (GatewayId(fields.u8()?), Incarnation(fields.u64()?));
                 let (next, used_at) = (fields.u64()?, Slot(fields.u64()?));
                 let session = Session::new(opened_by, next, used_at);
-                let is_next = self.sessions.back().is_none_or(|(last, _)| *last < id);
+                let is_next = self.sessions.last().is_none_or(|(last, _)| *last < id);
                 if !is_next || self.sessions.len() >= self.sessions_max {
                     return Err(MalformedSnapshot);
                 }
-                self.sessions.push_back((id, session));
+                self.sessions.push((id, session));
                 Ok(())
             }
             b'A' => {
@@ -303,18 +302,20 @@ impl Sessions {
 
 impl Session {
     fn new(opened_by: (GatewayId, Incarnation), next: u64, used_at: Slot) -> Self {
-        let (answers, replies_bytes) = (VecDeque::new(), 0);
-        Self { opened_by, next, used_at, answers, replies_bytes, is_written: false }
+        Self { opened_by, next, used_at, answers: VecDeque::new(), replies_bytes: 0 }
     }
 
     /// Notes a use, and forgets answers that the owner has; returns the bytes of their replies.
+    #[inline]
     fn trim(&mut self, lowest_unanswered: u64, used_at: Slot) -> usize {
         debug_assert!(lowest_unanswered <= self.next, "trimmed what was not executed");
         self.used_at = used_at;
-        let is_done = |a: &Answers| a.first + u64::from(a.count) <= lowest_unanswered;
         let mut bytes = 0;
-        while self.answers.front().is_some_and(is_done) {
-            bytes += self.answers.pop_front().map_or(0, |answers| answers.replies_bytes());
+        while let Some(answers) = self.answers.front()
+            && answers.end() <= lowest_unanswered
+        {
+            bytes += answers.replies_bytes();
+            self.answers.pop_front();
         }
         self.replies_bytes -= bytes;
         bytes
@@ -322,14 +323,16 @@ impl Session {
 
     /// Takes in that the next `count` commands were executed, the first of them at `at`; returns
     /// the bytes of the replies.
+    #[inline]
     fn executed(&mut self, at: Position, count: u32, replies: Payload) -> usize {
         let first = self.next;
-        let end = || self.answers.back().map_or(first, |last| last.first + u64::from(last.count));
+        let end = || self.answers.back().map_or(first, Answers::end);
         debug_assert_eq!(end(), first, "the answers end before the next command");
         self.next += u64::from(count);
         self.keep(Answers { first, at, count, replies })
     }
 
+    #[inline]
     fn keep(&mut self, answers: Answers) -> usize {
         let bytes = answers.replies_bytes();
         self.replies_bytes += bytes;
@@ -339,7 +342,7 @@ impl Session {
 
     /// The run that `number` was executed in, unless it was trimmed.
     fn run_of(&self, number: u64) -> Option<&Answers> {
-        let place = self.answers.partition_point(|a| a.first + u64::from(a.count) <= number);
+        let place = self.answers.partition_point(|answers| answers.end() <= number);
         self.answers.get(place).filter(|a| a.first <= number)
     }
 
@@ -364,6 +367,26 @@ impl Session {
 }
 
 impl Answers {
+    /// Appends their record in a snapshot.
+    fn write(&self, id: SessionId, part: &mut Vec<u8>) {
+        let replies = self.replies.as_slice();
+        part.push(b'A');
+        part.extend(id.slot.0.to_le_bytes());
+        part.extend(id.index.to_le_bytes());
+        part.extend(self.first.to_le_bytes());
+        part.extend(self.at.slot.0.to_le_bytes());
+        part.extend(self.at.index.to_le_bytes());
+        part.extend(self.count.to_le_bytes());
+        let bytes = u32::try_from(replies.len()).expect("replies of a run are below 4 GiB");
+        part.extend(bytes.to_le_bytes());
+        part.extend(replies);
+    }
+
+    /// The number of the first command after them.
+    fn end(&self) -> u64 {
+        self.first + u64::from(self.count)
+    }
+
     /// The bytes of the replies, without their lengths.
     fn replies_bytes(&self) -> usize {
         self.replies.len() - self.count as usize * REPLY_HEADER_BYTES

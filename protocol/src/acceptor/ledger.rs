@@ -309,7 +309,9 @@ impl Ledger {
             self.ring.remove_range(self.held_from, truncated);
             self.held_from = truncated;
         }
-        self.pending = self.pending.split_off(&truncated.first_open());
+        if !self.pending.is_empty() {
+            self.pending = self.pending.split_off(&truncated.first_open());
+        }
         let last = truncated.0.checked_sub(1).map(Slot);
         self.vote_watermark = self.vote_watermark.max(last);
         assert!(truncated <= self.votes_end(), "truncated above the last vote");

@@ -2,14 +2,13 @@
 
 use std::ops::Range;
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 
 use super::{
     COMMAND_HEADER_BYTES, DONE_HEADER_BYTES, NoReply, REPLY_HEADER_BYTES, RUN_HEADER_BYTES,
     RunAnswers, SKIPPED, TAG_COMMANDS, TAG_DONE, TAG_OPEN, TAG_OPENED, TAG_OUT_OF_ORDER, TAG_SKIP,
     TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
 };
-use crate::payload::INLINE_BYTES_MAX;
 use crate::pool::Arena;
 use crate::{GatewayId, Incarnation, LoggedCommand, Payload, Position, SessionId};
 
@@ -34,21 +33,31 @@ const RELEASE_INTERVAL: u32 = 64;
 
 impl Buffer {
     fn take(&mut self) -> Payload {
-        let payload = if let Some(payload) = Payload::inline(&self.bytes) {
+        let payload = self.copy(0..self.bytes.len());
+        self.clear();
+        payload
+    }
+
+    /// Copies a part of the block.
+    #[inline]
+    fn copy(&mut self, range: Range<usize>) -> Payload {
+        let bytes = &self.bytes[range];
+        if let Some(payload) = Payload::inline(bytes) {
             self.short_blocks = self.short_blocks.wrapping_add(1);
             if self.short_blocks.is_multiple_of(RELEASE_INTERVAL) {
                 self.arena.release_one();
             }
-            payload
-        } else {
-            self.short_blocks = 0;
-            Payload::from(self.arena.copy(&self.bytes))
-        };
+            return payload;
+        }
+        self.short_blocks = 0;
+        Payload::from(self.arena.copy(bytes))
+    }
+
+    fn clear(&mut self) {
         self.bytes.clear();
         if self.bytes.capacity() > BUFFER_BYTES_MAX {
             self.bytes = Vec::new();
         }
-        payload
     }
 
     fn len(&self) -> usize {
@@ -145,7 +154,7 @@ impl BatchWriter {
 
     /// Forgets the commands since the last batch.
     pub fn clear(&mut self) {
-        self.block.bytes.clear();
+        self.block.clear();
         self.commands_count = 0;
     }
 
@@ -291,21 +300,15 @@ impl ResultWriter {
         self.block.bytes.is_empty()
     }
 
-    /// Whether it has more bytes than lie inside of a payload.
-    pub(crate) fn is_long(&self) -> bool {
-        self.block.len() > INLINE_BYTES_MAX
-    }
-
     /// Forgets what was written.
     pub(crate) fn clear(&mut self) {
-        self.block.bytes.clear();
+        self.block.clear();
     }
 
     /// Copies a part of what was written.
     #[must_use]
-    pub fn copy(&self, range: Range<usize>) -> Payload {
-        let bytes = &self.block.bytes[range];
-        Payload::inline(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes).into())
+    pub fn copy(&mut self, range: Range<usize>) -> Payload {
+        self.block.copy(range)
     }
 
     /// Adds the outcome of a run whose replies are at hand.

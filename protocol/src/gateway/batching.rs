@@ -172,7 +172,8 @@ impl Gateway {
             since: now,
             stage: InFlightStage::Sent,
         });
-        let at = now + self.timeout(0);
-        self.timers.set_if_unset(GatewayTimer::Resend, at);
+        if !self.timers.is_set(GatewayTimer::Resend) {
+            self.timers.set(GatewayTimer::Resend, now + self.timeout(0));
+        }
     }
 }

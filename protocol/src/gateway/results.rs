@@ -128,7 +128,10 @@ impl Gateway {
         while self.in_flight.front().is_some_and(|b| b.stage == InFlightStage::Done) {
             let Some(batch) = self.in_flight.pop_front() else { return };
             assert_eq!(batch.first, self.lowest_unanswered, "answered out of order");
-            self.callers.drain(..batch.count() as usize);
+            match batch.count() {
+                1 => drop(self.callers.pop_front()), // at a third of the cost
+                count => drop(self.callers.drain(..count as usize)),
+            }
             self.halts.forget_callers(batch.count() as usize);
             self.lowest_unanswered = batch.end();
         }

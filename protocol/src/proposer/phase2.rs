@@ -67,6 +67,8 @@ pub(super) struct Phase2 {
     rerun: Option<Rerun>,
     /// Of each replica, why it has halted, if it has said so to this reign.
     halts: Box<[Option<LastHalt>]>,
+    /// The bound that was found last.
+    credit: Option<Credit>,
     /// The last slot that was given to a skip, and what it skips.
     skip: Option<(Slot, LoggedCommand)>,
     /// The time when the floor last rose, or the first open slot was asked for.
@@ -80,6 +82,17 @@ pub(super) struct Phase2 {
     has_room: bool,
     /// Whether it has stopped its heartbeats, so that another may try (R28).
     is_silent: bool,
+}
+
+/// The bound on slots to ask for, and how long it holds.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct Credit {
+    limit: Watermark,
+    /// No replica that was heard loses its credit before, unless its life ends.
+    until: Time,
+    /// What it was found with: the floor, and the lives of replicas ([`Roster::lives`]).
+    floor: Watermark,
+    lives: u64,
 }
 
 /// A slot that f+1 replicas have not executed yet.
@@ -156,6 +169,7 @@ impl Phase2 {
             suspicions: shared.suspicions.clone(),
             rerun,
             halts: vec![None; cluster.replicas.into()].into(),
+            credit: None,
             skip: None,
             progress_at: now,
             waiting_since: now,
@@ -175,20 +189,22 @@ impl Phase2 {
         if self.queue.is_empty() && self.sent.first_open() == self.next {
             return 0;
         }
-        let limit = self.credit(roster, now);
+        let limit = self.limit(roster, now);
         let most = self.floor.0 + self.open.capacity();
         assert!(limit.0 <= most, "credit for slots up to {limit}, and room up to {most}");
         if self.floor.0 == self.sent.0 {
             // Nothing was under way: the wait starts here.
             (self.progress_at, self.waiting_since) = (now, now);
         }
-        // Replicas that have halted free no credit, and what skips the command at which they have
-        // may lie beyond it (R38).
-        let ring = Watermark(self.floor.0 + u64::from(self.cluster.ring_slots()));
-        let recovered_limit = if self.is_halted(roster, now) { limit.max(ring) } else { limit };
-        while self.sent.first_open() < self.next && self.sent < recovered_limit {
-            self.ask(self.sent.first_open(), now, out);
-            self.sent.0 += 1;
+        if self.sent.first_open() < self.next {
+            // Replicas that have halted free no credit, and what skips the command at which they
+            // have may lie beyond it (R38).
+            let ring = Watermark(self.floor.0 + u64::from(self.cluster.ring_slots()));
+            let recovered_limit = if self.is_halted(roster, now) { limit.max(ring) } else { limit };
+            while self.sent.first_open() < self.next && self.sent < recovered_limit {
+                self.ask(self.sent.first_open(), now, out);
+                self.sent.0 += 1;
+            }
         }
         let before = self.next;
         while self.has_room
@@ -375,6 +391,31 @@ impl Phase2 {
         }
         let most = usize::from(self.cluster.gateways) * self.cluster.batches_in_flight_max as usize;
         assert!(self.queue.len() <= most, "{} batches wait", self.queue.len());
+    }
+
+    /// The bound on slots to ask for, as it was found last if that still holds. What replicas have
+    /// executed since raises it, which is of use once it is reached. One that was silent or stood
+    /// still, and does no more, counts again from then on: of what is asked for before, it gets
+    /// from its peers what is beyond its window.
+    ///
+    /// source: R29
+    fn limit(&mut self, roster: &Roster, now: Time) -> Watermark {
+        let found = self.credit.filter(|found| {
+            let is_same = (found.floor, found.lives) == (self.floor, roster.lives());
+            is_same && now < found.until && self.sent < found.limit
+        });
+        if let Some(found) = found.filter(|_| self.rerun.is_none()) {
+            return found.limit;
+        }
+        let limit = self.credit(roster, now);
+        // The first that a replica with credit could lose it, if it says no more.
+        let heard_at = roster.replicas().map(|replica| roster.heard_at(replica));
+        let stuck_at = roster.replicas().filter_map(|replica| roster.stuck_since(replica));
+        let grace = self.cluster.replica_grace;
+        let ends = heard_at.chain(stuck_at).map(|at| at + grace).filter(|at| *at > now);
+        let until = ends.min().unwrap_or(now);
+        self.credit = Some(Credit { limit, until, floor: self.floor, lives: roster.lives() });
+        limit
     }
 
     /// The bound on slots to ask for: one window beyond the slowest replica that holds credit, and

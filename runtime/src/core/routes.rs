@@ -4,15 +4,9 @@ use loggos_protocol::{
     AcceptorId, ClusterSettings, GatewayId, ProposerId, ProxyLeaderId, ReplicaId, RoleId,
 };
 
-/// The place of each role, by its id.
+/// The place of each role, by its kind and number.
 #[derive(Debug)]
-pub(crate) struct Routes {
-    gateways: Box<[Place]>,
-    proposers: Box<[Place]>,
-    proxy_leaders: Box<[Place]>,
-    acceptors: Box<[Place]>,
-    replicas: Box<[Place]>,
-}
+pub(crate) struct Routes([Box<[Place]>; RoleId::KINDS]);
 
 /// The place of a role.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,45 +22,36 @@ impl Routes {
         let gateways = (0..cluster.gateways).map(GatewayId);
         let replicas = (0..cluster.replicas).map(ReplicaId);
         let acceptors = cluster.quorums.acceptors();
-        Self {
-            gateways: gateways.map(|id| place_of(RoleId::Gateway(id))).collect(),
-            proposers: cluster.all_proposers().map(|id| place_of(RoleId::Proposer(id))).collect(),
-            proxy_leaders: cluster
-                .all_proxy_leaders()
-                .map(|id| place_of(RoleId::ProxyLeader(id)))
-                .collect(),
-            acceptors: acceptors.iter().map(|id| place_of(RoleId::Acceptor(id))).collect(),
-            replicas: replicas.map(|id| place_of(RoleId::Replica(id))).collect(),
-        }
+        Self([
+            gateways.map(|id| place_of(RoleId::Gateway(id))).collect(),
+            cluster.all_proposers().map(|id| place_of(RoleId::Proposer(id))).collect(),
+            cluster.all_proxy_leaders().map(|id| place_of(RoleId::ProxyLeader(id))).collect(),
+            acceptors.iter().map(|id| place_of(RoleId::Acceptor(id))).collect(),
+            replicas.map(|id| place_of(RoleId::Replica(id))).collect(),
+        ])
     }
 
     /// Returns the place of a role; `None` if the cluster has no such role, which an answer to an
     /// unknown sender may name.
     pub(crate) fn place(&self, id: RoleId) -> Option<Place> {
-        let (places, index) = match id {
-            RoleId::Gateway(id) => (&self.gateways, id.0),
-            RoleId::Proposer(id) => (&self.proposers, id.0),
-            RoleId::ProxyLeader(id) => (&self.proxy_leaders, id.0),
-            RoleId::Acceptor(id) => (&self.acceptors, id.0),
-            RoleId::Replica(id) => (&self.replicas, id.0),
-        };
-        places.get(usize::from(index)).copied()
+        self.0[id.kind()].get(usize::from(id.number())).copied()
     }
 
     /// The roles that a link leads to.
     pub(crate) fn behind(&self, link: usize) -> Vec<RoleId> {
-        let of = move |places: &'_ [Place], id: fn(u8) -> RoleId| {
-            let places = (0..).zip(places.iter().copied());
-            let behind = places.filter(move |(_, place)| *place == Place::There { link });
-            behind.map(move |(index, _)| id(index)).collect::<Vec<_>>()
-        };
-        let all = [
-            of(&self.gateways, |id| RoleId::Gateway(GatewayId(id))),
-            of(&self.proposers, |id| RoleId::Proposer(ProposerId(id))),
-            of(&self.proxy_leaders, |id| RoleId::ProxyLeader(ProxyLeaderId(id))),
-            of(&self.acceptors, |id| RoleId::Acceptor(AcceptorId(id))),
-            of(&self.replicas, |id| RoleId::Replica(ReplicaId(id))),
+        let names: [fn(u8) -> RoleId; RoleId::KINDS] = [
+            |id| RoleId::Gateway(GatewayId(id)),
+            |id| RoleId::Proposer(ProposerId(id)),
+            |id| RoleId::ProxyLeader(ProxyLeaderId(id)),
+            |id| RoleId::Acceptor(AcceptorId(id)),
+            |id| RoleId::Replica(ReplicaId(id)),
         ];
-        all.concat()
+        let kinds = self.0.iter().zip(names);
+        let behind = kinds.flat_map(|(places, name)| {
+            let places = (0..).zip(places.iter());
+            let behind = places.filter(|(_, place)| **place == Place::There { link });
+            behind.map(move |(number, _)| name(number))
+        });
+        behind.collect()
     }
 }
