@@ -18,6 +18,7 @@
 mod snapshot;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(crate) use self::snapshot::Frozen;
@@ -51,12 +52,25 @@ pub(crate) struct Executor<M> {
     /// The last commands that were not executed for that. Part of the state.
     skipped: VecDeque<LoggedCommand>,
     writer: ResultWriter,
+    /// The last run of the block in the making: if that is kept, its replies are remembered as a
+    /// part of it.
+    fresh: Option<Fresh>,
     /// Commands applied.
     pub(crate) commands: u64,
     /// Runs answered from memory.
     pub(crate) repeated_runs: u64,
     /// Runs refused.
     pub(crate) refused_runs: u64,
+}
+
+/// A run that was executed just now, and whose replies are not remembered yet.
+#[derive(Debug)]
+struct Fresh {
+    session: SessionId,
+    at: Position,
+    count: u32,
+    /// Where in the block its replies are.
+    replies: Range<usize>,
 }
 
 /// What the executor knows of a batch that a gateway asks about.
@@ -83,6 +97,7 @@ impl<M: StateMachine> Executor<M> {
             skips: BTreeSet::new(),
             skipped: VecDeque::new(),
             writer: ResultWriter::new(limits),
+            fresh: None,
             commands: 0,
             repeated_runs: 0,
             refused_runs: 0,
@@ -94,9 +109,7 @@ impl<M: StateMachine> Executor<M> {
         self.skips.extend(skips);
     }
 
-    /// Executes a slot; its outcomes are to be taken next, by
-    /// [`take_outcomes`](Self::take_outcomes), or to be forgotten, by
-    /// [`forget_outcomes`](Self::forget_outcomes).
+    /// Executes a slot; returns its outcomes, if they are wanted.
     ///
     /// # Errors
     ///
@@ -107,10 +120,12 @@ impl<M: StateMachine> Executor<M> {
         slot: Slot,
         batch: &Batch,
         stamp: Time,
-    ) -> Result<(), Box<Halt>> {
+        are_wanted: bool,
+    ) -> Result<Option<Payload>, Box<Halt>> {
         self.time = self.time.max(stamp);
         let mut index = 0;
         for run in Runs::new(batch.block.as_slice()) {
+            self.remember_fresh();
             match run.map_err(|_| Box::new(Halt::Malformed { slot }))? {
                 Run::Open { gateway, incarnation } => {
                     let name = SessionId { slot, index };
@@ -130,22 +145,31 @@ impl<M: StateMachine> Executor<M> {
                 }
             }
         }
-        Ok(())
+        if !are_wanted {
+            self.remember_fresh();
+            self.writer.clear();
+            return Ok(None);
+        }
+        let outcomes = self.writer.take();
+        if let Some(Fresh { session, at, count, replies }) = self.fresh.take() {
+            // Almost every batch has one run: long replies share the memory of the block.
+            self.sessions.executed(session, at, count, outcomes.slice(replies));
+        }
+        Ok(Some(outcomes))
+    }
+
+    /// Remembers the replies of a run whose block is not kept, or goes on.
+    #[inline]
+    fn remember_fresh(&mut self) {
+        if let Some(Fresh { session, at, count, replies }) = self.fresh.take() {
+            let replies = self.writer.copy(replies);
+            self.sessions.executed(session, at, count, replies);
+        }
     }
 
     /// Takes the log's time from a slot of no commands.
     pub(crate) fn pass(&mut self, stamp: Time) {
         self.time = self.time.max(stamp);
-    }
-
-    /// The outcomes of the slot that was executed last.
-    pub(crate) fn take_outcomes(&mut self) -> Payload {
-        self.writer.take()
-    }
-
-    /// Forgets the outcomes of the slot that was executed last: another replica answers it.
-    pub(crate) fn forget_outcomes(&mut self) {
-        self.writer.clear();
     }
 
     /// The outcome of a batch, as far as this replica has executed: of its first commands, where
@@ -243,8 +267,7 @@ impl<M: StateMachine> Executor<M> {
         self.apply(at, run, u32::try_from(rest).unwrap_or(run.count))
     }
 
-    /// Applies the last `count` commands of a run, and remembers the replies; the others were
-    /// answered already.
+    /// Applies the last `count` commands of a run; the others were answered already.
     fn apply(&mut self, at: At, run: CommandRun<'_>, count: u32) -> Result<(), Box<Halt>> {
         let skipped = run.count - count;
         let at = At { index: at.index + skipped, ..at };
@@ -265,9 +288,8 @@ impl<M: StateMachine> Executor<M> {
         }
         assert!(count <= run.count, "applied {count} of {} commands", run.count);
         self.commands += u64::from(count);
-        let end = self.writer.end_done().end;
-        let replies = self.writer.copy(start..end);
-        self.sessions.executed(run.session, at.position(), count, replies);
+        let replies = start..self.writer.end_done().end;
+        self.fresh = Some(Fresh { session: run.session, at: at.position(), count, replies });
         Ok(())
     }
 

@@ -68,10 +68,10 @@ impl<T> Pool<T> {
     }
 }
 
-/// The least that an arena allocates at once.
-const CHUNK_BYTES: usize = 16 * 1024;
+/// What an arena allocates at once.
+const CHUNK_BYTES: usize = 64 * 1024;
 /// The most chunks that an arena remembers, to use them again.
-const CHUNKS_MAX: usize = 4096;
+const CHUNKS_MAX: usize = 1024;
 
 /// Copies of bytes, side by side in chunks of memory. A chunk is used again once nothing in it is
 /// held any more.
@@ -81,51 +81,43 @@ const CHUNKS_MAX: usize = 4096;
 ///   used    [ held ][ held ][ free ]               oldest first: where the next chunk comes from
 /// ```
 ///
-/// A copy keeps its chunk alive, and nothing else: up to [`CHUNK_BYTES`], or its own length.
+/// A copy keeps its chunk alive, and nothing else. What is longer than a chunk has memory of its
+/// own, which is freed with it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Arena {
-    /// The free end of the chunk.
-    rest: BytesMut,
-    chunk_bytes: usize,
-    used: VecDeque<UsedChunk>,
-}
-
-/// A chunk that has been filled, and its length.
-#[derive(Clone, Debug)]
-struct UsedChunk {
-    rest: BytesMut,
-    bytes: usize,
+    /// The free end of the chunk; `None` before there is one.
+    rest: Option<BytesMut>,
+    used: VecDeque<BytesMut>,
 }
 
 impl Arena {
     /// Returns a copy of `bytes`.
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> Bytes {
-        if self.rest.capacity() < bytes.len() {
-            self.turn_to_next_chunk(bytes.len());
+        if bytes.len() > CHUNK_BYTES {
+            return Bytes::copy_from_slice(bytes);
         }
-        self.rest.extend_from_slice(bytes);
-        self.rest.split().freeze()
+        let has_room = |rest: &BytesMut| rest.capacity() >= bytes.len();
+        let mut rest = match self.rest.take() {
+            Some(rest) if has_room(&rest) => rest,
+            full => self.next_chunk(full),
+        };
+        rest.extend_from_slice(bytes);
+        let copy = rest.split().freeze();
+        self.rest = Some(rest);
+        copy
     }
 
     /// Frees a chunk of which nothing is held, if the oldest is one.
     pub(crate) fn release_one(&mut self) {
-        self.used.pop_front_if(|oldest| oldest.rest.try_reclaim(oldest.bytes));
+        self.used.pop_front_if(|oldest| oldest.try_reclaim(CHUNK_BYTES));
     }
 
-    /// Goes on in a chunk that has room for so many bytes.
-    fn turn_to_next_chunk(&mut self, bytes: usize) {
-        while self.used.pop_front_if(|oldest| oldest.bytes < bytes).is_some() {}
-        let next = self.used.pop_front_if(|oldest| oldest.rest.try_reclaim(bytes));
-        let next = next.unwrap_or_else(|| {
-            let bytes = bytes.next_power_of_two().max(CHUNK_BYTES);
-            UsedChunk { rest: BytesMut::with_capacity(bytes), bytes }
-        });
-        let rest = std::mem::replace(&mut self.rest, next.rest);
-        let bytes = std::mem::replace(&mut self.chunk_bytes, next.bytes);
+    /// Sets a chunk aside that is full, and returns another.
+    fn next_chunk(&mut self, full: Option<BytesMut>) -> BytesMut {
         // One too many is freed by those that hold copies in it.
-        if bytes > 0 && self.used.len() < CHUNKS_MAX {
-            self.used.push_back(UsedChunk { rest, bytes });
-        }
+        self.used.extend(full.filter(|_| self.used.len() < CHUNKS_MAX));
+        let next = self.used.pop_front_if(|oldest| oldest.try_reclaim(CHUNK_BYTES));
+        next.unwrap_or_else(|| BytesMut::with_capacity(CHUNK_BYTES))
     }
 }
 
@@ -177,17 +169,28 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_are_too_small_or_not_needed_are_freed() {
+    fn what_is_not_needed_is_freed() {
         let mut arena = Arena::default();
-        for _ in 0..4 {
-            drop(arena.copy(&[1; CHUNK_BYTES]));
-        }
         let held: Vec<_> = (0..4).map(|_| arena.copy(&[1; CHUNK_BYTES])).collect();
-        assert_eq!(arena.used.len(), 3);
-        drop(held);
         assert_eq!(arena.copy(&[2; CHUNK_BYTES + 1]), [2; CHUNK_BYTES + 1][..]);
-        assert_eq!(arena.used.len(), 1, "small ones are of no use any more");
-        (0..2).for_each(|_| arena.release_one());
+        let before = arena.used.len();
+        arena.release_one();
+        assert_eq!(arena.used.len(), before, "they are held");
+        drop(held);
+        (0..before).for_each(|_| arena.release_one());
         assert_eq!(arena.used.len(), 0);
+    }
+
+    #[test]
+    fn a_window_of_copies_takes_as_many_chunks_as_it_is_long() {
+        let (mut arena, mut held) = (Arena::default(), VecDeque::new());
+        for copies in 0..10_000 {
+            held.push_back(arena.copy(&[1; 2500]));
+            if held.len() > 192 {
+                held.pop_front();
+            }
+            let most = 192 * 2500 / CHUNK_BYTES + 3;
+            assert!(arena.used.len() < most, "{} chunks after {copies} copies", arena.used.len());
+        }
     }
 }

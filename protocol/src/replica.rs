@@ -567,31 +567,29 @@ impl<M: StateMachine> Replica<M> {
     fn execute(&mut self, now: Time, out: &mut Outbox) {
         while let Some((_, value)) = self.log.at(self.executed.first_open()) {
             let slot = self.executed.first_open();
-            let executed = match value.batch() {
-                Some(batch) => self.executor.execute(slot, batch, value.stamp),
+            let outcomes = match value.batch() {
+                Some(batch) => {
+                    let is_answerer = batch.answerer == self.id;
+                    match self.executor.execute(slot, batch, value.stamp, is_answerer) {
+                        Ok(outcomes) => outcomes,
+                        Err(why) => return self.halt(*why, out),
+                    }
+                }
                 None => {
                     self.counters.noops += 1;
                     self.executor.pass(value.stamp);
-                    Ok(())
+                    None
                 }
             };
-            if let Err(why) = executed {
-                return self.halt(*why, out);
-            }
             if let Some(checkpoints) = &mut self.checkpoints {
                 checkpoints.on_executed(value);
             }
             self.executed = slot.watermark_after();
             self.counters.slots += 1;
-            match value.batch() {
-                Some(batch) if batch.answerer == self.id => {
-                    self.counters.answers += 1;
-                    let (replica, batch, attempt) = (self.id, batch.id, batch.attempt);
-                    let outcomes = self.executor.take_outcomes();
-                    self.answer(Results { replica, batch, attempt, slot, outcomes }, out);
-                }
-                Some(_) => self.executor.forget_outcomes(),
-                None => {}
+            if let (Some(batch), Some(outcomes)) = (value.batch(), outcomes) {
+                self.counters.answers += 1;
+                let (replica, batch, attempt) = (self.id, batch.id, batch.attempt);
+                self.answer(Results { replica, batch, attempt, slot, outcomes }, out);
             }
             if self.donation.is_some() {
                 self.keep_for_peers(slot);
