@@ -153,11 +153,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         cluster.kill(role)?;
     }
     wait(&load, options.warmup, "warming up");
-    let before = subject.roles();
+    let before = subject.state();
     load.start_measuring();
     wait(&load, options.duration, "measuring");
     load.stop_measuring();
-    let after = subject.roles();
+    let after = subject.state();
     let measured = started.iter().reduce(Measured::merge).ok_or("no caller has finished")?;
     let checked = check(&subject, &measured);
     subject.stop()?;
@@ -340,7 +340,7 @@ fn wait_until_equal(subject: &Subject) -> Result<Vec<RoleState>, String> {
     let started = Instant::now();
     loop {
         let is_replica = |role: &RoleState| role.state_hash.is_some() && role.halted.is_none();
-        let replicas: Vec<_> = subject.roles().into_iter().filter(is_replica).collect();
+        let replicas: Vec<_> = subject.state().roles.into_iter().filter(is_replica).collect();
         let mut standings = replicas.iter().map(|r| (r.executed_watermark, r.state_hash.clone()));
         let first = standings.next();
         let others: Vec<_> = standings.collect();

@@ -13,7 +13,7 @@ use crate::core::Order;
 use crate::data::{self, DataError};
 use crate::process::{Process, StartError};
 use crate::resident::Resident;
-use crate::status::RoleStatus;
+use crate::status::{CoreStatus, RoleStatus};
 
 /// A cluster whose roles all live in this process, on pinned cores.
 ///
@@ -78,6 +78,12 @@ impl LocalCluster {
     #[must_use]
     pub fn status(&self) -> Vec<RoleStatus> {
         self.process.status()
+    }
+
+    /// Tells how every core stands, and has spent its time. One that has failed is left out.
+    #[must_use]
+    pub fn cores(&self) -> Vec<CoreStatus> {
+        self.process.cores()
     }
 
     /// Ends a role, as a crash would: at once, and with all that it remembers.

@@ -60,6 +60,7 @@ use crate::log::Log;
 use crate::ring_report::RingReport;
 use crate::snapshots::Snapshots;
 use crate::sockets::Sockets;
+use crate::status::CoreTime;
 
 /// The bytes of commands that a replica executes before other cores get what it has said of them.
 const SHARE_BYTES: usize = 8 * 1024;
@@ -124,6 +125,9 @@ pub(crate) struct Core<M> {
     next_due: Time,
     /// Ticks that had something to do. Never goes down.
     ticks: u64,
+    time: CoreTime,
+    /// Clock cycles that the callers of this core took.
+    callers_cycles: u64,
 }
 
 impl<M: StateMachine> Core<M> {
@@ -174,6 +178,8 @@ impl<M: StateMachine> Core<M> {
             now,
             next_due: now,
             ticks: 0,
+            time: CoreTime::default(),
+            callers_cycles: 0,
             cluster: plan.cluster,
         };
         for index in 0..core.seats.len() {
@@ -186,16 +192,23 @@ impl<M: StateMachine> Core<M> {
 
     /// Runs until the process is told to stop. Must be called on the core's own executor.
     pub(crate) async fn run(mut self) {
+        let mut now = self.clock.now();
         while !self.is_stopping.load(Ordering::Relaxed) {
-            let now = self.clock.now();
             let has_worked = self.tick(now);
             let may_sleep = self.idle.may_sleep(now, has_worked);
             yield_now().await;
+            let began = std::mem::replace(&mut now, self.clock.now());
+            match has_worked {
+                true => self.time.busy += now.since(began),
+                false => self.time.polling += now.since(began),
+            }
             if may_sleep {
-                self.sleep(self.clock.now());
-                self.idle.woke(self.clock.now());
+                self.sleep(now);
+                let slept = std::mem::replace(&mut now, self.clock.now());
+                self.time.asleep += now.since(slept);
+                self.idle.woke(now);
             } else {
-                self.idle.offer(now);
+                self.idle.offer(began);
             }
         }
         if self.gateway.is_some() {
@@ -294,10 +307,11 @@ impl<M: StateMachine> Core<M> {
             Some(Role::Gateway(gateway)) if seat.paused_until.is_none() => Some(gateway),
             Some(_) | None => None,
         };
-        let out = &mut self.out;
+        let (started, out) = (self.clock.cycles(), &mut self.out);
         let of_residents = self.callers.take_turns(most, now, |caller, command| {
             gateway.as_mut().is_some_and(|it| it.try_submit(caller, command, now, out))
         });
+        self.callers_cycles += self.clock.cycles() - started;
         self.post(index);
         of_residents + self.callers.take_submissions(most - of_residents, now)
     }
@@ -455,6 +469,10 @@ impl<M: StateMachine> Core<M> {
 
     /// Hands results to the callers.
     fn answer(&mut self) {
+        if self.out.replies.is_empty() {
+            return;
+        }
+        let started = self.clock.cycles();
         for (caller, reply) in self.out.replies.iter() {
             let result = reply.map_err(CallError::from);
             let told = self.callers.answer(caller.tag, result);
@@ -463,6 +481,7 @@ impl<M: StateMachine> Core<M> {
             }
         }
         self.out.replies.clear();
+        self.callers_cycles += self.clock.cycles() - started;
     }
 
     /// Sends each other core of this process what there is for it so far.

@@ -56,7 +56,7 @@ pub use node::Node;
 pub use process::StartError;
 pub use remote::{RemoteCluster, RemoteOptions, remote_skip, remote_status};
 pub use resident::{Desk, Next, Resident};
-pub use status::{ReplicaStanding, RoleStatus, Standing, Traffic};
+pub use status::{CoreStatus, CoreTime, ReplicaStanding, RoleStatus, Standing, Traffic};
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]

@@ -20,7 +20,7 @@ use crate::descriptors::{self, Descriptors};
 use crate::executor::{self, Executor};
 use crate::layout::{Layout, ProcessPlan};
 use crate::resident::{MoveIn, Resident};
-use crate::status::RoleStatus;
+use crate::status::{CoreStatus, RoleStatus};
 
 /// The longest time to wait for the next core's report of its roles.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -177,18 +177,23 @@ impl Process {
     }
 
     pub(crate) fn status(&self) -> Vec<RoleStatus> {
+        let cores = self.cores().into_iter();
+        let mut roles: Vec<_> = cores.flat_map(|status| status.roles).collect();
+        roles.sort_by_key(|status| status.role);
+        roles
+    }
+
+    /// Returns how all cores stand, but for those that have failed.
+    pub(crate) fn cores(&self) -> Vec<CoreStatus> {
         let (sender, receiver) = mpsc::channel();
         for core in self.siblings.iter() {
             core.order(Order::Report(sender.clone(), None));
         }
         drop(sender);
-        let mut roles = Vec::new();
-        for _ in 0..self.siblings.len() {
-            let status = receiver.recv_timeout(REPORT_TIMEOUT);
-            roles.extend(status.into_iter().flat_map(|status| status.roles));
-        }
-        roles.sort_by_key(|status| status.role);
-        roles
+        let reports = self.siblings.iter().map(|_| receiver.recv_timeout(REPORT_TIMEOUT));
+        let mut cores: Vec<_> = reports.flatten().collect();
+        cores.sort_by_key(|status| status.core);
+        cores
     }
 
     /// Gives `order` to the core of `role`; returns whether the role is in this process.

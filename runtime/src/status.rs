@@ -32,16 +32,34 @@ pub struct RoleStatus {
 
 /// The state of a core and its roles.
 #[derive(Clone, Debug)]
-pub(crate) struct CoreStatus {
-    pub(crate) core: usize,
+pub struct CoreStatus {
+    /// Its number in its process.
+    pub core: usize,
     /// Ticks that had work. Never goes down.
-    pub(crate) ticks: u64,
-    pub(crate) roles: Vec<RoleStatus>,
+    pub ticks: u64,
+    /// How it has spent its time.
+    pub time: CoreTime,
+    /// The state of its roles.
+    pub roles: Vec<RoleStatus>,
     pub(crate) ring: RingCounters,
     /// `None` if it has no sockets.
     pub(crate) sockets: Option<SocketCounters>,
     /// `None` if it has no log.
     pub(crate) log: Option<LogStatus>,
+}
+
+/// How a core has spent its time since it began.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CoreTime {
+    /// In ticks that had work.
+    pub busy: Duration,
+    /// Looking for work, or waiting for its turn at a processor core that is shared.
+    pub polling: Duration,
+    /// Asleep.
+    pub asleep: Duration,
+    /// Of the time it was busy: with the turns of its callers, their commands until those are in a
+    /// batch, and their results.
+    pub callers: Duration,
 }
 
 /// Numbers of messages. None ever goes down while the role lives.
@@ -269,7 +287,17 @@ impl CoreStatus {
                 "failed": log.stopped.as_ref().map(ToString::to_string),
             })
         });
-        json!({ "core": self.core, "ticks": self.ticks, "sockets": sockets, "log": log })
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        json!({
+            "core": self.core,
+            "ticks": self.ticks,
+            "busy_ns": nanos(self.time.busy),
+            "polling_ns": nanos(self.time.polling),
+            "asleep_ns": nanos(self.time.asleep),
+            "callers_ns": nanos(self.time.callers),
+            "sockets": sockets,
+            "log": log,
+        })
     }
 }
 

@@ -74,6 +74,8 @@ pub(super) fn print(report: &Report, mut to: impl Write) -> io::Result<()> {
         latency_by_second(report),
         "<h2>Roles</h2>\n".to_owned(),
         roles(report),
+        "<h2>Cores</h2>\n".to_owned(),
+        cores(report),
         "<h2>About this run</h2>\n".to_owned(),
         about(report),
         "</main>\n</body>\n</html>\n".to_owned(),
@@ -131,6 +133,24 @@ fn roles(report: &Report) -> String {
                 format!("{:.1}", role.cpu_ns_per_command),
                 format!("{:.2}", role.messages_in_per_slot),
                 format!("{:.2}", role.messages_out_per_slot),
+            ]
+        }),
+    )
+}
+
+fn cores(report: &Report) -> String {
+    let head = ["node", "core", "busy", "polling", "asleep", "callers ns/command"];
+    let percent = |part: f64| format!("{:.0} %", 100.0 * part);
+    table(
+        &head,
+        report.cores.iter().map(|core| {
+            [
+                Escaped(core.node.as_deref().unwrap_or("this process")).to_string(),
+                core.core.to_string(),
+                percent(core.busy),
+                percent(core.polling),
+                percent(core.asleep),
+                format!("{:.1}", core.callers_ns_per_command),
             ]
         }),
     )
@@ -209,7 +229,7 @@ fn push(text: &mut String, more: fmt::Arguments<'_>) {
 mod tests {
     use super::super::floor::Floor;
     use super::super::report::{
-        FloorFigures, LoadFigures, Point, ReadBack, RoleFigures, SecondLatency,
+        CoreFigures, FloorFigures, LoadFigures, Point, ReadBack, RoleFigures, SecondLatency,
     };
     use super::super::setting::Setting;
     use super::*;
@@ -247,6 +267,14 @@ mod tests {
                 cpu_ns_per_command: 32.9,
                 messages_in_per_slot: 1.57,
                 messages_out_per_slot: 2.49,
+            }],
+            cores: vec![CoreFigures {
+                node: Some("node & 1".to_owned()),
+                core: 3,
+                busy: 0.914,
+                polling: 0.08,
+                asleep: 0.006,
+                callers_ns_per_command: 41.2,
             }],
             floor: Some(FloorFigures {
                 floor,
@@ -306,14 +334,15 @@ mod tests {
         let totals = ["2345678", "2468013", "7037035", ">11<", "2.9 s", "2222222", "2346800"];
         let latency = ["80.5", "151.5", "5115.8", "14196.7", "67239.5"];
         let role = ["proxy leader 1", ">3<", "32.9", "1.57", "2.49"];
+        let core = ["node &amp; 1", "91 %", "8 %", "1 %", "41.2"];
         let load = ["257 clients × 16", "18-byte values", "100000 keys", "12.5 % reads", "255.8"];
         let read_back = ["99999 keys", "3 replicas equal", "110286", "a2f67aa381309c36"];
         let floor = ["21.5", "654.2", "3.74", "237.94"];
         let setting =
             ["2026-11-30T05:00:00Z", "a&lt;b&gt;", "Some &amp; Other CPU", "2 cores", "6.1"];
         let seconds = ["from 0 s, p50: 81.2", "from 2 s, p99: 4000.5", "synced to disk"];
-        let figures = [&totals[..], &latency, &role, &load, &read_back, &floor, &setting, &seconds];
-        let figures = figures.concat();
+        let figures = [&totals[..], &latency, &role, &core, &load, &read_back, &floor, &setting];
+        let figures = [&figures.concat()[..], &seconds].concat();
         for title in ["operations per second", "time since measuring began", "percentile of"] {
             assert!(page.contains(&format!(">{title}")), "{title} is missing in {page}");
         }

@@ -196,11 +196,38 @@ fn unpack(packed: u64) -> Position {
 pub(crate) fn key(number: u32) -> [u8; KEY_BYTES] {
     let mut key = *b"key-000000000000";
     let mut rest = number;
-    for digit in key[4..].iter_mut().rev() {
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
+    for pair in key[6..].rchunks_exact_mut(2) {
+        let two = u8::try_from(rest % 100).unwrap_or(0);
+        pair.copy_from_slice(&[b'0' + two / 10, b'0' + two % 10]);
+        rest /= 100;
     }
     key
+}
+
+/// Reads the clock now and then: callers that have their turns, or hear results, one right after
+/// the other do so at the same time, as far as anybody can tell.
+#[derive(Debug)]
+struct SharedClock {
+    now: Instant,
+    uses_left: u32,
+}
+
+impl SharedClock {
+    /// The number of times that one reading is used, which takes about a microsecond.
+    const USES: u32 = 16;
+
+    fn now(&mut self) -> Instant {
+        if self.uses_left == 0 {
+            (self.now, self.uses_left) = (Instant::now(), Self::USES);
+        }
+        self.uses_left -= 1;
+        self.now
+    }
+
+    /// Has the clock read when it is used next: time may have passed.
+    fn turn(&mut self) {
+        self.uses_left = 0;
+    }
 }
 
 /// All callers of the measurement, as one resident of the gateway's core.
@@ -217,6 +244,9 @@ pub(crate) struct Callers {
     randoms: Vec<Random>,
     command: Vec<u8>,
     value: Vec<u8>,
+    clock: SharedClock,
+    /// Operations answered that `load` was not told of.
+    answered: u64,
     is_over: bool,
 }
 
@@ -247,6 +277,8 @@ impl Callers {
             randoms: clients.into_iter().map(Random::new).collect(),
             command: Vec::new(),
             value: vec![b'v'; options.size as usize],
+            clock: SharedClock { now: started, uses_left: 0 },
+            answered: 0,
             is_over: false,
             load,
         }
@@ -256,7 +288,7 @@ impl Callers {
     fn draw(&mut self, place: u32, started: Instant) {
         let options = &self.load.options;
         let random = &mut self.randoms[(place / options.pipeline) as usize];
-        let key = u32::try_from(random.next() % u64::from(options.keys)).unwrap_or(0);
+        let key = random.below(options.keys);
         let is_read = options.is_read(random.next());
         self.operations[place as usize] = Operation { started, key, is_read };
         let key = self::key(key);
@@ -273,6 +305,8 @@ impl Callers {
 
 impl Resident for Callers {
     fn turn(&mut self, desk: &mut Desk<'_>) -> Next {
+        self.clock.turn();
+        self.load.answered.fetch_add(std::mem::take(&mut self.answered), Ordering::Relaxed);
         if self.is_over || self.load.stage() == OVER {
             if self.idle.len() < self.operations.len() {
                 return Next::OnResult;
@@ -284,7 +318,7 @@ impl Resident for Callers {
             return Next::Leave;
         }
         while let Some(place) = self.idle.last().copied() {
-            let now = Instant::now();
+            let now = self.clock.now();
             let started = self.pace.as_ref().map_or(now, |pace| pace.next_at);
             if started > now {
                 return Next::After(started - now);
@@ -298,6 +332,7 @@ impl Resident for Callers {
                 pace.next_at += pace.every;
             }
         }
+        self.clock.turn();
         Next::OnResult
     }
 
@@ -308,11 +343,11 @@ impl Resident for Callers {
         let Some(measured) = &mut self.measured else { return };
         match result {
             Ok((at, _)) => {
-                self.load.answered.fetch_add(1, Ordering::Relaxed);
+                self.answered += 1;
                 // All that is answered while it counts, whenever it was sent: a stall at the
                 // beginning is in the figures.
                 if let (MEASURING, Some(began)) = (self.load.stage(), self.load.started.get()) {
-                    let now = Instant::now();
+                    let now = self.clock.now();
                     let took = now.saturating_duration_since(operation.started);
                     measured.count(took, now.saturating_duration_since(*began));
                 }
@@ -355,6 +390,11 @@ impl Random {
     fn new(caller: u64) -> Self {
         let seed = (caller + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         Self(0x9E37_79B9_7F4A_7C15 ^ seed)
+    }
+
+    /// A number below `bound`, without a division.
+    fn below(&mut self, bound: u32) -> u32 {
+        u32::try_from(((self.next() >> 32) * u64::from(bound)) >> 32).unwrap_or(0)
     }
 
     fn next(&mut self) -> u64 {

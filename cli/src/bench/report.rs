@@ -12,7 +12,7 @@ use super::Options;
 use super::floor::Floor;
 use super::load::Measured;
 use super::setting::Setting;
-use super::subject::RoleState;
+use super::subject::{CoreState, RoleState, State};
 
 /// The description of `--unreplicated` in every report.
 pub(super) const UNREPLICATED: &str = "unreplicated: one role of each kind, all on one core, f = 0";
@@ -26,10 +26,10 @@ const CURVE_POINTS: u32 = 100;
 /// The figures beside those of the callers.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// The state of the roles when measuring began.
-    pub(crate) before: Vec<RoleState>,
+    /// The state of the cluster when measuring began.
+    pub(crate) before: State,
     /// And when it ended.
-    pub(crate) after: Vec<RoleState>,
+    pub(crate) after: State,
     /// What was there at the end, or what was wrong with it.
     pub(crate) checked: Result<Checked, String>,
     pub(crate) setting: Setting,
@@ -59,6 +59,7 @@ pub(crate) struct Report {
     pub(super) errors: u64,
     pub(super) latency_us: Latency,
     pub(super) roles: Vec<RoleFigures>,
+    pub(super) cores: Vec<CoreFigures>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) floor: Option<FloorFigures>,
     pub(super) read_back: ReadBack,
@@ -110,6 +111,19 @@ pub(super) struct RoleFigures {
     pub(super) messages_out_per_slot: f64,
 }
 
+/// What a core did with its time, in parts of one.
+#[derive(Debug, Serialize)]
+pub(super) struct CoreFigures {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<String>,
+    pub(super) core: usize,
+    pub(super) busy: f64,
+    pub(super) polling: f64,
+    pub(super) asleep: f64,
+    /// What the callers themselves took, of the time it was busy.
+    pub(super) callers_ns_per_command: f64,
+}
+
 /// The times of the machine itself, and the measured times as multiples of them.
 #[derive(Debug, Serialize)]
 pub(super) struct FloorFigures {
@@ -151,10 +165,14 @@ impl Report {
     ) -> Self {
         let Found { before, after, checked, setting, floor } = found;
         let operations = measured.operations();
-        let slots = slots(after).saturating_sub(slots(before));
-        let roles = after.iter().filter_map(|role| {
-            let before = before.iter().find(|before| before.role == role.role)?;
+        let slots = slots(&after.roles).saturating_sub(slots(&before.roles));
+        let roles = after.roles.iter().filter_map(|role| {
+            let before = before.roles.iter().find(|before| before.role == role.role)?;
             Some(figures(before, role, operations, slots))
+        });
+        let cores = after.cores.iter().filter_map(|core| {
+            let is_it = |it: &&CoreState| (&it.node, it.core) == (&core.node, core.core);
+            Some(CoreFigures::of(before.cores.iter().find(is_it)?, core, operations))
         });
         let whole_seconds = whole_seconds(&measured.by_second, measured.elapsed);
         let has_part = measured.elapsed.subsec_millis() >= PART_MILLIS_MIN;
@@ -172,6 +190,7 @@ impl Report {
             floor: floor.map(|floor| FloorFigures::of(floor, &latency_us)),
             latency_us,
             roles: roles.collect(),
+            cores: cores.collect(),
             read_back: ReadBack::of(checked),
             load: LoadFigures {
                 clients: options.clients,
@@ -231,6 +250,23 @@ impl Report {
                 role.cpu_ns_per_command,
                 role.messages_in_per_slot,
                 role.messages_out_per_slot
+            )?;
+        }
+        writeln!(
+            to,
+            "{:<16} {:>4} {:>7} {:>9} {:>8} {:>20}",
+            "node", "core", "busy", "polling", "asleep", "callers ns/command"
+        )?;
+        for core in &self.cores {
+            writeln!(
+                to,
+                "{:<16} {:>4} {:>5.0} % {:>7.0} % {:>6.0} % {:>20.1}",
+                core.node.as_deref().unwrap_or("this process"),
+                core.core,
+                100.0 * core.busy,
+                100.0 * core.polling,
+                100.0 * core.asleep,
+                core.callers_ns_per_command
             )?;
         }
         Ok(())
@@ -335,6 +371,23 @@ fn figures(before: &RoleState, after: &RoleState, operations: u64, slots: u64) -
         cpu_ns_per_command: ratio(busy_ns, as_f64(operations)),
         messages_in_per_slot: per_slot(after.messages_in, before.messages_in),
         messages_out_per_slot: per_slot(after.messages_out, before.messages_out),
+    }
+}
+
+impl CoreFigures {
+    fn of(before: &CoreState, after: &CoreState, operations: u64) -> Self {
+        let spent = |time: fn(&CoreState) -> u64| time(after).saturating_sub(time(before));
+        let (busy, polling) = (spent(|core| core.busy_ns), spent(|core| core.polling_ns));
+        let asleep = spent(|core| core.asleep_ns);
+        let part = |time: u64| ratio(time, as_f64(busy + polling + asleep));
+        Self {
+            node: after.node.clone(),
+            core: after.core,
+            busy: part(busy),
+            polling: part(polling),
+            asleep: part(asleep),
+            callers_ns_per_command: ratio(spent(|core| core.callers_ns), as_f64(operations)),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use loggos::{LocalCluster, RemoteCluster, RemoteOptions, Resident, RoleStatus};
+use loggos::{CoreStatus, LocalCluster, RemoteCluster, RemoteOptions, Resident, RoleStatus};
 use serde::Deserialize;
 
 use crate::remote::Named;
@@ -35,9 +35,30 @@ pub(crate) struct RoleState {
     pub(crate) halted: Option<String>,
 }
 
+/// The measured state of a core.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct CoreState {
+    /// Its node, of a cluster of several.
+    #[serde(skip)]
+    pub(crate) node: Option<String>,
+    pub(crate) core: usize,
+    pub(crate) busy_ns: u64,
+    pub(crate) polling_ns: u64,
+    pub(crate) asleep_ns: u64,
+    pub(crate) callers_ns: u64,
+}
+
+/// The state of a cluster.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) roles: Vec<RoleState>,
+    pub(crate) cores: Vec<CoreState>,
+}
+
 #[derive(Deserialize)]
 struct NodeStatus {
     roles: Vec<RoleState>,
+    cores: Vec<CoreState>,
 }
 
 impl Subject {
@@ -80,20 +101,29 @@ impl Subject {
         }
     }
 
-    /// Returns the state of all roles. Nodes that do not answer are left out.
-    pub(crate) fn roles(&self) -> Vec<RoleState> {
+    /// Returns the state of all roles and cores. Nodes that do not answer are left out.
+    pub(crate) fn state(&self) -> State {
         match self {
-            Self::Local(cluster) => cluster.status().iter().map(RoleState::of).collect(),
+            Self::Local(cluster) => State {
+                roles: cluster.status().iter().map(RoleState::of).collect(),
+                cores: cluster.cores().iter().map(CoreState::of).collect(),
+            },
             Self::Remote { nodes, .. } => {
-                let answers = nodes.iter().map(|(_, address)| {
-                    let address = address.resolve().ok()?;
-                    let status = loggos::remote_status(address, STATUS_TIMEOUT).ok()?;
-                    serde_json::from_slice::<NodeStatus>(&status).ok()
-                });
-                let roles = answers.flatten().flat_map(|status| status.roles);
-                let mut roles: Vec<RoleState> = roles.collect();
-                roles.sort_by(|a, b| a.role.cmp(&b.role));
-                roles
+                let mut state = State::default();
+                for (node, address) in nodes {
+                    let Ok(address) = address.resolve() else { continue };
+                    let Ok(status) = loggos::remote_status(address, STATUS_TIMEOUT) else {
+                        continue;
+                    };
+                    let Ok(status) = serde_json::from_slice::<NodeStatus>(&status) else {
+                        continue;
+                    };
+                    state.roles.extend(status.roles);
+                    let named = |core| CoreState { node: Some(node.clone()), ..core };
+                    state.cores.extend(status.cores.into_iter().map(named));
+                }
+                state.roles.sort_by(|a, b| a.role.cmp(&b.role));
+                state
             }
         }
     }
@@ -136,6 +166,20 @@ impl RoleState {
             executed_watermark: replica.map(|replica| replica.executed.0),
             state_hash: replica.map(|replica| format!("{:016x}", replica.state_hash)),
             halted: replica.and_then(|r| r.halted.as_ref().map(ToString::to_string)),
+        }
+    }
+}
+
+impl CoreState {
+    fn of(status: &CoreStatus) -> Self {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            node: None,
+            core: status.core,
+            busy_ns: nanos(status.time.busy),
+            polling_ns: nanos(status.time.polling),
+            asleep_ns: nanos(status.time.asleep),
+            callers_ns: nanos(status.time.callers),
         }
     }
 }

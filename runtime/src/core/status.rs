@@ -11,7 +11,7 @@ use super::orders::Order;
 use super::seats::Seat;
 use crate::log::LogStatus;
 use crate::sockets::Sockets;
-use crate::status::{CoreStatus, RoleStatus, Standing, to_json};
+use crate::status::{CoreStatus, CoreTime, RoleStatus, Standing, to_json};
 
 /// The longest time that an answer waits for a core to report the state of its roles.
 const REPORT_MAX: Duration = Duration::from_secs(1);
@@ -81,6 +81,7 @@ impl<M: StateMachine> Core<M> {
         CoreStatus {
             core: self.core,
             ticks: self.ticks,
+            time: CoreTime { callers: self.clock.duration(self.callers_cycles), ..self.time },
             roles: roles.collect(),
             ring: self.ring.counters(),
             sockets: self.sockets.as_ref().map(Sockets::counters),
