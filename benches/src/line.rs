@@ -27,7 +27,8 @@ impl StateMachine for Reader {
 }
 
 impl Reader {
-    fn read(&mut self, command: &[u8]) {
+    /// Reads all of a command.
+    pub fn read(&mut self, command: &[u8]) {
         let (words, rest) = command.as_chunks::<8>();
         for word in words {
             self.0 = self.0.rotate_left(5) ^ u64::from_le_bytes(*word);

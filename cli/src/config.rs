@@ -22,10 +22,10 @@ enum Command {
     /// Say what cluster a configuration makes, or all that is wrong with it.
     ///
     /// Prints one line for each kind of role, with the node or processor core of each, and one for
-    /// each node. Then tries every loss of f nodes, or, in one process, of f acceptors: whether the
-    /// cluster can go on without them. What it does not survive goes to standard error, as do all
-    /// mistakes, each with its line and column. Succeeds if there are no mistakes and every such
-    /// loss is survived.
+    /// each node; of several cores, what part of the work each can expect. Then tries every loss of
+    /// f nodes, or, in one process, of f acceptors: whether the cluster can go on without them.
+    /// What it does not survive goes to standard error, as do all mistakes, each with its line and
+    /// column. Succeeds if there are no mistakes and every such loss is survived.
     Check(CheckOptions),
     /// Print a configuration that names every key, with what it means and its default.
     Example,
@@ -50,7 +50,8 @@ fn check(options: &CheckOptions) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(&options.file)?;
     let mut out = exit::stdout();
     let limit = loggos::descriptors_max();
-    write!(out, "{}{}{}", roles(&config), clients(&config, limit), nodes(&config))?;
+    let work = work(&config);
+    write!(out, "{}{work}{}{}", roles(&config), clients(&config, limit), nodes(&config))?;
     for weakness in config.weaknesses() {
         log::say(&format!("{}: warning: {weakness}", options.file.display()));
     }
@@ -90,6 +91,17 @@ fn roles(config: &Config) -> String {
             .expect("writing to a string does not fail");
     }
     text
+}
+
+/// The expected part of the work that each processor core has, where all roles live in one process
+/// on several.
+fn work(config: &Config) -> String {
+    if config.cpus.len() < 2 {
+        return String::new();
+    }
+    let parts = config.cpus.iter().zip(config.expected_shares(None));
+    let parts = parts.map(|(cpu, part)| format!("{:.0} % on cpu {cpu}", 100.0 * part));
+    format!("expected work      {}, with full batches\n", joined(&parts.collect::<Vec<_>>(), ", "))
 }
 
 /// The node of a role by name; in one process the processor core.
@@ -143,8 +155,14 @@ fn cpus_of(config: &Config, node: &NodeConfig) -> Vec<String> {
         roles.map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
     let cpus = node.cpus.iter().enumerate().map(|(core, cpu)| (cpu, on(core)));
-    let used = cpus.filter(|(_, roles)| !roles.is_empty());
-    used.map(|(cpu, roles)| format!("cpu {cpu}: {roles}")).collect()
+    let parts = config.expected_shares(Some(node));
+    let is_shared = node.cpus.len() > 1;
+    let used = cpus.zip(parts).filter(|((_, roles), _)| !roles.is_empty());
+    let told = used.map(|((cpu, roles), part)| match is_shared {
+        true => format!("cpu {cpu} ({:.0} %): {roles}", 100.0 * part),
+        false => format!("cpu {cpu}: {roles}"),
+    });
+    told.collect()
 }
 
 fn kind_of(role: RoleId) -> &'static str {
@@ -223,6 +241,12 @@ acceptors       4  on cpus 0 0 3 3 (2 × 2 grid)
 replicas        3  on cpus 3 3 3
 ";
         assert_eq!(roles(&config()), expected);
+    }
+
+    #[test]
+    fn the_work_that_each_core_can_expect_is_told() {
+        let expected = "expected work      50 % on cpu 0, 50 % on cpu 3, with full batches\n";
+        assert_eq!(work(&config()), expected);
     }
 
     #[test]

@@ -87,6 +87,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// The part of the work on commands that each core has, in a node, or in the one process that
+    /// there is, as far as batches are full: then gateways and replicas cost nearly all of it.
+    /// Their callers are counted with the gateways.
+    #[must_use]
+    pub fn expected_shares(&self, node: Option<&NodeConfig>) -> Vec<f64> {
+        let is_there = |role: &RoleId| node.is_none_or(|node| node.roles.contains(role));
+        let placed = self.placement.iter().filter(|(role, _)| is_there(role));
+        let cores = node.map_or(&self.cpus, |node| &node.cpus).len();
+        spread::shares(placed.map(|(role, core)| (*role, *core)), cores)
+    }
+
     /// Whether acceptors and replicas keep on disk what they must not forget: as `durability` says.
     /// If it says nothing, they do in a cluster of several processes, or that is to be one: where
     /// there are `nodes`.

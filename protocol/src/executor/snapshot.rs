@@ -88,6 +88,8 @@ impl<M: StateMachine> Executor<M> {
         self.machine.clear();
         self.sessions.clear();
         self.skipped.clear();
+        self.writer.clear();
+        self.fresh = None;
         self.time = Time(0);
     }
 

@@ -51,17 +51,25 @@ fn by_kind(roles: &[RoleId], cores: usize) -> BTreeMap<RoleId, usize> {
     placement
 }
 
+/// The part of the work on commands that each of so many cores has, with `placed` roles on them.
+pub(super) fn shares(placed: impl Iterator<Item = (RoleId, usize)>, cores: usize) -> Vec<f64> {
+    let mut costs = vec![0; cores];
+    placed.for_each(|(role, core)| costs[core] += cost(role));
+    let all = f64::from(costs.iter().sum::<u32>().max(1));
+    costs.into_iter().map(|cost| f64::from(cost) / all).collect()
+}
+
 /// The roles of each kind that there are, in their order.
 fn kinds(roles: &[RoleId]) -> impl Iterator<Item = &[RoleId]> {
     roles.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b))
 }
 
 /// What a role costs a command, next to others, where batches are full: a gateway as much as some
-/// four replicas of the key-value machine, since it serves the callers, too; all that is done once
+/// three replicas of the key-value machine, since it serves the callers, too; all that is done once
 /// a batch is next to nothing.
 fn cost(role: RoleId) -> u32 {
     match role {
-        RoleId::Gateway(_) => 4,
+        RoleId::Gateway(_) => 3,
         RoleId::Replica(_) => 1,
         RoleId::Proposer(_) | RoleId::ProxyLeader(_) | RoleId::Acceptor(_) => 0,
     }
