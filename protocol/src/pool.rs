@@ -46,6 +46,15 @@ impl<T> Pool<T> {
         handed_out
     }
 
+    /// Returns `value` by count, which holds so many bytes besides. What is held no more keeps them
+    /// until it is used again, so what holds many is not used again: it is freed.
+    pub(crate) fn hand_out_holding(&mut self, bytes: usize, value: T) -> Arc<T> {
+        if bytes > CHUNK_BYTES {
+            return Arc::new(value);
+        }
+        self.hand_out(value)
+    }
+
     /// The values that are held no more.
     pub fn free_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.ring.iter_mut().filter_map(Arc::get_mut)

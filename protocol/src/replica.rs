@@ -419,8 +419,9 @@ impl<M: StateMachine> Replica<M> {
         let (gateway, whole_bytes) = (whole.batch.gateway, whole.outcomes.len());
         let outcomes = block::head(whole.outcomes, self.cluster.results_bytes_max as usize);
         self.counters.partial_answers += u64::from(outcomes.len() < whole_bytes);
-        let results = Results { outcomes, ..whole };
-        out.tell_gateway(gateway, ToGateway::Results(self.results.hand_out(results)));
+        let (bytes, results) = (outcomes.len(), Results { outcomes, ..whole });
+        let results = self.results.hand_out_holding(bytes, results);
+        out.tell_gateway(gateway, ToGateway::Results(results));
     }
 
     /// Learns that acceptors have truncated the slots it misses. What they truncate at least f+1

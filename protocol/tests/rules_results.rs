@@ -3,6 +3,8 @@
 
 mod harness;
 
+use std::sync::Arc;
+
 use harness::{B1, START, batch, grid, heartbeat, out_of, pick, replica, small};
 use loggos_protocol::{
     Ask, Batch, BatchWriter, Caller, ClientId, Gateway, GatewayId, Incarnation, Outbox, Outcome,
@@ -192,6 +194,25 @@ fn r29_a_replica_answers_with_as_much_as_a_message_has_room_for() {
     assert_eq!(log.ask(3, 1), "3 at 3: d3");
     assert_eq!(log.ask(3, 2), "", "there is no such command yet");
     assert_eq!(log.replica.counters().partial_answers, 2);
+}
+
+#[test]
+fn r29_a_long_answer_is_freed_once_its_gateway_has_it() {
+    for (bytes, is_kept) in [(100, true), (100_000, false)] {
+        let mut log = Log::new(Settings {
+            command_bytes_max: 1 << 20,
+            batch_bytes_max: 2 << 20,
+            ..grid(2, 2)
+        });
+        let mut writer = BatchWriter::default();
+        writer.push(&vec![b'a'; bytes]);
+        let chosen = harness::chosen(log.next, writer.close(SESSION, 0, 0));
+        let out = out_of(|out| log.replica.on_chosen(chosen, START, out));
+        let answers = pick!(out.sends, Gateway(ToGateway::Results));
+        let answer = Arc::downgrade(answers[0].1);
+        drop(out);
+        assert_eq!(answer.upgrade().is_some(), is_kept, "{bytes} bytes");
+    }
 }
 
 #[test]

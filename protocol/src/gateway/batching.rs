@@ -148,14 +148,16 @@ impl Gateway {
         assert!(self.in_flight.len() < most, "{most} batches are in flight");
         let number = self.next_batch;
         self.next_batch += 1;
-        let batch = self.batches.hand_out(Batch {
+        let bytes = block.len();
+        let batch = Batch {
             id: BatchId { gateway: self.id, incarnation: self.incarnation, number },
             attempt: 0,
             answerer: self.next_answerer(number),
             commands_count: count,
             checksum: block.checksum(),
             block,
-        });
+        };
+        let batch = self.batches.hand_out_holding(bytes, batch);
         if self.in_flight.is_empty() {
             self.unserved_since = now;
             self.timers.set_if_unset(GatewayTimer::Unserved, now + self.cluster.election_timeout);

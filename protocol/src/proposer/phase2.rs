@@ -84,12 +84,10 @@ pub(super) struct Phase2 {
     is_silent: bool,
 }
 
-/// The bound on slots to ask for, and how long it holds.
+/// The bound on slots to ask for, as it was found.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Credit {
     limit: Watermark,
-    /// No replica that was heard loses its credit before, unless its life ends.
-    until: Time,
     /// What it was found with: the floor, and the lives of replicas ([`Roster::lives`]).
     floor: Watermark,
     lives: u64,
@@ -393,28 +391,22 @@ impl Phase2 {
         assert!(self.queue.len() <= most, "{} batches wait", self.queue.len());
     }
 
-    /// The bound on slots to ask for, as it was found last if that still holds. What replicas have
-    /// executed since raises it, which is of use once it is reached. One that was silent or stood
-    /// still, and does no more, counts again from then on: of what is asked for before, it gets
-    /// from its peers what is beyond its window.
+    /// The bound on slots to ask for, as it was found last until that is reached. What replicas
+    /// have executed since, and those that hold no credit any more, can only raise it. One that was
+    /// silent or stood still, and does no more, counts again from then on: of what is asked for
+    /// before, it gets from its peers what is beyond its window.
     ///
     /// source: R29
     fn limit(&mut self, roster: &Roster, now: Time) -> Watermark {
         let found = self.credit.filter(|found| {
             let is_same = (found.floor, found.lives) == (self.floor, roster.lives());
-            is_same && now < found.until && self.sent < found.limit
+            is_same && self.sent < found.limit
         });
         if let Some(found) = found.filter(|_| self.rerun.is_none()) {
             return found.limit;
         }
         let limit = self.credit(roster, now);
-        // The first that a replica with credit could lose it, if it says no more.
-        let heard_at = roster.replicas().map(|replica| roster.heard_at(replica));
-        let stuck_at = roster.replicas().filter_map(|replica| roster.stuck_since(replica));
-        let grace = self.cluster.replica_grace;
-        let ends = heard_at.chain(stuck_at).map(|at| at + grace).filter(|at| *at > now);
-        let until = ends.min().unwrap_or(now);
-        self.credit = Some(Credit { limit, until, floor: self.floor, lives: roster.lives() });
+        self.credit = Some(Credit { limit, floor: self.floor, lives: roster.lives() });
         limit
     }
 
