@@ -11,7 +11,7 @@ use crate::client::{Answer, CallError, Executed, Port};
 use crate::resident::{Commands, MoveIn, Tenant};
 use crate::sockets::Charge;
 
-/// The most commands that a thread which is no core takes from its callers at once.
+/// The most commands that a tick takes from callers.
 pub(crate) const CALLS_A_TICK: usize = 4096;
 
 /// The recipient of a command's result.

@@ -51,7 +51,7 @@ pub(crate) use self::routes::{Place, Routes};
 use self::seats::Seat;
 use self::status::StatusRequest;
 use crate::alarm::Alarm;
-use crate::callers::Callers;
+use crate::callers::{CALLS_A_TICK, Callers};
 use crate::client::CallError;
 use crate::clock::Clock;
 use crate::executor::yield_now;
@@ -244,9 +244,9 @@ impl<M: StateMachine> Core<M> {
             return false;
         }
         self.ticks += 1;
-        // What there is room for now, and not what the answers of this tick make room for: callers
-        // that always want more would keep it from ending.
-        let mut calls_left = self.callers.room();
+        // As many as there is room for at its beginning: answers make more, and callers that always
+        // want more would keep it from ending. And no more than a tick should take.
+        let mut calls_left = self.callers.room().min(CALLS_A_TICK);
         loop {
             let calls = self.take_calls(calls_left, now);
             calls_left -= calls;
@@ -312,7 +312,9 @@ impl<M: StateMachine> Core<M> {
             gateway.as_mut().is_some_and(|it| it.try_submit(caller, command, now, out))
         });
         self.callers_cycles += self.clock.cycles() - started;
-        self.post(index);
+        if of_residents > 0 {
+            self.post(index);
+        }
         of_residents + self.callers.take_submissions(most - of_residents, now)
     }
 

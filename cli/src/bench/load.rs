@@ -204,8 +204,8 @@ pub(crate) fn key(number: u32) -> [u8; KEY_BYTES] {
     key
 }
 
-/// Reads the clock now and then: callers that have their turns, or hear results, one right after
-/// the other do so at the same time, as far as anybody can tell.
+/// Reads the clock once for several callers that have their turns, or hear results, one right after
+/// the other.
 #[derive(Debug)]
 struct SharedClock {
     now: Instant,
