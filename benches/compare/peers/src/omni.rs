@@ -1,4 +1,6 @@
-//! Three omnipaxos servers whose messages are function calls.
+//! Three omnipaxos servers whose messages are function calls, or go from thread to thread.
+
+mod threads;
 
 use loggos_benches::Reader;
 use omnipaxos::macros::Entry;
@@ -7,16 +9,19 @@ use omnipaxos::util::LogEntry;
 use omnipaxos::{ClusterConfig, OmniPaxos, OmniPaxosConfig, ServerConfig};
 use omnipaxos_storage::memory_storage::MemoryStorage;
 
-use crate::COMMAND_BYTES;
+use crate::load::Command;
+
+pub(crate) use threads::run;
 
 /// Decided commands after which the log is trimmed, on all servers.
 const TRIM_INTERVAL: usize = 1 << 18;
 
 /// What is replicated: as cheap to copy as it can be, which omnipaxos does for each server.
 #[derive(Clone, Debug, Entry)]
-pub(crate) struct Entry([u8; COMMAND_BYTES]);
+pub(crate) struct Entry(Command);
 
 struct Server {
+    pid: u64,
     omnipaxos: OmniPaxos<Entry, MemoryStorage<Entry>>,
     /// Everything below was read.
     read: usize,
@@ -45,7 +50,7 @@ impl Cluster {
             let server_config = ServerConfig { pid: *pid, batch_size, ..ServerConfig::default() };
             let config = OmniPaxosConfig { cluster_config, server_config };
             let omnipaxos = config.build(MemoryStorage::default()).expect("a sound configuration");
-            Server { omnipaxos, read: 0, machine: Reader::default() }
+            Server { pid: *pid, omnipaxos, read: 0, machine: Reader::default() }
         };
         let servers: Vec<_> = nodes.iter().map(start).collect();
         let mut cluster = Self { servers, leader: 0, messages: Vec::new(), trimmed: 0 };
@@ -63,7 +68,7 @@ impl Cluster {
     pub(crate) fn run(&mut self, commands: u32) {
         let leader = &mut self.servers[self.leader];
         for _ in 0..commands {
-            leader.omnipaxos.append(Entry([b'c'; COMMAND_BYTES])).expect("it is not reconfigured");
+            leader.omnipaxos.append(Entry([b'c'; _])).expect("it is not reconfigured");
         }
         let end = self.servers[self.leader].read + commands as usize;
         self.exchange();
