@@ -7,6 +7,7 @@
 mod floor;
 mod html;
 mod load;
+mod memory;
 mod read_back;
 mod report;
 mod setting;
@@ -28,6 +29,7 @@ use loggos::{
 };
 
 use load::{Callers, Load, Measured, Share};
+use memory::Memory;
 use read_back::read_back;
 use report::{Checked, Found, Report};
 use setting::Setting;
@@ -158,12 +160,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     wait(&load, options.duration, "measuring");
     load.stop_measuring();
     let after = subject.state();
+    let memory = matches!(subject, Subject::Local(_)).then(Memory::now).flatten();
     let measured = started.iter().reduce(Measured::merge).ok_or("no caller has finished")?;
     let checked = check(&subject, &measured);
     subject.stop()?;
 
     let failed = checked.as_ref().err().cloned();
-    let found = Found { before, after, checked, setting, floor };
+    let found = Found { before, after, memory, checked, setting, floor };
     tell(options, &Report::new(command_line(), options, &measured, &found))?;
     if let Some(why) = failed {
         return Err(why.into());

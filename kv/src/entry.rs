@@ -3,7 +3,7 @@
 //! ```text
 //!  ┌────────┬──────────┬───────────┬─ body ──────────────────────────────────────────┐
 //!  │ tag u32│ index u32│ slot u64  │ inline │ lengths 2 × u8 │ key, value: 45 bytes    │
-//!  │        │          │           │ boxed  │ key: Box<[u8]> │ value: Box<[u8]>        │
+//!  │        │          │           │ boxed  │ key_len u32    │ key, value: Box<[u8]>   │
 //!  └────────┴──────────┴───────────┴─────────────────────────────────────────────────┘
 //! ```
 //!
@@ -14,6 +14,7 @@ use std::fmt;
 
 use loggos_protocol::{At, Slot};
 
+use crate::advice::prefetch;
 use crate::hash::{HashedKey, are_equal, hash, mix};
 
 /// Key and value of at most this many bytes together lie in the entry, longer ones behind it.
@@ -27,6 +28,10 @@ pub struct Version {
     /// Its place among the slot's commands.
     pub index: u32,
 }
+
+/// Lines of a long key and value that are prefetched: from there on the processor sees by itself
+/// what comes next.
+const LINES_PREFETCHED: usize = 4;
 
 /// A bucket.
 #[derive(Clone, Debug)]
@@ -44,8 +49,17 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug)]
 enum Body {
     Empty,
-    Inline { key_len: u8, value_len: u8, bytes: [u8; INLINE_BYTES_MAX] },
-    Boxed { key: Box<[u8]>, value: Box<[u8]> },
+    Inline {
+        key_len: u8,
+        value_len: u8,
+        bytes: [u8; INLINE_BYTES_MAX],
+    },
+    /// One behind the other, so that both cost one miss of the processor's caches and one of its
+    /// address translations.
+    Boxed {
+        key_len: u32,
+        bytes: Box<[u8]>,
+    },
 }
 
 /// The bit of `index` that is the walk's. No batch has so many commands that its index needs the
@@ -59,7 +73,7 @@ impl Entry {
     pub(crate) fn new(key: HashedKey<'_>, value: &[u8], version: Version) -> Self {
         let Version { slot, index } = version;
         assert!(index < MARK, "a batch has fewer commands");
-        Self { tag: tag(key), index, slot, body: Body::new(key.bytes, value) }
+        Self { tag: tag(key.hash), index, slot, body: Body::new(key.bytes, value) }
     }
 
     /// The walk's mark: see `walk`.
@@ -83,7 +97,7 @@ impl Entry {
     /// Whether this is the entry of `key`.
     #[inline]
     pub(crate) fn is_of(&self, key: HashedKey<'_>) -> bool {
-        self.tag == tag(key) && !self.is_empty() && are_equal(self.key(), key.bytes)
+        self.tag == tag(key.hash) && !self.is_empty() && are_equal(self.key(), key.bytes)
     }
 
     /// The upper half of the key's hash.
@@ -98,7 +112,7 @@ impl Entry {
         match &self.body {
             Body::Empty => &[],
             Body::Inline { key_len, bytes, .. } => &bytes[..usize::from(*key_len)],
-            Body::Boxed { key, .. } => key,
+            Body::Boxed { key_len, bytes } => &bytes[..*key_len as usize],
         }
     }
 
@@ -111,7 +125,7 @@ impl Entry {
                 let start = usize::from(*key_len);
                 &bytes[start..start + usize::from(*value_len)]
             }
-            Body::Boxed { value, .. } => value,
+            Body::Boxed { key_len, bytes } => &bytes[*key_len as usize..],
         }
     }
 
@@ -119,6 +133,15 @@ impl Entry {
     #[inline]
     pub(crate) fn version(&self) -> Version {
         Version { slot: self.slot, index: self.index & !MARK }
+    }
+
+    /// Starts to load the beginning of what is not in the entry itself.
+    #[inline]
+    pub(crate) fn prefetch_behind(&self) {
+        if let Body::Boxed { bytes, .. } = &self.body {
+            let lines = bytes.chunks(size_of::<Self>());
+            lines.take(LINES_PREFETCHED).for_each(|line| prefetch(&line[0]));
+        }
     }
 
     /// Gives the key another value, without the mark.
@@ -148,7 +171,8 @@ pub(crate) fn digest(key_hash: u64, value: &[u8], version: Version) -> u64 {
 impl Body {
     fn new(key: &[u8], value: &[u8]) -> Self {
         let Some((key_len, value_len)) = inline_lengths(key.len(), value.len()) else {
-            return Self::Boxed { key: key.into(), value: value.into() };
+            let key_len = u32::try_from(key.len()).expect("a key is not so long");
+            return Self::Boxed { key_len, bytes: [key, value].concat().into() };
         };
         let mut bytes = [0; INLINE_BYTES_MAX];
         bytes[..key.len()].copy_from_slice(key);
@@ -178,13 +202,13 @@ impl Body {
                 let key = *bytes;
                 *self = Self::new(&key[..usize::from(*key_len)], new);
             }
-            Self::Boxed { key, value } => {
-                if inline_lengths(key.len(), new.len()).is_some() {
-                    *self = Self::new(&std::mem::take(key), new);
-                } else if value.len() == new.len() {
+            Self::Boxed { key_len, bytes } => {
+                let (key, value) = bytes.split_at_mut(*key_len as usize);
+                let is_as_long = value.len() == new.len();
+                if is_as_long {
                     value.copy_from_slice(new);
                 } else {
-                    *value = new.into();
+                    *self = Self::new(key, new);
                 }
             }
         }
@@ -211,8 +235,8 @@ fn copy(to: &mut [u8], from: &[u8]) {
 
 /// The upper half of the key's hash.
 #[inline]
-pub(crate) fn tag(key: HashedKey<'_>) -> u32 {
-    u32::try_from(key.hash >> 32).unwrap_or_default()
+pub(crate) fn tag(key_hash: u64) -> u32 {
+    u32::try_from(key_hash >> 32).unwrap_or_default()
 }
 
 /// The lengths as an entry keeps them, where both fit into one.

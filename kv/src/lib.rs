@@ -29,13 +29,13 @@
 
 #![deny(unsafe_code)]
 
+mod advice;
 mod command;
 mod entry;
 mod hash;
 #[cfg(test)]
 mod model;
 mod number;
-mod prefetch;
 mod reply;
 mod restore;
 mod store;
@@ -109,6 +109,9 @@ impl Kv {
             for (ready, command) in chunk.iter_mut().zip(commands.by_ref()) {
                 *ready = (command, self.prepare(command));
                 count += 1;
+            }
+            for &(_, key_hash) in &chunk[..count] {
+                self.store.prefetch_behind(key_hash);
             }
             for &(command, key_hash) in &chunk[..count] {
                 answered(self.execute(version, command, key_hash));

@@ -14,9 +14,9 @@
 //! depends on the history of its table, so nothing that leaves this module may: there is no
 //! iteration, and the digest is a sum.
 
+use crate::advice::{on_huge_pages, prefetch};
 use crate::entry::{Entry, Version, digest, tag};
 use crate::hash::HashedKey;
-use crate::prefetch::prefetch;
 use crate::walk::Walk;
 
 const BUCKETS_MIN: usize = 8;
@@ -66,13 +66,21 @@ impl Store {
     /// Starts to load the line where the search for `key` will begin.
     #[inline]
     pub(crate) fn prefetch(&self, key: HashedKey<'_>) {
-        prefetch(&self.buckets[self.home(tag(key))]);
+        prefetch(&self.buckets[self.home(tag(key.hash))]);
+    }
+
+    /// Starts to load what the entry of a key of this hash has outside of its line, provided it is
+    /// at home, as most are. To be called when that line has come, some time after
+    /// [`prefetch`](Self::prefetch).
+    #[inline]
+    pub(crate) fn prefetch_behind(&self, key_hash: u64) {
+        self.buckets[self.home(tag(key_hash))].prefetch_behind();
     }
 
     /// Looks for `key`.
     #[inline]
     pub(crate) fn find(&self, key: HashedKey<'_>) -> KeyPlace {
-        let mut at = self.home(tag(key));
+        let mut at = self.home(tag(key.hash));
         // Ends, because a quarter of the buckets is empty.
         loop {
             let entry = &self.buckets[at];
@@ -234,7 +242,10 @@ fn empty(buckets: usize) -> Box<[Entry]> {
     assert!(buckets.is_power_of_two(), "{buckets} buckets");
     // A tag has 32 bits; more buckets than it tells apart would never be anyone's home.
     assert!(buckets as u64 <= 1 << 32, "{buckets} buckets are more than a tag can choose from");
-    vec![Entry::EMPTY; buckets].into()
+    let mut empty = Vec::with_capacity(buckets);
+    on_huge_pages(empty.spare_capacity_mut());
+    empty.resize(buckets, Entry::EMPTY);
+    empty.into()
 }
 
 #[cfg(test)]
@@ -249,7 +260,7 @@ mod tests {
             let (mut len, mut digest) = (0, 0u64);
             for (at, entry) in self.buckets.iter().enumerate().filter(|(_, e)| !e.is_empty()) {
                 let key = HashedKey::new(entry.key());
-                assert_eq!(entry.tag(), tag(key), "bucket {at}: the tag is not the key's");
+                assert_eq!(entry.tag(), tag(key.hash), "bucket {at}: the tag is not the key's");
                 assert_eq!(self.find(key), KeyPlace::Found(at), "bucket {at}: not found");
                 len += 1;
                 digest = digest.wrapping_add(entry.digest(key.hash));
@@ -267,7 +278,8 @@ mod tests {
     /// Keys whose home is `home` in a table of `buckets`, so many that they collide.
     fn keys_at(home: usize, buckets: usize, count: usize) -> Vec<[u8; 8]> {
         let keys = (0u64..).map(u64::to_le_bytes);
-        let at_home = |key: &[u8; 8]| tag(HashedKey::new(key)) as usize & (buckets - 1) == home;
+        let at_home =
+            |key: &[u8; 8]| tag(HashedKey::new(key).hash) as usize & (buckets - 1) == home;
         keys.filter(at_home).take(count).collect()
     }
 

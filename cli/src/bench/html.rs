@@ -115,6 +115,9 @@ fn about(report: &Report) -> String {
     );
     tell("Load", &report.load);
     tell("Read back at the end", &report.read_back);
+    if let Some(memory) = &report.memory {
+        tell("Memory of the process", memory);
+    }
     if let Some(floor) = &report.floor {
         tell("Floor: the machine itself", floor);
     }
@@ -228,6 +231,7 @@ fn push(text: &mut String, more: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::super::floor::Floor;
+    use super::super::memory::Memory;
     use super::super::report::{
         CoreFigures, FloorFigures, LoadFigures, Point, ReadBack, RoleFigures, SecondLatency,
     };
@@ -253,6 +257,7 @@ mod tests {
             throughput_p90_1s: 2_468_013.0,
             operations: 7_037_035,
             errors: 11,
+            memory: Some(Memory { resident_bytes: 170 << 20, huge_page_bytes: 90 << 20 }),
             latency_us: Latency {
                 p50: 80.5,
                 p90: 151.5,

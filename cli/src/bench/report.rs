@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Options;
 use super::floor::Floor;
 use super::load::Measured;
+use super::memory::Memory;
 use super::setting::Setting;
 use super::subject::{CoreState, RoleState, State};
 
@@ -30,6 +31,8 @@ pub(crate) struct Found {
     pub(crate) before: State,
     /// And when it ended.
     pub(crate) after: State,
+    /// The memory of a cluster in this process, then.
+    pub(crate) memory: Option<Memory>,
     /// What was there at the end, or what was wrong with it.
     pub(crate) checked: Result<Checked, String>,
     pub(crate) setting: Setting,
@@ -62,6 +65,8 @@ pub(crate) struct Report {
     pub(super) cores: Vec<CoreFigures>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) floor: Option<FloorFigures>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory: Option<Memory>,
     pub(super) read_back: ReadBack,
     pub(super) load: LoadFigures,
     /// Without a last second of which less than a tenth was measured.
@@ -163,7 +168,7 @@ impl Report {
         measured: &Measured,
         found: &Found,
     ) -> Self {
-        let Found { before, after, checked, setting, floor } = found;
+        let Found { before, after, memory, checked, setting, floor } = found;
         let operations = measured.operations();
         let slots = slots(&after.roles).saturating_sub(slots(&before.roles));
         let roles = after.roles.iter().filter_map(|role| {
@@ -188,6 +193,7 @@ impl Report {
             operations,
             errors: measured.errors,
             floor: floor.map(|floor| FloorFigures::of(floor, &latency_us)),
+            memory: *memory,
             latency_us,
             roles: roles.collect(),
             cores: cores.collect(),
@@ -236,6 +242,9 @@ impl Report {
         let durability = self.setting.durability.unwrap_or("as its nodes have it");
         writeln!(to, "load         {}; {durability}", self.load)?;
         writeln!(to, "read back    {}", self.read_back)?;
+        if let Some(memory) = &self.memory {
+            writeln!(to, "memory       {memory}")?;
+        }
         writeln!(
             to,
             "{:<16} {:>4} {:>14} {:>12} {:>12}",

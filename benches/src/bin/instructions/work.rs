@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loggos_benches::votes::Log;
-use loggos_benches::{Line, messages, settings};
-use loggos_kv::{Command, Kv};
+use loggos_benches::{KeyValue, Line, messages, settings};
 use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Message};
 use loggos_protocol::{
-    AcceptorId, AcceptorSet, At, Ballot, Batch, Client, ClientId, DirectoryId, Envelope, Gateway,
-    GatewayId, Heartbeat, Incarnation, Items, Outbox, Position, ResultWriter, Results, RunReplies,
-    SessionId, Slot, Stage, StateMachine, Table, Time, To, ToAcceptor, ToProposer, ToProxyLeader,
-    Watermark,
+    AcceptorId, AcceptorSet, Ballot, Batch, Client, ClientId, DirectoryId, Envelope, Gateway,
+    GatewayId, Heartbeat, Incarnation, Outbox, Position, ResultWriter, Results, SessionId, Slot,
+    Stage, Table, Time, To, ToAcceptor, ToProposer, ToProxyLeader, Watermark,
 };
 use loggos_storage::sim::FaultyDisk;
 
@@ -45,8 +43,8 @@ pub(crate) const WORK: [Work; 14] = [
     Work { name: "P2a of 1 KiB forwarded", run: forward },
     Work { name: "Results of 1 KiB encoded", run: || encode(&messages::results(1024)) },
     Work { name: "Results of 1 KiB decoded", run: || decode(&messages::results(1024)) },
-    Work { name: "a put, 512 a batch", run: || key_value(|key| Command::Put { key, value: key }) },
-    Work { name: "a get, 512 a batch", run: || key_value(|key| Command::Get { key }) },
+    Work { name: "a put, 512 a batch", run: || key_value(|key, out| KeyValue::put(key, key, out)) },
+    Work { name: "a get, 512 a batch", run: || key_value(KeyValue::get) },
     Work { name: "a vote of 128 bytes appended to the log, 16 a write", run: append },
 ];
 
@@ -223,61 +221,15 @@ fn forward() -> u64 {
 
 /// Counts what the key-value machine does with a command, of keys that are in no order and all
 /// there.
-fn key_value(command: impl Fn(&[u8]) -> Command<'_>) -> u64 {
+fn key_value(command: impl Fn(&[u8], &mut Vec<u8>)) -> u64 {
     const KEYS: u64 = 100_000;
-    const BATCH: u64 = 512;
     const BATCHES: u64 = 32;
-    let mut kv = Kv::default();
-    let mut slot = 0;
-    let mut run = |encoded: &[u8], is_counted: bool| {
-        slot += 1;
-        let at = At { slot: Slot(slot), index: 0, time: Time(slot) };
-        let mut results = ResultWriter::default();
-        results.start_done(SessionId { slot: Slot(0), index: 0 }, 0, at.position());
-        let mut apply =
-            || kv.apply_run(at, Items::new(encoded), &mut RunReplies::new(&mut results));
-        if is_counted {
-            counted_work(&mut apply);
-        } else {
-            apply();
-        }
-        results.end_done();
-        assert_eq!(results.replies_count(), 512, "each is answered");
-    };
-    let mut number = 0;
-    // A step that has no divisor in common with their number goes through all keys.
-    let mut next_keys = |step: u64| -> Vec<_> {
-        let next = || {
-            number = (number + step) % KEYS;
-            key(number)
-        };
-        std::iter::repeat_with(next).take(512).collect()
-    };
-    for _ in 0..KEYS.div_ceil(BATCH) {
-        run(&encoded(&next_keys(1), |key| Command::Put { key, value: key }), false);
-    }
+    let mut store = KeyValue::new(KEYS, |key, out| KeyValue::put(key, key, out));
     for _ in 0..BATCHES {
-        run(&encoded(&next_keys(61_803), &command), true);
+        let commands = store.commands(&command);
+        store.run(&commands, &mut counted_work);
     }
-    BATCHES * BATCH
-}
-
-fn key(number: u64) -> [u8; 16] {
-    let mut key = *b"k000000000000000";
-    key[8..].copy_from_slice(format!("{number:08}").as_bytes());
-    key
-}
-
-/// A command for each key, one after the other, as a batch has them.
-fn encoded(keys: &[[u8; 16]], command: impl Fn(&[u8]) -> Command<'_>) -> Vec<u8> {
-    let (mut encoded, mut one) = (Vec::new(), Vec::new());
-    for key in keys {
-        one.clear();
-        command(key).encode(&mut one).expect("a short key");
-        encoded.extend(u32::try_from(one.len()).expect("a short command").to_le_bytes());
-        encoded.extend(&one);
-    }
-    encoded
+    BATCHES * u64::from(KeyValue::BATCH_COMMANDS)
 }
 
 /// Counts appending and gathering, without the disk.
