@@ -50,8 +50,8 @@ impl KeyValue {
         Command::Get { key }.encode(out).expect("a short key");
     }
 
-    /// Returns a command for each key of a batch, as `command` encodes it, one after the other, as a
-    /// batch has them.
+    /// Returns a command for each key of a batch, as `command` encodes it, one after the other, as
+    /// a batch has them.
     #[must_use]
     pub fn commands(&mut self, command: impl Fn(&[u8], &mut Vec<u8>)) -> Vec<u8> {
         self.encoded(Self::STEP, command)

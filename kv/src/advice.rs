@@ -28,8 +28,8 @@ pub(crate) fn prefetch<T>(target: &T) {
 /// called before the memory is written to: pages that are there stay as they are.
 ///
 /// A random access to a large table costs the translation of its address, too: with pages of 4 KiB
-/// that is another miss of the cache, and on a virtual machine several. Where the system has no huge
-/// pages, or is configured not to give any, nothing changes.
+/// that is another miss of the cache, and on a virtual machine several. Where the system has no
+/// huge pages, or is configured not to give any, nothing changes.
 #[expect(unsafe_code, reason = "the system call takes an address")]
 pub(crate) fn on_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
     let addresses = memory.as_mut_ptr_range();
