@@ -12,12 +12,15 @@ mod read_back;
 mod report;
 mod setting;
 mod subject;
+mod sweep;
 
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -34,6 +37,7 @@ use read_back::read_back;
 use report::{Checked, Found, Report};
 use setting::Setting;
 use subject::{RoleState, Subject};
+use sweep::{Axis, Run, Sweep};
 use tempfile::TempDir;
 
 use crate::exit::{self, Exit};
@@ -41,6 +45,8 @@ use crate::log;
 use crate::remote::Named;
 use crate::signals;
 
+/// The bytes that a value may have.
+const SIZES: RangeInclusive<i64> = 8..=16_384;
 /// The longest time until the cluster has elected its first leader and answered a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest time until replicas are equal, once no command is under way.
@@ -78,7 +84,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pipeline: u32,
     /// Bytes of a value.
-    #[arg(long, value_name = "B", default_value_t = 16, value_parser = clap::value_parser!(u32).range(8..=16_384))]
+    #[arg(long, value_name = "B", default_value_t = 16, value_parser = clap::value_parser!(u32).range(SIZES))]
     size: u32,
     /// The part of operations that are reads, from 0 to 1.
     #[arg(long, value_name = "PART", default_value_t = 0.0, value_parser = part)]
@@ -107,6 +113,11 @@ pub(crate) struct Options {
     /// left.
     #[arg(long, value_name = "ROLE", value_parser = role)]
     kill: Option<RoleId>,
+    /// Measure once with each of several values, such as clients=1,16,256. Given more than once,
+    /// with all combinations. Of the load: clients, pipeline, size; of a cluster that is started
+    /// for the purpose: proxy-leaders, acceptors (as in 2x2,3x3), replicas.
+    #[arg(long, value_name = "WHAT=V,V,...", conflicts_with_all = ["kill", "floor"])]
+    sweep: Vec<Axis>,
     /// Measure a round trip over loopback and a sync in the same run, and tell latencies as
     /// multiples.
     #[arg(long)]
@@ -132,18 +143,53 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         config.idle = Idle::Park;
     }
     config.durability = options.durability.or(config.durability);
+    let runs = sweep::runs(options, &config)?;
     for file in options.files() {
         let opened = File::options().create(true).append(true).open(file);
         opened.map_err(|error| format!("{}: {error}", file.display()))?;
     }
-    let setting = Setting::now(durability_of(options, &config));
-    let load = Arc::new(Load::new(options));
-    let interrupted = Arc::clone(&load);
+    let is_interrupted = Arc::new(AtomicBool::new(false));
+    let interrupted = Arc::clone(&is_interrupted);
     signals::hear(&signals::ENDING, move |_| {
-        if interrupted.interrupt() {
+        // The first ends it early: the figures so far are still told.
+        if interrupted.swap(true, Ordering::AcqRel) {
             std::process::exit(exit::INTERRUPTED.into()); // not even the figures are wanted
         }
     })?;
+    if options.sweep.is_empty() {
+        let report = measure(options, config, &is_interrupted)?;
+        tell(options, &report)?;
+        return verdict(&report, &is_interrupted);
+    }
+    let mut sweep = Sweep::new(command_line(), &options.sweep);
+    let is_told = options.json.as_deref() != Some("-");
+    if is_told {
+        sweep.print_head(exit::stdout())?;
+    }
+    let mut ended = Ok(());
+    for (steps, options, config) in runs {
+        let report = measure(&options, config, &is_interrupted)?;
+        ended = verdict(&report, &is_interrupted);
+        sweep.runs.push(Run { values: steps.iter().map(ToString::to_string).collect(), report });
+        if is_told {
+            sweep.print_last(exit::stdout())?;
+        }
+        if ended.is_err() {
+            break;
+        }
+    }
+    write_files(options, |to| sweep.print_json(to), |to| html::print_sweep(&sweep, to))?;
+    ended
+}
+
+/// Measures once.
+fn measure(
+    options: &Options,
+    mut config: Config,
+    is_interrupted: &Arc<AtomicBool>,
+) -> Result<Report, Box<dyn std::error::Error>> {
+    let setting = Setting::now(durability_of(options, &config));
+    let load = Arc::new(Load::new(options, is_interrupted));
     // Held to the end: it is removed then.
     let data = data(options, &config)?;
     config.data = data.as_ref().map(|data| data.path().to_owned());
@@ -160,20 +206,23 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     wait(&load, options.duration, "measuring");
     load.stop_measuring();
     let after = subject.state();
-    let memory = matches!(subject, Subject::Local(_)).then(Memory::now).flatten();
+    let is_local = matches!(subject, Subject::Local(_));
+    let memory = is_local.then(Memory::now).flatten();
     let measured = started.iter().reduce(Measured::merge).ok_or("no caller has finished")?;
     let checked = check(&subject, &measured);
     subject.stop()?;
+    let expected = if is_local { config.expected_shares(None) } else { Vec::new() };
+    let found = Found { before, after, expected, memory, checked, setting, floor };
+    Ok(Report::new(command_line(), options, &measured, &found))
+}
 
-    let failed = checked.as_ref().err().cloned();
-    let found = Found { before, after, memory, checked, setting, floor };
-    tell(options, &Report::new(command_line(), options, &measured, &found))?;
-    if let Some(why) = failed {
-        return Err(why.into());
+/// How a run ends: well, unless what was read back is wrong, or it was cut short.
+fn verdict(report: &Report, is_interrupted: &AtomicBool) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(why) = &report.read_back.failed {
+        return Err(why.clone().into());
     }
-    if load.is_interrupted() {
-        let why =
-            format!("cut short by a signal: {:.1} s were measured", measured.elapsed.as_secs_f64());
+    if is_interrupted.load(Ordering::Acquire) {
+        let why = format!("cut short by a signal: {:.1} s were measured", report.load.duration_s);
         return Err(Exit { code: exit::INTERRUPTED, why }.into());
     }
     Ok(())
@@ -248,17 +297,25 @@ fn unreplicated() -> Config {
 
 /// Prints and writes the figures: on the terminal first, since writing a file may fail.
 fn tell(options: &Options, report: &Report) -> Result<(), Box<dyn std::error::Error>> {
-    let to_stdout = options.json.as_deref() == Some("-");
-    if to_stdout {
-        report.print_json(exit::stdout())?;
-    } else {
+    if options.json.as_deref() != Some("-") {
         report.print_text(exit::stdout())?;
     }
-    if let Some(file) = options.json.as_ref().filter(|_| !to_stdout) {
-        report.print_json(create(file)?)?;
+    write_files(options, |to| report.print_json(to), |to| html::print(report, to))
+}
+
+/// Writes the files that were asked for, of which standard output may be one.
+fn write_files(
+    options: &Options,
+    json: impl Fn(&mut dyn Write) -> io::Result<()>,
+    page: impl Fn(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    match options.json.as_deref() {
+        Some("-") => json(&mut exit::stdout())?,
+        Some(file) => json(&mut create(file)?)?,
+        None => {}
     }
     if let Some(file) = &options.report {
-        html::print(report, create(file)?)?;
+        page(&mut create(file)?)?;
     }
     Ok(())
 }
@@ -319,7 +376,7 @@ fn start_clients(subject: &Subject, load: &Arc<Load>) -> Receiver<Measured> {
 
 /// Waits, unless it is interrupted, and tells a person how it goes.
 fn wait(load: &Load, most: Duration, what: &str) {
-    let is_watched = std::io::stderr().is_terminal();
+    let is_watched = io::stderr().is_terminal();
     let (started, mut told_at, mut told) = (Instant::now(), Instant::now(), load.answered());
     while started.elapsed() < most && !load.is_interrupted() {
         std::thread::sleep(Duration::from_millis(10).min(most));

@@ -14,8 +14,9 @@ mod pictures;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 
-use self::pictures::{by_second, curve, latency_by_second};
-use super::report::{Latency, Report, UNREPLICATED};
+use self::pictures::{by_second, curve, latency_by_second, latency_by_throughput};
+use super::report::{Latency, Report, RoleFigures, UNREPLICATED, percent};
+use super::sweep::{Run, Sweep};
 
 const HEAD: &str = r#"<!doctype html>
 <html lang="en">
@@ -83,6 +84,62 @@ pub(super) fn print(report: &Report, mut to: impl Write) -> io::Result<()> {
     parts.iter().try_for_each(|part| to.write_all(part.as_bytes()))
 }
 
+/// Writes the page of a sweep.
+pub(super) fn print_sweep(sweep: &Sweep, mut to: impl Write) -> io::Result<()> {
+    let setting =
+        sweep.runs.first().map(|run| Escaped(&run.report.setting.to_string()).to_string());
+    let parts = [
+        format!("{HEAD}<pre><code>{}</code></pre>\n", Escaped(&sweep.command)),
+        "<h2>Latency over throughput</h2>\n".to_owned(),
+        latency_by_throughput(sweep),
+        "<h2>Runs</h2>\n".to_owned(),
+        runs(sweep),
+        "<h2>CPU by role, ns a command</h2>\n".to_owned(),
+        costs(sweep),
+        format!("<h2>About this sweep</h2>\n<p>{}</p>\n", setting.unwrap_or_default()),
+        "</main>\n</body>\n</html>\n".to_owned(),
+    ];
+    parts.iter().try_for_each(|part| to.write_all(part.as_bytes()))
+}
+
+fn runs(sweep: &Sweep) -> String {
+    let head =
+        ["run", "operations/s", "p50 µs", "p99 µs", "errors", "commands/slot", "busiest core"];
+    let row = |run: &Run| {
+        let Run { report, .. } = run;
+        [
+            sweep.told(run),
+            grouped(report.throughput_mean),
+            format!("{:.1}", report.latency_us.p50),
+            format!("{:.1}", report.latency_us.p99),
+            grouped(report.errors),
+            format!("{:.1}", report.load.commands_per_slot),
+            Escaped(&report.busiest_core()).to_string(),
+        ]
+    };
+    table(&head, sweep.runs.iter().map(row))
+}
+
+/// What all roles of each kind took for a command, and the callers.
+fn costs(sweep: &Sweep) -> String {
+    let kinds = ["gateway", "proposer", "proxy leader", "acceptor", "replica"];
+    let head =
+        ["run", "gateways", "proposers", "proxy leaders", "acceptors", "replicas", "callers"];
+    let row = |run: &Run| {
+        let Run { report, .. } = run;
+        let of_kind = |kind| {
+            let is_one = |role: &&RoleFigures| role.role.starts_with(&format!("{kind} "));
+            report.roles.iter().filter(is_one).map(|role| role.cpu_ns_per_command).sum::<f64>()
+        };
+        let [gateways, proposers, proxy_leaders, acceptors, replicas] =
+            kinds.map(|kind| format!("{:.1}", of_kind(kind)));
+        let callers = report.cores.iter().map(|core| core.callers_ns_per_command).sum::<f64>();
+        let callers = format!("{callers:.1}");
+        [sweep.told(run), gateways, proposers, proxy_leaders, acceptors, replicas, callers]
+    };
+    table(&head, sweep.runs.iter().map(row))
+}
+
 fn totals(report: &Report) -> String {
     let mut html = String::new();
     if report.unreplicated {
@@ -142,14 +199,14 @@ fn roles(report: &Report) -> String {
 }
 
 fn cores(report: &Report) -> String {
-    let head = ["node", "core", "busy", "polling", "asleep", "callers ns/command"];
-    let percent = |part: f64| format!("{:.0} %", 100.0 * part);
+    let head = ["node", "core", "expected work", "busy", "polling", "asleep", "callers ns/command"];
     table(
         &head,
         report.cores.iter().map(|core| {
             [
                 Escaped(core.node.as_deref().unwrap_or("this process")).to_string(),
                 core.core.to_string(),
+                core.expected.map_or_else(String::new, percent),
                 percent(core.busy),
                 percent(core.polling),
                 percent(core.asleep),
@@ -238,6 +295,18 @@ mod tests {
     use super::super::setting::Setting;
     use super::*;
 
+    fn core() -> CoreFigures {
+        CoreFigures {
+            node: Some("node & 1".to_owned()),
+            core: 3,
+            expected: Some(0.5),
+            busy: 0.914,
+            polling: 0.08,
+            asleep: 0.006,
+            callers_ns_per_command: 41.2,
+        }
+    }
+
     fn report() -> Report {
         let curve = [(0.0, 3.25), (1.0, 151.5), (2.0, 5115.75), (7.0, 67_239.5)];
         let floor = Floor { loopback_rtt_us: 21.5, sync_us: 654.25 };
@@ -273,14 +342,7 @@ mod tests {
                 messages_in_per_slot: 1.57,
                 messages_out_per_slot: 2.49,
             }],
-            cores: vec![CoreFigures {
-                node: Some("node & 1".to_owned()),
-                core: 3,
-                busy: 0.914,
-                polling: 0.08,
-                asleep: 0.006,
-                callers_ns_per_command: 41.2,
-            }],
+            cores: vec![core()],
             floor: Some(FloorFigures {
                 floor,
                 p50_per_loopback_rtt: 3.74,
@@ -339,7 +401,7 @@ mod tests {
         let totals = ["2345678", "2468013", "7037035", ">11<", "2.9 s", "2222222", "2346800"];
         let latency = ["80.5", "151.5", "5115.8", "14196.7", "67239.5"];
         let role = ["proxy leader 1", ">3<", "32.9", "1.57", "2.49"];
-        let core = ["node &amp; 1", "91 %", "8 %", "1 %", "41.2"];
+        let core = ["node &amp; 1", "50 %", "91 %", "8 %", "1 %", "41.2"];
         let load = ["257 clients × 16", "18-byte values", "100000 keys", "12.5 % reads", "255.8"];
         let read_back = ["99999 keys", "3 replicas equal", "110286", "a2f67aa381309c36"];
         let floor = ["21.5", "654.2", "3.74", "237.94"];

@@ -32,7 +32,7 @@ pub(crate) struct Load {
     started: OnceLock<Instant>,
     elapsed: OnceLock<Duration>,
     answered: AtomicU64,
-    is_interrupted: AtomicBool,
+    is_interrupted: Arc<AtomicBool>,
 }
 
 /// The measurements of callers.
@@ -63,14 +63,16 @@ pub(crate) struct Share {
 }
 
 impl Load {
-    pub(crate) fn new(options: &Options) -> Self {
+    /// Returns one that has not begun. It ends early when `is_interrupted` is set: the figures so
+    /// far count all the same.
+    pub(crate) fn new(options: &Options, is_interrupted: &Arc<AtomicBool>) -> Self {
         Self {
             options: options.clone(),
             stage: AtomicU8::new(WARMING_UP),
             started: OnceLock::new(),
             elapsed: OnceLock::new(),
             answered: AtomicU64::new(0),
-            is_interrupted: AtomicBool::new(false),
+            is_interrupted: Arc::clone(is_interrupted),
         }
     }
 
@@ -82,11 +84,6 @@ impl Load {
     pub(crate) fn stop_measuring(&self) {
         self.elapsed.get_or_init(|| self.started.get().map_or(Duration::ZERO, Instant::elapsed));
         self.stage.store(OVER, Ordering::Release);
-    }
-
-    /// Ends it early: the figures so far are still told. Returns whether that was asked before.
-    pub(crate) fn interrupt(&self) -> bool {
-        self.is_interrupted.swap(true, Ordering::AcqRel)
     }
 
     pub(crate) fn is_interrupted(&self) -> bool {

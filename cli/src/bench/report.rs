@@ -31,6 +31,9 @@ pub(crate) struct Found {
     pub(crate) before: State,
     /// And when it ended.
     pub(crate) after: State,
+    /// The part of the work that each of its cores was expected to have; empty where it is not of
+    /// this process.
+    pub(crate) expected: Vec<f64>,
     /// The memory of a cluster in this process, then.
     pub(crate) memory: Option<Memory>,
     /// What was there at the end, or what was wrong with it.
@@ -122,6 +125,9 @@ pub(super) struct CoreFigures {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) node: Option<String>,
     pub(super) core: usize,
+    /// The part of the whole work that its roles were expected to make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expected: Option<f64>,
     pub(super) busy: f64,
     pub(super) polling: f64,
     pub(super) asleep: f64,
@@ -168,7 +174,7 @@ impl Report {
         measured: &Measured,
         found: &Found,
     ) -> Self {
-        let Found { before, after, memory, checked, setting, floor } = found;
+        let Found { before, after, expected, memory, checked, setting, floor } = found;
         let operations = measured.operations();
         let slots = slots(&after.roles).saturating_sub(slots(&before.roles));
         let roles = after.roles.iter().filter_map(|role| {
@@ -177,7 +183,9 @@ impl Report {
         });
         let cores = after.cores.iter().filter_map(|core| {
             let is_it = |it: &&CoreState| (&it.node, it.core) == (&core.node, core.core);
-            Some(CoreFigures::of(before.cores.iter().find(is_it)?, core, operations))
+            let before = before.cores.iter().find(is_it)?;
+            let expected = expected.get(core.core).copied();
+            Some(CoreFigures::of(before, core, expected, operations))
         });
         let whole_seconds = whole_seconds(&measured.by_second, measured.elapsed);
         let has_part = measured.elapsed.subsec_millis() >= PART_MILLIS_MIN;
@@ -211,6 +219,15 @@ impl Report {
             latency_us_by_second: latency_by_second(measured, seconds_shown),
             whole_seconds,
         }
+    }
+
+    /// The core that had least time left, and how much of it was busy.
+    pub(super) fn busiest_core(&self) -> String {
+        let busiest = self.cores.iter().max_by(|a, b| a.busy.total_cmp(&b.busy));
+        busiest.map_or_else(String::new, |core| {
+            let node = core.node.as_ref().map_or_else(String::new, |node| format!("{node}, "));
+            format!("{node}{}: {}", core.core, percent(core.busy))
+        })
     }
 
     pub(crate) fn print_json(&self, mut to: impl Write) -> io::Result<()> {
@@ -263,15 +280,16 @@ impl Report {
         }
         writeln!(
             to,
-            "{:<16} {:>4} {:>7} {:>9} {:>8} {:>20}",
-            "node", "core", "busy", "polling", "asleep", "callers ns/command"
+            "{:<16} {:>4} {:>13} {:>7} {:>9} {:>8} {:>20}",
+            "node", "core", "expected work", "busy", "polling", "asleep", "callers ns/command"
         )?;
         for core in &self.cores {
             writeln!(
                 to,
-                "{:<16} {:>4} {:>5.0} % {:>7.0} % {:>6.0} % {:>20.1}",
+                "{:<16} {:>4} {:>13} {:>5.0} % {:>7.0} % {:>6.0} % {:>20.1}",
                 core.node.as_deref().unwrap_or("this process"),
                 core.core,
+                core.expected.map_or_else(|| "-".to_owned(), percent),
                 100.0 * core.busy,
                 100.0 * core.polling,
                 100.0 * core.asleep,
@@ -384,7 +402,7 @@ fn figures(before: &RoleState, after: &RoleState, operations: u64, slots: u64) -
 }
 
 impl CoreFigures {
-    fn of(before: &CoreState, after: &CoreState, operations: u64) -> Self {
+    fn of(before: &CoreState, after: &CoreState, expected: Option<f64>, operations: u64) -> Self {
         let spent = |time: fn(&CoreState) -> u64| time(after).saturating_sub(time(before));
         let (busy, polling) = (spent(|core| core.busy_ns), spent(|core| core.polling_ns));
         let asleep = spent(|core| core.asleep_ns);
@@ -392,6 +410,7 @@ impl CoreFigures {
         Self {
             node: after.node.clone(),
             core: after.core,
+            expected,
             busy: part(busy),
             polling: part(polling),
             asleep: part(asleep),
@@ -421,6 +440,10 @@ fn p90(whole_seconds: &[u64]) -> Option<f64> {
     let mut seconds = whole_seconds.to_vec();
     seconds.sort_unstable();
     seconds.get(seconds.len() * 9 / 10).map(|operations| as_f64(*operations))
+}
+
+pub(super) fn percent(part: f64) -> String {
+    format!("{:.0} %", 100.0 * part)
 }
 
 pub(super) fn ratio(count: u64, per: f64) -> f64 {

@@ -1,6 +1,7 @@
 //! The pictures of the page: bars and curves, with their scales.
 
 use super::super::report::{Latency, Point, Report, SecondLatency, as_f64};
+use super::super::sweep::{Run, Sweep};
 use super::{grouped, named, push};
 
 /// The size of a picture, and where in it the values are drawn.
@@ -147,6 +148,75 @@ pub(super) fn latency_by_second(report: &Report) -> String {
         }
     }
     svg.push_str("</svg></div>\n<figcaption>p50; paler: p99.</figcaption></figure>\n");
+    svg
+}
+
+/// The latency of each run of a sweep over its throughput: a line for each curve and percentile,
+/// with a dot for each run.
+pub(super) fn latency_by_throughput(sweep: &Sweep) -> String {
+    let answered = |run: &&Run| run.report.operations > 0;
+    let latencies = || sweep.runs.iter().filter(answered).map(|run| &run.report.latency_us);
+    if latencies().next().is_none() {
+        return nothing();
+    }
+    let least = latencies().map(|latency| latency.p50).fold(f64::INFINITY, f64::min);
+    let most = latencies().map(|latency| latency.p99).fold(0.0, f64::max);
+    let levels = levels(least, most);
+    let [from, to] =
+        [levels.first(), levels.last()].map(|level| level.map_or(0.0, |us| us.log10()));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "of a picture")]
+    let fastest = sweep.runs.iter().map(|run| run.report.throughput_mean as u64).max().unwrap_or(0);
+    let rise = step(fastest, 6);
+    let up = Axis { from, to, start: BOTTOM, end: TOP };
+    let end = as_f64(fastest.next_multiple_of(rise).max(rise));
+    let along = Axis { from: 0.0, to: end, start: LEFT, end: RIGHT };
+    let mut svg = picture("Latency over throughput");
+    for us in levels {
+        push_level(&mut svg, up.at(us.log10()), &time(us));
+    }
+    for mark in (0..=fastest.div_ceil(rise)).map(|n| n * rise) {
+        push_below(&mut svg, along.at(as_f64(mark)), &short(mark));
+    }
+    push_titles(&mut svg, "latency", "operations per second");
+    for curve in sweep.curves() {
+        for (name, class, of) in [
+            ("p50", "", (|latency| latency.p50) as fn(&Latency) -> f64),
+            ("p99", " part", |latency| latency.p99),
+        ] {
+            let points = curve.iter().filter(answered).map(|run| {
+                let us = of(&run.report.latency_us);
+                let x = along.at(run.report.throughput_mean);
+                (run, us, x, up.at(us.log10().max(up.from)))
+            });
+            push(&mut svg, format_args!("<polyline class=\"curve{class}\" points=\""));
+            for (.., x, y) in points.clone() {
+                push(&mut svg, format_args!("{x:.1},{y:.1} "));
+            }
+            svg.push_str("\"/>\n");
+            for (run, us, x, y) in points {
+                let (what, rate) = (sweep.told(run), grouped(run.report.throughput_mean));
+                push(
+                    &mut svg,
+                    format_args!(
+                        "<circle class=\"dot{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{what}: \
+                         {rate} operations/s, {name} {us:.1} µs</title></circle>\n"
+                    ),
+                );
+            }
+        }
+    }
+    for curve in sweep.curves().filter(|_| sweep.axes.len() > 1) {
+        let Some(last) = curve.iter().rfind(answered) else { continue };
+        let x = along.at(last.report.throughput_mean);
+        let y = up.at(last.report.latency_us.p50.log10().max(up.from)) + 16.0;
+        let what = sweep.told_of(last, 1);
+        push(
+            &mut svg,
+            format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{what}</text>\n"),
+        );
+    }
+    svg.push_str("</svg></div>\n<figcaption>p50; paler: p99. Along a line, ");
+    push(&mut svg, format_args!("{} varies.</figcaption></figure>\n", sweep.axes[0]));
     svg
 }
 
