@@ -24,12 +24,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Parser};
 use loggos::kv::{EncodeError, Kv};
 use loggos::{
     CallError, Config, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions, RoleId,
     Settings,
 };
+
+use serde::de::DeserializeOwned;
 
 use load::{Callers, Load, Measured, Share};
 use memory::Memory;
@@ -46,7 +48,7 @@ use crate::remote::Named;
 use crate::signals;
 
 /// The bytes that a value may have.
-const SIZES: RangeInclusive<i64> = 8..=16_384;
+pub(crate) const SIZES: RangeInclusive<i64> = 8..=16_384;
 /// The longest time until the cluster has elected its first leader and answered a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest time until replicas are equal, once no command is under way.
@@ -214,6 +216,32 @@ fn measure(
     let expected = if is_local { config.expected_shares(None) } else { Vec::new() };
     let found = Found { before, after, expected, memory, checked, setting, floor };
     Ok(Report::new(command_line(), options, &measured, &found))
+}
+
+/// Measures puts of values of `size` bytes on the default cluster, with `batch` commands in each
+/// slot, and more in flight than that takes; returns the figures as they are written to a file.
+pub(crate) fn measure_here<T: DeserializeOwned>(
+    size: u32,
+    batch: u32,
+) -> Result<T, Box<dyn std::error::Error>> {
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        options: Options,
+    }
+    let size = size.to_string();
+    let words =
+        ["bench", "--size", &size, "--pipeline", "16", "--warmup", "1s", "--duration", "2s"];
+    let Words { options } = Words::parse_from(words);
+    let standard = Config::standard();
+    let settings = Settings { batch_commands_max: batch, ..Settings::clone(&standard.cluster) };
+    let cluster = settings.check().expect("the default cluster, with smaller batches");
+    let config = Config::on_cpus(cluster, standard.cpus);
+    let report = measure(&options, config, &Arc::default())?;
+    if let Some(why) = &report.read_back.failed {
+        return Err(why.clone().into());
+    }
+    Ok(serde_json::from_value(serde_json::to_value(&report)?)?)
 }
 
 /// How a run ends: well, unless what was read back is wrong, or it was cut short.

@@ -7,6 +7,7 @@ mod kv;
 mod lines;
 mod log;
 mod node;
+mod plan;
 mod remote;
 mod signals;
 mod skip;
@@ -35,6 +36,9 @@ struct Options {
 enum Command {
     /// Measure throughput and latency: of a running cluster, or of one started for the purpose.
     Bench(bench::Options),
+    /// Tell how many of each role a load takes, which is the bottleneck, and what the next one
+    /// buys.
+    Plan(plan::Options),
     /// Run a whole cluster in this process, for clients to connect to.
     Up(node::UpOptions),
     /// Run one node of a cluster.
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> ExitCode {
     let done = match command {
         Command::Bench(options) => bench::run(&options),
+        Command::Plan(options) => plan::run(&options),
         Command::Up(options) => node::up(&options),
         Command::Node(options) => node::run(&options),
         Command::Format(options) => node::format(&options),

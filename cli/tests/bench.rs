@@ -64,3 +64,21 @@ fn a_sweep_measures_every_combination_and_tells_it_in_every_form() {
     assert_eq!(dots, 8, "the p50 and the p99 of each run: {page}");
     assert!(page.contains("clients 4, replicas 3") && page.trim_end().ends_with("</html>"));
 }
+
+#[test]
+fn a_plan_is_made_from_what_was_measured() {
+    bench("costs", &["--clients", "4"]);
+    let costs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("costs.json");
+    let plan = |target| {
+        let mut plan = Command::new(env!("CARGO_BIN_EXE_loggos"));
+        plan.args(["plan", "--target", target, "--costs"]).arg(&costs).output().unwrap()
+    };
+    let enough = plan("100");
+    assert!(enough.status.success(), "{enough:?}");
+    let text = String::from_utf8(enough.stdout).unwrap();
+    assert!(text.contains("ns a command: gateways") && text.contains("enough for 100"), "{text}");
+    let too_much = plan("1000000M");
+    assert_eq!(too_much.status.code(), Some(1), "{too_much:?}");
+    let why = String::from_utf8(too_much.stderr).unwrap();
+    assert!(why.contains("out of reach"), "{why}");
+}

@@ -336,6 +336,7 @@ mod tests {
                 curve: curve.map(|(nines, latency_us)| Point { nines, latency_us }).to_vec(),
             },
             roles: vec![RoleFigures {
+                node: None,
                 role: "proxy leader 1".to_owned(),
                 core: 3,
                 cpu_ns_per_command: 32.9,

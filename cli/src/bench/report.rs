@@ -113,6 +113,8 @@ pub(super) struct Point {
 #[derive(Debug, Serialize)]
 pub(super) struct RoleFigures {
     pub(super) role: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<String>,
     pub(super) core: usize,
     pub(super) cpu_ns_per_command: f64,
     pub(super) messages_in_per_slot: f64,
@@ -394,6 +396,7 @@ fn figures(before: &RoleState, after: &RoleState, operations: u64, slots: u64) -
     let busy_ns = after.busy_ns.saturating_sub(before.busy_ns);
     RoleFigures {
         role: after.role.clone(),
+        node: after.node.clone(),
         core: after.core,
         cpu_ns_per_command: ratio(busy_ns, as_f64(operations)),
         messages_in_per_slot: per_slot(after.messages_in, before.messages_in),

@@ -24,6 +24,9 @@ pub(crate) enum Subject {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct RoleState {
     pub(crate) role: String,
+    /// Its node, of a cluster of several.
+    #[serde(skip)]
+    pub(crate) node: Option<String>,
     pub(crate) core: usize,
     pub(crate) busy_ns: u64,
     pub(crate) messages_in: u64,
@@ -118,9 +121,10 @@ impl Subject {
                     let Ok(status) = serde_json::from_slice::<NodeStatus>(&status) else {
                         continue;
                     };
-                    state.roles.extend(status.roles);
-                    let named = |core| CoreState { node: Some(node.clone()), ..core };
-                    state.cores.extend(status.cores.into_iter().map(named));
+                    let of_node = |role| RoleState { node: Some(node.clone()), ..role };
+                    state.roles.extend(status.roles.into_iter().map(of_node));
+                    let of_node = |core| CoreState { node: Some(node.clone()), ..core };
+                    state.cores.extend(status.cores.into_iter().map(of_node));
                 }
                 state.roles.sort_by(|a, b| a.role.cmp(&b.role));
                 state
@@ -159,6 +163,7 @@ impl RoleState {
         let replica = status.standing.replica();
         Self {
             role: status.role.to_string(),
+            node: None,
             core: status.core,
             busy_ns: u64::try_from(status.busy.as_nanos()).unwrap_or(u64::MAX),
             messages_in: status.traffic.messages_in,
