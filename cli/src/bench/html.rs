@@ -15,7 +15,7 @@ use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 
 use self::pictures::{by_second, curve, latency_by_second, latency_by_throughput};
-use super::report::{Latency, Report, RoleFigures, UNREPLICATED, percent};
+use super::report::{Latency, Report, RoleFigures, SOCKETS, UNREPLICATED, percent};
 use super::sweep::{Run, Sweep};
 
 const HEAD: &str = r#"<!doctype html>
@@ -77,6 +77,7 @@ pub(super) fn print(report: &Report, mut to: impl Write) -> io::Result<()> {
         roles(report),
         "<h2>Cores</h2>\n".to_owned(),
         cores(report),
+        sockets(report),
         "<h2>About this run</h2>\n".to_owned(),
         about(report),
         "</main>\n</body>\n</html>\n".to_owned(),
@@ -198,6 +199,23 @@ fn roles(report: &Report) -> String {
     )
 }
 
+/// What sockets did, if there are any.
+fn sockets(report: &Report) -> String {
+    let rows = report.cores.iter().filter_map(|core| {
+        let [sends, frames, receives, enters] =
+            core.sockets?.figures().map(|figure| format!("{figure:.2}"));
+        let node = Escaped(core.node.as_deref().unwrap_or_default()).to_string();
+        Some([node, core.core.to_string(), sends, frames, receives, enters])
+    });
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let [sends, frames, receives, enters] = SOCKETS;
+    let head = ["node", "core", sends, frames, receives, enters];
+    format!("<h2>Sockets</h2>\n{}", table(&head, rows.into_iter()))
+}
+
 fn cores(report: &Report) -> String {
     let head = ["node", "core", "expected work", "busy", "polling", "asleep", "callers ns/command"];
     table(
@@ -291,6 +309,7 @@ mod tests {
     use super::super::memory::Memory;
     use super::super::report::{
         CoreFigures, FloorFigures, LoadFigures, Point, ReadBack, RoleFigures, SecondLatency,
+        SocketFigures,
     };
     use super::super::setting::Setting;
     use super::*;
@@ -304,6 +323,12 @@ mod tests {
             polling: 0.08,
             asleep: 0.006,
             callers_ns_per_command: 41.2,
+            sockets: Some(SocketFigures {
+                sends_per_slot: 1.25,
+                frames_per_send: 2.5,
+                receives_per_slot: 0.75,
+                enters_per_slot: 0.5,
+            }),
         }
     }
 
@@ -403,13 +428,15 @@ mod tests {
         let latency = ["80.5", "151.5", "5115.8", "14196.7", "67239.5"];
         let role = ["proxy leader 1", ">3<", "32.9", "1.57", "2.49"];
         let core = ["node &amp; 1", "50 %", "91 %", "8 %", "1 %", "41.2"];
+        let sockets = [">1.25<", ">2.50<", ">0.75<", ">0.50<"];
         let load = ["257 clients × 16", "18-byte values", "100000 keys", "12.5 % reads", "255.8"];
         let read_back = ["99999 keys", "3 replicas equal", "110286", "a2f67aa381309c36"];
         let floor = ["21.5", "654.2", "3.74", "237.94"];
         let setting =
             ["2026-11-30T05:00:00Z", "a&lt;b&gt;", "Some &amp; Other CPU", "2 cores", "6.1"];
         let seconds = ["from 0 s, p50: 81.2", "from 2 s, p99: 4000.5", "synced to disk"];
-        let figures = [&totals[..], &latency, &role, &core, &load, &read_back, &floor, &setting];
+        let figures =
+            [&totals[..], &latency, &role, &core, &sockets, &load, &read_back, &floor, &setting];
         let figures = [&figures.concat()[..], &seconds].concat();
         for title in ["operations per second", "time since measuring began", "percentile of"] {
             assert!(page.contains(&format!(">{title}")), "{title} is missing in {page}");

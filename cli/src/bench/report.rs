@@ -13,10 +13,14 @@ use super::floor::Floor;
 use super::load::Measured;
 use super::memory::Memory;
 use super::setting::Setting;
-use super::subject::{CoreState, RoleState, State};
+use super::subject::{CoreState, RoleState, SocketState, State};
 
 /// The description of `--unreplicated` in every report.
 pub(super) const UNREPLICATED: &str = "unreplicated: one role of each kind, all on one core, f = 0";
+
+/// What is told of sockets.
+pub(super) const SOCKETS: [&str; 4] =
+    ["sends/slot", "frames/send", "receives/slot", "system calls/slot"];
 
 /// A last second is shown if so much of it was measured.
 const PART_MILLIS_MIN: u32 = 100;
@@ -135,6 +139,18 @@ pub(super) struct CoreFigures {
     pub(super) asleep: f64,
     /// What the callers themselves took, of the time it was busy.
     pub(super) callers_ns_per_command: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sockets: Option<SocketFigures>,
+}
+
+/// What the sockets of a core did for a slot.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct SocketFigures {
+    pub(super) sends_per_slot: f64,
+    pub(super) frames_per_send: f64,
+    pub(super) receives_per_slot: f64,
+    /// System calls.
+    pub(super) enters_per_slot: f64,
 }
 
 /// The times of the machine itself, and the measured times as multiples of them.
@@ -187,7 +203,7 @@ impl Report {
             let is_it = |it: &&CoreState| (&it.node, it.core) == (&core.node, core.core);
             let before = before.cores.iter().find(is_it)?;
             let expected = expected.get(core.core).copied();
-            Some(CoreFigures::of(before, core, expected, operations))
+            Some(CoreFigures::of(before, core, expected, [operations, slots]))
         });
         let whole_seconds = whole_seconds(&measured.by_second, measured.elapsed);
         let has_part = measured.elapsed.subsec_millis() >= PART_MILLIS_MIN;
@@ -264,6 +280,12 @@ impl Report {
         if let Some(memory) = &self.memory {
             writeln!(to, "memory       {memory}")?;
         }
+        self.print_roles(&mut to)?;
+        self.print_cores(&mut to)?;
+        self.print_sockets(&mut to)
+    }
+
+    fn print_roles(&self, to: &mut dyn Write) -> io::Result<()> {
         writeln!(
             to,
             "{:<16} {:>4} {:>14} {:>12} {:>12}",
@@ -280,6 +302,10 @@ impl Report {
                 role.messages_out_per_slot
             )?;
         }
+        Ok(())
+    }
+
+    fn print_cores(&self, to: &mut dyn Write) -> io::Result<()> {
         writeln!(
             to,
             "{:<16} {:>4} {:>13} {:>7} {:>9} {:>8} {:>20}",
@@ -296,6 +322,31 @@ impl Report {
                 100.0 * core.polling,
                 100.0 * core.asleep,
                 core.callers_ns_per_command
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Prints nothing of a cluster without sockets.
+    fn print_sockets(&self, to: &mut dyn Write) -> io::Result<()> {
+        let mut with_sockets =
+            self.cores.iter().filter_map(|core| Some((core, core.sockets?))).peekable();
+        if with_sockets.peek().is_none() {
+            return Ok(());
+        }
+        let [sends, frames, receives, calls] = SOCKETS;
+        writeln!(
+            to,
+            "{:<16} {:>4} {sends:>11} {frames:>12} {receives:>14} {calls:>18}",
+            "node", "core"
+        )?;
+        for (core, sockets) in with_sockets {
+            let node = core.node.as_deref().unwrap_or("this process");
+            let [sends, frames, receives, calls] = sockets.figures();
+            writeln!(
+                to,
+                "{node:<16} {:>4} {sends:>11.2} {frames:>12.2} {receives:>14.2} {calls:>18.2}",
+                core.core
             )?;
         }
         Ok(())
@@ -405,7 +456,12 @@ fn figures(before: &RoleState, after: &RoleState, operations: u64, slots: u64) -
 }
 
 impl CoreFigures {
-    fn of(before: &CoreState, after: &CoreState, expected: Option<f64>, operations: u64) -> Self {
+    fn of(
+        before: &CoreState,
+        after: &CoreState,
+        expected: Option<f64>,
+        [operations, slots]: [u64; 2],
+    ) -> Self {
         let spent = |time: fn(&CoreState) -> u64| time(after).saturating_sub(time(before));
         let (busy, polling) = (spent(|core| core.busy_ns), spent(|core| core.polling_ns));
         let asleep = spent(|core| core.asleep_ns);
@@ -418,6 +474,28 @@ impl CoreFigures {
             polling: part(polling),
             asleep: part(asleep),
             callers_ns_per_command: ratio(spent(|core| core.callers_ns), as_f64(operations)),
+            sockets: before
+                .sockets
+                .zip(after.sockets)
+                .map(|(before, after)| SocketFigures::of(before, after, as_f64(slots))),
+        }
+    }
+}
+
+impl SocketFigures {
+    /// The figures, in the order of [`SOCKETS`].
+    pub(super) fn figures(&self) -> [f64; 4] {
+        [self.sends_per_slot, self.frames_per_send, self.receives_per_slot, self.enters_per_slot]
+    }
+
+    fn of(before: SocketState, after: SocketState, slots: f64) -> Self {
+        let since = |count: fn(&SocketState) -> u64| count(&after).saturating_sub(count(&before));
+        let sends = since(|sockets| sockets.sends);
+        Self {
+            sends_per_slot: ratio(sends, slots),
+            frames_per_send: ratio(since(|sockets| sockets.sent_frames), as_f64(sends)),
+            receives_per_slot: ratio(since(|sockets| sockets.receives), slots),
+            enters_per_slot: ratio(since(|sockets| sockets.enters), slots),
         }
     }
 }

@@ -49,6 +49,18 @@ pub(crate) struct CoreState {
     pub(crate) polling_ns: u64,
     pub(crate) asleep_ns: u64,
     pub(crate) callers_ns: u64,
+    /// What its sockets have done; `None` if it has none.
+    pub(crate) sockets: Option<SocketState>,
+}
+
+/// What a core's sockets have done.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct SocketState {
+    pub(crate) sends: u64,
+    pub(crate) sent_frames: u64,
+    pub(crate) receives: u64,
+    /// System calls.
+    pub(crate) enters: u64,
 }
 
 /// The state of a cluster.
@@ -185,6 +197,7 @@ impl CoreState {
             polling_ns: nanos(status.time.polling),
             asleep_ns: nanos(status.time.asleep),
             callers_ns: nanos(status.time.callers),
+            sockets: None, // a cluster in this process has none
         }
     }
 }
