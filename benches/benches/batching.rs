@@ -1,8 +1,10 @@
 //! Batching: what a gateway pays to put commands into a batch, and what a tick's P2as cost by the
 //! size of their batches.
 //!
-//! The first is paid by every command. The second shows what is paid by reference: from the size on
-//! at which a block no longer travels inside its message, a P2a costs the same with any batch.
+//! The first is paid by every command: written behind the others into one block, as Loggos does, or
+//! into an allocation of its own, as a straightforward version does, which would be sent on, logged
+//! and executed piece by piece besides. The second shows what is paid by reference: from the size
+//! on at which a block no longer travels inside its message, a P2a costs the same with any batch.
 
 use std::hint::black_box;
 
@@ -30,6 +32,9 @@ fn encoding(c: &mut Criterion) {
                 }
                 writer.close(SESSION, 0, 0)
             });
+        });
+        group.bench_function(format!("{commands} commands, each in its own vector"), |b| {
+            b.iter(|| (0..commands).map(|_| black_box(&COMMAND).to_vec()).collect::<Vec<_>>());
         });
     }
     group.finish();

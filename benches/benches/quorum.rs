@@ -1,10 +1,11 @@
 //! Counting votes until a write quorum is whole: the proxy leader's inner loop.
 //!
-//! The bit-set window is what Loggos does: a tagged ring of slots, one bit an acceptor. The hash
-//! map of sets is what a straightforward version does. The difference is what a slot saves at its
-//! proxy leader.
+//! The bit-set window is what Loggos does: a tagged ring of slots, one bit an acceptor. The maps of
+//! sets are what a straightforward version does: the hash map where only votes are looked up, the
+//! B-tree where slots are also wanted in order. The difference is what a slot saves at its proxy
+//! leader.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -25,6 +26,17 @@ fn votes(quorums: QuorumSystem) -> Vec<(Slot, AcceptorId)> {
     (0..SLOTS).map(Slot).flat_map(|slot| asked(slot).iter().map(move |a| (slot, a))).collect()
 }
 
+/// Counts votes that make a write quorum whole, by what `vote` says of all that a slot has then.
+#[inline]
+fn chosen(
+    votes: &[(Slot, AcceptorId)],
+    quorums: QuorumSystem,
+    mut vote: impl FnMut(Slot, AcceptorId) -> AcceptorSet,
+) -> u32 {
+    let votes = votes.iter().map(|(slot, acceptor)| vote(*slot, *acceptor));
+    black_box(votes.map(|votes| u32::from(quorums.is_write_quorum(votes))).sum())
+}
+
 fn quorum(c: &mut Criterion) {
     let mut group = c.benchmark_group("quorum");
     for (acceptors, quorums) in quorums() {
@@ -33,30 +45,36 @@ fn quorum(c: &mut Criterion) {
         group.bench_function(format!("bit-set window, {acceptors} acceptors"), |b| {
             let mut window = Window::new(1024);
             b.iter(|| {
-                let mut chosen = 0;
-                for (slot, acceptor) in &votes {
-                    if window.at(*slot).is_none() {
-                        window.insert(*slot, AcceptorSet::default());
+                let chosen = chosen(&votes, quorums, |slot, acceptor| {
+                    if window.at(slot).is_none() {
+                        window.insert(slot, AcceptorSet::default());
                     }
-                    let votes = window.at_mut(*slot).expect("just inserted");
-                    votes.insert(*acceptor);
-                    chosen += u32::from(quorums.is_write_quorum(*votes));
-                }
+                    let votes = window.at_mut(slot).expect("just inserted");
+                    votes.insert(acceptor);
+                    *votes
+                });
                 window.clear();
-                black_box(chosen)
+                chosen
             });
         });
         group.bench_function(format!("hash map of sets, {acceptors} acceptors"), |b| {
             b.iter(|| {
                 let mut map: HashMap<Slot, HashSet<AcceptorId>> = HashMap::new();
-                let mut chosen = 0;
-                for (slot, acceptor) in &votes {
-                    let votes = map.entry(*slot).or_default();
-                    votes.insert(*acceptor);
-                    let votes = votes.iter().copied().collect();
-                    chosen += u32::from(quorums.is_write_quorum(votes));
-                }
-                black_box(chosen)
+                chosen(&votes, quorums, |slot, acceptor| {
+                    let votes = map.entry(slot).or_default();
+                    votes.insert(acceptor);
+                    votes.iter().copied().collect()
+                })
+            });
+        });
+        group.bench_function(format!("B-tree of sets, {acceptors} acceptors"), |b| {
+            b.iter(|| {
+                let mut map: BTreeMap<Slot, BTreeSet<AcceptorId>> = BTreeMap::new();
+                chosen(&votes, quorums, |slot, acceptor| {
+                    let votes = map.entry(slot).or_default();
+                    votes.insert(acceptor);
+                    votes.iter().copied().collect()
+                })
             });
         });
     }
