@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser};
 use loggos::kv::{EncodeError, Kv};
 use loggos::{
-    CallError, Config, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions, RoleId,
-    Settings,
+    CallError, Config, CoreTrace, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions,
+    RoleId, Settings,
 };
 
 use serde::de::DeserializeOwned;
@@ -51,6 +51,8 @@ use crate::signals;
 pub(crate) const SIZES: RangeInclusive<i64> = 8..=16_384;
 /// The longest time until the cluster has elected its first leader and answered a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The moment that the turns of cores are shown of.
+const TRACED: Duration = Duration::from_millis(2);
 /// The longest time until replicas are equal, once no command is under way.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -205,7 +207,7 @@ fn measure(
     wait(&load, options.warmup, "warming up");
     let before = subject.state();
     load.start_measuring();
-    wait(&load, options.duration, "measuring");
+    let traces = measure_and_trace(options, &subject, &load);
     load.stop_measuring();
     let after = subject.state();
     let is_local = matches!(subject, Subject::Local(_));
@@ -214,8 +216,22 @@ fn measure(
     let checked = check(&subject, &measured);
     subject.stop()?;
     let expected = if is_local { config.expected_shares(None) } else { Vec::new() };
-    let found = Found { before, after, expected, memory, checked, setting, floor };
+    let found = Found { before, after, expected, memory, checked, setting, floor, traces };
     Ok(Report::new(command_line(), options, &measured, &found))
+}
+
+/// Waits for as long as it is to be measured; returns what cores of this process did in a moment
+/// half-way, if a page is to show it.
+fn measure_and_trace(options: &Options, subject: &Subject, load: &Load) -> Vec<CoreTrace> {
+    let half = options.duration / 2;
+    wait(load, half, "measuring");
+    let started = Instant::now();
+    let traces = match subject {
+        Subject::Local(cluster) if options.report.is_some() => cluster.trace(TRACED),
+        Subject::Local(_) | Subject::Remote { .. } => Vec::new(),
+    };
+    wait(load, (options.duration - half).saturating_sub(started.elapsed()), "measuring");
+    traces
 }
 
 /// Measures puts of values of `size` bytes on the default cluster, with `batch` commands in each

@@ -11,6 +11,8 @@ use quanta::Instant;
 pub(crate) struct Clock {
     cycles: quanta::Clock,
     started: Instant,
+    /// What the bare counter said then.
+    started_cycles: u64,
     started_at: Time,
 }
 
@@ -20,7 +22,7 @@ impl Clock {
         let cycles = quanta::Clock::new();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_at = Time(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
-        Self { started: cycles.now(), cycles, started_at }
+        Self { started: cycles.now(), started_cycles: cycles.raw(), cycles, started_at }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -30,6 +32,11 @@ impl Clock {
     /// The bare counter: some nanoseconds cheaper than [`Clock::now`], for timing roles.
     pub(crate) fn cycles(&self) -> u64 {
         self.cycles.raw()
+    }
+
+    /// The time when the bare counter said `cycles`.
+    pub(crate) fn time(&self, cycles: u64) -> Time {
+        self.started_at + self.duration(cycles.saturating_sub(self.started_cycles))
     }
 
     pub(crate) fn duration(&self, cycles: u64) -> Duration {

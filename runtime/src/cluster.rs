@@ -14,6 +14,7 @@ use crate::data::{self, DataError};
 use crate::process::{Process, StartError};
 use crate::resident::Resident;
 use crate::status::{CoreStatus, RoleStatus};
+use crate::trace::CoreTrace;
 
 /// A cluster whose roles all live in this process, on pinned cores.
 ///
@@ -84,6 +85,13 @@ impl LocalCluster {
     #[must_use]
     pub fn cores(&self) -> Vec<CoreStatus> {
         self.process.cores()
+    }
+
+    /// Returns what each core does in the next `time`, turn by turn; blocks meanwhile. A trace ends
+    /// sooner if there is too much for it: see [`CoreTrace`].
+    #[must_use]
+    pub fn trace(&self, time: Duration) -> Vec<CoreTrace> {
+        self.process.trace(time)
     }
 
     /// Ends a role, as a crash would: at once, and with all that it remembers.

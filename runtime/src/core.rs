@@ -61,6 +61,7 @@ use crate::ring_report::RingReport;
 use crate::snapshots::Snapshots;
 use crate::sockets::Sockets;
 use crate::status::CoreTime;
+use crate::trace::{Doing, Tracing, Turn};
 
 /// The bytes of commands that a replica executes before other cores get what it has said of them.
 const SHARE_BYTES: usize = 8 * 1024;
@@ -128,6 +129,8 @@ pub(crate) struct Core<M> {
     time: CoreTime,
     /// Clock cycles that the callers of this core took.
     callers_cycles: u64,
+    /// The trace that was asked for, until it is over.
+    tracing: Option<Tracing>,
 }
 
 impl<M: StateMachine> Core<M> {
@@ -180,6 +183,7 @@ impl<M: StateMachine> Core<M> {
             ticks: 0,
             time: CoreTime::default(),
             callers_cycles: 0,
+            tracing: None,
             cluster: plan.cluster,
         };
         for index in 0..core.seats.len() {
@@ -198,14 +202,17 @@ impl<M: StateMachine> Core<M> {
             let may_sleep = self.idle.may_sleep(now, has_worked);
             yield_now().await;
             let began = std::mem::replace(&mut now, self.clock.now());
-            match has_worked {
-                true => self.time.busy += now.since(began),
-                false => self.time.polling += now.since(began),
+            if has_worked {
+                self.time.busy += now.since(began);
+                self.trace(Doing::Tick, |_| (began, now));
+            } else {
+                self.time.polling += now.since(began);
             }
             if may_sleep {
                 self.sleep(now);
                 let slept = std::mem::replace(&mut now, self.clock.now());
                 self.time.asleep += now.since(slept);
+                self.trace(Doing::Sleep, |_| (slept, now));
                 self.idle.woke(now);
             } else {
                 self.idle.offer(began);
@@ -214,6 +221,28 @@ impl<M: StateMachine> Core<M> {
         if self.gateway.is_some() {
             self.callers.stop();
         }
+    }
+
+    /// Notes what the core has done from one time to another, if it is traced.
+    #[inline]
+    fn trace(&mut self, doing: Doing, times: impl FnOnce(&Clock) -> (Time, Time)) {
+        if let Some(tracing) = &mut self.tracing {
+            let (from, to) = times(&self.clock);
+            tracing.note(Turn { doing, from, to });
+            if tracing.is_over(to)
+                && let Some(tracing) = self.tracing.take()
+            {
+                tracing.end(self.core);
+            }
+        }
+    }
+
+    /// Notes what it has done since the counter said `started`; returns for how many cycles.
+    #[inline]
+    fn note_turn(&mut self, doing: Doing, started: u64) -> u64 {
+        let ended = self.clock.cycles();
+        self.trace(doing, |clock| (clock.time(started), clock.time(ended)));
+        ended - started
     }
 
     /// Sleeps in the ring until it has something, the alarm rings or something is due.
@@ -311,7 +340,7 @@ impl<M: StateMachine> Core<M> {
         let of_residents = self.callers.take_turns(most, now, |caller, command| {
             gateway.as_mut().is_some_and(|it| it.try_submit(caller, command, now, out))
         });
-        self.callers_cycles += self.clock.cycles() - started;
+        self.callers_cycles += self.note_turn(Doing::Callers, started);
         if of_residents > 0 {
             self.post(index);
         }
@@ -368,7 +397,8 @@ impl<M: StateMachine> Core<M> {
         if !has_more {
             gateway.flush(now, &mut self.out);
         }
-        seat.cycles += self.clock.cycles() - started;
+        let doing = Doing::Role(seat.id);
+        self.seats[index].cycles += self.note_turn(doing, started);
         self.post(index);
         has_more
     }
@@ -414,7 +444,8 @@ impl<M: StateMachine> Core<M> {
         self.pending -= messages;
         seat.traffic.messages_in += messages as u64;
         self.post(index);
-        self.seats[index].cycles += self.clock.cycles() - started;
+        let doing = Doing::Role(self.seats[index].id);
+        self.seats[index].cycles += self.note_turn(doing, started);
     }
 
     /// Empties the outbox after the turn of the role in seat `index`: its messages, held messages,
@@ -483,7 +514,7 @@ impl<M: StateMachine> Core<M> {
             }
         }
         self.out.replies.clear();
-        self.callers_cycles += self.clock.cycles() - started;
+        self.callers_cycles += self.note_turn(Doing::Callers, started);
     }
 
     /// Sends each other core of this process what there is for it so far.

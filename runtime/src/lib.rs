@@ -31,6 +31,7 @@ mod ring_report;
 mod snapshots;
 mod sockets;
 mod status;
+mod trace;
 
 pub use address::{Address, NoAddress};
 pub use backup::{Backup, BackupError};
@@ -57,6 +58,7 @@ pub use process::StartError;
 pub use remote::{RemoteCluster, RemoteOptions, remote_skip, remote_status};
 pub use resident::{Desk, Next, Resident};
 pub use status::{CoreStatus, CoreTime, ReplicaStanding, RoleStatus, Standing, Traffic};
+pub use trace::{CoreTrace, Doing, Turn};
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]

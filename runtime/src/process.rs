@@ -21,6 +21,7 @@ use crate::executor::{self, Executor};
 use crate::layout::{Layout, ProcessPlan};
 use crate::resident::{MoveIn, Resident};
 use crate::status::{CoreStatus, RoleStatus};
+use crate::trace::CoreTrace;
 
 /// The longest time to wait for the next core's report of its roles.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -194,6 +195,19 @@ impl Process {
         let mut cores: Vec<_> = reports.flatten().collect();
         cores.sort_by_key(|status| status.core);
         cores
+    }
+
+    /// Returns what each core does in the next `time`, but for those that have failed.
+    pub(crate) fn trace(&self, time: Duration) -> Vec<CoreTrace> {
+        let (sender, receiver) = mpsc::channel();
+        for core in self.siblings.iter() {
+            core.order(Order::Trace(sender.clone(), time));
+        }
+        drop(sender);
+        let traces = self.siblings.iter().map(|_| receiver.recv_timeout(REPORT_TIMEOUT + time));
+        let mut traces: Vec<_> = traces.flatten().collect();
+        traces.sort_by_key(|trace| trace.core);
+        traces
     }
 
     /// Gives `order` to the core of `role`; returns whether the role is in this process.

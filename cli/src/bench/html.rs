@@ -10,11 +10,13 @@
 //! dark mode.
 
 mod pictures;
+mod turns;
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 
 use self::pictures::{by_second, curve, latency_by_second, latency_by_throughput};
+use self::turns::turns;
 use super::report::{Latency, Report, RoleFigures, SOCKETS, UNREPLICATED, percent};
 use super::sweep::{Run, Sweep};
 
@@ -53,6 +55,13 @@ text { fill: var(--faint); font: 12px system-ui, sans-serif; }
 .bar, .dot { fill: var(--mark); }
 .part { opacity: .45; }
 .mean { stroke: var(--ink); stroke-dasharray: 5 4; }
+.callers { fill: #2463c9; }
+.gateway { fill: #d9822b; }
+.proposer { fill: #8250df; }
+.proxy { fill: #bf3989; }
+.acceptor { fill: #2da44e; }
+.replica { fill: #1b7c83; }
+.tick { fill: var(--line); }
 .curve { fill: none; stroke: var(--mark); stroke-width: 2; stroke-linejoin: round; }
 </style>
 </head>
@@ -77,6 +86,7 @@ pub(super) fn print(report: &Report, mut to: impl Write) -> io::Result<()> {
         roles(report),
         "<h2>Cores</h2>\n".to_owned(),
         cores(report),
+        turns(&report.traces),
         sockets(report),
         "<h2>About this run</h2>\n".to_owned(),
         about(report),
@@ -313,6 +323,18 @@ mod tests {
     };
     use super::super::setting::Setting;
     use super::*;
+    use loggos::{CoreTrace, Doing, ReplicaId, RoleId, Time, Turn};
+
+    fn trace() -> CoreTrace {
+        let turn = |doing, from, to| Turn { doing, from: Time(from), to: Time(to) };
+        let replica = Doing::Role(RoleId::Replica(ReplicaId(2)));
+        let turns = vec![
+            turn(replica, 1_002_000, 1_004_500),
+            turn(Doing::Tick, 1_000_000, 1_010_000),
+            turn(Doing::Sleep, 1_010_000, 1_020_000),
+        ];
+        CoreTrace { core: 3, turns }
+    }
 
     fn core() -> CoreFigures {
         CoreFigures {
@@ -396,6 +418,7 @@ mod tests {
                 SecondLatency { second: 2, p50: 79.9, p99: 4000.5 },
             ],
             whole_seconds: 2,
+            traces: vec![trace()],
         }
     }
 
@@ -428,6 +451,7 @@ mod tests {
         let latency = ["80.5", "151.5", "5115.8", "14196.7", "67239.5"];
         let role = ["proxy leader 1", ">3<", "32.9", "1.57", "2.49"];
         let core = ["node &amp; 1", "50 %", "91 %", "8 %", "1 %", "41.2"];
+        let turns = ["core 3", "replica 2: 2.5 µs", "tick: 10.0 µs"];
         let sockets = [">1.25<", ">2.50<", ">0.75<", ">0.50<"];
         let load = ["257 clients × 16", "18-byte values", "100000 keys", "12.5 % reads", "255.8"];
         let read_back = ["99999 keys", "3 replicas equal", "110286", "a2f67aa381309c36"];
@@ -435,8 +459,18 @@ mod tests {
         let setting =
             ["2026-11-30T05:00:00Z", "a&lt;b&gt;", "Some &amp; Other CPU", "2 cores", "6.1"];
         let seconds = ["from 0 s, p50: 81.2", "from 2 s, p99: 4000.5", "synced to disk"];
-        let figures =
-            [&totals[..], &latency, &role, &core, &sockets, &load, &read_back, &floor, &setting];
+        let figures = [
+            &totals[..],
+            &latency,
+            &role,
+            &core,
+            &turns,
+            &sockets,
+            &load,
+            &read_back,
+            &floor,
+            &setting,
+        ];
         let figures = [&figures.concat()[..], &seconds].concat();
         for title in ["operations per second", "time since measuring began", "percentile of"] {
             assert!(page.contains(&format!(">{title}")), "{title} is missing in {page}");

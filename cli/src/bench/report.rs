@@ -6,6 +6,7 @@ use std::iter::once;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use loggos::CoreTrace;
 use serde::Serialize;
 
 use super::Options;
@@ -45,6 +46,8 @@ pub(crate) struct Found {
     pub(crate) setting: Setting,
     /// The times of the machine itself, with `--floor`.
     pub(crate) floor: Option<Floor>,
+    /// What the cores of this process did in a moment, where a page shows it.
+    pub(crate) traces: Vec<CoreTrace>,
 }
 
 /// What was there at the end.
@@ -84,6 +87,9 @@ pub(crate) struct Report {
     /// The number of these that were measured from beginning to end: all, or all but the last.
     #[serde(skip)]
     pub(super) whole_seconds: usize,
+    /// What cores of this process did in a moment half-way, if a page shows it.
+    #[serde(skip)]
+    pub(super) traces: Vec<CoreTrace>,
 }
 
 #[derive(Debug, Serialize)]
@@ -192,7 +198,7 @@ impl Report {
         measured: &Measured,
         found: &Found,
     ) -> Self {
-        let Found { before, after, expected, memory, checked, setting, floor } = found;
+        let Found { before, after, expected, memory, checked, setting, floor, traces } = found;
         let operations = measured.operations();
         let slots = slots(&after.roles).saturating_sub(slots(&before.roles));
         let roles = after.roles.iter().filter_map(|role| {
@@ -236,6 +242,7 @@ impl Report {
             operations_by_second: measured.by_second[..seconds_shown].to_vec(),
             latency_us_by_second: latency_by_second(measured, seconds_shown),
             whole_seconds,
+            traces: traces.clone(),
         }
     }
 

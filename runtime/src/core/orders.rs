@@ -12,6 +12,7 @@ use crate::alarm::Alarm;
 use crate::resident::MoveIn;
 use crate::sockets::HandedOver;
 use crate::status::CoreStatus;
+use crate::trace::{CoreTrace, Tracing};
 
 /// An order to a core.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) enum Order {
     /// Reports how the core's roles stand, and then rings the alarm of the thread that waits for
     /// it, if it has one.
     Report(mpsc::Sender<CoreStatus>, Option<Alarm>),
+    /// Traces what the core does for so long.
+    Trace(mpsc::Sender<CoreTrace>, Duration),
     /// Takes a resident in.
     MoveIn(MoveIn),
     /// Takes a connection over from another core.
@@ -107,6 +110,7 @@ impl<M: StateMachine> Core<M> {
                     drop(to.send(self.status())); // the thread may wait no more
                     alarm.iter().for_each(Alarm::ring);
                 }
+                Order::Trace(to, time) => self.tracing = Some(Tracing::new(now + time, to)),
                 Order::Adopt(handed_over) => {
                     if let Some(sockets) = &mut self.sockets {
                         sockets.adopt(&mut self.ring, handed_over, now);

@@ -5,10 +5,10 @@ use super::super::sweep::{Run, Sweep};
 use super::{grouped, named, push};
 
 /// The size of a picture, and where in it the values are drawn.
-const WIDTH: f64 = 720.0;
+pub(super) const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 244.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 680.0;
+pub(super) const LEFT: f64 = 64.0;
+pub(super) const RIGHT: f64 = 680.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 200.0;
 
@@ -290,7 +290,7 @@ impl Axis {
 }
 
 /// The first of 1, 2, 5, 10, 20, … of which `parts` are at least `most`.
-fn step(most: u64, parts: u64) -> u64 {
+pub(super) fn step(most: u64, parts: u64) -> u64 {
     let mut steps = (0..19).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_u64.pow(power)));
     steps.find(|step| step.saturating_mul(parts) >= most).unwrap_or(most)
 }
