@@ -31,7 +31,7 @@ use loggos::{
     RoleId, Settings,
 };
 
-use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use load::{Callers, Load, Measured, Share};
 use memory::Memory;
@@ -51,6 +51,8 @@ use crate::signals;
 pub(crate) const SIZES: RangeInclusive<i64> = 8..=16_384;
 /// The longest time until the cluster has elected its first leader and answered a command.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The bytes of values that are in flight at once for a plan.
+const IN_FLIGHT_BYTES: u32 = 4 << 20;
 /// The moment that the turns of cores are shown of.
 const TRACED: Duration = Duration::from_millis(2);
 /// The longest time until replicas are equal, once no command is under way.
@@ -117,9 +119,10 @@ pub(crate) struct Options {
     /// left.
     #[arg(long, value_name = "ROLE", value_parser = role)]
     kill: Option<RoleId>,
-    /// Measure once with each of several values, such as clients=1,16,256. Given more than once,
-    /// with all combinations. Of the load: clients, pipeline, size; of a cluster that is started
-    /// for the purpose: proxy-leaders, acceptors (as in 2x2,3x3), replicas.
+    /// Measure once for each of these values, such as clients=1,16,256, in place of --clients.
+    /// Given more than once, every combination is measured, and the first setting varies fastest.
+    /// Settings are clients, pipeline and size; and proxy-leaders, acceptors (as in 2x2,3x3) and
+    /// replicas of the default cluster.
     #[arg(long, value_name = "WHAT=V,V,...", conflicts_with_all = ["kill", "floor"])]
     sweep: Vec<Axis>,
     /// Measure a round trip over loopback and a sync in the same run, and tell latencies as
@@ -147,7 +150,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         config.idle = Idle::Park;
     }
     config.durability = options.durability.or(config.durability);
-    let runs = sweep::runs(options, &config)?;
+    let runs = sweep::runs(options, &config).map_err(|why| Exit { code: exit::USAGE, why })?;
     for file in options.files() {
         let opened = File::options().create(true).append(true).open(file);
         opened.map_err(|error| format!("{}: {error}", file.display()))?;
@@ -170,18 +173,19 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     if is_told {
         sweep.print_head(exit::stdout())?;
     }
-    let mut ended = Ok(());
-    for (steps, options, config) in runs {
+    // Whatever becomes of a run, those before it are told.
+    let ended = runs.into_iter().try_for_each(|(steps, options, config)| {
         let report = measure(&options, config, &is_interrupted)?;
-        ended = verdict(&report, &is_interrupted);
+        let ended = verdict(&report, &is_interrupted);
+        if is_interrupted.load(Ordering::Acquire) {
+            return ended; // it was cut short, and is not like the others
+        }
         sweep.runs.push(Run { values: steps.iter().map(ToString::to_string).collect(), report });
         if is_told {
             sweep.print_last(exit::stdout())?;
         }
-        if ended.is_err() {
-            break;
-        }
-    }
+        ended
+    });
     write_files(options, |to| sweep.print_json(to), |to| html::print_sweep(&sweep, to))?;
     ended
 }
@@ -216,7 +220,8 @@ fn measure(
     let checked = check(&subject, &measured);
     subject.stop()?;
     let expected = if is_local { config.expected_shares(None) } else { Vec::new() };
-    let found = Found { before, after, expected, memory, checked, setting, floor, traces };
+    let cluster = options.connect.is_none().then_some(config.cluster);
+    let found = Found { before, after, cluster, expected, memory, checked, setting, floor, traces };
     Ok(Report::new(command_line(), options, &measured, &found))
 }
 
@@ -234,20 +239,19 @@ fn measure_and_trace(options: &Options, subject: &Subject, load: &Load) -> Vec<C
     traces
 }
 
-/// Measures puts of values of `size` bytes on the default cluster, with `batch` commands in each
-/// slot, and more in flight than that takes; returns the figures as they are written to a file.
-pub(crate) fn measure_here<T: DeserializeOwned>(
-    size: u32,
-    batch: u32,
-) -> Result<T, Box<dyn std::error::Error>> {
+/// Measures puts of values of `size` bytes on the default cluster, with at most `batch` commands in
+/// a slot, and more in flight than that takes; returns the figures as they are written to a file.
+pub(crate) fn measure_here(size: u32, batch: u32) -> Result<Value, Box<dyn std::error::Error>> {
     #[derive(Parser)]
     struct Words {
         #[command(flatten)]
         options: Options,
     }
+    // Large values are not to wait for one another.
+    let pipeline = (IN_FLIGHT_BYTES / (256 * size)).clamp(1, 16).to_string();
     let size = size.to_string();
     let words =
-        ["bench", "--size", &size, "--pipeline", "16", "--warmup", "1s", "--duration", "2s"];
+        ["bench", "--size", &size, "--pipeline", &pipeline, "--warmup", "1s", "--duration", "2s"];
     let Words { options } = Words::parse_from(words);
     let standard = Config::standard();
     let settings = Settings { batch_commands_max: batch, ..Settings::clone(&standard.cluster) };
@@ -257,7 +261,7 @@ pub(crate) fn measure_here<T: DeserializeOwned>(
     if let Some(why) = &report.read_back.failed {
         return Err(why.clone().into());
     }
-    Ok(serde_json::from_value(serde_json::to_value(&report)?)?)
+    Ok(serde_json::to_value(&report)?)
 }
 
 /// How a run ends: well, unless what was read back is wrong, or it was cut short.

@@ -18,11 +18,12 @@
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use loggos::{QuorumSystem, Settings};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::bench;
 use crate::exit;
@@ -30,48 +31,47 @@ use crate::exit;
 /// The part of a core that a role may have: beyond that, commands wait for one another.
 const BUSY_MAX: f64 = 0.8;
 
+/// Costs of cores that had less to do than this are too high.
+const BUSY_MIN: f64 = 0.5;
+/// No cluster is planned for more commands a second.
+const TARGET_MAX: f64 = 1e12;
+
 /// The options of `plan`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Commands a second, such as 2M or 500k.
     #[arg(long, value_name = "RATE", value_parser = rate)]
     target: f64,
-    /// Losses of each role to survive.
+    /// Losses of each role to survive, from 1 to 7: the grid of more would have more than 64
+    /// acceptors.
     #[arg(long, value_name = "F", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=7))]
     faults: u8,
     /// Bytes of a value.
     #[arg(long, value_name = "B", default_value_t = 16, conflicts_with = "costs", value_parser = clap::value_parser!(u32).range(bench::SIZES))]
     size: u32,
-    /// Commands in a batch: 512 where callers have as many in flight, 1 where none waits for
-    /// another.
+    /// The most commands in a batch, from 1 to 512. Batches are full only where callers have as
+    /// many in flight; 1 tells what commands cost without batches.
     #[arg(long, value_name = "N", default_value_t = 512, conflicts_with = "costs", value_parser = clap::value_parser!(u32).range(1..=512))]
     batch: u32,
-    /// What roles cost: the figures that `loggos bench --json` has written, of any cluster. By
-    /// default puts are measured in this process, which takes some seconds; roles in processes of
-    /// their own cost more.
+    /// What roles cost: the figures that `loggos bench --json` has written, of one run of a whole
+    /// cluster under load. By default puts are measured in this process, which takes some seconds;
+    /// roles in processes of their own cost more.
     #[arg(long, value_name = "FILE")]
     costs: Option<PathBuf>,
 }
 
 /// Measures, plans and tells.
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
-    let report = match &options.costs {
-        Some(file) => {
-            let text =
-                std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-            serde_json::from_slice(&text).map_err(|error| {
-                format!("{}: no figures of `loggos bench`: {error}", file.display())
-            })?
+    let (figures, place) = match &options.costs {
+        Some(file) => (Figures::read(file)?, file.display().to_string()),
+        None => {
+            let report = bench::measure_here(options.size, options.batch)?;
+            (serde_json::from_value(report)?, "this process".to_owned())
         }
-        None => bench::measure_here(options.size, options.batch)?,
     };
-    let costs = Costs::of(&report)?;
+    let costs = Costs::of(&figures).map_err(|why| format!("{place}: {why}"))?;
     let plan = Plan::new(&costs, options.faults, options.target)?;
-    let place = options.costs.as_ref().map_or_else(
-        || "in this process".to_owned(),
-        |file| format!("as {} has it", file.display()),
-    );
-    write!(exit::stdout(), "measured {place}: {costs}\n\n{plan}")?;
+    write!(exit::stdout(), "costs from {place}: {costs}\n\n{plan}")?;
     match plan.answer {
         Some(_) => Ok(()),
         None => Err(plan.limit().into()),
@@ -80,7 +80,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 
 /// The part of a benchmark's figures that a plan is made from.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Figures {
+struct Figures {
+    unreplicated: bool,
+    /// Absent where it was measured with `--connect`.
+    cluster: Option<ClusterFigures>,
     operations: u64,
     load: LoadFigures,
     roles: Vec<RoleFigures>,
@@ -88,8 +91,20 @@ pub(crate) struct Figures {
 }
 
 #[derive(Debug, Deserialize)]
+struct ClusterFigures {
+    gateways: usize,
+    proposers: usize,
+    proxy_leaders: usize,
+    acceptors: usize,
+    replicas: usize,
+    votes_per_slot: u32,
+    killed: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
 struct LoadFigures {
     value_bytes: u32,
+    reads: f64,
     duration_s: f64,
     commands_per_slot: f64,
 }
@@ -101,7 +116,6 @@ struct RoleFigures {
     node: Option<String>,
     core: usize,
     cpu_ns_per_command: f64,
-    messages_in_per_slot: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,6 +132,8 @@ struct CoreFigures {
 #[derive(Clone, Debug, PartialEq)]
 struct Costs {
     value_bytes: u32,
+    /// The part of the commands that were reads.
+    reads: f64,
     commands_per_slot: f64,
     /// Of all gateways together: they share the commands.
     gateways: f64,
@@ -128,51 +144,84 @@ struct Costs {
     vote: f64,
     /// Of each replica.
     replica: f64,
+    /// How busy the busiest core was: one with little to do spends much of its time on what is not
+    /// for commands.
+    busiest: f64,
 }
 
 impl Costs {
     /// # Errors
     ///
-    /// If nothing was measured, or a kind of role is missing.
+    /// If they are not those of a whole cluster that works, or of no command.
     fn of(figures: &Figures) -> Result<Self, String> {
-        if figures.operations == 0 {
-            return Err("nothing was measured: no operation was answered".to_owned());
+        let Some(cluster) = &figures.cluster else {
+            return Err(
+                "was measured with --connect, which has the roles of one node only: measure \
+                        the whole cluster, with --config"
+                    .to_owned(),
+            );
+        };
+        if figures.unreplicated {
+            return Err(
+                "was measured with --unreplicated: roles cost more where they replicate".to_owned()
+            );
         }
-        let of_kind = |kind: &str| {
+        if let Some(killed) = &cluster.killed {
+            return Err(format!("was measured without {killed}, which was killed"));
+        }
+        let costs = |kind: &str, count: usize| {
             let is_one = move |role: &&RoleFigures| {
                 role.role.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' '))
             };
-            let roles: Vec<_> = figures.roles.iter().filter(is_one).collect();
-            let costs: Vec<_> = roles.iter().map(|role| figures.cost(role)).collect();
-            let heard: f64 = roles.iter().map(|role| role.messages_in_per_slot).sum();
-            if roles.is_empty() {
-                Err(format!("there is no {kind} in it"))
+            let costs: Vec<_> =
+                figures.roles.iter().filter(is_one).map(|role| figures.cost(role)).collect();
+            if costs.len() == count {
+                Ok(costs)
             } else {
-                Ok((costs, heard))
+                Err(format!("has {} of {count} roles of the kind {kind}", costs.len()))
             }
         };
         let sum = |costs: &[f64]| costs.iter().sum::<f64>();
-        let (gateways, _) = of_kind("gateway")?;
-        let (proposers, _) = of_kind("proposer")?;
-        let (replicas, _) = of_kind("replica")?;
-        let (acceptors, asked) = of_kind("acceptor")?;
-        // The votes of a slot are the messages that acceptors get for it; a few others pass for
-        // none.
-        let votes = asked.round().max(1.0);
-        let (proxy_leaders, _) = of_kind("proxy leader")?;
-        Ok(Self {
+        let replicas = costs("replica", cluster.replicas)?;
+        let votes = f64::from(cluster.votes_per_slot);
+        let proxied = proxied_messages(votes, as_f64(replicas.len()));
+        let found = Self {
             value_bytes: figures.load.value_bytes,
+            reads: figures.load.reads,
             commands_per_slot: figures.load.commands_per_slot,
-            gateways: sum(&gateways),
-            leader: proposers.iter().copied().fold(0.0, f64::max),
-            proxied_message: sum(&proxy_leaders) / proxied_messages(votes, as_f64(replicas.len())),
-            vote: sum(&acceptors) / votes,
+            gateways: sum(&costs("gateway", cluster.gateways)?),
+            leader: costs("proposer", cluster.proposers)?.into_iter().fold(0.0, f64::max),
+            proxied_message: sum(&costs("proxy leader", cluster.proxy_leaders)?) / proxied,
+            vote: sum(&costs("acceptor", cluster.acceptors)?) / votes,
             replica: sum(&replicas) / as_f64(replicas.len()),
-        })
+            busiest: figures.cores.iter().map(|core| core.busy).fold(0.0, f64::max),
+        };
+        let Self { gateways, leader, proxied_message, vote, replica, .. } = found;
+        let is_cost = |cost: f64| cost.is_finite() && cost > 0.0;
+        if [gateways, leader, proxied_message, vote, replica].into_iter().all(is_cost) {
+            Ok(found)
+        } else {
+            Err("has no cost for some role: no command was answered".to_owned())
+        }
     }
 }
 
 impl Figures {
+    /// Reads what `loggos bench --json` has written.
+    fn read(file: &Path) -> Result<Self, String> {
+        let place = file.display();
+        let text = std::fs::read(file).map_err(|error| format!("{place}: {error}"))?;
+        let report: Value = serde_json::from_slice(&text)
+            .map_err(|error| format!("{place}: no figures of `loggos bench --json`: {error}"))?;
+        if report.get("runs").is_some() {
+            return Err(format!(
+                "{place}: has the runs of a sweep; a plan takes the figures of one run, without --sweep"
+            ));
+        }
+        serde_json::from_value(report)
+            .map_err(|error| format!("{place}: no figures of `loggos bench --json`: {error}"))
+    }
+
     /// What a command costs a role, with its share of what its core does for it.
     fn cost(&self, role: &RoleFigures) -> f64 {
         let at = |core: &&CoreFigures| (&core.node, core.core) == (&role.node, role.core);
@@ -225,7 +274,7 @@ struct Step {
 impl Shape {
     /// The smallest cluster that survives so many losses.
     fn smallest(faults: u8) -> Self {
-        Self { faults, gateways: 1, proxy_leaders: 0, rows: faults + 1 }
+        Self { faults, gateways: faults + 1, proxy_leaders: 0, rows: faults + 1 }
     }
 
     fn columns(&self) -> u8 {
@@ -332,33 +381,46 @@ impl Plan {
         }
     }
 
-    /// Why the target cannot be reached.
+    /// Why the target cannot be reached, and what would help.
     fn limit(&self) -> String {
         let last = self.steps.last().expect("there is the smallest");
         let why = match last.bottleneck {
-            Kind::Leader => "the leader gives every slot its number, and there is but one",
-            Kind::Replica => "every replica executes every command",
-            Kind::Gateway | Kind::ProxyLeader | Kind::Acceptor => "there can be no more of them",
+            Kind::Leader => {
+                "the leader gives every slot its number, and there is only one. Larger batches need \
+                 fewer slots"
+            }
+            Kind::Replica => {
+                "every replica executes every command. Cheaper commands would help, or several clusters"
+            }
+            Kind::Gateway | Kind::ProxyLeader | Kind::Acceptor => {
+                "there are as many of that role as a cluster can have"
+            }
         };
-        format!(
-            "{} commands/s are out of reach, {} is the most: {why}. Larger batches take fewer slots; cheaper \
-             commands or several clusters divide what replicas do",
-            told(self.target),
-            told(last.rate)
-        )
+        let (target, most) = (told(self.target), told(last.rate));
+        format!("{target} commands/s cannot be reached; the most is {most}: {why}")
     }
 }
 
 impl fmt::Display for Costs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { value_bytes, commands_per_slot, gateways, leader, vote, replica, .. } = self;
+        let Self { value_bytes, reads, commands_per_slot, gateways, leader, vote, replica, .. } =
+            self;
+        let reads = 100.0 * reads;
         write!(
             f,
-            "{value_bytes}-byte values, {commands_per_slot:.1} commands a slot\n\
+            "{value_bytes}-byte values, {reads:.0} % reads, {commands_per_slot:.1} commands a slot\n\
              ns a command: gateways {gateways:.1}, leader {leader:.1}, a message at a proxy leader {:.1}, a vote \
              {vote:.1}, a replica {replica:.1}",
             self.proxied_message
-        )
+        )?;
+        if self.busiest < BUSY_MIN {
+            write!(
+                f,
+                "\nno core was more than {:.0} % busy: with more to do, a command costs less",
+                100.0 * self.busiest
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -388,14 +450,16 @@ impl fmt::Display for Plan {
             )?;
             let note = match self.answer {
                 Some(answer) if answer == number => format!("enough for {}", told(self.target)),
-                Some(answer) if answer + 1 == number => "what the next one buys".to_owned(),
+                Some(answer) if answer + 1 == number => {
+                    "with one more of what limits it".to_owned()
+                }
                 _ => String::new(),
             };
             writeln!(f, "{}", format!("{row} {note}").trim_end())?;
         }
         writeln!(
             f,
-            "\neach role on a core of its own, at most {:.0} % busy; - : the leader is its own proxy",
+            "\neach role on a core of its own, at most {:.0} % busy; -: none, the leader does their work",
             100.0 * BUSY_MAX
         )
     }
@@ -415,9 +479,10 @@ impl fmt::Display for Kind {
 
 /// A rate for people, of three digits.
 fn told(rate: f64) -> String {
+    // What would be rounded up to a thousand of one unit is one of the next.
     let (rate, unit) = match rate {
-        rate if rate < 1e3 => (rate, ""),
-        rate if rate < 1e6 => (rate / 1e3, " k"),
+        rate if rate < 999.5 => (rate, ""),
+        rate if rate < 999.5e3 => (rate / 1e3, " k"),
         rate => (rate / 1e6, " M"),
     };
     let digits = usize::from(rate < 100.0) + usize::from(rate < 10.0);
@@ -425,16 +490,20 @@ fn told(rate: f64) -> String {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let digits = text.trim_end_matches(['k', 'M']);
-    let factor = match &text[digits.len()..] {
+    let number = text.trim_end_matches(['k', 'M']);
+    let factor = match &text[number.len()..] {
         "" => 1.0,
         "k" => 1e3,
         "M" => 1e6,
-        _ => return Err("is a number, or one of thousands or millions as in 500k or 2M".to_owned()),
+        _ => f64::NAN,
     };
-    let number: f64 = digits.parse().map_err(|_| format!("`{text}` is not a number such as 2M"))?;
-    let rate = number * factor;
-    if rate >= 1.0 && rate.is_finite() { Ok(rate) } else { Err("must be at least 1".to_owned()) }
+    let rate = number.parse().unwrap_or(f64::NAN) * factor;
+    if (1.0..=TARGET_MAX).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err("must be a number from 1 on, with k for thousands or M for millions, as in 2M"
+            .to_owned())
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures of which three digits are shown")]
@@ -450,29 +519,31 @@ mod tests {
     fn costs() -> Costs {
         Costs {
             value_bytes: 16,
+            reads: 0.0,
             commands_per_slot: 1.0,
-            gateways: 3000.0,
+            gateways: 6000.0,
             leader: 2000.0,
             proxied_message: 1000.0,
             vote: 2000.0,
             replica: 1500.0,
+            busiest: 1.0,
         }
     }
 
     #[test]
     fn a_plan_takes_the_system_apart_as_the_paper_does() {
         let plan = Plan::new(&costs(), 1, 399e3).unwrap();
-        let bottlenecks: Vec<_> = plan.steps.iter().map(|step| step.bottleneck).collect();
+        let found: Vec<_> = plan.steps.iter().map(|step| step.bottleneck).collect();
         let expected = [
             Kind::Leader,      // with all that its proxies would do: 2 + 8 µs
             Kind::ProxyLeader, // two: 4 µs
-            Kind::Gateway,     // three proxies 2.7 µs, the gateway 3
-            Kind::ProxyLeader, // two gateways 1.5
-            Kind::Leader,      // four proxies 2 µs, as much as the leader
+            Kind::Gateway,     // three proxies 2.7 µs, two gateways 3
+            Kind::ProxyLeader, // three gateways 2
         ];
-        assert_eq!(bottlenecks[..4], expected[..4], "{plan}");
+        assert_eq!(found[..4], expected, "{plan}");
         assert!(plan.steps.is_sorted_by(|a, b| a.rate <= b.rate), "{plan}");
         assert_eq!(plan.steps[0].rate.round(), 80_000.0, "a leader of 10 µs is 80 % busy");
+        // Four proxies take 2 µs each, as much as the leader.
         assert_eq!(plan.answer, Some(4), "{plan}");
         assert_eq!(plan.steps[4].shape.proxy_leaders, 4, "{plan}");
     }
@@ -481,67 +552,102 @@ mod tests {
     fn what_cannot_be_divided_is_named() {
         let plan = Plan::new(&costs(), 1, 5e6).unwrap();
         assert!(plan.answer.is_none(), "{plan}");
-        assert!(
-            plan.limit().contains("400 k is the most: the leader gives every slot"),
-            "{}",
-            plan.limit()
-        );
+        assert!(plan.limit().contains("the most is 400 k: the leader gives"), "{}", plan.limit());
         let batched = Costs { leader: 1.0, proxied_message: 1.0, vote: 1.0, ..costs() };
         let plan = Plan::new(&batched, 1, 5e6).unwrap();
-        assert!(
-            plan.limit().contains("533 k is the most: every replica executes"),
-            "{}",
-            plan.limit()
-        );
-        let text = plan.to_string();
-        assert!(
-            text.contains("2             -       2x2        3    11      533 k  replica\n"),
-            "{text}"
-        );
+        assert!(plan.limit().contains("the most is 533 k: every replica"), "{}", plan.limit());
+        let last =
+            "       4         2             -       2x2        3    13      533 k  replica\n";
+        assert!(plan.to_string().contains(last), "{plan}");
     }
 
-    #[test]
-    fn the_cost_of_a_role_has_its_share_of_its_core() {
-        let role = |name: &str, core, cpu_ns_per_command, messages_in_per_slot| RoleFigures {
-            role: name.to_owned(),
-            node: None,
-            core,
-            cpu_ns_per_command,
-            messages_in_per_slot,
-        };
+    fn role(name: &str, core: usize, cpu_ns_per_command: f64) -> RoleFigures {
+        RoleFigures { role: name.to_owned(), node: None, core, cpu_ns_per_command }
+    }
+
+    /// One role of each kind, but for two acceptors that both vote, on two cores.
+    fn figures() -> Figures {
         let core = |core, busy, callers_ns_per_command| CoreFigures {
             node: None,
             core,
             busy,
             callers_ns_per_command,
         };
-        let figures = Figures {
+        let cluster = ClusterFigures {
+            gateways: 1,
+            proposers: 2,
+            proxy_leaders: 1,
+            acceptors: 2,
+            replicas: 1,
+            votes_per_slot: 2,
+            killed: None,
+        };
+        Figures {
+            unreplicated: false,
+            cluster: Some(cluster),
             operations: 1_000_000,
-            load: LoadFigures { value_bytes: 16, duration_s: 1.0, commands_per_slot: 1.0 },
+            load: LoadFigures {
+                value_bytes: 16,
+                reads: 0.0,
+                duration_s: 1.0,
+                commands_per_slot: 1.0,
+            },
             roles: vec![
-                role("gateway 0", 0, 100.0, 1.0),
-                role("proposer 0", 0, 50.0, 1.0),
-                role("proposer 1", 1, 1.0, 0.0),
-                role("proxy leader 0", 0, 50.0, 3.0),
-                role("acceptor 0", 1, 20.0, 1.02),
-                role("acceptor 1", 1, 20.0, 1.02),
-                role("replica 0", 1, 59.0, 1.0),
+                role("gateway 0", 0, 100.0),
+                role("proposer 0", 0, 50.0),
+                role("proposer 1", 1, 1.0),
+                role("proxy leader 0", 0, 50.0),
+                role("acceptor 0", 1, 20.0),
+                role("acceptor 1", 1, 20.0),
+                role("replica 0", 1, 59.0),
             ],
             // 600 ns a command, of which 200 are the callers': twice what roles say of themselves.
             cores: vec![core(0, 0.6, 200.0), core(1, 0.1, 0.0)],
-        };
+        }
+    }
+
+    #[test]
+    fn the_cost_of_a_role_has_its_share_of_its_core() {
         let expected = Costs {
             value_bytes: 16,
+            reads: 0.0,
             commands_per_slot: 1.0,
             gateways: 200.0,
             leader: 100.0,
             proxied_message: 100.0 / 6.0,
             vote: 20.0,
             replica: 59.0,
+            busiest: 0.6,
         };
-        assert_eq!(Costs::of(&figures).unwrap(), expected);
-        let none = Figures { operations: 0, ..figures };
-        assert!(Costs::of(&none).unwrap_err().starts_with("nothing was measured"));
+        assert_eq!(Costs::of(&figures()).unwrap(), expected);
+    }
+
+    #[test]
+    fn costs_are_those_of_a_whole_cluster_that_works() {
+        let refused = |change: fn(&mut Figures)| {
+            let mut figures = figures();
+            change(&mut figures);
+            Costs::of(&figures).unwrap_err()
+        };
+        assert!(refused(|it| it.cluster = None).contains("--connect"));
+        assert!(refused(|it| it.unreplicated = true).contains("--unreplicated"));
+        assert_eq!(refused(|it| drop(it.roles.pop())), "has 0 of 1 roles of the kind replica");
+        assert!(refused(|it| it.roles[0].cpu_ns_per_command = 0.0).contains("no cost"));
+        assert!(refused(|it| it.operations = 0).contains("no cost"));
+        let killed = refused(|it| {
+            it.cluster.as_mut().unwrap().killed = Some("replica 1".to_owned());
+        });
+        assert_eq!(killed, "was measured without replica 1, which was killed");
+    }
+
+    #[test]
+    fn costs_of_cores_with_little_to_do_are_told_to_be_too_high() {
+        assert!(!costs().to_string().contains("busy"));
+        let idle = Costs { busiest: 0.04, ..costs() };
+        assert!(
+            idle.to_string()
+                .ends_with("no core was more than 4 % busy: with more to do, a command costs less")
+        );
     }
 
     #[test]
@@ -551,7 +657,8 @@ mod tests {
             [12.0, 2e6, 533_333.0, 45_600.0].map(told),
             ["12.0", "2.00 M", "533 k", "45.6 k"]
         );
-        for wrong in ["", "M", "2G", "0", "-1", "NaN", "inf", "1kM"] {
+        assert_eq!([999.4, 999.9, 999_999.0].map(told), ["999", "1.00 k", "1.00 M"]);
+        for wrong in ["", "M", "2G", "0", "-1", "NaN", "inf", "1kM", "1e300"] {
             assert!(rate(wrong).is_err(), "{wrong}");
         }
     }

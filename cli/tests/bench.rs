@@ -67,7 +67,7 @@ fn a_sweep_measures_every_combination_and_tells_it_in_every_form() {
 
 #[test]
 fn a_plan_is_made_from_what_was_measured() {
-    bench("costs", &["--clients", "4"]);
+    bench("costs", &["--clients", "64"]);
     let costs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("costs.json");
     let plan = |target| {
         let mut plan = Command::new(env!("CARGO_BIN_EXE_loggos"));
@@ -77,8 +77,8 @@ fn a_plan_is_made_from_what_was_measured() {
     assert!(enough.status.success(), "{enough:?}");
     let text = String::from_utf8(enough.stdout).unwrap();
     assert!(text.contains("ns a command: gateways") && text.contains("enough for 100"), "{text}");
-    let too_much = plan("1000000M");
+    let too_much = plan("900000M");
     assert_eq!(too_much.status.code(), Some(1), "{too_much:?}");
     let why = String::from_utf8(too_much.stderr).unwrap();
-    assert!(why.contains("out of reach"), "{why}");
+    assert!(why.contains("cannot be reached"), "{why}");
 }

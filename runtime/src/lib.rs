@@ -48,10 +48,10 @@ pub use log::LogState;
 pub use loggos_kv as kv;
 pub use loggos_protocol::conformance;
 pub use loggos_protocol::{
-    AcceptorId, At, ClusterSettings, GatewayId, Halt, Items, LoggedCommand, MalformedSnapshot,
-    NoRole, Payload, Position, ProposerId, ProxyLeaderId, QuorumError, QuorumSystem, ReplicaId,
-    Reply, RoleId, RunReplies, Settings, SettingsError, Slot, SnapshotId, SnapshotInfo,
-    StateMachine, Time, TransferProgress, Watermark,
+    AcceptorId, AcceptorSet, At, ClusterSettings, GatewayId, Halt, Items, LoggedCommand,
+    MalformedSnapshot, NoRole, Payload, Position, ProposerId, ProxyLeaderId, QuorumError,
+    QuorumSystem, ReplicaId, Reply, RoleId, RunReplies, Settings, SettingsError, Slot, SnapshotId,
+    SnapshotInfo, StateMachine, Time, TransferProgress, Watermark,
 };
 pub use node::Node;
 pub use process::StartError;

@@ -55,14 +55,20 @@ text { fill: var(--faint); font: 12px system-ui, sans-serif; }
 .bar, .dot { fill: var(--mark); }
 .part { opacity: .45; }
 .mean { stroke: var(--ink); stroke-dasharray: 5 4; }
-.callers { fill: #2463c9; }
-.gateway { fill: #d9822b; }
-.proposer { fill: #8250df; }
-.proxy { fill: #bf3989; }
-.acceptor { fill: #2da44e; }
-.replica { fill: #1b7c83; }
+.callers { fill: #2463c9; color: #2463c9; }
+.gateway { fill: #d9822b; color: #d9822b; }
+.proposer { fill: #8250df; color: #8250df; }
+.proxy { fill: #bf3989; color: #bf3989; }
+.acceptor { fill: #2da44e; color: #2da44e; }
+.replica { fill: #1b7c83; color: #1b7c83; }
 .tick { fill: var(--line); }
 .curve { fill: none; stroke: var(--mark); stroke-width: 2; stroke-linejoin: round; }
+.curve.callers { fill: none; stroke: #2463c9; }
+.curve.gateway { fill: none; stroke: #d9822b; }
+.curve.proposer { fill: none; stroke: #8250df; }
+.curve.proxy { fill: none; stroke: #bf3989; }
+.curve.acceptor { fill: none; stroke: #2da44e; }
+.curve.replica { fill: none; stroke: #1b7c83; }
 </style>
 </head>
 <body>
@@ -97,8 +103,6 @@ pub(super) fn print(report: &Report, mut to: impl Write) -> io::Result<()> {
 
 /// Writes the page of a sweep.
 pub(super) fn print_sweep(sweep: &Sweep, mut to: impl Write) -> io::Result<()> {
-    let setting =
-        sweep.runs.first().map(|run| Escaped(&run.report.setting.to_string()).to_string());
     let parts = [
         format!("{HEAD}<pre><code>{}</code></pre>\n", Escaped(&sweep.command)),
         "<h2>Latency over throughput</h2>\n".to_owned(),
@@ -107,7 +111,8 @@ pub(super) fn print_sweep(sweep: &Sweep, mut to: impl Write) -> io::Result<()> {
         runs(sweep),
         "<h2>CPU by role, ns a command</h2>\n".to_owned(),
         costs(sweep),
-        format!("<h2>About this sweep</h2>\n<p>{}</p>\n", setting.unwrap_or_default()),
+        "<h2>About the last run</h2>\n".to_owned(),
+        sweep.runs.last().map_or_else(String::new, |run| about(&run.report)),
         "</main>\n</body>\n</html>\n".to_owned(),
     ];
     parts.iter().try_for_each(|part| to.write_all(part.as_bytes()))
@@ -153,9 +158,6 @@ fn costs(sweep: &Sweep) -> String {
 
 fn totals(report: &Report) -> String {
     let mut html = String::new();
-    if report.unreplicated {
-        push(&mut html, format_args!("<p>This run is <strong>{UNREPLICATED}</strong>.</p>\n"));
-    }
     html.push_str("<dl class=\"totals\">\n");
     for (what, figure) in [
         ("operations/s, mean", grouped(report.throughput_mean)),
@@ -171,7 +173,11 @@ fn totals(report: &Report) -> String {
 }
 
 fn about(report: &Report) -> String {
-    let mut html = String::from("<dl>\n");
+    let mut html = String::new();
+    if report.unreplicated {
+        push(&mut html, format_args!("<p>It is <strong>{UNREPLICATED}</strong>.</p>\n"));
+    }
+    html.push_str("<dl>\n");
     let mut tell = |what, text: &dyn Display| {
         let text = text.to_string();
         push(&mut html, format_args!("<dt>{what}</dt><dd>{}</dd>\n", Escaped(&text)));
@@ -369,6 +375,7 @@ mod tests {
                 version: "0.1.0",
             },
             unreplicated: false,
+            cluster: None,
             throughput_mean: 2_345_678.4,
             throughput_p90_1s: 2_468_013.0,
             operations: 7_037_035,

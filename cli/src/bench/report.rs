@@ -6,7 +6,7 @@ use std::iter::once;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use loggos::CoreTrace;
+use loggos::{AcceptorSet, ClusterSettings, CoreTrace, RoleId, Slot};
 use serde::Serialize;
 
 use super::Options;
@@ -36,6 +36,8 @@ pub(crate) struct Found {
     pub(crate) before: State,
     /// And when it ended.
     pub(crate) after: State,
+    /// The size of the cluster, where that is known here.
+    pub(crate) cluster: Option<ClusterSettings>,
     /// The part of the work that each of its cores was expected to have; empty where it is not of
     /// this process.
     pub(crate) expected: Vec<f64>,
@@ -66,6 +68,9 @@ pub(crate) struct Report {
     pub(super) command: String,
     pub(super) setting: Setting,
     pub(super) unreplicated: bool,
+    /// `None` where only the cluster knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<ClusterFigures>,
     pub(super) throughput_mean: f64,
     pub(super) throughput_p90_1s: f64,
     pub(super) operations: u64,
@@ -90,6 +95,21 @@ pub(crate) struct Report {
     /// What cores of this process did in a moment half-way, if a page shows it.
     #[serde(skip)]
     pub(super) traces: Vec<CoreTrace>,
+}
+
+/// The size of the cluster.
+#[derive(Debug, Serialize)]
+pub(super) struct ClusterFigures {
+    pub(super) gateways: u8,
+    pub(super) proposers: u8,
+    pub(super) proxy_leaders: usize,
+    pub(super) acceptors: u8,
+    pub(super) replicas: u8,
+    /// Acceptors that are asked to vote for a slot.
+    pub(super) votes_per_slot: u32,
+    /// The role that was killed before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) killed: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -198,7 +218,8 @@ impl Report {
         measured: &Measured,
         found: &Found,
     ) -> Self {
-        let Found { before, after, expected, memory, checked, setting, floor, traces } = found;
+        let Found { before, after, cluster, expected, memory, checked, setting, floor, traces } =
+            found;
         let operations = measured.operations();
         let slots = slots(&after.roles).saturating_sub(slots(&before.roles));
         let roles = after.roles.iter().filter_map(|role| {
@@ -220,6 +241,7 @@ impl Report {
             command,
             setting: setting.clone(),
             unreplicated: options.unreplicated,
+            cluster: cluster.as_ref().map(|cluster| ClusterFigures::of(cluster, options.kill)),
             throughput_mean,
             throughput_p90_1s: p90(&measured.by_second[..whole_seconds]).unwrap_or(throughput_mean),
             operations,
@@ -357,6 +379,21 @@ impl Report {
             )?;
         }
         Ok(())
+    }
+}
+
+impl ClusterFigures {
+    fn of(cluster: &ClusterSettings, killed: Option<RoleId>) -> Self {
+        let quorum = cluster.quorums.write_quorum(Slot(0), 0, AcceptorSet::default());
+        Self {
+            gateways: cluster.gateways,
+            proposers: cluster.proposers,
+            proxy_leaders: cluster.all_proxy_leaders().count(),
+            acceptors: cluster.quorums.acceptors_count(),
+            replicas: cluster.replicas,
+            votes_per_slot: quorum.len(),
+            killed: killed.map(|role| role.to_string()),
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use super::report::Report;
 
 /// More runs than this are more likely a mistake than a wish.
 const RUNS_MAX: usize = 1000;
+/// The most commands in flight: callers keep some hundred bytes for each.
+const IN_FLIGHT_MAX: u64 = 1 << 24;
 
 /// A setting, and the values that it takes in turn.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -120,15 +122,18 @@ impl FromStr for Axis {
         let names = || What::ALL.map(What::name).join(", ");
         let Some((name, values)) = text.split_once('=') else {
             return Err(format!(
-                "is a setting and its values, as in clients=1,16,256; {}",
+                "must be a setting and its values, as in clients=1,16,256; settings are {}",
                 names()
             ));
         };
         let what = What::ALL.into_iter().find(|what| what.name() == name);
         let what = what.ok_or_else(|| format!("`{name}` is not one of {}", names()))?;
         let step = |value| what.step(value).ok_or_else(|| format!("`{value}`: {}", what.values()));
-        let values = values.split(',').map(step).collect::<Result<_, _>>()?;
-        Ok(Self { what, values })
+        let values: Vec<Step> = values.split(',').map(step).collect::<Result<_, _>>()?;
+        match values.iter().enumerate().find(|(place, value)| values[..*place].contains(value)) {
+            Some((_, twice)) => Err(format!("{name}={twice} is given twice")),
+            None => Ok(Self { what, values }),
+        }
     }
 }
 
@@ -154,7 +159,8 @@ impl Step {
             Self::ProxyLeaders(proxy_leaders) => settings.proxy_leaders = proxy_leaders,
             Self::Acceptors(rows, columns) => {
                 let grid = QuorumSystem::grid(rows, columns, settings.f);
-                settings.quorums = grid.map_err(|error| format!("acceptors={self}: {error}"))?;
+                settings.quorums =
+                    grid.map_err(|error| format!("--sweep acceptors={self}: {error}"))?;
             }
             Self::Replicas(replicas) => settings.replicas = replicas,
         }
@@ -193,14 +199,14 @@ pub(super) fn runs(
         let is_fixed = options.config.is_some() || options.connect.is_some();
         if axis.what.is_of_cluster() && (is_fixed || options.unreplicated) {
             return Err(format!(
-                "--sweep {name} is for a cluster that the sweep itself starts: without --config, \
-                 --connect and --unreplicated"
+                "--sweep {name} cannot be used with --config, --connect or --unreplicated: it changes \
+                 the cluster, which is the default one"
             ));
         }
     }
     let count = axes.iter().try_fold(1_usize, |count, axis| count.checked_mul(axis.values.len()));
     let count = count.filter(|count| *count <= RUNS_MAX);
-    let count = count.ok_or_else(|| format!("a sweep of more than {RUNS_MAX} runs"))?;
+    let count = count.ok_or_else(|| format!("--sweep: more than {RUNS_MAX} runs"))?;
     (0..count).map(|number| run(number, options, config)).collect()
 }
 
@@ -216,9 +222,16 @@ fn run(
         steps.push(values[rest % values.len()]);
         rest /= values.len();
     }
+    let in_flight = |options: &Options| u64::from(options.clients) * u64::from(options.pipeline);
     let mut settings = Settings::clone(&config.cluster);
     for step in &steps {
         step.apply(&mut options, &mut settings)?;
+    }
+    if in_flight(&options) > IN_FLIGHT_MAX {
+        let Options { clients, pipeline, .. } = options;
+        return Err(format!(
+            "{clients} clients × {pipeline} in flight are more than {IN_FLIGHT_MAX} commands"
+        ));
     }
     if settings != *config.cluster {
         let cluster = settings.check().map_err(|errors| {
@@ -317,7 +330,8 @@ mod tests {
         let axis: Axis = "clients=1,256".parse().unwrap();
         assert_eq!(axis.values, [Step::Clients(1), Step::Clients(256)]);
         let refused = |text: &str| text.parse::<Axis>().unwrap_err();
-        assert!(refused("clients").starts_with("is a setting and its values"));
+        assert!(refused("clients").starts_with("must be a setting and its values"));
+        assert_eq!(refused("clients=1,2,1"), "clients=1 is given twice");
         assert!(refused("windows=1").starts_with("`windows` is not one of clients, pipeline"));
         assert_eq!(refused("clients=1,0"), "`0`: must be a number from 1");
         assert_eq!(refused("size=7"), "`7`: must be from 8 to 16384");
@@ -344,10 +358,15 @@ mod tests {
             "--sweep size is given twice"
         );
         let fixed = refused(&["--unreplicated", "--sweep", "replicas=2"]);
-        assert!(fixed.starts_with("--sweep replicas is for a cluster that the sweep itself"));
-        assert!(refused(&["--sweep", "acceptors=2x2,1x1"]).starts_with("acceptors=1x1: "));
+        assert!(fixed.starts_with("--sweep replicas cannot be used with --config"), "{fixed}");
+        assert!(refused(&["--sweep", "acceptors=2x2,1x1"]).starts_with("--sweep acceptors=1x1: "));
         assert!(refused(&["--sweep", "replicas=1"]).starts_with("--sweep: "));
-        let many = format!("clients={}1", "1,".repeat(RUNS_MAX));
-        assert!(refused(&["--sweep", &many]).starts_with("a sweep of more than"));
+        let many: Vec<_> = (1..=40).map(|clients| clients.to_string()).collect();
+        let [clients, pipeline] =
+            ["clients", "pipeline"].map(|it| format!("{it}={}", many.join(",")));
+        let many = refused(&["--sweep", &clients, "--sweep", &pipeline]);
+        assert_eq!(many, "--sweep: more than 1000 runs");
+        let huge = refused(&["--clients", "4", "--sweep", "pipeline=1,4294967295"]);
+        assert!(huge.ends_with("in flight are more than 16777216 commands"), "{huge}");
     }
 }

@@ -18,6 +18,9 @@ const SECONDS: &str = "time since measuring began";
 /// More lines across a picture than this are in each other's way.
 const LINES_MAX: usize = 9;
 
+/// The classes of curves that are beside one another; after the last the first comes again.
+const COLOURS: [&str; 6] = ["callers", "gateway", "proposer", "proxy", "acceptor", "replica"];
+
 /// Bars of the operations of each second, from zero.
 pub(super) fn by_second(report: &Report) -> String {
     let seconds = &report.operations_by_second;
@@ -178,7 +181,7 @@ pub(super) fn latency_by_throughput(sweep: &Sweep) -> String {
         push_below(&mut svg, along.at(as_f64(mark)), &short(mark));
     }
     push_titles(&mut svg, "latency", "operations per second");
-    for curve in sweep.curves() {
+    for (curve, colour) in sweep.curves().zip(COLOURS.iter().cycle()) {
         for (name, class, of) in [
             ("p50", "", (|latency| latency.p50) as fn(&Latency) -> f64),
             ("p99", " part", |latency| latency.p99),
@@ -188,7 +191,7 @@ pub(super) fn latency_by_throughput(sweep: &Sweep) -> String {
                 let x = along.at(run.report.throughput_mean);
                 (run, us, x, up.at(us.log10().max(up.from)))
             });
-            push(&mut svg, format_args!("<polyline class=\"curve{class}\" points=\""));
+            push(&mut svg, format_args!("<polyline class=\"curve {colour}{class}\" points=\""));
             for (.., x, y) in points.clone() {
                 push(&mut svg, format_args!("{x:.1},{y:.1} "));
             }
@@ -198,25 +201,22 @@ pub(super) fn latency_by_throughput(sweep: &Sweep) -> String {
                 push(
                     &mut svg,
                     format_args!(
-                        "<circle class=\"dot{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{what}: \
+                        "<circle class=\"dot {colour}{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{what}: \
                          {rate} operations/s, {name} {us:.1} µs</title></circle>\n"
                     ),
                 );
             }
         }
     }
-    for curve in sweep.curves().filter(|_| sweep.axes.len() > 1) {
-        let Some(last) = curve.iter().rfind(answered) else { continue };
-        let x = along.at(last.report.throughput_mean);
-        let y = up.at(last.report.latency_us.p50.log10().max(up.from)) + 16.0;
-        let what = sweep.told_of(last, 1);
-        push(
-            &mut svg,
-            format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{what}</text>\n"),
-        );
-    }
     svg.push_str("</svg></div>\n<figcaption>p50; paler: p99. Along a line, ");
-    push(&mut svg, format_args!("{} varies.</figcaption></figure>\n", sweep.axes[0]));
+    push(&mut svg, format_args!("{} varies.", sweep.axes[0]));
+    for (curve, colour) in sweep.curves().zip(COLOURS.iter().cycle()) {
+        if sweep.axes.len() > 1 {
+            let what = sweep.told_of(&curve[0], 1);
+            push(&mut svg, format_args!(" <span class=\"key {colour}\">●</span> {what}"));
+        }
+    }
+    svg.push_str("</figcaption></figure>\n");
     svg
 }
 

@@ -20,7 +20,8 @@ const TICK_HEIGHT: f64 = 30.0;
 const TURN_HEIGHT: f64 = 22.0;
 
 /// What is told apart: by its class, and as the legend names it.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 7] = [
+    ("tick", "tick"),
     ("callers", "callers"),
     ("gateway", "gateway"),
     ("proposer", "proposer"),
@@ -71,7 +72,7 @@ pub(super) fn turns(traces: &[CoreTrace]) -> String {
     push_legend(&mut svg, LANE * lanes + 48.0);
     svg.push_str(
         "</svg></div>\n<figcaption>Ticks, and in them the turns of roles and callers; the rest of a tick goes to \
-         mailboxes, sockets and the log. Between ticks a core looks for work, or sleeps.</figcaption></figure>\n",
+         mailboxes, sockets and the log. Blank: it looks for work, or sleeps.</figcaption></figure>\n",
     );
     svg
 }
@@ -92,11 +93,11 @@ fn moment(traces: &[CoreTrace]) -> Option<(Time, Time)> {
 
 /// The class and the name of what is drawn; sleep is not.
 fn drawn(doing: Doing) -> Option<(&'static str, String)> {
-    let [callers, gateway, proposer, proxy_leader, acceptor, replica] =
+    let [tick, callers, gateway, proposer, proxy_leader, acceptor, replica] =
         KINDS.map(|(class, _)| class);
     Some(match doing {
         Doing::Sleep => return None,
-        Doing::Tick => ("tick", "tick".to_owned()),
+        Doing::Tick => (tick, "tick".to_owned()),
         Doing::Callers => (callers, "callers".to_owned()),
         Doing::Role(role) => {
             let class = match role {
