@@ -343,12 +343,15 @@ fn unreplicated() -> Config {
     Config::on_cpus(cluster, cpus)
 }
 
-/// Prints and writes the figures: on the terminal first, since writing a file may fail.
+/// Prints and writes the figures: on the terminal first, since writing a file may fail; and to the
+/// files, whether the reader of standard output wanted all of it or not.
 fn tell(options: &Options, report: &Report) -> Result<(), Box<dyn std::error::Error>> {
-    if options.json.as_deref() != Some("-") {
-        report.print_text(exit::stdout())?;
-    }
-    write_files(options, |to| report.print_json(to), |to| html::print(report, to))
+    let printed = match options.json.as_deref() {
+        Some("-") => Ok(()),
+        Some(_) | None => report.print_text(exit::stdout()),
+    };
+    write_files(options, |to| report.print_json(to), |to| html::print(report, to))?;
+    Ok(printed?)
 }
 
 /// Writes the files that were asked for, of which standard output may be one.

@@ -8,6 +8,7 @@ mod kept;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use kept::{end_by, loggos, stop, wait_for};
@@ -88,6 +89,20 @@ fn a_reader_that_wants_no_more_is_no_error() {
         let said = String::from_utf8(stderr).unwrap();
         assert_eq!((status.code(), &*said), (Some(0), ""), "{words:?}");
     }
+}
+
+#[test]
+fn the_figures_of_a_bench_go_to_their_file_though_the_reader_of_the_terminal_has_gone() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unread.json");
+    drop(std::fs::remove_file(&file)); // there may be one of an earlier run
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = bench(&["--warmup", "1ms", "--duration", "10ms"]);
+    let run = command.arg("--json").arg(&file).stdout(writer).output().unwrap();
+    assert!(run.status.success(), "{run:?}");
+    let figures: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert!(figures["operations"].is_u64(), "{figures}");
 }
 
 #[test]
