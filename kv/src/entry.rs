@@ -171,7 +171,7 @@ pub(crate) fn digest(key_hash: u64, value: &[u8], version: Version) -> u64 {
 impl Body {
     fn new(key: &[u8], value: &[u8]) -> Self {
         let Some((key_len, value_len)) = inline_lengths(key.len(), value.len()) else {
-            let key_len = u32::try_from(key.len()).expect("a key is not so long");
+            let key_len = u32::try_from(key.len()).expect("a key has at most KEY_BYTES_MAX bytes");
             return Self::Boxed { key_len, bytes: [key, value].concat().into() };
         };
         let mut bytes = [0; INLINE_BYTES_MAX];
@@ -204,8 +204,7 @@ impl Body {
             }
             Self::Boxed { key_len, bytes } => {
                 let (key, value) = bytes.split_at_mut(*key_len as usize);
-                let is_as_long = value.len() == new.len();
-                if is_as_long {
+                if value.len() == new.len() {
                     value.copy_from_slice(new);
                 } else {
                     *self = Self::new(key, new);

@@ -11,8 +11,6 @@ use quanta::Instant;
 pub(crate) struct Clock {
     cycles: quanta::Clock,
     started: Instant,
-    /// What the bare counter said then.
-    started_cycles: u64,
     started_at: Time,
 }
 
@@ -22,7 +20,7 @@ impl Clock {
         let cycles = quanta::Clock::new();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_at = Time(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX));
-        Self { started: cycles.now(), started_cycles: cycles.raw(), cycles, started_at }
+        Self { started: cycles.now(), cycles, started_at }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -34,12 +32,27 @@ impl Clock {
         self.cycles.raw()
     }
 
-    /// The time when the bare counter said `cycles`.
+    /// The time when the bare counter said `cycles`: what [`Clock::now`] would have said then.
     pub(crate) fn time(&self, cycles: u64) -> Time {
-        self.started_at + self.duration(cycles.saturating_sub(self.started_cycles))
+        self.started_at + self.cycles.scaled(cycles).duration_since(self.started)
     }
 
     pub(crate) fn duration(&self, cycles: u64) -> Duration {
         Duration::from_nanos(self.cycles.delta_as_nanos(0, cycles))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bare_counter_tells_the_same_time_as_the_clock() {
+        let clock = Clock::start();
+        for _ in 0..1000 {
+            let (before, cycles, after) = (clock.now(), clock.cycles(), clock.now());
+            let between = clock.time(cycles);
+            assert!(before <= between && between <= after, "{before:?}, {between:?}, {after:?}");
+        }
     }
 }

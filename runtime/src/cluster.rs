@@ -88,7 +88,7 @@ impl LocalCluster {
     }
 
     /// Returns what each core does in the next `time`, turn by turn; blocks meanwhile. A trace ends
-    /// sooner if there is too much for it: see [`CoreTrace`].
+    /// sooner if it has 65 536 turns, or another one is asked for.
     #[must_use]
     pub fn trace(&self, time: Duration) -> Vec<CoreTrace> {
         self.process.trace(time)

@@ -67,3 +67,18 @@ fn a_trace_has_the_turns_of_every_role_inside_the_ticks_of_its_core() {
     }
     cluster.stop().unwrap();
 }
+
+#[test]
+fn a_trace_that_another_takes_the_place_of_ends_with_what_it_has() {
+    let config = Config::standard();
+    let cluster = LocalCluster::start(&config, |_| Kv::default()).unwrap();
+    let (first, second) = std::thread::scope(|threads| {
+        let first = threads.spawn(|| cluster.trace(Duration::from_millis(100)));
+        let second = threads.spawn(|| cluster.trace(Duration::from_millis(100)));
+        (first.join().unwrap(), second.join().unwrap())
+    });
+    for traces in [first, second] {
+        assert_eq!(traces.len(), config.cpus.len(), "each core has told both");
+    }
+    cluster.stop().unwrap();
+}

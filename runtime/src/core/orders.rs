@@ -110,7 +110,10 @@ impl<M: StateMachine> Core<M> {
                     drop(to.send(self.status())); // the thread may wait no more
                     alarm.iter().for_each(Alarm::ring);
                 }
-                Order::Trace(to, time) => self.tracing = Some(Tracing::new(now + time, to)),
+                Order::Trace(to, time) => {
+                    let former = self.tracing.replace(Tracing::new(now + time, to));
+                    former.into_iter().for_each(|former| former.end(self.core));
+                }
                 Order::Adopt(handed_over) => {
                     if let Some(sockets) = &mut self.sockets {
                         sockets.adopt(&mut self.ring, handed_over, now);

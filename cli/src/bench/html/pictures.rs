@@ -18,7 +18,8 @@ const SECONDS: &str = "time since measuring began";
 /// More lines across a picture than this are in each other's way.
 const LINES_MAX: usize = 9;
 
-/// The classes of curves that are beside one another; after the last the first comes again.
+/// The classes of curves that are beside one another: the colours that roles have elsewhere. After
+/// the last the first comes again.
 const COLOURS: [&str; 6] = ["callers", "gateway", "proposer", "proxy", "acceptor", "replica"];
 
 /// Bars of the operations of each second, from zero.
