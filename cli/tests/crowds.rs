@@ -17,7 +17,7 @@ use kept::{Cluster, DEADLINE, Plan, wait_for};
 use loggos::kv::Command;
 use loggos::{RemoteCluster, RemoteOptions};
 use loggos_net::Outgoing;
-use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose};
+use loggos_net::wire::{self, BatchPool, CommandsWriter, FrameReader, Hello, Message, Purpose};
 use serde_json::Value;
 
 const NODES: [usize; 3] = [0, 1, 2];
@@ -63,11 +63,22 @@ fn put(key: &[u8], value_bytes: usize) -> Vec<u8> {
     put
 }
 
+/// Commands with their numbers, as a client sends them.
+fn commands(commands: impl IntoIterator<Item = (u64, impl AsRef<[u8]>)>) -> Vec<u8> {
+    let mut writer = CommandsWriter::default();
+    bytes_of(|out| {
+        commands
+            .into_iter()
+            .for_each(|(number, command)| writer.put(number, command.as_ref(), out));
+        writer.end(out);
+    })
+}
+
 /// Commands with long answers, as a client sends them.
 fn gets(numbers: std::ops::Range<u64>) -> Vec<u8> {
     let mut get = Vec::new();
     Command::Get { key: LONG }.encode(&mut get).unwrap();
-    numbers.flat_map(|number| bytes_of(|out| wire::encode_command(number, &get, out))).collect()
+    commands(numbers.map(|number| (number, &get[..])))
 }
 
 /// Three nodes with all roles each; `config` is of the file.
@@ -188,7 +199,7 @@ fn converse(client: &mut TcpStream, answers: u64) {
     Command::Increment { key: b"short", by: 1 }.encode(&mut increment).unwrap();
     let (mut batches, mut heard) = (BatchPool::new(1), 0);
     for number in 0..answers {
-        client.write_all(&bytes_of(|out| wire::encode_command(number, &increment, out))).unwrap();
+        client.write_all(&commands([(number, &increment[..])])).unwrap();
     }
     while heard < answers {
         let mut piece = vec![0; 64 << 10];
@@ -198,7 +209,9 @@ fn converse(client: &mut TcpStream, answers: u64) {
         frames.push(piece.into());
         while let Some(frame) = frames.next() {
             let message = frame.unwrap().decode(&mut batches).unwrap();
-            heard += u64::from(matches!(message, Message::Result { .. }));
+            if let Message::Replies(replies) = message {
+                heard += replies.count() as u64;
+            }
         }
     }
 }
@@ -268,15 +281,16 @@ fn r35_a_client_that_reads_is_not_cut_off_for_long_answers() {
             reader.push(piece.into());
             while let Some(frame) = reader.next() {
                 let message = frame.unwrap().decode(&mut batches).unwrap();
-                let Message::Result { number, result } = message else {
+                let Message::Replies(mut replies) = message else {
                     assert!(matches!(message, Message::Welcome(_)), "{message:?}");
                     continue;
                 };
-                let (_, reply) = result.unwrap_or_else(|why| panic!("{number}: {why:?}"));
-                assert!(reply.as_slice().len() > VALUE_BYTES, "{number}");
-                answers += 1;
-                if answers % 1000 == 0 {
-                    most.fetch_max(cluster.memory_bytes(0), Ordering::Relaxed);
+                while let Some((number, _, reply)) = replies.next() {
+                    assert!(reply.len() > VALUE_BYTES, "{number}");
+                    answers += 1;
+                    if answers % 1000 == 0 {
+                        most.fetch_max(cluster.memory_bytes(0), Ordering::Relaxed);
+                    }
                 }
             }
         }

@@ -30,12 +30,14 @@ mod kind;
 mod layout;
 mod pool;
 mod reader;
+mod run;
 mod values;
 
-use loggos_protocol::{Envelope, Failure, LoggedCommand, Payload, Position};
+use loggos_protocol::{Envelope, Failure, LoggedCommand, Payload};
 
 pub use client::{
-    encode_command, encode_result, encode_skip, encode_status, encode_status_request,
+    Commands, CommandsWriter, Replies, RepliesWriter, encode_failed, encode_skip, encode_status,
+    encode_status_request,
 };
 pub use decode::Frame;
 pub use error::WireError;
@@ -47,6 +49,7 @@ pub use head::{HEAD_BYTES, WIRE_VERSION};
 pub use kind::{Kind, encode};
 pub use pool::BatchPool;
 pub use reader::FrameReader;
+pub use run::RUN_BYTES_MAX;
 
 /// The content of a frame.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,19 +64,16 @@ pub enum Message {
     Refusal(Refusal),
     /// The position of the sender's log by now (R33).
     Log(LogPosition),
-    /// A client's command.
-    Command {
+    /// Commands of a client.
+    Commands(Commands),
+    /// Replies to commands of a client.
+    Replies(Replies),
+    /// A command of a client has no reply.
+    Failed {
         /// The number that the client gave it.
         number: u64,
-        /// The command.
-        command: Payload,
-    },
-    /// The result of a client's command.
-    Result {
-        /// The number that the client gave it.
-        number: u64,
-        /// Its position in the log and its reply, or the reason why there is none.
-        result: Result<(Position, Payload), Failure>,
+        /// Why.
+        failure: Failure,
     },
     /// A question for the node's status.
     StatusRequest,

@@ -188,8 +188,9 @@ fn other_versions_and_unknown_kinds_are_refused() {
                 Message::Envelope(_)
                 | Message::Welcome(_)
                 | Message::Log(_)
-                | Message::Command { .. }
-                | Message::Result { .. }
+                | Message::Commands(_)
+                | Message::Replies(_)
+                | Message::Failed { .. }
                 | Message::StatusRequest
                 | Message::Skip(_)
                 | Message::Status(_) => assert_eq!(said, Err(WireError::Version { version })),

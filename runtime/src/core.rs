@@ -530,6 +530,7 @@ impl<M: StateMachine> Core<M> {
     fn flush(&mut self, now: Time) {
         self.hand_over();
         if let Some(sockets) = &mut self.sockets {
+            sockets.end_replies(&mut self.ring);
             sockets.note_idle_links(&mut self.ring, now);
         }
         self.ring.flush();

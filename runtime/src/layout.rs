@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
+use loggos_net::wire::RUN_BYTES_MAX;
 use loggos_net::{MailboxReceiver, RingRecord, mailbox};
 use loggos_protocol::{Digest, Envelope, GatewayId, RoleId};
 
@@ -22,7 +23,7 @@ use crate::sockets::{NodeIdentity, Remote};
 
 /// Parcels that a mailbox between two cores holds.
 const MAILBOX_PARCELS_MAX: usize = 64;
-/// The room in a client's frame beside the command; a hello fits in it, too.
+/// The room in a client's frame beside the command or the run of them; a hello fits in it, too.
 const FRAME_ROOM_BYTES: u32 = 4096;
 
 /// The place of each role, as one process sees it.
@@ -184,7 +185,7 @@ impl<'a> Layout<'a> {
                 nonce: random_u64(),
                 gateway_core: gateway_core.map(to_u8),
                 command_bytes_max,
-                frame_bytes_max: command_bytes_max + FRAME_ROOM_BYTES,
+                frame_bytes_max: command_bytes_max.max(RUN_BYTES_MAX) + FRAME_ROOM_BYTES,
                 clients_max: descriptors.clients_max,
                 strangers_max: descriptors.strangers_max,
             },

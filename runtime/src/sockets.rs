@@ -26,7 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_net::wire::{
-    self, BatchPool, Hello, LogPosition, Message, Purpose, Reason, Refusal, WireError,
+    self, BatchPool, Hello, LogPosition, Message, Purpose, Reason, Refusal, RepliesWriter,
+    WireError,
 };
 use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent};
 use loggos_protocol::{Envelope, FormationId, LoggedCommand, Payload, Time};
@@ -110,6 +111,10 @@ pub(crate) struct Sockets {
     room: usize,
     /// Clients that were not read to the end for want of room.
     stalled: VecDeque<ConnectionId>,
+    /// Clients with replies of this tick that are not on their way yet.
+    answered: Vec<ConnectionId>,
+    /// To be used again for the next.
+    replies: Vec<RepliesWriter>,
     /// The time when the last tick began.
     tick_at: Time,
     /// The time to look next whether something has taken too long.
@@ -155,6 +160,8 @@ impl Sockets {
             incoming: VecDeque::new(),
             room: 0,
             stalled: VecDeque::new(),
+            answered: Vec::new(),
+            replies: Vec::new(),
             tick_at: Time(0),
             sweep_at: Time(0),
             is_quiet: true,
@@ -309,11 +316,20 @@ impl Sockets {
         loop {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             // Read no further, a client is slowed (R29).
-            match connection.pause(&self.budget, self.room) {
-                None => {}
-                Some(Pause::ForShare) => return, // an answer, or its way out, ends that
-                Some(Pause::ForRoom) => return self.stalled.push_back(id),
+            loop {
+                match connection.pause(&self.budget, self.room) {
+                    None => {}
+                    Some(Pause::ForShare) => return, // an answer, or its way out, ends that
+                    Some(Pause::ForRoom) => return self.stalled.push_back(id),
+                }
+                let commands = connection.commands.as_mut();
+                let Some((number, command)) = commands.and_then(Iterator::next) else { break };
+                self.room -= 1;
+                let charge = self.budget.charge(&mut connection.account, command.len());
+                let call = RemoteCall { connection: id, number, charge };
+                self.incoming.push_back(Incoming::Command { call, command });
             }
+            connection.commands = None;
             let copied_bytes = connection.reader.copied_bytes();
             let frame = connection.reader.next();
             self.counters.copied_bytes += connection.reader.copied_bytes() - copied_bytes;
@@ -331,11 +347,8 @@ impl Sockets {
                         self.refuse(ring, id, refusal, now);
                     }
                 }
-                (Stage::Admitted(Party::Client), Ok(Message::Command { number, command })) => {
-                    self.room -= 1;
-                    let charge = self.budget.charge(&mut connection.account, command.len());
-                    let call = RemoteCall { connection: id, number, charge };
-                    self.incoming.push_back(Incoming::Command { call, command });
+                (Stage::Admitted(Party::Client), Ok(Message::Commands(commands))) => {
+                    connection.commands = Some(commands);
                 }
                 (Stage::Admitted(Party::Status), Ok(Message::Skip(command))) => {
                     self.incoming.push_back(Incoming::Skip(command));

@@ -13,7 +13,9 @@ use loggos::{
     RemoteCluster, RemoteOptions, Resident,
 };
 use loggos_net::Outgoing;
-use loggos_net::wire::{self, BatchPool, FrameReader, Message, Reason, Refusal, Welcome};
+use loggos_net::wire::{
+    self, BatchPool, FrameReader, Message, Reason, Refusal, RepliesWriter, Welcome,
+};
 use loggos_protocol::{FormationId, Slot};
 
 /// The longest that anything may take that must happen.
@@ -102,14 +104,24 @@ impl Gateway {
     /// The number of the next command, which is to be `expected`.
     fn command(&mut self, expected: &[u8]) -> u64 {
         match self.hear() {
-            Some(Message::Command { number, command }) if command.as_slice() == expected => number,
+            Some(Message::Commands(commands)) => {
+                let [(number, command)] = &commands.collect::<Vec<_>>()[..] else {
+                    panic!("several commands instead of {expected:?}")
+                };
+                assert_eq!(command.as_slice(), expected, "another command");
+                *number
+            }
             other => panic!("{other:?} instead of {expected:?}"),
         }
     }
 
     fn answer(&mut self, number: u64, reply: &[u8]) {
         let at = Position { slot: Slot(1), index: 0 };
-        self.say(|out| wire::encode_result(number, &Ok((at, reply)), out));
+        let mut writer = RepliesWriter::default();
+        self.say(|out| {
+            writer.put(number, at, reply, out);
+            writer.end(out);
+        });
     }
 
     fn is_not_served(&mut self) {

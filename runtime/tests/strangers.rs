@@ -11,12 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use harness::{
-    DEADLINE, Nodes, PEER, Spread, Stranger, bytes_of, command, frame, hello, increment, kv, seal,
+    DEADLINE, Nodes, PEER, Spread, Stranger, bytes_of, command, commands, frame, hello, increment,
+    kv, seal,
 };
 use loggos::kv::{Answer, Command};
 use loggos::{ClusterSettings, Settings};
 use loggos_net::wire::{
-    self, HEAD_BYTES, Hello, Kind, LogPosition, Message, Purpose, Reason, Refusal, Welcome,
+    self, HEAD_BYTES, Hello, Kind, LogPosition, Message, Purpose, Reason, Refusal, RepliesWriter,
+    Welcome,
 };
 use loggos_protocol::{
     AcceptorId, Ask, Ballot, Batch, BatchId, DirectoryId, Envelope, Executed, Failure, Fetch,
@@ -119,7 +121,7 @@ fn a_head_that_is_wrong_is_enough_to_be_closed() {
         ("spare bytes that are used", head(&[(10, &[0, 1])])),
         ("kind 0", head(&[(9, &[0])])),
         ("an unknown kind", head(&[(9, &[0x6F])])),
-        ("another version's command", head(&[(8, &[2]), (9, &[Kind::Command.number()])])),
+        ("another version's command", head(&[(8, &[2]), (9, &[Kind::Commands.number()])])),
         ("another version's unknown kind", head(&[(8, &[200, 0xEE])])),
     ]);
     all_are_closed(&nodes, 0, &words);
@@ -213,9 +215,14 @@ fn other_words() -> Vec<(String, Vec<u8>)> {
         ("a welcome", bytes_of(|out| wire::encode_welcome(&welcome, out))),
         ("a refusal", bytes_of(|out| wire::encode_refusal(&refusal, out))),
         (
-            "a result",
-            bytes_of(|out| wire::encode_result(1, &Ok((position, b"reply".as_slice())), out)),
+            "a reply",
+            bytes_of(|out| {
+                let mut replies = RepliesWriter::default();
+                replies.put(1, position, b"reply", out);
+                replies.end(out);
+            }),
         ),
+        ("a failure", bytes_of(|out| wire::encode_failed(1, &Failure::Busy, out))),
         ("a status", bytes_of(|out| wire::encode_status(b"{}", out))),
     ])
 }
@@ -768,13 +775,48 @@ fn many_short_commands_with_long_replies_are_answered() {
         client.say(&command(0, &kv(&Command::Put { key: b"long", value: &value })));
         assert_eq!(client.result(), (0, Ok(vec![])));
         let get = kv(&Command::Get { key: b"long" });
-        let gets: Vec<u8> = (1..=200).flat_map(|number| command(number, &get)).collect();
-        client.say(&gets);
-        for _ in 1..=200 {
+        client.say(&commands((1..=400).map(|number| (number, &get))));
+        for _ in 1..=400 {
             let (number, reply) = client.result();
             let reply = reply.unwrap_or_else(|why| panic!("command {number}: {why:?}"));
             assert_eq!(Answer::decode(&reply).unwrap(), Answer::Value(&value), "{number}");
         }
+        nodes.wait_for_counts(0, 0, 0);
+        nodes.stop();
+    }
+}
+
+/// A run is longer than the window: what there is no room for waits, and the client with it.
+#[test]
+fn r29_a_run_of_more_commands_than_there_is_room_for_is_executed_whole_and_once() {
+    const WINDOW: u32 = 16;
+    const COMMANDS: u64 = 40 * WINDOW as u64;
+    let few = |cluster: ClusterSettings| {
+        let mut settings = Settings::clone(&cluster);
+        (settings.session_window, settings.batch_commands_max) = (WINDOW, 4);
+        settings.check().unwrap()
+    };
+    for spread in [Spread::OneCore, Spread::TwoNodes] {
+        let nodes = Nodes::start_with(spread, few);
+        let mut clients = [(); 2].map(|()| nodes.admitted(0, Purpose::Client).0);
+        let add = increment(b"run");
+        for client in &mut clients {
+            client.say(&commands((0..COMMANDS).map(|number| (number, &add))));
+        }
+        for client in &mut clients {
+            let mut numbers: Vec<u64> = (0..COMMANDS)
+                .map(|_| {
+                    let (number, result) = client.result();
+                    result.map(|_| number).unwrap_or_else(|why| panic!("{number}: {why:?}"))
+                })
+                .collect();
+            numbers.sort_unstable();
+            assert!(numbers.into_iter().eq(0..COMMANDS), "each has one reply");
+        }
+        clients[0].say(&command(0, &add));
+        let (_, reply) = clients[0].result();
+        let executed = i64::try_from(2 * COMMANDS + 1).unwrap();
+        assert_eq!(Answer::decode(&reply.unwrap()).unwrap(), Answer::Number(executed));
         nodes.wait_for_counts(0, 0, 0);
         nodes.stop();
     }

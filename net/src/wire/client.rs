@@ -2,62 +2,102 @@
 
 use std::sync::Arc;
 
-use loggos_protocol::{AcceptorSet, Failure, LoggedCommand, Payload, Position};
+use loggos_protocol::{AcceptorSet, Failure, LoggedCommand, Payload, Position, Slot};
 
-use super::cursor::Cursor;
-use super::encode::{checked, frame};
+use super::cursor::{Cursor, part};
+use super::encode::{checked, frame, payload_bytes};
 use super::halts::HaltParts;
-use super::headers::{Command, CommandResult, Status};
+use super::headers::{self, Command, Failed, Reply, Status};
 use super::layout::{Laid, Layout, put};
+use super::run::{Run, RunWriter};
 use super::{Kind, Message, WireError};
 use crate::Outgoing;
 
-/// The length from which a reply lies apart from what is before it: a buffer of many would have
-/// room for up to twice as much, and be copied each time it grows.
-const APART_BYTES_MIN: usize = 4 << 10;
+/// A client's commands on their way out: each frame holds as many as there are.
+#[derive(Debug)]
+pub struct CommandsWriter(RunWriter<Command>);
 
-/// Appends a client's command, which it calls `number`.
-pub fn encode_command(number: u64, command: &[u8], out: &mut Outgoing) {
-    let header = Command { number: number.into(), command: checked(command) };
-    frame(Kind::Command, out, |out| put(&header, out), |out| out.put(command));
+impl Default for CommandsWriter {
+    fn default() -> Self {
+        Self(RunWriter::new(Kind::Commands))
+    }
 }
 
-/// Appends what became of the command that its client calls `number`.
-pub fn encode_result(number: u64, result: &Result<(Position, &[u8]), Failure>, out: &mut Outgoing) {
-    let mut header = CommandResult { number: number.into(), ..Layout::ZERO };
-    let reply = match result {
-        Ok((position, reply)) => {
-            (header.position, header.reply) = (position.lay_out(), checked(reply));
-            *reply
+impl CommandsWriter {
+    /// Adds a command, which its client calls `number`; appends a frame to `out` if one is full.
+    #[inline]
+    pub fn put(&mut self, number: u64, command: &[u8], out: &mut Outgoing) {
+        let bytes = payload_bytes(command).into();
+        self.0.put(&Command { number: number.into(), bytes }, command, out);
+    }
+
+    /// Appends what is left.
+    pub fn end(&mut self, out: &mut Outgoing) {
+        self.0.end(out);
+    }
+}
+
+/// The replies to a client's commands on their way out: each frame holds as many as there are.
+#[derive(Debug)]
+pub struct RepliesWriter(RunWriter<Reply>);
+
+impl Default for RepliesWriter {
+    fn default() -> Self {
+        Self(RunWriter::new(Kind::Replies))
+    }
+}
+
+impl RepliesWriter {
+    /// Adds the reply to the command that its client calls `number`, and where that was executed;
+    /// appends a frame to `out` if one is full.
+    #[inline]
+    pub fn put(&mut self, number: u64, at: Position, reply: &[u8], out: &mut Outgoing) {
+        let (position, bytes) = (at.lay_out(), payload_bytes(reply).into());
+        self.0.put(&Reply { number: number.into(), position, bytes }, reply, out);
+    }
+
+    /// Returns how many bytes [`RepliesWriter::end`] would append.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is left to append.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+
+    /// Appends what is left.
+    pub fn end(&mut self, out: &mut Outgoing) {
+        self.0.end(out);
+    }
+}
+
+/// Appends why the command that its client calls `number` has no reply.
+pub fn encode_failed(number: u64, failure: &Failure, out: &mut Outgoing) {
+    let failure_number = failure_number(failure);
+    let mut header = Failed { number: number.into(), failure: failure_number, ..Layout::ZERO };
+    let message = match failure {
+        Failure::NoRoom(acceptors) => {
+            header.detail = acceptors.lay_out();
+            ""
         }
-        Err(failure) => {
-            header.failure = failure_number(failure);
-            match failure {
-                Failure::NoRoom(acceptors) => {
-                    header.detail = acceptors.lay_out();
-                    &[]
-                }
-                Failure::Halted(why) => {
-                    let HaltParts { command, message, .. } = HaltParts::of(why);
-                    let LoggedCommand { at, checksum } = command;
-                    header.detail = u64::from(checksum).into();
-                    (header.position, header.reply) = (at.lay_out(), checked(message.as_bytes()));
-                    message.as_bytes()
-                }
-                Failure::Busy
-                | Failure::TooLarge
-                | Failure::OutcomeUnknown
-                | Failure::DeadlineExceeded
-                | Failure::ReplyTooLarge
-                | Failure::Skipped => &[],
-            }
+        Failure::Halted(why) => {
+            let HaltParts { command, message, .. } = HaltParts::of(why);
+            let LoggedCommand { at, checksum } = command;
+            header.detail = u64::from(checksum).into();
+            (header.position, header.message) = (at.lay_out(), checked(message.as_bytes()));
+            message
         }
+        Failure::Busy
+        | Failure::TooLarge
+        | Failure::OutcomeUnknown
+        | Failure::DeadlineExceeded
+        | Failure::ReplyTooLarge
+        | Failure::Skipped => "",
     };
-    let put_reply = |out: &mut Outgoing| match reply.len() < APART_BYTES_MIN {
-        true => out.put(reply),
-        false => out.put_payload(&Payload::copy(reply)),
-    };
-    frame(Kind::Result, out, |out| put(&header, out), put_reply);
+    frame(Kind::Failed, out, |out| put(&header, out), |out| out.put(message.as_bytes()));
 }
 
 /// Appends the question for a node's status.
@@ -76,32 +116,66 @@ pub fn encode_status(status: &[u8], out: &mut Outgoing) {
     frame(Kind::Status, out, |out| put(&header, out), |out| out.put(status));
 }
 
-pub(super) fn take_command(from: &mut Cursor<'_>) -> Result<Message, WireError> {
-    let header: &Command = from.header()?;
-    let command = from.checked(&header.command)?;
-    Ok(Message::Command { number: header.number.into(), command })
+/// A client's commands, in the order in which it sent them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Commands(Run<Command>);
+
+impl Iterator for Commands {
+    type Item = (u64, Payload);
+
+    /// Returns the number that the client gave the next command, and the command.
+    #[inline]
+    fn next(&mut self) -> Option<(u64, Payload)> {
+        let (entry, payloads, range) = self.0.next()?;
+        Some((entry.number.into(), part(payloads, range)))
+    }
 }
 
-pub(super) fn take_result(from: &mut Cursor<'_>) -> Result<Message, WireError> {
-    let header: &CommandResult = from.header()?;
-    let number = header.number.into();
-    if header.failure != 0 {
-        let failure = take_failure(header, from)?;
-        let has_reply = matches!(failure, Failure::Halted(_));
-        let has_detail = has_reply || matches!(failure, Failure::NoRoom(_));
-        let detail = if has_detail { header.detail } else { Layout::ZERO };
-        let (position, reply) =
-            if has_reply { (header.position, header.reply) } else { (Layout::ZERO, Layout::ZERO) };
-        if (CommandResult { detail, position, reply, ..*header }) != *header {
-            return Err(WireError::Absent);
-        }
-        return Ok(Message::Result { number, result: Err(failure) });
+/// The replies to a client's commands, in any order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Replies(Run<Reply>);
+
+impl Replies {
+    /// Returns how many are left.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.count()
     }
-    if header.detail != 0 {
+
+    /// Returns the number that the client gave the next command, where it was executed, and its
+    /// reply.
+    #[allow(clippy::should_implement_trait, reason = "replies are read where they lie")]
+    #[inline]
+    pub fn next(&mut self) -> Option<(u64, Position, &[u8])> {
+        let (entry, payloads, range) = self.0.next()?;
+        let headers::Position { slot, index } = entry.position;
+        let at = Position { slot: Slot(slot.into()), index: index.into() };
+        Some((entry.number.into(), at, &payloads[range]))
+    }
+}
+
+pub(super) fn take_commands(from: &mut Cursor<'_>) -> Result<Message, WireError> {
+    Run::take(from).map(|run| Message::Commands(Commands(run)))
+}
+
+pub(super) fn take_replies(from: &mut Cursor<'_>) -> Result<Message, WireError> {
+    Run::take(from).map(|run| Message::Replies(Replies(run)))
+}
+
+pub(super) fn take_failed(from: &mut Cursor<'_>) -> Result<Message, WireError> {
+    let header: &Failed = from.header()?;
+    let failure = take_failure(header, from)?;
+    let has_message = matches!(failure, Failure::Halted(_));
+    let has_detail = has_message || matches!(failure, Failure::NoRoom(_));
+    let detail = if has_detail { header.detail } else { Layout::ZERO };
+    let (position, message) = match has_message {
+        true => (header.position, header.message),
+        false => (Layout::ZERO, Layout::ZERO),
+    };
+    if (Failed { detail, position, message, ..*header }) != *header {
         return Err(WireError::Absent);
     }
-    let reply = from.checked(&header.reply)?;
-    Ok(Message::Result { number, result: Ok((Position::read(&header.position)?, reply)) })
+    Ok(Message::Failed { number: header.number.into(), failure })
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "the same for all kinds")]
@@ -135,7 +209,7 @@ fn failure_number(failure: &Failure) -> u8 {
     }
 }
 
-fn take_failure(header: &CommandResult, from: &mut Cursor<'_>) -> Result<Failure, WireError> {
+fn take_failure(header: &Failed, from: &mut Cursor<'_>) -> Result<Failure, WireError> {
     match header.failure {
         1 => Ok(Failure::Busy),
         2 => Ok(Failure::TooLarge),
@@ -149,7 +223,7 @@ fn take_failure(header: &CommandResult, from: &mut Cursor<'_>) -> Result<Failure
                 u32::try_from(u64::from(header.detail)).map_err(|_| WireError::Absent)?;
             let number = header.failure - SKIPPED;
             let at = Position::read(&header.position)?;
-            let why = from.halt(number, LoggedCommand { at, checksum }, &header.reply)?;
+            let why = from.halt(number, LoggedCommand { at, checksum }, &header.message)?;
             Ok(Failure::Halted(Arc::new(why)))
         }
         value => Err(WireError::Discriminant { of: "failure", value }),

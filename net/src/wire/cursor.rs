@@ -1,11 +1,13 @@
 //! A frame's header and payloads, taken one after the other.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use loggos_protocol::{Batch, INLINE_BYTES_MAX, Payload, Results, Table};
 
 use super::head::{HEAD_BYTES, checksum};
+use super::headers::Checked;
 use super::layout::{Layout, take};
 use super::{BatchPool, WireError};
 
@@ -60,9 +62,31 @@ impl<'a> Cursor<'a> {
         Ok(entries)
     }
 
+    /// Takes the entries of a run, which the rest of the header is said to be, where they lie.
+    /// There is one at the least: there is no reason to send none.
+    pub(super) fn run<L: Layout>(&mut self, count: u32) -> Result<Bytes, WireError> {
+        let needed = u64::from(count.max(1)) * size_of::<L>() as u64;
+        if count == 0 || needed != self.header.len() as u64 {
+            return Err(WireError::HeaderLength { needed, is: self.header.len() });
+        }
+        Ok(self.frame.slice_ref(std::mem::take(&mut self.header)))
+    }
+
     /// Takes the next payload, and checks it.
     #[inline]
     pub(super) fn payload(&mut self, bytes: u32, said: u32) -> Result<Payload, WireError> {
+        let range = self.payload_range(bytes, said)?;
+        Ok(part(self.frame, range))
+    }
+
+    /// Takes the next payload where it lies, and checks it.
+    pub(super) fn bytes(&mut self, header: &Checked) -> Result<Bytes, WireError> {
+        let range = self.payload_range(header.bytes.into(), header.checksum.into())?;
+        Ok(self.frame.slice(range))
+    }
+
+    #[inline]
+    fn payload_range(&mut self, bytes: u32, said: u32) -> Result<Range<usize>, WireError> {
         let there = self.frame.len() - self.read;
         let wanted = bytes as usize;
         if wanted > there {
@@ -75,11 +99,7 @@ impl<'a> Cursor<'a> {
         if said != is {
             return Err(WireError::PayloadChecksum { said, is });
         }
-        // A short one is copied anyway, and then need not be counted.
-        if wanted <= INLINE_BYTES_MAX {
-            return Ok(Payload::copy(payload));
-        }
-        Ok(Payload::from(self.frame.slice(range)))
+        Ok(range)
     }
 
     /// The version of its header.
@@ -132,5 +152,15 @@ impl<'a> Cursor<'a> {
             return Err(WireError::Payloads { wanted: 0, there });
         }
         Ok(())
+    }
+}
+
+/// Returns a part of `bytes` as a payload.
+#[inline]
+pub(super) fn part(bytes: &Bytes, range: Range<usize>) -> Payload {
+    // A short one is copied anyway, and then need not be counted.
+    match range.len() <= INLINE_BYTES_MAX {
+        true => Payload::copy(&bytes[range]),
+        false => Payload::from(bytes.slice(range)),
     }
 }

@@ -222,15 +222,20 @@ layouts! {
 
     /// A payload, with a checksum made when it was encoded.
     layout Checked { bytes: u32_ule, checksum: u32_ule, }
-    layout Command { number: u64_ule, command: Checked, }
-    /// `failure` is 0 if there is a result; else the rest is zero, but for `detail` where it is for
-    /// want of room, and `detail`, `position` and `reply` where replicas have halted.
-    layout CommandResult {
+    /// As many [`Command`] or [`Reply`] entries follow.
+    layout Run { count: u32_ule, payloads: Checked, }
+    /// Entry: a client's command.
+    layout Command { number: u64_ule, bytes: u32_ule, }
+    /// Entry: the reply to a client's command.
+    layout Reply { number: u64_ule, position: Position, bytes: u32_ule, }
+    /// `detail` is zero unless it is for want of room or replicas have halted; `position` and
+    /// `message` unless replicas have halted.
+    layout Failed {
         number: u64_ule,
         failure: u8,
         detail: u64_ule,
         position: Position,
-        reply: Checked,
+        message: Checked,
     }
     layout Status { status: Checked, }
 }

@@ -92,12 +92,13 @@ kinds! {
         Hello = 0x01: handshake::take_hello,
         Welcome = 0x02: handshake::take_welcome,
         Refusal = 0x03: handshake::take_refusal,
-        Command = 0x04: client::take_command,
-        Result = 0x05: client::take_result,
+        Commands = 0x04: client::take_commands,
+        Replies = 0x05: client::take_replies,
         StatusRequest = 0x06: client::take_status_request,
         Status = 0x07: client::take_status,
         Log = 0x08: handshake::take_log,
         Skip = 0x09: client::take_skip,
+        Failed = 0x0A: client::take_failed,
     }
     Gateway: GatewayId, ToGateway {
         GatewayHeartbeat = 0x10: Heartbeat,

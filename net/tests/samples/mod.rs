@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use loggos_net::Outgoing;
 use loggos_net::wire::{
-    self, BatchPool, FrameReader, HEAD_BYTES, Hello, Kind, LogPosition, Message, Purpose, Reason,
-    Refusal, Welcome,
+    self, BatchPool, CommandsWriter, FrameReader, HEAD_BYTES, Hello, Kind, LogPosition, Message,
+    Purpose, Reason, Refusal, RepliesWriter, Welcome,
 };
 use loggos_protocol::{
     AcceptorId, AcceptorSet, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope,
@@ -434,7 +434,6 @@ fn connection_messages() -> Vec<Message> {
     all.extend(Reason::ALL.map(|reason| {
         Message::Refusal(Refusal { reason, text: format!("because of {reason:?}") })
     }));
-    let reply = |bytes| Ok((Position { slot: Slot(5), index: 6 }, batch(bytes).block.clone()));
     let failures = [
         Failure::Busy,
         Failure::TooLarge,
@@ -445,9 +444,10 @@ fn connection_messages() -> Vec<Message> {
         Failure::Skipped,
     ];
     let halts = halts().map(|why| Failure::Halted(Arc::new(why)));
-    let failures = failures.into_iter().chain(halts).map(Err);
-    let results = [0, SHORT, LONG].map(reply).into_iter().chain(failures);
-    all.extend(results.zip(1..).map(|(result, number)| Message::Result { number, result }));
+    let failures = failures.into_iter().chain(halts);
+    all.extend(failures.zip(1..).map(|(failure, number)| Message::Failed { number, failure }));
+    all.extend([&[SHORT][..], &[LONG], &[0, SHORT, 0, 4 * SHORT]].map(commands));
+    all.extend([&[SHORT][..], &[LONG], &[0, SHORT, 0, 4 * SHORT]].map(replies));
     all.extend([
         Message::Welcome(Welcome {
             version: 1,
@@ -466,13 +466,40 @@ fn connection_messages() -> Vec<Message> {
             command_bytes_max: 5,
         }),
         Message::Log(LOG),
-        Message::Command { number: 1, command: batch(SHORT).block.clone() },
-        Message::Command { number: 2, command: batch(LONG).block.clone() },
         Message::StatusRequest,
         Message::Skip(logged_command()),
         Message::Status(batch(LONG).block.clone()),
     ]);
     all
+}
+
+/// Commands with so many bytes each.
+pub(crate) fn commands(lengths: &[usize]) -> Message {
+    let (mut writer, mut out) = (CommandsWriter::default(), Outgoing::default());
+    for (number, bytes) in (1..).zip(lengths) {
+        writer.put(number, &vec![u8::try_from(number).unwrap_or(0); *bytes], &mut out);
+    }
+    writer.end(&mut out);
+    read_out(&out)
+}
+
+/// Replies with so many bytes each.
+pub(crate) fn replies(lengths: &[usize]) -> Message {
+    let (mut writer, mut out) = (RepliesWriter::default(), Outgoing::default());
+    for (number, bytes) in (1..).zip(lengths) {
+        let at = Position { slot: Slot(5), index: 6 };
+        writer.put(number, at, &vec![u8::try_from(number).unwrap_or(0); *bytes], &mut out);
+    }
+    writer.end(&mut out);
+    read_out(&out)
+}
+
+/// The one message that `out` is.
+fn read_out(out: &Outgoing) -> Message {
+    let bytes: Vec<u8> = out.pieces().flatten().copied().collect();
+    let mut said = read([Bytes::from(bytes)]);
+    assert_eq!(said.len(), 1, "one frame");
+    said.pop().expect("one message").expect("it can be read")
 }
 
 /// Every message.
@@ -489,13 +516,21 @@ pub(crate) fn encode(message: &Message, out: &mut Outgoing) {
         Message::Welcome(welcome) => wire::encode_welcome(welcome, out),
         Message::Refusal(refusal) => wire::encode_refusal(refusal, out),
         Message::Log(log) => wire::encode_log(log, out),
-        Message::Command { number, command } => {
-            wire::encode_command(*number, command.as_slice(), out);
+        Message::Commands(commands) => {
+            let mut writer = CommandsWriter::default();
+            for (number, command) in commands.clone() {
+                writer.put(number, command.as_slice(), out);
+            }
+            writer.end(out);
         }
-        Message::Result { number, result } => {
-            let result = result.as_ref().map(|(at, reply)| (*at, reply.as_slice()));
-            wire::encode_result(*number, &result.map_err(Failure::clone), out);
+        Message::Replies(replies) => {
+            let (mut replies, mut writer) = (replies.clone(), RepliesWriter::default());
+            while let Some((number, at, reply)) = replies.next() {
+                writer.put(number, at, reply, out);
+            }
+            writer.end(out);
         }
+        Message::Failed { number, failure } => wire::encode_failed(*number, failure, out),
         Message::StatusRequest => wire::encode_status_request(out),
         Message::Skip(command) => wire::encode_skip(*command, out),
         Message::Status(status) => wire::encode_status(status.as_slice(), out),

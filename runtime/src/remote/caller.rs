@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loggos_net::wire::{
-    self, BatchPool, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome,
+    self, BatchPool, CommandsWriter, FrameReader, Hello, Message, Purpose, Reason, Refusal,
+    Replies, Welcome,
 };
 use loggos_net::{ConnectionId, Outgoing, Ring, RingEvent, RingOptions};
-use loggos_protocol::{Failure, FormationId, Payload, Position, Time, Way};
+use loggos_protocol::{FormationId, Time, Way};
 use tracing::warn;
 
 use super::{FRAME_BYTES_MAX, RemoteOptions, Shared};
@@ -65,6 +66,8 @@ pub(super) struct Caller {
     /// Commands that were sent over it, and have no answer yet.
     commands: u32,
     reader: FrameReader,
+    /// Commands on their way out.
+    commands_writer: CommandsWriter,
     /// Connections to gateways that it has left, while they have commands without an answer; the
     /// oldest first, and no more than two for each address.
     former: Vec<Former>,
@@ -135,6 +138,7 @@ impl Caller {
             way: Way::default(),
             commands: 0,
             reader: FrameReader::new(FRAME_BYTES_MAX),
+            commands_writer: CommandsWriter::default(),
             former: Vec::new(),
             is_troubled: false,
             outage: None,
@@ -215,12 +219,16 @@ impl Caller {
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
             let why = match (self.dial.state(), message) {
-                (DialState::Up { .. }, Ok(Message::Result { number, result })) => {
-                    self.commands = self.commands.saturating_sub(1);
-                    self.answer(number, &result);
-                    if self.is_troubled && result.is_ok() {
+                (DialState::Up { .. }, Ok(Message::Replies(replies))) => {
+                    self.commands = answer(&mut self.callers, replies, self.commands);
+                    if self.is_troubled {
                         self.note_trouble(None);
                     }
+                    continue;
+                }
+                (DialState::Up { .. }, Ok(Message::Failed { number, failure })) => {
+                    self.commands = self.commands.saturating_sub(1);
+                    self.callers.answer(number, Err(failure.into()));
                     continue;
                 }
                 (DialState::Up { .. }, Ok(Message::Refusal(refusal)))
@@ -282,12 +290,6 @@ impl Caller {
         self.note_trouble(None);
         self.end_idle(now);
         Ok(())
-    }
-
-    /// Hands an answer on.
-    fn answer(&mut self, number: u64, result: &Result<(Position, Payload), Failure>) {
-        let result = result.as_ref().map(|(at, reply)| (*at, reply.as_slice()));
-        self.callers.answer(number, result.map_err(|why| CallError::from(why.clone())));
     }
 
     /// Looks for another gateway, since this one is not served. Its connection is kept for answers,
@@ -364,14 +366,17 @@ impl Caller {
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
             match message {
-                Ok(Message::Result { number, result }) => {
-                    former.commands = former.commands.saturating_sub(1);
-                    self.answer(number, &result);
+                Ok(Message::Replies(replies)) => {
+                    former.commands = answer(&mut self.callers, replies, former.commands);
                     let is_last = place + 1 == self.former.len();
-                    if is_last && self.outage.is_some() && result.is_ok() {
+                    if is_last && self.outage.is_some() {
                         self.come_back(now);
                         return self.read(id, now);
                     }
+                }
+                Ok(Message::Failed { number, failure }) => {
+                    former.commands = former.commands.saturating_sub(1);
+                    self.callers.answer(number, Err(failure.into()));
                 }
                 Ok(Message::Refusal(_)) => {} // not served yet, or not again
                 Ok(_) | Err(_) => return self.end_former(id),
@@ -416,7 +421,9 @@ impl Caller {
     fn submit(&mut self, now: Time) {
         if let Some(id) = self.dial.up() {
             let Some(outgoing) = self.ring.outgoing(id) else { return };
-            return send(&mut self.callers, outgoing, self.limits, &mut self.commands);
+            let (callers, writer) = (&mut self.callers, &mut self.commands_writer);
+            self.commands = send(callers, writer, outgoing, self.limits, self.commands);
+            return;
         }
         let others = self.options.addresses.len() - 1;
         let Some(former) = self.former.last_mut() else { return };
@@ -426,7 +433,8 @@ impl Caller {
         {
             let before = former.commands;
             self.callers.set_way(former.way);
-            send(&mut self.callers, outgoing, former.limits, &mut former.commands);
+            let (callers, writer) = (&mut self.callers, &mut self.commands_writer);
+            former.commands = send(callers, writer, outgoing, former.limits, before);
             if former.commands > before {
                 former.used_at = now;
             }
@@ -512,15 +520,33 @@ impl Caller {
     }
 }
 
-/// Sends commands, as many as may be in flight by `limits`; `commands` counts them.
-fn send(callers: &mut Callers, outgoing: &mut Outgoing, limits: Limits, commands: &mut u32) {
-    while outgoing.len() < OUTGOING_BYTES_MAX && *commands < limits.commands_in_flight {
-        let Some((caller, command)) = callers.next(|_| true) else { return };
+/// Sends commands, until as many are in flight as `limits` allow; returns how many are, given that
+/// there are `commands` already.
+fn send(
+    callers: &mut Callers,
+    writer: &mut CommandsWriter,
+    outgoing: &mut Outgoing,
+    limits: Limits,
+    mut commands: u32,
+) -> u32 {
+    while outgoing.len() < OUTGOING_BYTES_MAX && commands < limits.commands_in_flight {
+        let Some((caller, command)) = callers.next(|_| true) else { break };
         if command.len() > limits.command_bytes as usize {
             callers.answer(caller.tag, Err(CallError::TooLarge));
             continue;
         }
-        *commands += 1;
-        wire::encode_command(caller.tag, command.as_slice(), outgoing);
+        commands += 1;
+        writer.put(caller.tag, command.as_slice(), outgoing);
     }
+    writer.end(outgoing);
+    commands
+}
+
+/// Hands replies on; returns how many commands have none yet, given that these were `commands`.
+fn answer(callers: &mut Callers, mut replies: Replies, mut commands: u32) -> u32 {
+    while let Some((number, at, reply)) = replies.next() {
+        commands = commands.saturating_sub(1);
+        callers.answer(number, Ok((at, reply)));
+    }
+    commands
 }

@@ -68,8 +68,9 @@ fn ask(
                 Message::Envelope(_)
                 | Message::Hello(_)
                 | Message::Log(_)
-                | Message::Command { .. }
-                | Message::Result { .. }
+                | Message::Commands(_)
+                | Message::Replies(_)
+                | Message::Failed { .. }
                 | Message::StatusRequest
                 | Message::Skip(_) => {
                     return Err(io::Error::other("unexpected message"));

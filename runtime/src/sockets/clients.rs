@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loggos_net::wire;
+use loggos_net::wire::{self, RepliesWriter};
 use loggos_net::{ConnectionId, Ring};
 use loggos_protocol::{Failure, Time};
 use tracing::warn;
@@ -39,27 +39,32 @@ impl Connection {
     }
 }
 
+/// The most writers of replies that are kept for the next tick.
+const WRITERS_MAX: usize = 64;
+
 impl Sockets {
-    /// Answers a client's command, unless it has gone.
+    /// Answers a client's command, unless it has gone. Replies are on their way only after
+    /// [`Sockets::end_replies`].
     pub(crate) fn answer(&mut self, ring: &mut Ring, (call, result): ToRemote<'_>) {
         let RemoteCall { connection: to, number, charge } = call;
         let mut connection = self.connections.get_mut(&to);
         self.budget.refund(connection.as_mut().map(|it| &mut it.account), charge);
         let (Some(connection), Some(outgoing)) = (connection, ring.outgoing(to)) else { return };
-        let result = result.map_err(|why| match why {
-            CallError::Busy | CallError::Unreachable => Failure::Busy,
-            CallError::TooLarge => Failure::TooLarge,
-            CallError::ReplyTooLarge => Failure::ReplyTooLarge,
-            CallError::NoRoom(acceptors) => Failure::NoRoom(acceptors),
-            CallError::DeadlineExceeded => Failure::DeadlineExceeded,
-            CallError::OutcomeUnknown | CallError::Stopped => Failure::OutcomeUnknown,
-            CallError::Skipped => Failure::Skipped,
-            CallError::Halted(why) => Failure::Halted(why),
-        });
-        let before = outgoing.len();
-        wire::encode_result(number, &result, outgoing);
+        let unended_bytes =
+            |connection: &Connection| connection.replies.as_ref().map_or(0, RepliesWriter::len);
+        let before = outgoing.len() + unended_bytes(connection);
+        match result {
+            Ok((at, reply)) => {
+                let replies = connection.replies.get_or_insert_with(|| {
+                    self.answered.push(to);
+                    self.replies.pop().unwrap_or_default()
+                });
+                replies.put(number, at, reply, outgoing);
+            }
+            Err(why) => wire::encode_failed(number, &failure(why), outgoing),
+        }
+        let bytes = outgoing.len() + unended_bytes(connection) - before;
         let account = &mut connection.account;
-        let bytes = outgoing.len() - before;
         account.expect(bytes);
         self.budget.add_unsent(account, bytes);
         if self.budget.is_beyond(account, self.parties.clients) {
@@ -69,6 +74,20 @@ impl Sockets {
         if account.is_held && self.budget.has_room(account) {
             account.is_held = false;
             self.stalled.push_back(to); // it is read on
+        }
+    }
+
+    /// Puts the replies of this tick on their way.
+    pub(crate) fn end_replies(&mut self, ring: &mut Ring) {
+        for to in self.answered.drain(..) {
+            let connection = self.connections.get_mut(&to);
+            let Some(mut replies) = connection.and_then(|it| it.replies.take()) else { continue };
+            if let Some(outgoing) = ring.outgoing(to) {
+                replies.end(outgoing);
+                if self.replies.len() < WRITERS_MAX {
+                    self.replies.push(replies);
+                }
+            }
         }
     }
 
@@ -108,5 +127,18 @@ impl Sockets {
             account.is_held = false;
             self.read(ring, id, now);
         }
+    }
+}
+
+fn failure(why: CallError) -> Failure {
+    match why {
+        CallError::Busy | CallError::Unreachable => Failure::Busy,
+        CallError::TooLarge => Failure::TooLarge,
+        CallError::ReplyTooLarge => Failure::ReplyTooLarge,
+        CallError::NoRoom(acceptors) => Failure::NoRoom(acceptors),
+        CallError::DeadlineExceeded => Failure::DeadlineExceeded,
+        CallError::OutcomeUnknown | CallError::Stopped => Failure::OutcomeUnknown,
+        CallError::Skipped => Failure::Skipped,
+        CallError::Halted(why) => Failure::Halted(why),
     }
 }

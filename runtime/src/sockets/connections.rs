@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loggos_net::wire::{FrameReader, Hello};
+use loggos_net::wire::{Commands, FrameReader, Hello, RepliesWriter};
 use loggos_protocol::Time;
 
 use super::budget::Account;
@@ -42,6 +42,10 @@ pub(super) struct Connection {
     admitted_at: Time,
     /// What it holds as a client.
     pub(super) account: Account,
+    /// Its commands that were not taken in yet, of the last frame that was read.
+    pub(super) commands: Option<Commands>,
+    /// The replies to it of this tick.
+    pub(super) replies: Option<RepliesWriter>,
 }
 
 /// The stage of a connection.
@@ -91,6 +95,8 @@ impl Connection {
             address,
             admitted_at: Time(0),
             account: Account::default(),
+            commands: None,
+            replies: None,
         }
     }
 

@@ -14,7 +14,9 @@ use loggos::{
     RemoteOptions, RoleId,
 };
 use loggos_net::Outgoing;
-use loggos_net::wire::{self, BatchPool, FrameReader, Hello, Message, Purpose, Welcome};
+use loggos_net::wire::{
+    self, BatchPool, CommandsWriter, FrameReader, Hello, Message, Purpose, Replies, Welcome,
+};
 use loggos_protocol::Digest;
 use serde_json::Value;
 
@@ -251,6 +253,8 @@ pub(crate) struct Stranger {
     stream: TcpStream,
     reader: FrameReader,
     batches: BatchPool,
+    /// Those that [`Stranger::result`] has not returned yet.
+    replies: Option<Replies>,
 }
 
 impl Stranger {
@@ -259,7 +263,8 @@ impl Stranger {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        Self { stream, reader: FrameReader::new(FRAME_BYTES_MAX), batches: BatchPool::new(1) }
+        let (reader, batches) = (FrameReader::new(FRAME_BYTES_MAX), BatchPool::new(1));
+        Self { stream, reader, batches, replies: None }
     }
 
     /// Sends bytes; returns whether the node has taken all of them: it may have closed, or take no
@@ -311,11 +316,15 @@ impl Stranger {
 
     /// The result of a command, and no other message.
     pub(crate) fn result(&mut self) -> (u64, Result<Vec<u8>, loggos_protocol::Failure>) {
-        match self.hear() {
-            Some(Message::Result { number, result }) => {
-                (number, result.map(|(_, reply)| reply.as_slice().to_vec()))
+        loop {
+            if let Some((number, _, reply)) = self.replies.as_mut().and_then(Replies::next) {
+                return (number, Ok(reply.to_vec()));
             }
-            other => panic!("{other:?} instead of a result"),
+            match self.hear() {
+                Some(Message::Replies(replies)) => self.replies = Some(replies),
+                Some(Message::Failed { number, failure }) => return (number, Err(failure)),
+                other => panic!("{other:?} instead of a result"),
+            }
         }
     }
 }
@@ -342,7 +351,18 @@ pub(crate) fn hello(hello: &Hello) -> Vec<u8> {
 }
 
 pub(crate) fn command(number: u64, command: &[u8]) -> Vec<u8> {
-    bytes_of(|out| wire::encode_command(number, command, out))
+    commands([(number, command)])
+}
+
+/// Commands in as few frames as there may be.
+pub(crate) fn commands(commands: impl IntoIterator<Item = (u64, impl AsRef<[u8]>)>) -> Vec<u8> {
+    let mut writer = CommandsWriter::default();
+    bytes_of(|out| {
+        commands
+            .into_iter()
+            .for_each(|(number, command)| writer.put(number, command.as_ref(), out));
+        writer.end(out);
+    })
 }
 
 /// Returns a frame with any content, whose head and checksum are right.
