@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser};
 use loggos::kv::{EncodeError, Kv};
 use loggos::{
-    CallError, Config, CoreTrace, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions,
-    RoleId, Settings,
+    Config, CoreTrace, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions, RoleId,
+    Settings,
 };
 
 use serde_json::Value;
@@ -509,22 +509,6 @@ impl Options {
         #[expect(clippy::cast_precision_loss, reason = "of 53 bits none is lost")]
         let unit = (random >> 11) as f64 / (1_u64 << 53) as f64;
         unit < self.reads
-    }
-}
-
-/// Whether a call that failed was certainly not executed.
-fn was_never_sent(error: CallError) -> bool {
-    match error {
-        CallError::Busy
-        | CallError::Unreachable
-        | CallError::TooLarge
-        | CallError::NoRoom(_)
-        | CallError::Skipped => true,
-        CallError::ReplyTooLarge
-        | CallError::OutcomeUnknown
-        | CallError::Halted(_)
-        | CallError::DeadlineExceeded
-        | CallError::Stopped => false,
     }
 }
 

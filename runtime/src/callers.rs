@@ -200,6 +200,12 @@ impl Callers {
         }
     }
 
+    /// Tells callers that wait for it whether commands are served now.
+    #[inline]
+    pub(crate) fn set_ready(&self, is_ready: bool) {
+        self.port.set_ready(is_ready);
+    }
+
     /// Whether a caller has commands to submit now.
     pub(crate) fn has_work(&self, now: Time) -> bool {
         let room = self.room();

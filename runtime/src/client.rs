@@ -14,10 +14,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 use crossbeam::queue::{ArrayQueue, SegQueue};
@@ -39,11 +41,13 @@ pub struct Executed {
     pub reply: Payload,
 }
 
-/// The reason why a command has no result.
+/// The reason why a command has no result. [`CallError::may_have_executed`] tells what became of
+/// it.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum CallError {
     /// It was never sent on, and will not be executed: until the deadline the gateway had as many
-    /// commands under way as its window allows.
+    /// commands under way as its window allows; or [`Client::try_execute`] found no room.
     Busy,
     /// It was never sent on, and will not be executed: no gateway could be reached, or none that
     /// the cluster serves.
@@ -69,6 +73,14 @@ pub enum CallError {
     Stopped,
 }
 
+/// A cluster does not serve commands, though it was given time to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NotReady {
+    /// The addresses of a cluster of other processes that could not be used when they were last
+    /// tried, each with the reason.
+    pub troubles: Vec<(SocketAddr, String)>,
+}
+
 /// A handle to a cluster in this process. Cheap to clone; all clones share the gateway's session.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -83,6 +95,10 @@ pub(crate) struct Port {
     waiting: SegQueue<Weak<AtomicWaker>>,
     pool: ArrayQueue<Arc<Cell>>,
     is_closed: AtomicBool,
+    /// Whether commands are served now, as far as is known.
+    is_ready: AtomicBool,
+    /// The tasks that wait for that. One that has gone is `None`.
+    waiting_ready: SegQueue<Weak<AtomicWaker>>,
     alarm: Alarm,
 }
 
@@ -108,8 +124,8 @@ struct Cell {
 /// The future of a command's result.
 #[derive(Debug)]
 #[must_use = "a command is sent when its call is first polled"]
-pub struct Call<'a> {
-    port: &'a Port,
+pub struct Call {
+    port: Arc<Port>,
     state: CallState,
 }
 
@@ -124,6 +140,15 @@ enum CallState {
     Over,
 }
 
+/// The future that resolves once a cluster serves commands.
+#[derive(Debug)]
+#[must_use = "nothing waits until it is polled"]
+pub struct Ready {
+    port: Arc<Port>,
+    /// Its task, once it waits; by name also in [`Port::waiting_ready`], until it is woken.
+    task: Option<Arc<AtomicWaker>>,
+}
+
 impl Client {
     pub(crate) fn new(port: Arc<Port>) -> Self {
         Self { port }
@@ -134,14 +159,31 @@ impl Client {
     /// Commands of one client take effect in the order in which their futures are first polled:
     /// those of a [`RemoteCluster`](crate::RemoteCluster) as long as it stays with one gateway.
     /// What it has sent to the one before may take effect later (R37).
-    /// Dropping a future gives up the reply, not the command.
+    /// Dropping a future gives up the reply, not the command. It borrows nothing, so that it may
+    /// be spawned as a task.
     ///
     /// # Errors
     ///
     /// See [`CallError`]: it tells whether the command may have been executed.
-    pub fn execute(&self, command: &[u8]) -> Call<'_> {
+    pub fn execute(&self, command: &[u8]) -> Call {
         let state = CallState::Unsent { command: Payload::copy(command), task: None };
-        Call { port: &self.port, state }
+        Call { port: Arc::clone(&self.port), state }
+    }
+
+    /// Submits `command` now, where [`Client::execute`] waits for its first poll, and for room: the
+    /// future resolves to the reply. Commands take effect in the order in which they are submitted.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Busy`] if there is no room now: as many commands wait as may, on their way to
+    /// the gateway's core. [`CallError::Stopped`] if the cluster has stopped. Neither was sent on.
+    pub fn try_execute(&self, command: &[u8]) -> Result<Call, CallError> {
+        if self.port.is_closed.load(Ordering::SeqCst) {
+            return Err(CallError::Stopped);
+        }
+        let pushed = self.port.push(Payload::copy(command), None);
+        let cell = pushed.map_err(|_| CallError::Busy)?;
+        Ok(Call { port: Arc::clone(&self.port), state: CallState::Waiting(cell) })
     }
 
     /// Executes `command` like [`Client::execute`], and blocks this thread meanwhile. Must not be
@@ -151,24 +193,80 @@ impl Client {
     ///
     /// See [`CallError`]: it tells whether the command may have been executed.
     pub fn execute_blocking(&self, command: &[u8]) -> Result<Executed, CallError> {
-        struct Thread(std::thread::Thread);
-        impl Wake for Thread {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Thread(std::thread::current())));
-        let mut call = pin!(self.execute(command));
-        loop {
-            match call.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Ready(result) => return result,
-                Poll::Pending => std::thread::park(),
-            }
+        let result = block_on(self.execute(command), None);
+        result.expect("without a limit it waits for the result")
+    }
+
+    /// Waits until the cluster serves commands: a leader is elected, and the gateway has a session;
+    /// of other processes, a gateway is connected that is served. What is submitted before waits,
+    /// too, but no longer than to its deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Stopped`] if the cluster has stopped.
+    pub fn ready(&self) -> Ready {
+        Ready { port: Arc::clone(&self.port), task: None }
+    }
+
+    /// Waits like [`Client::ready`], for `most` at the most, and blocks this thread meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If it does not; then `troubles` is asked why.
+    pub(crate) fn wait_ready(
+        &self,
+        most: Duration,
+        troubles: impl FnOnce() -> Vec<(SocketAddr, String)>,
+    ) -> Result<(), NotReady> {
+        match block_on(self.ready(), Some(Instant::now() + most)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None => Err(NotReady { troubles: troubles() }),
         }
     }
 }
 
-impl Future for Call<'_> {
+/// Polls `future` to its end on this thread, which sleeps meanwhile; `None` if that is not before
+/// `until`.
+fn block_on<F: Future>(future: F, until: Option<Instant>) -> Option<F::Output> {
+    struct Thread(std::thread::Thread);
+    impl Wake for Thread {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Thread(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(output);
+        }
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            None => std::thread::park(),
+            Some(Duration::ZERO) => return None,
+            Some(left) => std::thread::park_timeout(left),
+        }
+    }
+}
+
+impl Future for Ready {
+    type Output = Result<(), CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(ready) = this.port.readiness() {
+            return Poll::Ready(ready);
+        }
+        let task = this.task.get_or_insert_default();
+        task.register(cx.waker());
+        if Arc::weak_count(task) == 0 {
+            this.port.waiting_ready.push(Arc::downgrade(task));
+        }
+        // It may have come between the check and the registration.
+        this.port.readiness().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Future for Call {
     type Output = Result<Executed, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -192,7 +290,7 @@ impl Future for Call<'_> {
     }
 }
 
-impl Call<'_> {
+impl Call {
     /// Submits the command; returns whether there was room. If not, its task is woken once there
     /// may be.
     fn send(&mut self, cx: &Context<'_>) -> Result<bool, CallError> {
@@ -201,7 +299,7 @@ impl Call<'_> {
         if self.port.is_closed.load(Ordering::SeqCst) {
             return Err(CallError::Stopped);
         }
-        match self.port.push(command, cx) {
+        match self.port.push(command, Some(cx)) {
             Ok(cell) => {
                 self.state = CallState::Waiting(cell);
                 Ok(true)
@@ -236,7 +334,7 @@ impl Call<'_> {
     }
 }
 
-impl Drop for Call<'_> {
+impl Drop for Call {
     /// Lets the next one in, if this one was woken since there was room, and does not need it.
     fn drop(&mut self) {
         if let CallState::Unsent { task: Some(task), .. } = &self.state
@@ -281,18 +379,22 @@ impl Port {
             waiting: SegQueue::new(),
             pool: ArrayQueue::new(POOL_CELLS),
             is_closed: AtomicBool::new(false),
+            is_ready: AtomicBool::new(false),
+            waiting_ready: SegQueue::new(),
             alarm,
         })
     }
 
-    /// Takes in a command, and rings for the gateway's core; `cx` is woken with its result. Gives
-    /// the command back if there is no room.
-    fn push(&self, command: Payload, cx: &Context<'_>) -> Result<Arc<Cell>, Payload> {
+    /// Takes in a command, and rings for the gateway's core; `cx`, if any, is woken with its
+    /// result. Gives the command back if there is no room.
+    fn push(&self, command: Payload, cx: Option<&Context<'_>>) -> Result<Arc<Cell>, Payload> {
         if self.submissions.is_full() {
             return Err(command); // without a cell of the pool, which would be lost
         }
         let cell = self.pool.pop().unwrap_or_default();
-        cell.waker.register(cx.waker());
+        if let Some(cx) = cx {
+            cell.waker.register(cx.waker());
+        }
         let answer = Answer(Some(Arc::clone(&cell)));
         if let Err(submission) = self.submissions.push(Submission { command, answer }) {
             submission.answer.forget();
@@ -320,6 +422,31 @@ impl Port {
         }
     }
 
+    /// Takes in whether commands are served now; to be called by one thread.
+    #[inline]
+    pub(crate) fn set_ready(&self, is_ready: bool) {
+        if self.is_ready.load(Ordering::Relaxed) != is_ready {
+            self.is_ready.store(is_ready, Ordering::SeqCst);
+            self.wake_ready();
+        }
+    }
+
+    fn wake_ready(&self) {
+        while let Some(waiting) = self.waiting_ready.pop() {
+            let Some(task) = waiting.upgrade() else { continue };
+            drop(waiting); // it may queue again from now on
+            task.wake();
+        }
+    }
+
+    /// Whether commands are served now; `None` if they are not yet.
+    fn readiness(&self) -> Option<Result<(), CallError>> {
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Some(Err(CallError::Stopped));
+        }
+        self.is_ready.load(Ordering::SeqCst).then_some(Ok(()))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.submissions.is_empty()
     }
@@ -344,6 +471,25 @@ impl Port {
             while let Some(waiting) = self.waiting.pop() {
                 waiting.upgrade().iter().for_each(|task| task.wake());
             }
+            self.wake_ready();
+        }
+    }
+}
+
+impl CallError {
+    /// Whether the command may have been executed, or may yet be: to submit it again could execute
+    /// it twice. Where it may not have been, another try is safe.
+    #[must_use]
+    pub fn may_have_executed(&self) -> bool {
+        match self {
+            Self::Busy | Self::Unreachable | Self::TooLarge | Self::NoRoom(_) | Self::Skipped => {
+                false
+            }
+            Self::ReplyTooLarge
+            | Self::OutcomeUnknown
+            | Self::Halted(_)
+            | Self::DeadlineExceeded
+            | Self::Stopped => true,
         }
     }
 }
@@ -396,6 +542,18 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the cluster does not serve commands yet")?;
+        for (index, (address, why)) in self.troubles.iter().enumerate() {
+            write!(f, "{} {address}: {why}", if index == 0 { ":" } else { ";" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for NotReady {}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
@@ -412,13 +570,13 @@ mod tests {
         }
     }
 
-    struct Task<'a> {
-        call: Pin<Box<Call<'a>>>,
+    struct Task {
+        call: Pin<Box<Call>>,
         wakes: Arc<Wakes>,
     }
 
-    impl<'a> Task<'a> {
-        fn new(client: &'a Client) -> Self {
+    impl Task {
+        fn new(client: &Client) -> Self {
             let mut task =
                 Self { call: Box::pin(client.execute(b"command")), wakes: Arc::default() };
             assert!(task.poll().is_pending());
@@ -451,7 +609,7 @@ mod tests {
             assert_eq!(task.wakes(), 0, "it waits");
         }
         assert_eq!(port.waiting.len(), 4, "each once, however often it is polled");
-        let wakes = |tasks: &[Task<'_>]| tasks.iter().map(Task::wakes).collect::<Vec<_>>();
+        let wakes = |tasks: &[Task]| tasks.iter().map(Task::wakes).collect::<Vec<_>>();
         // Two have room. The first takes it; the second goes, and the third takes its place.
         drop((port.pop(), port.pop()));
         port.wake_waiting();

@@ -35,7 +35,7 @@ mod trace;
 
 pub use address::{Address, NoAddress};
 pub use backup::{Backup, BackupError};
-pub use client::{Call, CallError, Client, Executed};
+pub use client::{Call, CallError, Client, Executed, NotReady, Ready};
 pub use cluster::{LocalCluster, NoSuchRole};
 pub use config::{
     Config, ConfigError, ConfigErrors, Durability, LogLimits, Losses, Missing, NoSuchNode,

@@ -3,10 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use loggos_protocol::{ReplicaId, RoleId, StateMachine};
 
-use crate::client::Client;
+use crate::client::{Client, NotReady};
 use crate::config::Config;
 use crate::core::Order;
 use crate::data::{self, DataError};
@@ -67,6 +68,16 @@ impl Node {
     #[must_use]
     pub fn client(&self) -> Client {
         self.process.client()
+    }
+
+    /// Waits until commands are served, like [`Client::ready`], for `most` at the most; blocks this
+    /// thread meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If they are not; at once where the node has no gateway.
+    pub fn wait_ready(&self, most: Duration) -> Result<(), NotReady> {
+        self.client().wait_ready(most, Vec::new)
     }
 
     /// Lets a caller live on the core of the node's first gateway; where it has none, `make` is not

@@ -30,7 +30,7 @@ use loggos_net::wire;
 use self::caller::Caller;
 pub use self::status::{remote_skip, remote_status};
 use crate::alarm::Alarm;
-use crate::client::{Client, Port};
+use crate::client::{Client, NotReady, Port};
 use crate::idle::Idle;
 use crate::resident::{MoveIn, Resident};
 
@@ -145,6 +145,17 @@ impl RemoteCluster {
     #[must_use]
     pub fn client(&self) -> Client {
         Client::new(Arc::clone(&self.shared.port))
+    }
+
+    /// Waits until commands are served, like [`Client::ready`], for `most` at the most; blocks this
+    /// thread meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If they are not: the error tells for each address why, such as that another cluster is
+    /// there.
+    pub fn wait_ready(&self, most: Duration) -> Result<(), NotReady> {
+        self.client().wait_ready(most, || self.troubles())
     }
 
     /// Returns the longest command that the cluster takes, once a gateway has said so.

@@ -11,7 +11,7 @@ use loggos::kv::Command;
 use loggos::{CallError, Desk, Next, Position, Resident, Slot};
 use quanta::Instant;
 
-use super::{Options, was_never_sent};
+use super::Options;
 
 /// Bytes of a key.
 const KEY_BYTES: usize = 16;
@@ -357,7 +357,7 @@ impl Resident for Callers {
                 // A cluster that is gone is not asked again and again.
                 self.is_over |= error == CallError::Stopped;
                 measured.errors += 1;
-                measured.unknown += u64::from(!operation.is_read && !was_never_sent(error));
+                measured.unknown += u64::from(!operation.is_read && error.may_have_executed());
             }
         }
     }

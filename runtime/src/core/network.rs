@@ -85,8 +85,9 @@ impl<M: StateMachine> Core<M> {
     pub(super) fn watch_service(&mut self, now: Time) {
         let Some(index) = self.gateway else { return };
         let Seat { id, role, .. } = &self.seats[index];
-        let Some(Role::Gateway(gateway)) = role else { return };
+        let Some(Role::Gateway(gateway)) = role else { return self.callers.set_ready(false) };
         let unserved = gateway.unserved_for(now);
+        self.callers.set_ready(gateway.session().is_some() && unserved.is_none());
         if unserved.is_some() && now.since(self.stood_still_at) < self.cluster.election_timeout {
             return;
         }

@@ -287,6 +287,7 @@ impl Caller {
         self.way = Way(self.way.0.wrapping_add(1));
         self.callers.set_way(self.way);
         self.dial.on_welcome(id);
+        self.callers.set_ready(true);
         self.note_trouble(None);
         self.end_idle(now);
         Ok(())
@@ -326,6 +327,7 @@ impl Caller {
         self.shared.command_bytes_max.store(limits.command_bytes, Ordering::Relaxed);
         self.callers.set_way(way);
         self.dial.on_welcome(connection);
+        self.callers.set_ready(true);
         self.note_trouble(None);
         self.end_idle(now);
     }
@@ -478,6 +480,7 @@ impl Caller {
 
     /// There is no connection for new commands: the next address is tried.
     fn on_down(&mut self, now: Time, why: &str) {
+        self.callers.set_ready(false);
         let address = self.options.addresses[self.address_index()];
         let end = self.dial.on_end(now);
         if end.is_news {
