@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use loggos_protocol::{ReplicaId, RoleId, StateMachine};
+use loggos_protocol::{ProposerId, ReplicaId, RoleId, StateMachine};
 
 use crate::client::{Client, NotReady};
 use crate::config::Config;
@@ -13,7 +13,7 @@ use crate::core::Order;
 use crate::data::{self, DataError};
 use crate::process::{Process, StartError};
 use crate::resident::Resident;
-use crate::status::{CoreStatus, RoleStatus};
+use crate::status::{CoreStatus, RoleStatus, Standing};
 use crate::trace::CoreTrace;
 
 /// A cluster whose roles all live in this process, on pinned cores.
@@ -95,6 +95,33 @@ impl LocalCluster {
     #[must_use]
     pub fn cores(&self) -> Vec<CoreStatus> {
         self.process.cores()
+    }
+
+    /// Returns the proposer that leads; `None` in an election.
+    #[must_use]
+    pub fn leader(&self) -> Option<ProposerId> {
+        let leads = |status: RoleStatus| match (status.role, status.standing) {
+            (RoleId::Proposer(id), Standing::Proposer { is_leading: true, ballot, .. }) => {
+                Some((ballot, id))
+            }
+            _ => None,
+        };
+        // One that was deposed may not know yet.
+        self.status().into_iter().filter_map(leads).max().map(|(_, id)| id)
+    }
+
+    /// Has `hook` told how every core stands, once each `interval`, such as to keep metrics. It is
+    /// called on a thread of its own, which may take its time and ends with the cluster.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread for it.
+    pub fn watch(
+        &self,
+        interval: Duration,
+        hook: impl FnMut(Vec<CoreStatus>) + Send + 'static,
+    ) -> io::Result<()> {
+        self.process.watch(interval, hook)
     }
 
     /// Returns what each core does in the next `time`, turn by turn; blocks meanwhile. A trace ends

@@ -35,7 +35,7 @@ use loggos_storage::{
 use tracing::warn;
 
 pub use self::status::LogState;
-pub(crate) use self::status::LogStatus;
+pub use self::status::LogStatus;
 pub(crate) use self::worker::condemned;
 use self::worker::{Answer, LogWorker, WorkerFiles};
 use crate::alarm::Alarm;
@@ -319,7 +319,7 @@ impl Log {
             writing_for: begun_at.map_or(Duration::ZERO, |at| now.since(at)),
             is_low: self.room == LogRoom::Low,
             is_full: self.shared.wal.is_full(),
-            stopped: self.stopped(),
+            stopped: self.stopped().map(|why| why.to_string()),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::core::Order;
 use crate::data::{self, DataError};
 use crate::process::{Process, StartError};
 use crate::resident::Resident;
-use crate::status::RoleStatus;
+use crate::status::{CoreStatus, RoleStatus};
 
 /// A node, with its roles on pinned cores and sockets to all the others.
 ///
@@ -90,6 +90,26 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> Vec<RoleStatus> {
         self.process.status()
+    }
+
+    /// Tells how every core stands, and has spent its time. One that has failed is left out.
+    #[must_use]
+    pub fn cores(&self) -> Vec<CoreStatus> {
+        self.process.cores()
+    }
+
+    /// Has `hook` told how every core stands, once each `interval`, such as to keep metrics. It is
+    /// called on a thread of its own, which may take its time and ends with the node.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread for it.
+    pub fn watch(
+        &self,
+        interval: Duration,
+        hook: impl FnMut(Vec<CoreStatus>) + Send + 'static,
+    ) -> io::Result<()> {
+        self.process.watch(interval, hook)
     }
 
     /// Whether a core has failed, and its roles with it: the process had better end, and be started

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use loggos_net::RingRecord;
 use loggos_protocol::{ReplicaId, RoleId, StateMachine};
@@ -38,6 +38,8 @@ pub(crate) struct Process {
     port: Arc<Port>,
     /// The core of the gateway that the port leads to, if there is one.
     gateway_core: Option<usize>,
+    /// Threads that tell how cores stand. They end by themselves: nobody waits for what they call.
+    watchers: Mutex<Vec<Thread>>,
     /// The address where it listens, if it does.
     address: Option<SocketAddr>,
     /// The data directory, if acceptors and replicas are durable: locked as long as this is.
@@ -119,6 +121,7 @@ impl Process {
             has_core_ended: Arc::new(AtomicBool::new(false)),
             port,
             gateway_core,
+            watchers: Mutex::default(),
             address: None,
             _data: data,
         };
@@ -186,15 +189,35 @@ impl Process {
 
     /// Returns how all cores stand, but for those that have failed.
     pub(crate) fn cores(&self) -> Vec<CoreStatus> {
-        let (sender, receiver) = mpsc::channel();
-        for core in self.siblings.iter() {
-            core.order(Order::Report(sender.clone(), None));
-        }
-        drop(sender);
-        let reports = self.siblings.iter().map(|_| receiver.recv_timeout(REPORT_TIMEOUT));
-        let mut cores: Vec<_> = reports.flatten().collect();
-        cores.sort_by_key(|status| status.core);
-        cores
+        report(&self.siblings)
+    }
+
+    /// Tells `hook` how all cores stand, once each `interval`, on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread for it.
+    pub(crate) fn watch(
+        &self,
+        interval: Duration,
+        mut hook: impl FnMut(Vec<CoreStatus>) + Send + 'static,
+    ) -> io::Result<()> {
+        let (siblings, is_stopping) = (Arc::clone(&self.siblings), Arc::clone(&self.is_stopping));
+        let watcher = std::thread::Builder::new().name("loggos-watch".to_owned());
+        let watcher = watcher.spawn(move || {
+            let mut due = Instant::now() + interval;
+            while !is_stopping.load(Ordering::SeqCst) {
+                let left = due.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    hook(report(&siblings));
+                    due = Instant::now() + interval;
+                } else {
+                    std::thread::park_timeout(left);
+                }
+            }
+        })?;
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner).push(watcher.thread().clone());
+        Ok(())
     }
 
     /// Returns what each core does in the next `time`, but for those that have failed.
@@ -225,6 +248,8 @@ impl Process {
     pub(crate) fn halt(&mut self) -> io::Result<()> {
         self.is_stopping.store(true, Ordering::SeqCst);
         self.siblings.iter().for_each(|core| core.alarm().ring());
+        let watchers = self.watchers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        watchers.iter().for_each(Thread::unpark);
         let mut first_error = Ok(());
         for executor in self.executors.drain(..) {
             // Every core is waited for, even if another one had failed.
@@ -242,6 +267,19 @@ impl Drop for Process {
             tracing::error!(%error, "a core had failed");
         }
     }
+}
+
+/// Asks all cores how they stand. Those that have failed say nothing.
+fn report(siblings: &[Sibling]) -> Vec<CoreStatus> {
+    let (sender, receiver) = mpsc::channel();
+    for core in siblings {
+        core.order(Order::Report(sender.clone(), None));
+    }
+    drop(sender);
+    let reports = siblings.iter().map(|_| receiver.recv_timeout(REPORT_TIMEOUT));
+    let mut cores: Vec<_> = reports.flatten().collect();
+    cores.sort_by_key(|status| status.core);
+    cores
 }
 
 /// Notes that a core has ended, by a panic or not, and closes the ways to it: no thread waits for a

@@ -71,23 +71,24 @@ pub(crate) enum Incoming {
 
 /// Counters of the sockets of a core. None ever goes down, but for `clients`.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SocketCounters {
+#[non_exhaustive]
+pub struct SocketCounters {
     /// Messages for other nodes that were dropped for want of a link or of room.
-    pub(crate) dropped: u64,
+    pub dropped: u64,
     /// Connections closed for what they said.
-    pub(crate) malformed: u64,
+    pub malformed: u64,
     /// Connections refused with a reason.
-    pub(crate) refused: u64,
+    pub refused: u64,
     /// Clients among them that were turned away for want of room.
-    pub(crate) turned_away: u64,
+    pub turned_away: u64,
     /// Connections that had not said what they are, and made room for others.
-    pub(crate) evicted: u64,
+    pub evicted: u64,
     /// Clients that are connected.
-    pub(crate) clients: usize,
+    pub clients: usize,
     /// The most that may be.
-    pub(crate) clients_max: usize,
+    pub clients_max: usize,
     /// Bytes of frames that had not arrived in one piece, and were copied together.
-    pub(crate) copied_bytes: u64,
+    pub copied_bytes: u64,
 }
 
 /// All sockets of a core.

@@ -17,6 +17,7 @@ use crate::sockets::SocketCounters;
 
 /// The state of one role, at one moment.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RoleStatus {
     /// The role.
     pub role: RoleId,
@@ -32,6 +33,7 @@ pub struct RoleStatus {
 
 /// The state of a core and its roles.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CoreStatus {
     /// Its number in its process.
     pub core: usize,
@@ -41,15 +43,17 @@ pub struct CoreStatus {
     pub time: CoreTime,
     /// The state of its roles.
     pub roles: Vec<RoleStatus>,
-    pub(crate) ring: RingCounters,
+    /// What its ring has sent, received and written.
+    pub ring: RingCounters,
     /// `None` if it has no sockets.
-    pub(crate) sockets: Option<SocketCounters>,
+    pub sockets: Option<SocketCounters>,
     /// `None` if it has no log.
-    pub(crate) log: Option<LogStatus>,
+    pub log: Option<LogStatus>,
 }
 
 /// How a core has spent its time since it began.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct CoreTime {
     /// In ticks that had work.
     pub busy: Duration,
@@ -64,6 +68,7 @@ pub struct CoreTime {
 
 /// Numbers of messages. None ever goes down while the role lives.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Traffic {
     /// Taken in.
     pub messages_in: u64,
@@ -121,6 +126,7 @@ pub enum Standing {
 
 /// The state of a replica.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ReplicaStanding {
     /// The slots below it are executed.
     pub executed: Watermark,
@@ -284,7 +290,7 @@ impl CoreStatus {
                 "held": log.held,
                 "writing_ms": u64::try_from(log.writing_for.as_millis()).unwrap_or(u64::MAX),
                 "low": log.is_low,
-                "failed": log.stopped.as_ref().map(ToString::to_string),
+                "failed": log.stopped,
             })
         });
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);

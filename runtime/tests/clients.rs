@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use harness::{DEADLINE, Nodes, Spread, increment};
 use loggos::kv::{Answer, Kv};
-use loggos::{CallError, Config, LocalCluster, NotReady, RemoteCluster, RemoteOptions, RoleId};
-use loggos_protocol::GatewayId;
+use loggos::{
+    CallError, Config, CoreStatus, GatewayId, LocalCluster, NotReady, RemoteCluster, RemoteOptions,
+    RoleId,
+};
 
 /// Polls a future, again and again, until it is over.
 fn wait_for<F: Future>(future: F) -> F::Output {
@@ -55,6 +57,29 @@ fn a_cluster_is_ready_once_it_serves_and_while_it_does() {
 
     cluster.stop().unwrap();
     assert_eq!(wait_for(client.ready()), Err(CallError::Stopped));
+}
+
+#[test]
+fn a_cluster_tells_who_leads_and_how_its_cores_stand_again_and_again() {
+    let cluster = LocalCluster::start(&Config::standard(), |_| Kv::default()).unwrap();
+    cluster.wait_ready(DEADLINE).unwrap();
+    let first = cluster.leader().unwrap();
+    cluster.kill(RoleId::Proposer(first)).unwrap();
+    let started = Instant::now();
+    while cluster.leader().is_none_or(|leader| leader == first) {
+        assert!(started.elapsed() < DEADLINE, "nobody else leads");
+    }
+    let (told, heard) = std::sync::mpsc::channel();
+    let hook = move |cores: Vec<CoreStatus>| drop(told.send(cores));
+    cluster.watch(Duration::from_millis(5), hook).unwrap();
+    for _ in 0..3 {
+        let cores = heard.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(cores.len(), cluster.cores().len());
+        assert!(cores.iter().any(|core| core.ticks > 0), "{cores:?}");
+    }
+    cluster.stop().unwrap();
+    let end = heard.iter().count(); // it ends with the cluster
+    assert!(end < 1000, "{end} more");
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl<M: StateMachine> Core<M> {
         let stopped = log.as_ref().and_then(|log| log.stopped.as_ref());
         let log_state = log.as_ref().map(LogStatus::state).unwrap_or_default();
         let absent = |seat: &Seat<M>| match (seat.id, stopped) {
-            (RoleId::Acceptor(_), Some(why)) => Standing::Stopped { why: why.to_string() },
+            (RoleId::Acceptor(_), Some(why)) => Standing::Stopped { why: why.clone() },
             (_, _) => Standing::Down,
         };
         let standing = |seat: &Seat<M>| match &seat.role {

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::Stop;
-
 /// How long a write may take before the disk is reported to hang.
 const HANG: Duration = Duration::from_secs(1);
 
@@ -24,27 +22,32 @@ pub enum LogState {
 
 /// The state of a log, in numbers.
 #[derive(Clone, Debug)]
-pub(crate) struct LogStatus {
+#[non_exhaustive]
+pub struct LogStatus {
     /// Batches that were synced since it was formatted. Never goes down.
-    pub(crate) synced: u64,
-    /// Segments in use, and the most that there may be.
-    pub(crate) segments: usize,
-    pub(crate) segments_max: u32,
+    pub synced: u64,
+    /// Segments in use.
+    pub segments: usize,
+    /// The most that there may be.
+    pub segments_max: u32,
     /// Records that are not durable yet.
-    pub(crate) waiting: u64,
+    pub waiting: u64,
     /// Messages that wait for such records.
-    pub(crate) held: usize,
+    pub held: usize,
     /// The age of the write under way; zero if there is none.
-    pub(crate) writing_for: Duration,
-    pub(crate) is_low: bool,
+    pub writing_for: Duration,
+    /// Whether little room is left.
+    pub is_low: bool,
     /// Whether records wait for room.
-    pub(crate) is_full: bool,
-    pub(crate) stopped: Option<Stop>,
+    pub is_full: bool,
+    /// The reason why it serves no more, for good, if it does not (R33, R34).
+    pub stopped: Option<String>,
 }
 
 impl LogStatus {
     /// Returns the state that these numbers show.
-    pub(crate) fn state(&self) -> LogState {
+    #[must_use]
+    pub fn state(&self) -> LogState {
         if self.writing_for >= HANG {
             LogState::Hangs
         } else if self.is_full {
