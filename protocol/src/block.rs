@@ -3,6 +3,10 @@
 //! ```text
 //!  batch block    run*     run      0 │ session slot u64, index u32 │ first u64 │ lowest u64
 //!                                     │ count u32 │ bytes u32 │ (length u32, command)*
+//!                                  3  a client's: the same, and before the commands
+//!                                     │ its session │ its first u64 │ its lowest u64
+//!                                  4  a client that has no session: the same, and before its one
+//!                                     command, which is empty, │ its key u64
 //!                          open     1 │ gateway u8 │ incarnation u64
 //!                          skip     2 │ slot u64, index u32 │ checksum u32
 //!
@@ -11,6 +15,7 @@
 //!                                     │ count u32 │ bytes u32 │ (length u32, reply)*
 //!                                     a length of 2^32 - 1: there is no reply, it was too large;
 //!                                     of 2^32 - 2: the command was skipped
+//!                                     of 2^32 - 3 to - 5: a client's command, see [`NoReply`]
 //!                          opened   1 │ session
 //!                          out of order, unknown, trimmed   2, 3, 4 │ session │ next u64
 //! ```
@@ -30,6 +35,8 @@ use crate::{GatewayId, Incarnation, LoggedCommand, Payload, Position, SessionId,
 const TAG_COMMANDS: u8 = 0;
 const TAG_OPEN: u8 = 1;
 const TAG_SKIP: u8 = 2;
+const TAG_OF_CLIENT: u8 = 3;
+const TAG_OF_NEW_CLIENT: u8 = 4;
 const TAG_DONE: u8 = 0;
 const TAG_OPENED: u8 = 1;
 const TAG_OUT_OF_ORDER: u8 = 2;
@@ -45,10 +52,12 @@ const SESSION_BYTES: usize = 8 + 4;
 const DONE_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4 + 4;
 /// Bytes of a reply beside the reply itself.
 pub(crate) const REPLY_HEADER_BYTES: usize = 4;
-/// The length of a reply that was too large.
+/// The lengths that say why there is no reply.
 const TOO_LARGE: u32 = u32::MAX;
-/// The length of the reply to a command that was skipped.
 const SKIPPED: u32 = u32::MAX - 1;
+const NO_SESSION: u32 = u32::MAX - 2;
+const OUT_OF_ORDER: u32 = u32::MAX - 3;
+const FORGOTTEN: u32 = u32::MAX - 4;
 
 /// A block that is not what the module's chart says. Blocks are checksummed on the wire, so this is
 /// a bug of its encoder, or memory gone bad.
@@ -84,6 +93,36 @@ pub struct CommandRun<'a> {
     pub count: u32,
     /// The commands.
     pub commands: Items<'a>,
+    /// On whose behalf the session's gateway sends them.
+    pub owner: RunOwner,
+}
+
+/// On whose behalf a gateway sends a run of its session.
+///
+/// Its own session sees to it that the run is executed once, however often the gateway sends it. A
+/// client has a session of its own beneath that, which goes with it to another gateway: there its
+/// commands have other numbers of that gateway's session, and the same of its own.
+///
+/// source: R22, R23
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RunOwner {
+    /// Callers that share the gateway's session.
+    Gateway,
+    /// A client with a session.
+    Client {
+        /// Its session.
+        session: SessionId,
+        /// The number, in its session, of the run's first command; the others follow by one.
+        first: u64,
+        /// The lowest number that it has no answer to: all below may be forgotten.
+        lowest_unanswered: u64,
+    },
+    /// A client that asks for a session, by the one command of the run. A second one with the same
+    /// key gets the same session. The reply is a [`SessionId`]: slot u64, index u32.
+    NewClient {
+        /// The key: drawn by the client, at random.
+        key: u64,
+    },
 }
 
 /// The remembered answers to a run.
@@ -182,6 +221,38 @@ pub enum NoReply {
     TooLarge,
     /// The command was skipped, and will never be executed (R38).
     Skipped,
+    /// A client's, whose session does not exist, or no longer. It was not executed now; what it was
+    /// in a session that has ended nobody knows.
+    NoSession,
+    /// A client's, of which earlier commands are missing, or that is beyond its window. It was not
+    /// executed.
+    OutOfOrder,
+    /// A client's that was executed before, and whose reply the client has said to have.
+    Forgotten,
+}
+
+impl NoReply {
+    /// The length that says so.
+    fn length(self) -> u32 {
+        match self {
+            Self::TooLarge => TOO_LARGE,
+            Self::Skipped => SKIPPED,
+            Self::NoSession => NO_SESSION,
+            Self::OutOfOrder => OUT_OF_ORDER,
+            Self::Forgotten => FORGOTTEN,
+        }
+    }
+
+    #[cold]
+    fn of_length(length: u32) -> Self {
+        match length {
+            SKIPPED => Self::Skipped,
+            NO_SESSION => Self::NoSession,
+            OUT_OF_ORDER => Self::OutOfOrder,
+            FORGOTTEN => Self::Forgotten,
+            _ => Self::TooLarge,
+        }
+    }
 }
 
 /// Encoded replies, one after the other, of which some may have been too large.
@@ -221,9 +292,9 @@ impl<'a> Iterator for ReplyItems<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let (len, rest) = self.0.split_first_chunk::<REPLY_HEADER_BYTES>()?;
         let len = u32::from_le_bytes(*len);
-        if len >= SKIPPED {
+        if len >= FORGOTTEN {
             self.0 = rest;
-            return Some(Err(if len == SKIPPED { NoReply::Skipped } else { NoReply::TooLarge }));
+            return Some(Err(NoReply::of_length(len)));
         }
         let (item, rest) = rest.split_at_checked(len as usize)?;
         self.0 = rest;
@@ -231,13 +302,12 @@ impl<'a> Iterator for ReplyItems<'a> {
     }
 }
 
-/// Encodes the same number of replies, of which none is to be had any more. Those of commands that
-/// were skipped still say so.
+/// Encodes the same number of replies, of which none is to be had any more. Those that were none
+/// still say why.
 pub(crate) fn no_replies(replies: &Payload) -> Payload {
     let mut none = Vec::new();
     for reply in ReplyItems::new(replies.as_slice()) {
-        let is_skipped = reply == Err(NoReply::Skipped);
-        none.extend(if is_skipped { SKIPPED } else { TOO_LARGE }.to_le_bytes());
+        none.extend(reply.err().unwrap_or(NoReply::TooLarge).length().to_le_bytes());
     }
     Payload::from(Bytes::from(none))
 }
@@ -323,7 +393,7 @@ struct Reader<'a>(&'a [u8]);
 impl<'a> Reader<'a> {
     fn run(&mut self) -> Option<Run<'a>> {
         match self.u8()? {
-            TAG_COMMANDS => {
+            tag @ (TAG_COMMANDS | TAG_OF_CLIENT | TAG_OF_NEW_CLIENT) => {
                 // One check for all of it.
                 let (header, rest) = self.0.split_first_chunk::<{ RUN_HEADER_BYTES - 1 }>()?;
                 let mut header = Reader(header);
@@ -331,6 +401,8 @@ impl<'a> Reader<'a> {
                     (header.session()?, header.u64()?, header.u64()?);
                 let (count, bytes) = (header.u32()?, header.u32()?);
                 self.0 = rest;
+                let owner =
+                    if tag == TAG_COMMANDS { RunOwner::Gateway } else { self.owner(tag, count)? };
                 let commands = Items(self.bytes(bytes)?);
                 Some(Run::Commands(CommandRun {
                     session,
@@ -338,6 +410,7 @@ impl<'a> Reader<'a> {
                     lowest_unanswered,
                     count,
                     commands,
+                    owner,
                 }))
             }
             TAG_OPEN => Some(Run::Open {
@@ -350,6 +423,16 @@ impl<'a> Reader<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Reads what only the runs of clients have.
+    fn owner(&mut self, tag: u8, count: u32) -> Option<RunOwner> {
+        if tag == TAG_OF_NEW_CLIENT {
+            let key = self.u64()?;
+            return (count == 1).then_some(RunOwner::NewClient { key });
+        }
+        let (session, first, lowest_unanswered) = (self.session()?, self.u64()?, self.u64()?);
+        Some(RunOwner::Client { session, first, lowest_unanswered })
     }
 
     fn outcome(&mut self) -> Option<Outcome<'a>> {

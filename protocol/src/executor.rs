@@ -11,20 +11,41 @@
 //!             goes beyond the session's window                                 OutOfOrder
 //!             executed in part or whole, answers kept executes the rest        Done
 //!             executed, answers trimmed                                        Trimmed
+//!  … of a client, as far as its gateway's session has it executed now:
+//!             no such session, or not used for long                            NoSession, for each
+//!             its first > next, or beyond the window                           OutOfOrder, for each
+//!             executed before, answers kept        nothing                     the same, from where it was
+//!             … answers trimmed                    nothing                     Forgotten
+//!             else                                 executes it                 Done
+//!  … of a new client                               a session of this place, or its name
+//!                                                  the one with its key
 //! ```
+//!
+//! Why a client's command is executed once, though two gateways have it: both sessions are part of
+//! the replicated state, and a command is executed only where it is the next one of both. Whichever
+//! gateway's run comes first in the log executes it, on every replica; in the other's the client's
+//! session has gone on, and the run gets the answers that are kept. A client never gives a number
+//! to another command, so what is answered from memory is what was asked (R23). A session that has
+//! ended is never opened again under its name, nor is one opened by a command: what its client
+//! sends is refused, and the client knows that it does not know (R22).
 //!
 //! source: R22, R23, R26, R38
 
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 pub(crate) use self::snapshot::Frozen;
-use crate::block::{CommandRun, Items, NoReply, ReplyLimits, ResultWriter, Run, Runs};
+use crate::block::{
+    CommandRun, Items, NoReply, ReplyLimits, ResultWriter, Run, RunAnswers, RunOwner, Runs,
+};
 use crate::machine::RunReplies;
-use crate::session::Sessions;
+use crate::session::{Opener, Sessions};
 use crate::{
     Ask, At, Batch, ClusterSettings, Halt, LoggedCommand, Payload, Position, SessionId, Slot,
     StateMachine, Time,
@@ -36,11 +57,17 @@ const HALT_MESSAGE_BYTES_MAX: usize = 1024;
 /// an operator's own decision, and they are made one after the other.
 const SKIPPED_MAX: usize = 64;
 
+/// A client's session ends once it was not used for longer, by the log's time.
+const CLIENT_UNUSED_MAX: Duration = Duration::from_hours(1);
+
 /// A state machine with its sessions.
 #[derive(Debug)]
 pub(crate) struct Executor<M> {
     pub(crate) machine: M,
+    /// Those of gateways.
     sessions: Sessions,
+    /// Those of clients that have their own.
+    clients: Sessions,
     session_window: u32,
     /// The bytes at which an answer to a gateway that asks ends.
     results_bytes_max: usize,
@@ -67,6 +94,8 @@ pub(crate) struct Executor<M> {
 #[derive(Debug)]
 struct Fresh {
     session: SessionId,
+    /// The client's session that has executed it, too.
+    client: Option<SessionId>,
     at: Position,
     count: u32,
     /// Where in the block its replies are.
@@ -90,7 +119,12 @@ impl<M: StateMachine> Executor<M> {
         };
         Self {
             machine,
-            sessions: Sessions::new(cluster.sessions_max, cluster.answers_bytes_max),
+            sessions: Sessions::new(cluster.sessions_max, cluster.answers_bytes_max, None),
+            clients: Sessions::new(
+                cluster.sessions_max,
+                cluster.answers_bytes_max,
+                Some(CLIENT_UNUSED_MAX),
+            ),
             session_window: cluster.session_window,
             results_bytes_max: cluster.results_bytes_max as usize,
             time: Time(0),
@@ -128,13 +162,13 @@ impl<M: StateMachine> Executor<M> {
             self.remember_fresh();
             match run.map_err(|_| Box::new(Halt::Malformed { slot }))? {
                 Run::Open { gateway, incarnation } => {
-                    let name = SessionId { slot, index };
-                    let session = self.sessions.open(gateway, incarnation, name);
+                    let at = At { slot, index, time: self.time };
+                    let session = self.sessions.open(Opener::Gateway(gateway, incarnation), at);
                     self.writer.opened(session);
                     index += 1;
                 }
                 Run::Commands(run) => {
-                    self.run(At { slot, index, time: self.time }, run)?;
+                    self.run(At { slot, index, time: self.time }, &run)?;
                     index += run.count;
                 }
                 Run::Skip(command) => {
@@ -151,19 +185,40 @@ impl<M: StateMachine> Executor<M> {
             return Ok(None);
         }
         let outcomes = self.writer.take();
-        if let Some(Fresh { session, at, count, replies }) = self.fresh.take() {
+        if let Some(fresh) = self.fresh.take() {
             // Almost every batch has one run: long replies share the memory of the block.
-            self.sessions.executed(session, at, count, outcomes.slice(replies));
+            let replies = outcomes.slice(fresh.replies.clone());
+            self.remember(&fresh, replies);
         }
         Ok(Some(outcomes))
+    }
+
+    #[inline]
+    fn remember(&mut self, fresh: &Fresh, replies: Payload) {
+        if fresh.client.is_some() {
+            self.remember_of_client(fresh, &replies);
+        }
+        self.sessions.executed(fresh.session, fresh.at, fresh.count, replies);
+    }
+
+    #[cold]
+    fn remember_of_client(&mut self, fresh: &Fresh, replies: &Payload) {
+        let client = fresh.client.expect("a client's session has executed it");
+        self.clients.executed(client, fresh.at, fresh.count, replies.clone());
     }
 
     /// Remembers the replies of a run whose block is not kept, or goes on.
     #[inline]
     fn remember_fresh(&mut self) {
-        if let Some(Fresh { session, at, count, replies }) = self.fresh.take() {
-            let replies = self.writer.copy(replies);
-            self.sessions.executed(session, at, count, replies);
+        if self.fresh.is_some() {
+            self.remember_a_copy();
+        }
+    }
+
+    fn remember_a_copy(&mut self) {
+        if let Some(fresh) = self.fresh.take() {
+            let replies = self.writer.copy(fresh.replies.clone());
+            self.remember(&fresh, replies);
         }
     }
 
@@ -178,7 +233,8 @@ impl<M: StateMachine> Executor<M> {
     /// source: R25
     pub(crate) fn known(&mut self, ask: &Ask, executed_any_after: bool) -> Known {
         let Some(id) = ask.session else {
-            let opened = self.sessions.opened_by(ask.batch.gateway, ask.batch.incarnation);
+            let opener = Opener::Gateway(ask.batch.gateway, ask.batch.incarnation);
+            let opened = self.sessions.opened_by(opener);
             return match opened {
                 Some(session) => {
                     self.writer.opened(session);
@@ -205,15 +261,16 @@ impl<M: StateMachine> Executor<M> {
 
     /// Runs whose replies are not kept any more, though their owners may not have them.
     pub(crate) fn let_go(&self) -> u64 {
-        self.sessions.let_go
+        self.sessions.let_go + self.clients.let_go
     }
 
     pub(crate) fn validate(&self) {
         self.sessions.validate(self.session_window);
+        self.clients.validate(self.session_window);
     }
 
     /// Executes what of a run is new.
-    fn run(&mut self, at: At, run: CommandRun<'_>) -> Result<(), Box<Halt>> {
+    fn run(&mut self, at: At, run: &CommandRun<'_>) -> Result<(), Box<Halt>> {
         let next = self.sessions.trim(run.session, run.lowest_unanswered, at.slot);
         let Some(next) = next else {
             self.refused_runs += 1;
@@ -232,7 +289,12 @@ impl<M: StateMachine> Executor<M> {
             return Ok(());
         }
         if run.first == next {
-            return self.apply(at, run, run.count);
+            return match run.owner {
+                RunOwner::Gateway => self.apply(at, run, run.count, None),
+                RunOwner::Client { .. } | RunOwner::NewClient { .. } => {
+                    self.run_of_client(at, run, 0)
+                }
+            };
         }
         self.repeated_runs += 1;
         self.rerun(at, run, next)
@@ -241,55 +303,148 @@ impl<M: StateMachine> Executor<M> {
     /// Answers a run that was executed before, in part or whole, and executes the rest.
     ///
     /// A gateway sends the same runs again, so as a rule it is the whole of one that was executed
-    /// as one; pieces of several are answered as of here.
-    fn rerun(&mut self, at: At, run: CommandRun<'_>, next: u64) -> Result<(), Box<Halt>> {
+    /// as one; a client's may have been executed in pieces.
+    fn rerun(&mut self, at: At, run: &CommandRun<'_>, next: u64) -> Result<(), Box<Halt>> {
         let end = run.first + u64::from(run.count);
+        let answered = run.first..end.min(next);
         if let Some(session) = self.sessions.session(run.session) {
-            if let Some(answers) = session.run_answers(run.first, run.count) {
-                self.writer.done(run.session, run.first, answers);
-                return Ok(());
-            }
-            let answered = run.first..end.min(next);
             if answered.clone().any(|number| session.answer(number).is_none()) {
                 self.writer.trimmed(run.session);
                 return Ok(());
             }
-            self.writer.start_done(run.session, run.first, at.position());
-            for number in answered {
-                self.writer.reply(session.answer(number).unwrap_or(Ok(&[])));
+            let mut number = answered.start;
+            while number < answered.end {
+                let most = u32::try_from(answered.end - number).unwrap_or(run.count);
+                let answers = session.answers_from(number, most);
+                let answers = answers.expect("all answers are there");
+                self.writer.done(run.session, number, answers);
+                number += u64::from(answers.count);
             }
         }
-        let Some(rest) = end.checked_sub(next).filter(|rest| *rest > 0) else {
-            self.writer.end_done();
-            return Ok(());
-        };
+        let Some(rest) = end.checked_sub(next).filter(|rest| *rest > 0) else { return Ok(()) };
         assert!(rest < u64::from(run.count), "a run that is all new was taken for a repeated one");
-        self.apply(at, run, u32::try_from(rest).unwrap_or(run.count))
+        let rest = u32::try_from(rest).unwrap_or(run.count);
+        match run.owner {
+            RunOwner::Gateway => self.apply(at, run, rest, None),
+            RunOwner::Client { .. } | RunOwner::NewClient { .. } => {
+                self.run_of_client(at, run, run.count - rest)
+            }
+        }
     }
 
-    /// Applies the last `count` commands of a run; the others were answered already.
-    fn apply(&mut self, at: At, run: CommandRun<'_>, count: u32) -> Result<(), Box<Halt>> {
+    /// Executes what is new to its gateway's session of a run of a client, all but the first
+    /// `skipped` commands: as far as it is new to the client's session, too. Each piece is an
+    /// outcome of its own, since those that were executed before were so at other places.
+    ///
+    /// source: R22, R23
+    fn run_of_client(
+        &mut self,
+        at: At,
+        run: &CommandRun<'_>,
+        skipped: u32,
+    ) -> Result<(), Box<Halt>> {
+        let (client, first, lowest) = match run.owner {
+            RunOwner::Client { session, first, lowest_unanswered } => {
+                (session, first, lowest_unanswered)
+            }
+            RunOwner::NewClient { key } => {
+                let session = self.clients.open(Opener::Client(key), at);
+                let mut name = [0; 12];
+                name[..8].copy_from_slice(&session.slot.0.to_le_bytes());
+                name[8..].copy_from_slice(&session.index.to_le_bytes());
+                self.answer(at, run, 0..run.count, Ok(&name));
+                return Ok(());
+            }
+            RunOwner::Gateway => unreachable!("a run without a client"),
+        };
+        let window = u64::from(self.session_window);
+        let (Some(end), Some(limit)) =
+            (first.checked_add(run.count.into()), lowest.checked_add(window))
+        else {
+            return Err(Box::new(Halt::Malformed { slot: at.slot }));
+        };
+        let Some(next) = self.clients.trim_in_time(client, lowest, at) else {
+            self.answer(at, run, skipped..run.count, Err(NoReply::NoSession));
+            return Ok(());
+        };
+        let mut number = first + u64::from(skipped);
+        if number > next || end > limit {
+            self.answer(at, run, skipped..run.count, Err(NoReply::OutOfOrder));
+            return Ok(());
+        }
+        while number < end {
+            self.remember_fresh();
+            let done = u32::try_from(number - first).unwrap_or(u32::MAX);
+            if number == next {
+                return self.apply(at, run, run.count - done, Some(client));
+            }
+            let most = u32::try_from(end.min(next) - number).unwrap_or(u32::MAX);
+            self.repeated_runs += 1;
+            let known = self.clients.session(client).and_then(|it| it.answers_from(number, most));
+            let count = match known {
+                Some(answers) => {
+                    let session = run.session;
+                    let first = run.first + u64::from(done);
+                    let replies = self.writer.done(session, first, answers);
+                    let RunAnswers { at, count, .. } = answers;
+                    self.fresh = Some(Fresh { session, client: None, at, count, replies });
+                    count
+                }
+                None => {
+                    self.answer(at, run, done..done + 1, Err(NoReply::Forgotten));
+                    1
+                }
+            };
+            number += u64::from(count);
+        }
+        Ok(())
+    }
+
+    /// Gives these commands of a run the same answer, and executes nothing.
+    fn answer(
+        &mut self,
+        at: At,
+        run: &CommandRun<'_>,
+        which: Range<u32>,
+        reply: Result<&[u8], NoReply>,
+    ) {
+        self.remember_fresh();
+        let at = Position { index: at.index + which.start, ..at.position() };
+        self.writer.start_done(run.session, run.first + u64::from(which.start), at);
+        let (session, count) = (run.session, which.end - which.start);
+        which.for_each(|_| self.writer.reply(reply));
+        let replies = self.writer.end_done();
+        self.fresh = Some(Fresh { session, client: None, at, count, replies });
+    }
+
+    /// Applies the last `count` commands of a run, which are new to the session of `client`, too,
+    /// if they are one's; the others were answered already.
+    fn apply(
+        &mut self,
+        at: At,
+        run: &CommandRun<'_>,
+        count: u32,
+        client: Option<SessionId>,
+    ) -> Result<(), Box<Halt>> {
         let skipped = run.count - count;
         let at = At { index: at.index + skipped, ..at };
-        if skipped == 0 {
-            self.writer.start_done(run.session, run.first, at.position());
-        }
-        let start = self.writer.len();
+        self.writer.start_done(run.session, run.first + u64::from(skipped), at.position());
         let commands = run.commands.skipping(skipped.into());
         let is_skip_here = |skip: &LoggedCommand| skip.at.slot == at.slot;
         match self.skips.iter().any(is_skip_here) {
             false => self.apply_all(at, commands)?,
             true => self.apply_with_skips(at, commands)?,
         }
-        let done = self.writer.replies_count() - skipped;
+        let done = self.writer.replies_count();
         if done != count {
             // The block holds fewer commands than its header says, or the machine skipped one.
             return Err(Box::new(Halt::Malformed { slot: at.slot }));
         }
         assert!(count <= run.count, "applied {count} of {} commands", run.count);
         self.commands += u64::from(count);
-        let replies = start..self.writer.end_done().end;
-        self.fresh = Some(Fresh { session: run.session, at: at.position(), count, replies });
+        let replies = self.writer.end_done();
+        let at = at.position();
+        self.fresh = Some(Fresh { session: run.session, client, at, count, replies });
         Ok(())
     }
 

@@ -53,7 +53,7 @@ mod window;
 pub use acceptor::{Acceptor, AcceptorCounters};
 pub use block::{
     BatchWriter, CommandRun, Items, MalformedBlock, NoReply, Outcome, Outcomes, ReplyItems,
-    ResultWriter, Run, RunAnswers, Runs,
+    ResultWriter, Run, RunAnswers, RunOwner, Runs,
 };
 pub use client::{Client, Way};
 pub use digest::Digest;

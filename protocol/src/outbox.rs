@@ -252,6 +252,8 @@ impl From<NoReply> for Failure {
         match why {
             NoReply::TooLarge => Self::ReplyTooLarge,
             NoReply::Skipped => Self::Skipped,
+            // No gateway sends runs of clients yet.
+            NoReply::NoSession | NoReply::OutOfOrder | NoReply::Forgotten => Self::OutcomeUnknown,
         }
     }
 }

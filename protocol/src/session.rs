@@ -7,6 +7,10 @@
 //!                 lowest unanswered
 //! ```
 //!
+//! Gateways have sessions, and so have clients that go from one gateway to another. Those of
+//! clients end when they were not used for long by the log's time, and both when there are too
+//! many.
+//!
 //! A session belongs to the replicated state: every replica has the same sessions with the same
 //! answers at the same slot, because all that happens to them follows from the log. So a command
 //! that was executed is known as executed wherever it is sent again, and gets the same answer.
@@ -15,20 +19,31 @@
 //! them: beyond that, all replicas let go of the same replies, and remember of these only that they
 //! were executed.
 //!
-//! source: R22, R23, R29
+//! source: R22, R23, R26, R29
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::block::{self, NoReply, REPLY_HEADER_BYTES, ReplyItems, RunAnswers};
 use crate::snapshot::Fields;
-use crate::{GatewayId, Incarnation, MalformedSnapshot, Payload, Position, SessionId, Slot};
+use crate::{
+    At, GatewayId, Incarnation, MalformedSnapshot, Payload, Position, SessionId, Slot, Time,
+};
 
-/// The length of a session's record in a snapshot.
-const SESSION_BYTES: usize = 1 + 12 + 9 + 8 + 8;
+/// The length of a session's record in a snapshot: that of a client, which is the longer one.
+const SESSION_BYTES: usize = 1 + 12 + 8 + 8 + 8 + 8;
 /// The length of a record of answers in a snapshot, without the replies.
 const ANSWERS_BYTES: usize = 1 + 12 + 8 + 12 + 4 + 4;
 
-/// All sessions of a replica.
+/// The life that a session was opened for. Another one never has the same.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Opener {
+    Gateway(GatewayId, Incarnation),
+    /// A client, by the key that it has drawn.
+    Client(u64),
+}
+
+/// All sessions of the gateways, or of the clients, as a replica knows them.
 #[derive(Clone, Debug)]
 pub(crate) struct Sessions {
     /// By name, in ascending order: each new one is the last, for names are places in the log.
@@ -39,6 +54,8 @@ pub(crate) struct Sessions {
     /// last.
     written: usize,
     sessions_max: usize,
+    /// A session ends once it was not used for longer, by the log's time.
+    unused_max: Option<Duration>,
     /// The bytes of all replies that are kept, without their lengths.
     replies_bytes: usize,
     replies_bytes_max: usize,
@@ -49,11 +66,12 @@ pub(crate) struct Sessions {
 /// One session.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
-    opened_by: (GatewayId, Incarnation),
+    opened_by: Opener,
     /// The number that is executed next; all below have been.
     next: u64,
-    /// The slot that last used it.
+    /// The slot that last used it, and the log's time there; this only for clients.
     used_at: Slot,
+    used_time: Time,
     /// The answers from the owner's lowest unanswered number up to `next`.
     answers: VecDeque<Answers>,
     /// The bytes of their replies, without their lengths.
@@ -71,12 +89,17 @@ struct Answers {
 }
 
 impl Sessions {
-    pub(crate) fn new(sessions_max: u32, answers_bytes_max: u32) -> Self {
+    pub(crate) fn new(
+        sessions_max: u32,
+        answers_bytes_max: u32,
+        unused_max: Option<Duration>,
+    ) -> Self {
         Self {
             sessions: Vec::new(),
             last_used: 0,
             written: 0,
             sessions_max: sessions_max as usize,
+            unused_max,
             replies_bytes: 0,
             replies_bytes_max: answers_bytes_max as usize,
             let_go: 0,
@@ -84,43 +107,39 @@ impl Sessions {
     }
 
     /// Opens a session named by its place in the log, or returns the one that this very life of the
-    /// gateway has. Where there is no room, the one unused for longest is closed:
-    /// deterministically, so on every replica.
+    /// opener has. Where there is no room, the one unused for longest is closed: deterministically,
+    /// so on every replica.
     ///
     /// source: R22
-    pub(crate) fn open(
-        &mut self,
-        gateway: GatewayId,
-        incarnation: Incarnation,
-        name: SessionId,
-    ) -> SessionId {
-        let opened_by = (gateway, incarnation);
-        if let Some(existing) = self.opened_by(gateway, incarnation) {
+    pub(crate) fn open(&mut self, opener: Opener, at: At) -> SessionId {
+        let existing = self.opened_by(opener).filter(|id| self.trim_in_time(*id, 0, at).is_some());
+        if let Some(existing) = existing {
             return existing;
         }
         if self.sessions.len() >= self.sessions_max {
             let sessions = self.sessions.iter().enumerate();
             let oldest = sessions.min_by_key(|(_, (id, session))| (session.used_at, *id));
             if let Some(oldest) = oldest.map(|(index, _)| index) {
-                let (_, closed) = self.sessions.remove(oldest);
-                self.replies_bytes -= closed.replies_bytes;
+                self.close(oldest);
             }
         }
+        let name = SessionId { slot: at.slot, index: at.index };
         let is_last = self.sessions.last().is_none_or(|(last, _)| *last < name);
         assert!(is_last, "{name} was opened after a later one, or twice");
-        self.sessions.push((name, Session::new(opened_by, 0, name.slot)));
+        self.sessions.push((name, Session::new(opener, 0, at.slot, at.time)));
         let count = self.sessions.len();
         assert!(count <= self.sessions_max, "{count} sessions are open, {} may", self.sessions_max);
         name
     }
 
-    /// The session that this life of the gateway has opened.
-    pub(crate) fn opened_by(
-        &self,
-        gateway: GatewayId,
-        incarnation: Incarnation,
-    ) -> Option<SessionId> {
-        let is_ours = |s: &Session| s.opened_by == (gateway, incarnation);
+    fn close(&mut self, index: usize) {
+        let (_, closed) = self.sessions.remove(index);
+        self.replies_bytes -= closed.replies_bytes;
+    }
+
+    /// The session that this life has opened.
+    pub(crate) fn opened_by(&self, opener: Opener) -> Option<SessionId> {
+        let is_ours = |session: &Session| session.opened_by == opener;
         self.sessions.iter().find(|(_, session)| is_ours(session)).map(|(id, _)| *id)
     }
 
@@ -148,7 +167,7 @@ impl Sessions {
     /// executes next.
     ///
     /// source: R23, "windows are trimmed only by the client's own lowest unanswered number"
-    #[inline]
+    #[inline(always)]
     pub(crate) fn trim(
         &mut self,
         id: SessionId,
@@ -160,6 +179,27 @@ impl Sessions {
             (session.next, session.trim(lowest_unanswered.min(session.next), used_at));
         self.replies_bytes -= trimmed;
         Some(next)
+    }
+
+    /// The same for one that ends when it is not used for long by the log's time: here, on every
+    /// replica, for that time is the same on all.
+    ///
+    /// source: R26
+    #[inline(never)]
+    pub(crate) fn trim_in_time(
+        &mut self,
+        id: SessionId,
+        lowest_unanswered: u64,
+        at: At,
+    ) -> Option<u64> {
+        let unused_max = self.unused_max;
+        let session = self.session_mut(id)?;
+        if unused_max.is_some_and(|most| at.time.since(session.used_time) > most) {
+            self.close(self.last_used);
+            return None;
+        }
+        session.used_time = at.time;
+        self.trim(id, lowest_unanswered, at.slot)
     }
 
     /// Takes in that the next `count` commands of a session were executed, the first of them at
@@ -188,6 +228,10 @@ impl Sessions {
         self.let_go += 1;
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
     /// Forgets every session.
     pub(crate) fn clear(&mut self) {
         self.sessions.clear();
@@ -208,7 +252,7 @@ impl Sessions {
                     if is_full(part, ANSWERS_BYTES + answers.replies.len()) {
                         return true;
                     }
-                    answers.write(*id, part);
+                    answers.write(*id, answers_record(session.opened_by), part);
                     session.answers.pop_front();
                 }
             }
@@ -216,12 +260,19 @@ impl Sessions {
                 return self.written < self.sessions.len();
             }
             let Some((id, session)) = self.sessions.get(self.written) else { return false };
-            let (gateway, incarnation) = session.opened_by;
-            part.push(b'S');
+            part.push(session_record(session.opened_by));
             part.extend(id.slot.0.to_le_bytes());
             part.extend(id.index.to_le_bytes());
-            part.push(gateway.0);
-            part.extend(incarnation.0.to_le_bytes());
+            match session.opened_by {
+                Opener::Gateway(gateway, incarnation) => {
+                    part.push(gateway.0);
+                    part.extend(incarnation.0.to_le_bytes());
+                }
+                Opener::Client(key) => {
+                    part.extend(key.to_le_bytes());
+                    part.extend(session.used_time.0.to_le_bytes());
+                }
+            }
             part.extend(session.next.to_le_bytes());
             part.extend(session.used_at.0.to_le_bytes());
             self.written += 1;
@@ -241,10 +292,17 @@ impl Sessions {
     ) -> Result<(), MalformedSnapshot> {
         let id = SessionId { slot: Slot(fields.u64()?), index: fields.u32()? };
         match record {
-            b'S' => {
-                let opened_by = (GatewayId(fields.u8()?), Incarnation(fields.u64()?));
+            b'S' | b'C' => {
+                let (opened_by, used_time) = match record {
+                    b'S' => {
+                        let opener =
+                            Opener::Gateway(GatewayId(fields.u8()?), Incarnation(fields.u64()?));
+                        (opener, Time(0))
+                    }
+                    _ => (Opener::Client(fields.u64()?), Time(fields.u64()?)),
+                };
                 let (next, used_at) = (fields.u64()?, Slot(fields.u64()?));
-                let session = Session::new(opened_by, next, used_at);
+                let session = Session::new(opened_by, next, used_at, used_time);
                 let is_next = self.sessions.last().is_none_or(|(last, _)| *last < id);
                 if !is_next || self.sessions.len() >= self.sessions_max {
                     return Err(MalformedSnapshot);
@@ -252,7 +310,7 @@ impl Sessions {
                 self.sessions.push((id, session));
                 Ok(())
             }
-            b'A' => {
+            b'A' | b'B' => {
                 let session = self.session_mut(id).ok_or(MalformedSnapshot)?;
                 let first = fields.u64()?;
                 let at = Position { slot: Slot(fields.u64()?), index: fields.u32()? };
@@ -300,9 +358,26 @@ impl Sessions {
     }
 }
 
+/// The first byte of a session's record in a snapshot.
+fn session_record(opened_by: Opener) -> u8 {
+    match opened_by {
+        Opener::Gateway(..) => b'S',
+        Opener::Client(_) => b'C',
+    }
+}
+
+/// The first byte of the records of its answers.
+fn answers_record(opened_by: Opener) -> u8 {
+    match opened_by {
+        Opener::Gateway(..) => b'A',
+        Opener::Client(_) => b'B',
+    }
+}
+
 impl Session {
-    fn new(opened_by: (GatewayId, Incarnation), next: u64, used_at: Slot) -> Self {
-        Self { opened_by, next, used_at, answers: VecDeque::new(), replies_bytes: 0 }
+    fn new(opened_by: Opener, next: u64, used_at: Slot, used_time: Time) -> Self {
+        let answers = VecDeque::new();
+        Self { opened_by, next, used_at, used_time, answers, replies_bytes: 0 }
     }
 
     /// Notes a use, and forgets answers that the owner has; returns the bytes of their replies.
@@ -346,6 +421,14 @@ impl Session {
         self.answers.get(place).filter(|a| a.first <= number)
     }
 
+    /// The answers to the command `number` and those after it that were executed in the same run:
+    /// `count` at the most; unless it was trimmed.
+    pub(crate) fn answers_from(&self, number: u64, count: u32) -> Option<RunAnswers<'_>> {
+        let answers = self.run_of(number)?;
+        let rest = u32::try_from(answers.end() - number).unwrap_or(u32::MAX);
+        self.run_answers(number, count.min(rest))
+    }
+
     /// The answer to an executed command, unless it was trimmed.
     pub(crate) fn answer(&self, number: u64) -> Option<Result<&[u8], NoReply>> {
         let answers = self.run_of(number)?;
@@ -368,9 +451,9 @@ impl Session {
 
 impl Answers {
     /// Appends their record in a snapshot.
-    fn write(&self, id: SessionId, part: &mut Vec<u8>) {
+    fn write(&self, id: SessionId, record: u8, part: &mut Vec<u8>) {
         let replies = self.replies.as_slice();
-        part.push(b'A');
+        part.push(record);
         part.extend(id.slot.0.to_le_bytes());
         part.extend(id.index.to_le_bytes());
         part.extend(self.first.to_le_bytes());

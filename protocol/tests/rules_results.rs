@@ -221,7 +221,11 @@ fn r29_a_reply_beyond_the_bound_is_executed_and_said_to_be_too_large() {
     let commands = [(b'a', 8), (b'b', 9), (b'c', 3)];
     assert_eq!(log.run(0, &commands), "0 at 0: a10 ! c5");
     assert_eq!(log.run(0, &commands), "0 at 0: a10 ! c5", "and is so when it is sent again");
-    assert_eq!(log.run(1, &[(b'b', 9), (b'c', 3), (b'd', 20)]), "1 at 0: ! c5 !", "with a new one");
+    assert_eq!(
+        log.run(1, &[(b'b', 9), (b'c', 3), (b'd', 20)]),
+        "1 at 1: ! c5 3 at 2: !",
+        "with a new one"
+    );
     assert_eq!(log.replica.machine().executed.len(), 4);
 }
 

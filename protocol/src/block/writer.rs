@@ -6,8 +6,8 @@ use bytes::BufMut;
 
 use super::{
     COMMAND_HEADER_BYTES, DONE_HEADER_BYTES, NoReply, REPLY_HEADER_BYTES, RUN_HEADER_BYTES,
-    RunAnswers, SKIPPED, TAG_COMMANDS, TAG_DONE, TAG_OPEN, TAG_OPENED, TAG_OUT_OF_ORDER, TAG_SKIP,
-    TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
+    RunAnswers, TAG_COMMANDS, TAG_DONE, TAG_OF_CLIENT, TAG_OF_NEW_CLIENT, TAG_OPEN, TAG_OPENED,
+    TAG_OUT_OF_ORDER, TAG_SKIP, TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
 };
 use crate::pool::Arena;
 use crate::{GatewayId, Incarnation, LoggedCommand, Payload, Position, SessionId};
@@ -94,23 +94,85 @@ fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or_else(|_| panic!("{bytes} bytes in one block"))
 }
 
-/// Encodes the batches of one session.
+/// Encodes the batches of one session: a run for each stretch of commands with the same owner.
 ///
-/// The run's header is written when the batch is closed: until then its session may not be open
+/// The headers of runs are written when the batch is closed: until then its session may not be open
 /// yet.
 #[derive(Clone, Debug, Default)]
 pub struct BatchWriter {
     block: Buffer,
     commands_count: u32,
+    runs: Vec<RunStart>,
+    /// Whether the last of them has no other owner than the gateway.
+    is_plain: bool,
+    /// The session of the client that the last of them is of, and its next number in it.
+    client: Option<(SessionId, u64)>,
+}
+
+/// Where a run begins.
+#[derive(Clone, Copy, Debug)]
+struct RunStart {
+    /// Its offset in the block.
+    at: usize,
+    /// Of its header, which is filled in when the batch is closed, but for what its owner is.
+    header_bytes: usize,
+    /// The number of commands before it.
+    before: u32,
 }
 
 impl BatchWriter {
-    /// Adds a command; returns how many there are now.
+    /// Adds a command of a caller without a session of its own; returns how many commands there are
+    /// now.
     #[inline]
     pub fn push(&mut self, command: &[u8]) -> u32 {
-        if self.commands_count == 0 {
-            self.block.put(&[0; RUN_HEADER_BYTES]);
+        if !self.is_plain {
+            self.start_run(TAG_COMMANDS, &[]);
+            self.is_plain = true;
         }
+        self.append(command)
+    }
+
+    /// Adds the command that a client's session calls `number`; returns how many commands there are
+    /// now. The client has the answers to all below `lowest_unanswered`.
+    pub fn push_of_client(
+        &mut self,
+        session: SessionId,
+        number: u64,
+        lowest_unanswered: u64,
+        command: &[u8],
+    ) -> u32 {
+        if self.client != Some((session, number)) {
+            let mut owner = [0; CLIENT_BYTES];
+            let mut fields = &mut owner[..];
+            fields.put_u64_le(session.slot.0);
+            fields.put_u32_le(session.index);
+            fields.put_u64_le(number);
+            fields.put_u64_le(lowest_unanswered);
+            self.start_run(TAG_OF_CLIENT, &owner);
+        }
+        self.client = Some((session, number + 1));
+        self.append(command)
+    }
+
+    /// Adds a client's wish for a session; returns how many commands there are now.
+    pub fn push_new_client(&mut self, key: u64) -> u32 {
+        self.start_run(TAG_OF_NEW_CLIENT, &key.to_le_bytes());
+        self.append(&[])
+    }
+
+    #[inline]
+    fn start_run(&mut self, tag: u8, owner: &[u8]) {
+        let (at, before) = (self.block.len(), self.commands_count);
+        self.runs.push(RunStart { at, header_bytes: RUN_HEADER_BYTES + owner.len(), before });
+        (self.is_plain, self.client) = (false, None);
+        let mut header = [0; RUN_HEADER_BYTES];
+        header[0] = tag;
+        self.block.put(&header);
+        self.block.put(owner);
+    }
+
+    #[inline]
+    fn append(&mut self, command: &[u8]) -> u32 {
         self.block.bytes.reserve(COMMAND_HEADER_BYTES + command.len());
         self.block.u32(length(command.len()));
         self.block.put(command);
@@ -136,26 +198,31 @@ impl BatchWriter {
         self.commands_count
     }
 
-    /// Closes the batch: all commands since the last one, as one run.
+    /// Closes the batch: all commands since the last one, of which the first has the number `first`
+    /// in `session`.
     pub fn close(&mut self, session: SessionId, first: u64, lowest_unanswered: u64) -> Payload {
         assert!(!self.is_empty(), "a batch of no commands");
-        let bytes = length(self.block.len() - RUN_HEADER_BYTES);
-        let mut header = &mut self.block.bytes[..RUN_HEADER_BYTES];
-        header.put_u8(TAG_COMMANDS);
-        header.put_u64_le(session.slot.0);
-        header.put_u32_le(session.index);
-        header.put_u64_le(first);
-        header.put_u64_le(lowest_unanswered);
-        header.put_u32_le(self.commands_count);
-        header.put_u32_le(bytes);
-        self.commands_count = 0;
+        let (mut end, mut commands) = (self.block.len(), self.commands_count);
+        while let Some(RunStart { at, header_bytes, before }) = self.runs.pop() {
+            let bytes = length(end - at - header_bytes);
+            let mut header = &mut self.block.bytes[at + 1..at + RUN_HEADER_BYTES];
+            header.put_u64_le(session.slot.0);
+            header.put_u32_le(session.index);
+            header.put_u64_le(first + u64::from(before));
+            header.put_u64_le(lowest_unanswered);
+            header.put_u32_le(commands - before);
+            header.put_u32_le(bytes);
+            (end, commands) = (at, before);
+        }
+        (self.commands_count, self.is_plain, self.client) = (0, false, None);
         self.block.take()
     }
 
     /// Forgets the commands since the last batch.
     pub fn clear(&mut self) {
         self.block.clear();
-        self.commands_count = 0;
+        self.runs.clear();
+        (self.commands_count, self.is_plain, self.client) = (0, false, None);
     }
 
     /// Encodes a batch that asks for a session and nothing else.
@@ -179,6 +246,9 @@ impl BatchWriter {
         block.take()
     }
 }
+
+/// The bytes of a client's part of a run's header.
+const CLIENT_BYTES: usize = 8 + 4 + 8 + 8;
 
 /// How long replies may be. Part of what replicas agree on: whether one is too large follows from
 /// the log.
@@ -270,10 +340,9 @@ impl ResultWriter {
     pub(crate) fn reply(&mut self, reply: Result<&[u8], NoReply>) {
         self.start_reply();
         self.put(reply.unwrap_or_default());
-        self.is_too_large |= reply == Err(NoReply::TooLarge);
         self.end_reply();
-        if reply == Err(NoReply::Skipped) {
-            self.block.patch_u32(self.reply_at, SKIPPED);
+        if let Err(why) = reply {
+            self.block.patch_u32(self.reply_at, why.length());
         }
     }
 
@@ -311,12 +380,17 @@ impl ResultWriter {
         self.block.copy(range)
     }
 
-    /// Adds the outcome of a run whose replies are at hand.
-    pub fn done(&mut self, session: SessionId, first: u64, answers: RunAnswers<'_>) {
+    /// Adds the outcome of a run whose replies are at hand; returns where in the block these are.
+    pub fn done(
+        &mut self,
+        session: SessionId,
+        first: u64,
+        answers: RunAnswers<'_>,
+    ) -> Range<usize> {
         self.start_done(session, first, answers.at);
         self.block.put(answers.replies.0);
         self.done_count = answers.count;
-        self.end_done();
+        self.end_done()
     }
 
     /// The number of replies that the outcome under way has.

@@ -5,8 +5,9 @@
 //!             tag 2 │ bytes       as the state machine wrote them
 //!   records   'T' time            the first record of the first part
 //!             'K' skipped         slot, index and checksum of a command; with the first
-//!             'S' session         name, opened by, next number, last use
-//!             'A' answers         of one run of the session before: first number, position, count, replies
+//!             'S' session         of a gateway: name, opened by, next number, last use
+//!             'C' session         of a client: name, key, time of last use, next number, last use
+//!             'A', 'B' answers    of one run of the session before: first number, position, count, replies
 //! ```
 //!
 //! Without its sessions a restored replica would execute commands again that were executed before
@@ -31,12 +32,14 @@ pub(crate) struct Frozen {
     skipped: VecDeque<LoggedCommand>,
     /// The sessions not written yet.
     sessions: Sessions,
+    clients: Sessions,
     stage: Stage,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Stage {
     Sessions,
+    Clients,
     Machine,
     Done,
 }
@@ -46,10 +49,10 @@ impl<M: StateMachine> Executor<M> {
     /// session table, which is bounded, is copied, its replies only referenced. Returns `None` if
     /// the state machine has no snapshots.
     pub(crate) fn freeze(&mut self) -> Option<Frozen> {
-        let sessions = self.sessions.clone();
+        let (sessions, clients) = (self.sessions.clone(), self.clients.clone());
         let is_frozen = self.machine.freeze();
         let (time, skipped) = (Some(self.time), self.skipped.clone());
-        is_frozen.then_some(Frozen { time, skipped, sessions, stage: Stage::Sessions })
+        is_frozen.then_some(Frozen { time, skipped, sessions, clients, stage: Stage::Sessions })
     }
 
     /// Writes the next part of about `bytes_max` bytes; returns `None` after the last.
@@ -69,6 +72,13 @@ impl<M: StateMachine> Executor<M> {
                     part.extend(checksum.to_le_bytes());
                 }
                 if !frozen.sessions.write(&mut part, bytes_max) {
+                    let has_clients = !frozen.clients.is_empty();
+                    frozen.stage = if has_clients { Stage::Clients } else { Stage::Machine };
+                }
+            }
+            Stage::Clients => {
+                part.push(SESSIONS);
+                if !frozen.clients.write(&mut part, bytes_max) {
                     frozen.stage = Stage::Machine;
                 }
             }
@@ -87,6 +97,7 @@ impl<M: StateMachine> Executor<M> {
     pub(crate) fn clear(&mut self) {
         self.machine.clear();
         self.sessions.clear();
+        self.clients.clear();
         self.skipped.clear();
         self.writer.clear();
         self.fresh = None;
@@ -112,6 +123,7 @@ impl<M: StateMachine> Executor<M> {
                             let at = Position { slot: Slot(fields.u64()?), index: fields.u32()? };
                             self.note_skipped(LoggedCommand { at, checksum: fields.u32()? });
                         }
+                        record @ (b'C' | b'B') => self.clients.restore(record, &mut fields)?,
                         record => self.sessions.restore(record, &mut fields)?,
                     }
                 }
@@ -149,6 +161,7 @@ impl<M: StateMachine> Executor<M> {
     ///
     /// If a session lacks answers.
     pub(crate) fn check_restored(&self) -> Result<(), MalformedSnapshot> {
-        if self.sessions.are_whole() { Ok(()) } else { Err(MalformedSnapshot) }
+        let are_whole = self.sessions.are_whole() && self.clients.are_whole();
+        if are_whole { Ok(()) } else { Err(MalformedSnapshot) }
     }
 }
