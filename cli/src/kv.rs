@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use clap::{Args, Subcommand};
+use loggos::Position;
 use loggos::kv::{Answer, Command};
+use serde_json::{Value, json};
 
 use crate::exit::{self, Exit};
 use crate::remote::Target;
@@ -13,6 +15,10 @@ use crate::remote::Target;
 pub(crate) struct Options {
     #[command(flatten)]
     target: Target,
+    /// Print an object in JSON: the key, its value if there is one to tell, and the slot and index
+    /// where the command was executed.
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     operation: Operation,
 }
@@ -61,31 +67,83 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let executed = options.target.execute(&command)?;
     let answer = Answer::decode(executed.reply.as_slice())
         .map_err(|_| "unrecognised reply: is this cluster running another state machine?")?;
-    print(answer, &options.operation)
+    let key = options.operation.key();
+    if options.json {
+        writeln!(exit::stdout(), "{}", to_json(key, answer, executed.at))?;
+    } else {
+        print(answer)?;
+    }
+    judge(answer, key)
 }
 
-/// Prints values and sums as they are; what was not as asked for is an error.
-fn print(answer: Answer<'_>, operation: &Operation) -> Result<(), Box<dyn std::error::Error>> {
-    let (Operation::Get { key }
-    | Operation::Put { key, .. }
-    | Operation::Del { key }
-    | Operation::Incr { key, .. }) = operation;
+impl Operation {
+    fn key(&self) -> &str {
+        let (Self::Get { key }
+        | Self::Put { key, .. }
+        | Self::Del { key }
+        | Self::Incr { key, .. }) = self;
+        key
+    }
+}
+
+/// Prints values and sums as they are.
+fn print(answer: Answer<'_>) -> std::io::Result<()> {
     let mut out = exit::stdout();
     match answer {
-        Answer::Stored | Answer::Deleted => writeln!(out, "OK")?,
+        Answer::Stored | Answer::Deleted => writeln!(out, "OK"),
         Answer::Value(value) => {
             out.write_all(value)?;
-            out.write_all(b"\n")?;
+            out.write_all(b"\n")
         }
-        Answer::Number(number) => writeln!(out, "{number}")?,
-        Answer::Missing => return no_such(format!("`{key}` has no value")),
-        Answer::NotANumber => return no_such(format!("the value of `{key}` is not a number")),
-        Answer::Overflow => return no_such(format!("`{key}`: the sum does not fit in 64 bits")),
+        Answer::Number(number) => writeln!(out, "{number}"),
+        Answer::Missing
+        | Answer::NotANumber
+        | Answer::Overflow
+        | Answer::Malformed
+        | Answer::Versioned { .. }
+        | Answer::Swapped
+        | Answer::Mismatch(_) => Ok(()),
+    }
+}
+
+/// Returns the answer as an object: the key, what it holds now if that was asked for, and where the
+/// command was executed. A value that is no text is told in hexadecimal digits, as `value_hex`.
+fn to_json(key: &str, answer: Answer<'_>, at: Position) -> Value {
+    let mut object = json!({ "key": key, "slot": at.slot.0, "index": at.index });
+    let (name, value) = match answer {
+        Answer::Value(value) => match std::str::from_utf8(value) {
+            Ok(text) => ("value", json!(text)),
+            Err(_) => (
+                "value_hex",
+                value.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+            ),
+        },
+        Answer::Number(number) => ("value", json!(number)),
+        Answer::Missing => ("value", Value::Null),
+        Answer::Stored
+        | Answer::Deleted
+        | Answer::NotANumber
+        | Answer::Overflow
+        | Answer::Malformed
+        | Answer::Versioned { .. }
+        | Answer::Swapped
+        | Answer::Mismatch(_) => return object,
+    };
+    object[name] = value;
+    object
+}
+
+/// What was not as asked for is an error.
+fn judge(answer: Answer<'_>, key: &str) -> Result<(), Box<dyn std::error::Error>> {
+    match answer {
+        Answer::Stored | Answer::Deleted | Answer::Value(_) | Answer::Number(_) => Ok(()),
+        Answer::Missing => no_such(format!("`{key}` has no value")),
+        Answer::NotANumber => no_such(format!("the value of `{key}` is not a number")),
+        Answer::Overflow => no_such(format!("`{key}`: the sum does not fit in 64 bits")),
         Answer::Malformed | Answer::Versioned { .. } | Answer::Swapped | Answer::Mismatch(_) => {
-            return Err(format!("`{key}`: unexpected reply {answer:?}").into());
+            Err(format!("`{key}`: unexpected reply {answer:?}").into())
         }
     }
-    Ok(())
 }
 
 /// The command was executed, and what it needs is not there: that is not the failure of a command.

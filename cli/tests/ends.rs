@@ -123,6 +123,24 @@ fn a_missing_key_and_a_failed_command_have_codes_of_their_own() {
     ] {
         assert_eq!(kv(words), (3, format!("loggos: {why}\n")));
     }
+    // As JSON: with where it was executed, and the same codes.
+    let json = |words: &[&str]| {
+        let output =
+            loggos().arg("kv").args(words).args(["--json", "--connect", &address]).output();
+        let output = output.unwrap();
+        let object = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
+        (output.status.code().unwrap(), object)
+    };
+    let (code, stored) = json(&["put", "word", "nine"]);
+    assert_eq!((code, &stored["key"], stored.get("value")), (0, &"word".into(), None));
+    let (code, found) = json(&["get", "word"]);
+    assert_eq!((code, &found["value"]), (0, &"nine".into()));
+    assert!(found["slot"].as_u64() > stored["slot"].as_u64(), "{stored} {found}");
+    let (code, missing) = json(&["get", "other"]);
+    assert_eq!((code, &missing["value"]), (3, &serde_json::Value::Null));
+    assert_eq!(json(&["incr", "count", "7"]).1["value"], 7);
+    assert_eq!(json(&["incr", "word"]).0, 3);
+    assert_eq!(kv(&["put", "word", "ten"]).0, 0);
     // A host may be named; and what is too long is told with how long it may be.
     let named = address.replace("127.0.0.1", "localhost");
     let output = loggos().args(["kv", "get", "word", "--connect", &named]).output().unwrap();
