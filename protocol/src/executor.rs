@@ -45,7 +45,7 @@ use crate::block::{
     CommandRun, Items, NoReply, ReplyLimits, ResultWriter, Run, RunAnswers, RunOwner, Runs,
 };
 use crate::machine::RunReplies;
-use crate::session::{Opener, Sessions};
+use crate::session::{Opener, Session, Sessions};
 use crate::{
     Ask, At, Batch, ClusterSettings, Halt, LoggedCommand, Payload, Position, SessionId, Slot,
     StateMachine, Time,
@@ -201,10 +201,13 @@ impl<M: StateMachine> Executor<M> {
         self.sessions.executed(fresh.session, fresh.at, fresh.count, replies);
     }
 
+    /// The client's session keeps a copy: a reference would keep the whole block alive, for as long
+    /// as the client likes.
     #[cold]
     fn remember_of_client(&mut self, fresh: &Fresh, replies: &Payload) {
         let client = fresh.client.expect("a client's session has executed it");
-        self.clients.executed(client, fresh.at, fresh.count, replies.clone());
+        let replies = Payload::copy(replies.as_slice());
+        self.clients.executed(client, fresh.at, fresh.count, replies);
     }
 
     /// Remembers the replies of a run whose block is not kept, or goes on.
@@ -250,13 +253,13 @@ impl<M: StateMachine> Executor<M> {
             self.writer.unknown_session(id);
             return Known::Executed(self.writer.take());
         };
-        match session.run_answers(ask.first, ask.count) {
-            Some(answers) => {
-                self.writer.done(id, ask.first, answers.within(self.results_bytes_max));
-                Known::Executed(self.writer.take())
-            }
-            None => Known::NotYet,
+        let asked = ask.first..ask.first.saturating_add(ask.count.into());
+        let is_executed = asked.end <= session.next();
+        let bytes_max = self.results_bytes_max;
+        if is_executed && put_answers(&mut self.writer, session, id, asked, bytes_max) {
+            return Known::Executed(self.writer.take());
         }
+        Known::NotYet
     }
 
     /// Runs whose replies are not kept any more, though their owners may not have them.
@@ -307,19 +310,11 @@ impl<M: StateMachine> Executor<M> {
     fn rerun(&mut self, at: At, run: &CommandRun<'_>, next: u64) -> Result<(), Box<Halt>> {
         let end = run.first + u64::from(run.count);
         let answered = run.first..end.min(next);
-        if let Some(session) = self.sessions.session(run.session) {
-            if answered.clone().any(|number| session.answer(number).is_none()) {
-                self.writer.trimmed(run.session);
-                return Ok(());
-            }
-            let mut number = answered.start;
-            while number < answered.end {
-                let most = u32::try_from(answered.end - number).unwrap_or(run.count);
-                let answers = session.answers_from(number, most);
-                let answers = answers.expect("all answers are there");
-                self.writer.done(run.session, number, answers);
-                number += u64::from(answers.count);
-            }
+        if let Some(session) = self.sessions.session(run.session)
+            && !put_answers(&mut self.writer, session, run.session, answered, usize::MAX)
+        {
+            self.writer.trimmed(run.session);
+            return Ok(());
         }
         let Some(rest) = end.checked_sub(next).filter(|rest| *rest > 0) else { return Ok(()) };
         assert!(rest < u64::from(run.count), "a run that is all new was taken for a repeated one");
@@ -357,24 +352,25 @@ impl<M: StateMachine> Executor<M> {
             }
             RunOwner::Gateway => unreachable!("a run without a client"),
         };
-        let window = u64::from(self.session_window);
-        let (Some(end), Some(limit)) =
-            (first.checked_add(run.count.into()), lowest.checked_add(window))
-        else {
-            return Err(Box::new(Halt::Malformed { slot: at.slot }));
-        };
         let Some(next) = self.clients.trim_in_time(client, lowest, at) else {
             self.answer(at, run, skipped..run.count, Err(NoReply::NoSession));
             return Ok(());
         };
-        let mut number = first + u64::from(skipped);
-        if number > next || end > limit {
+        // These numbers are a client's, which may say anything: none of them may halt a replica.
+        let limit = lowest.saturating_add(self.session_window.into());
+        let end = first.checked_add(run.count.into());
+        let Some(end) = end.filter(|_| first + u64::from(skipped) <= next) else {
             self.answer(at, run, skipped..run.count, Err(NoReply::OutOfOrder));
             return Ok(());
-        }
+        };
+        let mut number = first + u64::from(skipped);
         while number < end {
             self.remember_fresh();
             let done = u32::try_from(number - first).unwrap_or(u32::MAX);
+            if number == next && end > limit {
+                self.answer(at, run, done..run.count, Err(NoReply::OutOfOrder));
+                return Ok(());
+            }
             if number == next {
                 return self.apply(at, run, run.count - done, Some(client));
             }
@@ -495,6 +491,30 @@ impl<M: StateMachine> Executor<M> {
         }
         self.skipped.push_back(command);
     }
+}
+
+/// Writes the answers to these commands of a session, which were executed, run by run as they were:
+/// up to one that ends at `bytes_max` bytes or beyond. Returns whether they are kept: where the
+/// first is, all are.
+fn put_answers(
+    writer: &mut ResultWriter,
+    session: &Session,
+    id: SessionId,
+    numbers: Range<u64>,
+    bytes_max: usize,
+) -> bool {
+    let mut number = numbers.start;
+    while number < numbers.end && (number == numbers.start || writer.len() < bytes_max) {
+        let most = u32::try_from(numbers.end - number).unwrap_or(u32::MAX);
+        let Some(answers) = session.answers_from(number, most) else {
+            assert_eq!(number, numbers.start, "{id}: answers have a hole");
+            return false;
+        };
+        let answers = answers.within(bytes_max.saturating_sub(writer.len()));
+        writer.done(id, number, answers);
+        number += u64::from(answers.count);
+    }
+    true
 }
 
 fn checksum(command: &[u8]) -> u32 {

@@ -24,7 +24,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::block::{self, NoReply, REPLY_HEADER_BYTES, ReplyItems, RunAnswers};
+use crate::block::{self, REPLY_HEADER_BYTES, ReplyItems, RunAnswers};
 use crate::snapshot::Fields;
 use crate::{
     At, GatewayId, Incarnation, MalformedSnapshot, Payload, Position, SessionId, Slot, Time,
@@ -429,10 +429,9 @@ impl Session {
         self.run_answers(number, count.min(rest))
     }
 
-    /// The answer to an executed command, unless it was trimmed.
-    pub(crate) fn answer(&self, number: u64) -> Option<Result<&[u8], NoReply>> {
-        let answers = self.run_of(number)?;
-        ReplyItems::new(answers.replies.as_slice()).skipping(number - answers.first).next()
+    /// The number that it executes next.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
     }
 
     /// The answers to these commands, if they were executed as one run or a part of one, and not

@@ -58,17 +58,19 @@ impl Desk {
 
     /// Tells the results of commands from `first` on: their replies are these letters.
     fn part(&mut self, first: u64, replies: &str) -> Outbox {
-        let index = u32::try_from(first).expect("a small number");
-        self.tell(|writer| {
-            writer.start_done(SESSION, first, Position { slot: Slot(9), index });
-            for reply in replies.bytes() {
-                writer.start_reply();
-                writer.put(&[reply]);
-                writer.end_reply();
-            }
-            writer.end_done();
-        })
+        self.tell(|writer| put_part(writer, first, replies))
     }
+}
+
+fn put_part(writer: &mut ResultWriter, first: u64, replies: &str) {
+    let index = u32::try_from(first).expect("a small number");
+    writer.start_done(SESSION, first, Position { slot: Slot(9), index });
+    for reply in replies.bytes() {
+        writer.start_reply();
+        writer.put(&[reply]);
+        writer.end_reply();
+    }
+    writer.end_done();
 }
 
 /// Each client's reply, as text: its tag, its place in the slot, and the reply.
@@ -99,6 +101,20 @@ fn r29_a_gateway_asks_for_the_results_that_a_message_had_no_room_for() {
     assert_eq!((told(&out).as_str(), asked(&out)), ("1 at 1: b, 2 at 2: c", vec![(1, 3, 1)]));
     let out = desk.part(0, "abcd");
     assert_eq!((told(&out).as_str(), asked(&out)), ("3 at 3: d", vec![]), "of another attempt");
+    assert_eq!(desk.gateway.unanswered(), 0);
+}
+
+/// A batch whose commands were executed in several runs has as many outcomes, in one message.
+#[test]
+fn r29_the_rest_of_results_is_asked_for_once_a_message() {
+    let mut desk = Desk::new();
+    let out = desk.tell(|writer| {
+        put_part(writer, 0, "a");
+        put_part(writer, 1, "b");
+    });
+    assert_eq!((told(&out).as_str(), asked(&out)), ("0 at 0: a, 1 at 1: b", vec![(1, 2, 2)]));
+    let out = desk.tell(|writer| (0..4).for_each(|number| put_part(writer, number, "x")));
+    assert_eq!((told(&out).as_str(), asked(&out)), ("2 at 2: x, 3 at 3: x", vec![]));
     assert_eq!(desk.gateway.unanswered(), 0);
 }
 

@@ -107,6 +107,8 @@ pub struct BatchWriter {
     is_plain: bool,
     /// The session of the client that the last of them is of, and its next number in it.
     client: Option<(SessionId, u64)>,
+    /// What the header of that run says to be its lowest number without an answer.
+    client_lowest: u64,
 }
 
 /// Where a run begins.
@@ -141,7 +143,16 @@ impl BatchWriter {
         lowest_unanswered: u64,
         command: &[u8],
     ) -> u32 {
-        if self.client != Some((session, number)) {
+        if self.client == Some((session, number)) {
+            if lowest_unanswered > self.client_lowest
+                && let Some(RunStart { at, .. }) = self.runs.last()
+            {
+                let lowest_at = at + RUN_HEADER_BYTES + CLIENT_BYTES - 8;
+                self.block.bytes[lowest_at..lowest_at + 8]
+                    .copy_from_slice(&lowest_unanswered.to_le_bytes());
+                self.client_lowest = lowest_unanswered;
+            }
+        } else {
             let mut owner = [0; CLIENT_BYTES];
             let mut fields = &mut owner[..];
             fields.put_u64_le(session.slot.0);
@@ -149,8 +160,9 @@ impl BatchWriter {
             fields.put_u64_le(number);
             fields.put_u64_le(lowest_unanswered);
             self.start_run(TAG_OF_CLIENT, &owner);
+            self.client_lowest = lowest_unanswered;
         }
-        self.client = Some((session, number + 1));
+        self.client = number.checked_add(1).map(|next| (session, next));
         self.append(command)
     }
 

@@ -239,6 +239,87 @@ fn r23_a_clients_commands_are_executed_in_the_order_of_their_numbers() {
     assert_eq!(replies(&log.send(0, |writer| put(writer, client, 3, "d", 3))), [Ok("d#4")]);
 }
 
+/// The window bounds what is new; what was executed is answered whatever comes behind it.
+#[test]
+fn r23_what_was_executed_is_answered_though_the_rest_is_beyond_the_window() {
+    let mut log = Log::new();
+    let client = log.open(0, 7);
+    log.by(0, client, 0, "ab");
+    let told = log.by(1, client, 1, &"x".repeat(64));
+    assert_eq!(replies(&told[..1]), [Ok("b#2")]);
+    assert_eq!(replies(&told[1..]), [Err(NoReply::OutOfOrder); 63]);
+    // In one run, what the client has answers to by its end counts for all of it.
+    let told = log.send(0, |writer| {
+        for number in 2..66 {
+            let lowest = if number < 34 { 0 } else { 2 };
+            writer.push_of_client(client, number, lowest, b"y");
+        }
+    });
+    assert!(told.iter().all(Result::is_ok), "{told:?}");
+    assert_eq!(log.executed().len(), 66);
+}
+
+/// Numbers are a client's: they may be any.
+#[test]
+fn r23_no_number_of_a_client_halts_a_replica() {
+    let mut log = Log::new();
+    let client = log.open(0, 7);
+    let unknown = SessionId { slot: Slot(u64::MAX), index: u32::MAX };
+    for (session, why) in [(unknown, NoReply::NoSession), (client, NoReply::OutOfOrder)] {
+        for first in [u64::MAX - 1, u64::MAX] {
+            let told = log.send(1, |writer| {
+                writer.push_of_client(session, first, u64::MAX, b"a");
+                writer.push_of_client(session, first.wrapping_add(1), u64::MAX, b"b");
+            });
+            let is_next = first == u64::MAX && session == client; // that is number 0
+            let second = if is_next { Ok("b#1") } else { Err(why) };
+            assert_eq!(replies(&told), [Err(why), second], "{first}");
+        }
+    }
+    assert_eq!(replies(&log.by(0, client, 1, "c")), [Ok("c#2")]);
+}
+
+/// A gateway that asks what became of a batch is told of all of it, though its runs were executed
+/// one by one: no more at once than fits, and something each time.
+#[test]
+fn r25_a_batch_of_several_runs_is_known_as_a_whole() {
+    let mut log = Log::with(|settings| {
+        (settings.reply_bytes_max, settings.results_bytes_max) = (400, 1000);
+    });
+    let clients = [7, 8].map(|key| log.open(0, key));
+    let (session, first) = log.gateways[0];
+    let command = [b'x'; 300];
+    let told = log.send(0, |writer| {
+        for number in 0..4 {
+            writer.push_of_client(clients[0], number, 0, &command);
+            writer.push_of_client(clients[1], number, 0, &command);
+            writer.push(&command);
+        }
+    });
+    let id = BatchId { gateway: GatewayId(0), incarnation: Incarnation(1), number: 0 };
+    let ask = |first, count| Ask { batch: id, attempt: 0, session: Some(session), first, count };
+    let (mut heard, end) = (Vec::new(), first + 12);
+    let mut asks = 0;
+    while heard.len() < 12 {
+        let from = first + heard.len() as u64;
+        let left = u32::try_from(end - from).unwrap();
+        let Known::Executed(outcomes) = log.executor.known(&ask(from, left), true) else {
+            panic!("{from} was executed")
+        };
+        assert!(outcomes.len() < 1500, "{} bytes", outcomes.len());
+        let count = Outcomes::new(outcomes.as_slice())
+            .map(|outcome| match outcome {
+                Ok(Outcome::Done { count, .. }) => count,
+                other => panic!("{other:?}"),
+            })
+            .sum();
+        heard.extend(self::told(&outcomes, session, from, count));
+        asks += 1;
+    }
+    assert_eq!((heard, asks), (told, 4));
+    assert!(matches!(log.executor.known(&ask(first, 13), true), Known::NotYet), "one is not");
+}
+
 #[test]
 fn r23_answers_that_a_client_has_are_forgotten() {
     let mut log = Log::new();

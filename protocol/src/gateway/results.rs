@@ -14,6 +14,7 @@ impl Gateway {
     /// source: R23, R24, \[CP §4.2\]
     pub fn on_results(&mut self, results: &Results, now: Time, out: &mut Outbox) {
         self.hear(results.replica);
+        let mut has_answered = false;
         for outcome in Outcomes::new(results.outcomes.as_slice()) {
             let Ok(outcome) = outcome else { return out.ignored("Results: malformed") };
             let is_open = |place: &usize| self.in_flight[*place].stage != InFlightStage::Done;
@@ -30,7 +31,7 @@ impl Gateway {
                         self.sample_latency(place, results, now);
                         (self.unserved_since, self.served_at) = (now, now);
                         self.done(place, AnsweredRun { numbers, at, replies }, out);
-                        self.ask_for_rest(results, now, out);
+                        has_answered = true;
                     } else {
                         out.ignored("Results: of another session, or not of these commands");
                     }
@@ -52,6 +53,9 @@ impl Gateway {
                     out.ignored("Results: trimmed");
                 }
             }
+        }
+        if has_answered {
+            self.ask_for_rest(results, now, out);
         }
         self.flush(now, out);
     }
