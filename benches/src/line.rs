@@ -114,7 +114,7 @@ impl Line {
         for tag in 0..u64::from(commands) {
             let Role::Gateway(gateway) = &mut self.roles[0] else { unreachable!("the first role") };
             let caller = Caller { client: ClientId(0), tag };
-            gateway.submit(caller, &self.command, self.now, &mut self.out);
+            gateway.submit(caller, self.command[..].into(), self.now, &mut self.out);
         }
         if let Role::Gateway(gateway) = &mut self.roles[0] {
             gateway.flush(self.now, &mut self.out);

@@ -63,13 +63,13 @@ fn put(key: &[u8], value_bytes: usize) -> Vec<u8> {
     put
 }
 
-/// Commands with their numbers, as a client sends them.
+/// Commands with their numbers, as a client sends them that says of no answer that it has it.
 fn commands(commands: impl IntoIterator<Item = (u64, impl AsRef<[u8]>)>) -> Vec<u8> {
     let mut writer = CommandsWriter::default();
     bytes_of(|out| {
         commands
             .into_iter()
-            .for_each(|(number, command)| writer.put(number, command.as_ref(), out));
+            .for_each(|(number, command)| writer.put(number, 0, command.as_ref(), out));
         writer.end(out);
     })
 }
@@ -193,23 +193,47 @@ impl Before {
     }
 }
 
-/// Has a client send commands with short answers, and read these.
-fn converse(client: &mut TcpStream, answers: u64) {
-    let (mut increment, mut frames) = (Vec::new(), FrameReader::new(1 << 20));
-    Command::Increment { key: b"short", by: 1 }.encode(&mut increment).unwrap();
-    let (mut batches, mut heard) = (BatchPool::new(1), 0);
-    for number in 0..answers {
-        client.write_all(&commands([(number, &increment[..])])).unwrap();
+/// A client that has a session.
+struct Talker {
+    stream: TcpStream,
+    reader: FrameReader,
+    batches: BatchPool,
+}
+
+impl Talker {
+    fn connect(address: SocketAddr, key: u64) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(&client_hello()).unwrap();
+        stream.write_all(&bytes_of(|out| wire::encode_session(None, key, out))).unwrap();
+        let (reader, batches) = (FrameReader::new(1 << 20), BatchPool::new(1));
+        let mut talker = Self { stream, reader, batches };
+        while !matches!(talker.hear(), Message::Session { session: Some(_), .. }) {}
+        talker
     }
-    while heard < answers {
-        let mut piece = vec![0; 64 << 10];
-        let bytes = client.read(&mut piece).unwrap();
-        assert!(bytes > 0, "it was closed");
-        piece.truncate(bytes);
-        frames.push(piece.into());
-        while let Some(frame) = frames.next() {
-            let message = frame.unwrap().decode(&mut batches).unwrap();
-            if let Message::Replies(replies) = message {
+
+    fn hear(&mut self) -> Message {
+        loop {
+            if let Some(frame) = self.reader.next() {
+                return frame.unwrap().decode(&mut self.batches).unwrap();
+            }
+            let mut piece = vec![0; 64 << 10];
+            let bytes = self.stream.read(&mut piece).unwrap();
+            assert!(bytes > 0, "it was closed");
+            piece.truncate(bytes);
+            self.reader.push(piece.into());
+        }
+    }
+
+    /// Sends commands with short answers, and reads these.
+    fn converse(&mut self, answers: u64) {
+        let (mut increment, mut heard) = (Vec::new(), 0);
+        Command::Increment { key: b"short", by: 1 }.encode(&mut increment).unwrap();
+        for number in 0..answers {
+            self.stream.write_all(&commands([(number, &increment[..])])).unwrap();
+        }
+        while heard < answers {
+            if let Message::Replies(replies) = self.hear() {
                 heard += replies.count() as u64;
             }
         }
@@ -226,20 +250,18 @@ fn r35_clients_that_read_no_answers_take_neither_memory_nor_service_from_others(
     let served = client_of(vec![address]);
     served.client().execute_blocking(&put(LONG, VALUE_BYTES)).unwrap();
     let before = Before::of(&cluster);
-    let mut deaf: Vec<TcpStream> = (0..DEAF)
-        .map(|_| {
-            let mut client = TcpStream::connect(address).unwrap();
-            client.set_read_timeout(Some(DEADLINE)).unwrap();
-            client.write_all(&client_hello()).unwrap();
-            converse(&mut client, SHORT);
+    let mut deaf: Vec<Talker> = (0..DEAF)
+        .map(|key| {
+            let mut client = Talker::connect(address, key);
+            client.converse(SHORT);
             client
         })
         .collect();
     std::thread::scope(|scope| {
-        for client in &mut deaf {
-            client.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        for Talker { stream, .. } in &mut deaf {
+            stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
             // It may be taken no further, or be closed.
-            scope.spawn(|| drop(client.write_all(&gets(0..GETS / DEAF))));
+            scope.spawn(|| drop(stream.write_all(&gets(SHORT..SHORT + GETS / DEAF))));
         }
     });
     let mut most = cluster.memory_bytes(0);
@@ -264,33 +286,21 @@ fn r35_a_client_that_reads_is_not_cut_off_for_long_answers() {
     let address = cluster.gateways()[0];
     client_of(vec![address]).client().execute_blocking(&put(LONG, VALUE_BYTES)).unwrap();
     let before = Before::of(&cluster);
-    let mut client = TcpStream::connect(address).unwrap();
-    client.write_all(&client_hello()).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut asks = client.try_clone().unwrap();
+    let mut client = Talker::connect(address, 1);
+    client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut asks = client.stream.try_clone().unwrap();
     let most = AtomicU64::new(before.memory_bytes);
     std::thread::scope(|scope| {
         scope.spawn(move || asks.write_all(&gets(0..GETS)).unwrap());
-        let (mut reader, mut batches) = (FrameReader::new(1 << 20), BatchPool::new(1));
         let mut answers = 0;
         while answers < GETS {
-            let mut piece = vec![0; 64 << 10];
-            let bytes = client.read(&mut piece).unwrap();
-            assert!(bytes > 0, "it was cut off after {answers} answers");
-            piece.truncate(bytes);
-            reader.push(piece.into());
-            while let Some(frame) = reader.next() {
-                let message = frame.unwrap().decode(&mut batches).unwrap();
-                let Message::Replies(mut replies) = message else {
-                    assert!(matches!(message, Message::Welcome(_)), "{message:?}");
-                    continue;
-                };
-                while let Some((number, _, reply)) = replies.next() {
-                    assert!(reply.len() > VALUE_BYTES, "{number}");
-                    answers += 1;
-                    if answers % 1000 == 0 {
-                        most.fetch_max(cluster.memory_bytes(0), Ordering::Relaxed);
-                    }
+            let said = client.hear();
+            let Message::Replies(mut replies) = said else { panic!("{said:?} after {answers}") };
+            while let Some((number, _, reply)) = replies.next() {
+                assert!(reply.len() > VALUE_BYTES, "{number}");
+                answers += 1;
+                if answers % 1000 == 0 {
+                    most.fetch_max(cluster.memory_bytes(0), Ordering::Relaxed);
                 }
             }
         }
@@ -310,8 +320,8 @@ fn r35_clients_that_ask_and_go_leave_nothing_behind() {
     let before = Before::of(&cluster);
     let asked = gets(0..3000);
     let mut most = before.memory_bytes;
-    for _ in 0..100 {
-        connect(address).write_all(&asked).unwrap();
+    for key in 0..100 {
+        Talker::connect(address, key).stream.write_all(&asked).unwrap();
         served.client().execute_blocking(&put(b"other", 10)).unwrap();
         most = most.max(cluster.memory_bytes(0));
     }

@@ -33,11 +33,11 @@ mod reader;
 mod run;
 mod values;
 
-use loggos_protocol::{Envelope, Failure, LoggedCommand, Payload};
+use loggos_protocol::{Envelope, Failure, LoggedCommand, Payload, SessionId};
 
 pub use client::{
-    Commands, CommandsWriter, Replies, RepliesWriter, encode_failed, encode_skip, encode_status,
-    encode_status_request,
+    Commands, CommandsWriter, Replies, RepliesWriter, encode_failed, encode_session, encode_skip,
+    encode_status, encode_status_request,
 };
 pub use decode::Frame;
 pub use error::WireError;
@@ -64,6 +64,13 @@ pub enum Message {
     Refusal(Refusal),
     /// The position of the sender's log by now (R33).
     Log(LogPosition),
+    /// From a client: its session, or its wish for one. To a client: the session that it has got.
+    Session {
+        /// The session.
+        session: Option<SessionId>,
+        /// What a client asks for one by.
+        key: u64,
+    },
     /// Commands of a client.
     Commands(Commands),
     /// Replies to commands of a client.

@@ -183,7 +183,7 @@ impl Processes {
         if let Role::Gateway(role) = &mut gateway.role {
             for tag in 0..commands {
                 let caller = Caller { client: ClientId(0), tag };
-                role.submit(caller, &vec![7; bytes], self.now, &mut gateway.out);
+                role.submit(caller, vec![7; bytes][..].into(), self.now, &mut gateway.out);
                 role.flush(self.now, &mut gateway.out);
             }
         }

@@ -188,6 +188,7 @@ fn other_versions_and_unknown_kinds_are_refused() {
                 Message::Envelope(_)
                 | Message::Welcome(_)
                 | Message::Log(_)
+                | Message::Session { .. }
                 | Message::Commands(_)
                 | Message::Replies(_)
                 | Message::Failed { .. }

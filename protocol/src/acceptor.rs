@@ -294,7 +294,7 @@ impl Acceptor {
             Stage::Leaving => self.heard = None,
         }
         let (from, is_low) = (Listener::Acceptor(self.id), self.room == LogRoom::Low);
-        let ack = HeartbeatAck { from, ballot: heartbeat.ballot, is_low };
+        let ack = HeartbeatAck { from, ballot: heartbeat.ballot, is_low, clock: now };
         out.tell_proposer(heartbeat.ballot.proposer, ToProposer::HeartbeatAck(ack));
     }
 

@@ -47,11 +47,18 @@ const TAG_TRIMMED: u8 = 4;
 pub(crate) const RUN_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4;
 /// Bytes of a command beside the command itself.
 pub(crate) const COMMAND_HEADER_BYTES: usize = 4;
-const SESSION_BYTES: usize = 8 + 4;
+/// Bytes of a session's name.
+pub(crate) const SESSION_BYTES: usize = 8 + 4;
+/// Bytes of a client's part of the header of its runs.
+const CLIENT_BYTES: usize = SESSION_BYTES + 8 + 8;
+/// Bytes of a client's run before its first command: no run has more.
+pub(crate) const CLIENT_RUN_HEADER_BYTES: usize = RUN_HEADER_BYTES + CLIENT_BYTES;
 /// Bytes of a `Done` before its first reply.
 const DONE_HEADER_BYTES: usize = 1 + SESSION_BYTES + 8 + 8 + 4 + 4 + 4;
 /// Bytes of a reply beside the reply itself.
 pub(crate) const REPLY_HEADER_BYTES: usize = 4;
+/// One reply that says that it is not kept.
+pub(crate) const TOO_LARGE_REPLY: ReplyItems<'static> = ReplyItems(&TOO_LARGE.to_le_bytes());
 /// The lengths that say why there is no reply.
 const TOO_LARGE: u32 = u32::MAX;
 const SKIPPED: u32 = u32::MAX - 1;
@@ -304,9 +311,9 @@ impl<'a> Iterator for ReplyItems<'a> {
 
 /// Encodes the same number of replies, of which none is to be had any more. Those that were none
 /// still say why.
-pub(crate) fn no_replies(replies: &Payload) -> Payload {
+pub(crate) fn no_replies(replies: &[u8]) -> Payload {
     let mut none = Vec::new();
-    for reply in ReplyItems::new(replies.as_slice()) {
+    for reply in ReplyItems::new(replies) {
         none.extend(reply.err().unwrap_or(NoReply::TooLarge).length().to_le_bytes());
     }
     Payload::from(Bytes::from(none))
@@ -582,7 +589,7 @@ mod tests {
 
     #[test]
     fn a_reply_that_is_too_large_takes_no_room() {
-        let limits = ReplyLimits { reply_bytes_max: 7, run_bytes_max: 1000 };
+        let limits = ReplyLimits { reply_bytes_max: 7, block_bytes_max: 1000 };
         let mut writer = done_of(&[b"one", b"12345678", b"1234567", &[0; 500], b""], limits);
         assert!(writer.len() < DONE_HEADER_BYTES + 5 * REPLY_HEADER_BYTES + 3 + 7 + 1);
         let some = |reply: &[u8]| Some(reply.to_vec());
@@ -593,7 +600,7 @@ mod tests {
     #[test]
     fn replies_that_are_too_large_together_are_cut_at_the_same_one_everywhere() {
         let limits =
-            ReplyLimits { reply_bytes_max: 100, run_bytes_max: 8 + 4 + 50 + 4 + 30 + 4 + 9 };
+            ReplyLimits { reply_bytes_max: 100, block_bytes_max: 8 + 4 + 50 + 4 + 30 + 4 + 9 };
         let mut writer = done_of(&[&[1; 50], &[2; 30], &[3; 10], &[4; 9], b""], limits);
         let replies = vec![Some(vec![1; 50]), Some(vec![2; 30]), None, None, Some(vec![])];
         assert_eq!(replies_of(&writer.take()), [(5, 2, replies)]);

@@ -17,9 +17,12 @@
 //! all that came later behind it. A deadline ends the caller's wait and nothing else: a command
 //! once sent on is executed or not, whether its caller waits or not (R23).
 
+mod session;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use self::session::ClientSession;
 use crate::{Caller, ClientId, Failure, Payload, Time};
 
 /// The calls of one client of a gateway. `T` is what the driver needs to know to hand a result
@@ -35,13 +38,7 @@ pub struct Client<T> {
     free: Vec<u32>,
     /// Commands that the gateway has not been given yet, oldest first.
     queue: VecDeque<(u64, Payload)>,
-    /// The way that commands are sent on.
-    way: Way,
 }
-
-/// A way that commands take to a gateway, such as a connection.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Way(pub u32);
 
 /// The place at which the list of calls begins and ends.
 const ENDS: u32 = 0;
@@ -61,8 +58,8 @@ struct CallPlace<T> {
 struct Call<T> {
     caller: T,
     started_at: Time,
-    /// The way that its command was sent on, if it was.
-    sent: Option<Way>,
+    /// Whether its command was sent on.
+    is_sent: bool,
 }
 
 impl<T> Client<T> {
@@ -75,7 +72,6 @@ impl<T> Client<T> {
             calls: vec![CallPlace { generation: 0, older: ENDS, newer: ENDS, call: None }],
             free: Vec::new(),
             queue: VecDeque::new(),
-            way: Way::default(),
         }
     }
 
@@ -91,7 +87,7 @@ impl<T> Client<T> {
         let (tag, place) = self.start(caller, now);
         if self.queue.is_empty() && take(Caller { client: self.id, tag }, command) {
             let call = self.calls[place as usize].call.as_mut();
-            call.expect("it has just started").sent = Some(self.way);
+            call.expect("it has just started").is_sent = true;
         } else {
             self.queue.push_back((tag, Payload::copy(command)));
         }
@@ -114,20 +110,22 @@ impl<T> Client<T> {
         let entry = &mut self.calls[place as usize];
         assert!(entry.call.is_none(), "a free place has a call");
         (entry.older, entry.newer) = (newest, ENDS);
-        entry.call = Some(Call { caller, started_at: now, sent: None });
+        entry.call = Some(Call { caller, started_at: now, is_sent: false });
         (u64::from(entry.generation) << 32 | u64::from(place), place)
     }
 
     /// Takes the next command out of the queue, if the gateway has room for one of so many bytes:
-    /// it is to be given to it, under the returned name. To be asked until there is none.
-    pub fn next(&mut self, has_room: impl Fn(usize) -> bool) -> Option<(Caller, Payload)> {
+    /// it is to be given to it, under the returned name, on behalf of that caller. To be asked
+    /// until there is none.
+    pub fn next(&mut self, has_room: impl Fn(usize) -> bool) -> Option<(Caller, &T, Payload)> {
         loop {
             let (tag, command) = self.queue.pop_front_if(|(_, command)| has_room(command.len()))?;
             // A call that is over has been told that its command was never sent.
-            let way = self.way;
-            if let Some(call) = self.call_mut(tag) {
-                call.sent = Some(way);
-                return Some((Caller { client: self.id, tag }, command));
+            if self.is_under_way(tag) {
+                let name = Caller { client: self.id, tag };
+                let call = self.call_mut(tag)?;
+                call.is_sent = true;
+                return Some((name, &call.caller, command));
             }
         }
     }
@@ -146,7 +144,7 @@ impl<T> Client<T> {
         let oldest = self.calls[ENDS as usize].newer;
         let generation = self.calls[oldest as usize].generation;
         let call = self.finish(u64::from(generation) << 32 | u64::from(oldest))?;
-        let why = if call.sent.is_some() { Failure::DeadlineExceeded } else { Failure::Busy };
+        let why = if call.is_sent { Failure::DeadlineExceeded } else { Failure::Busy };
         self.forget_overdue();
         Some((call.caller, why))
     }
@@ -159,23 +157,6 @@ impl<T> Client<T> {
             }
         }
         None
-    }
-
-    /// Names the way that commands are sent on from now on, such as to another gateway.
-    pub fn set_way(&mut self, way: Way) {
-        self.way = way;
-    }
-
-    /// Ends all calls whose command was sent on that way, and so may be executed: the gateway has
-    /// gone. Returns the callers to tell. What was not sent on stays in the queue, for another
-    /// gateway.
-    pub fn lose_sent(&mut self, way: Way) -> Vec<T> {
-        let is_sent =
-            |place: &CallPlace<T>| place.call.as_ref().is_some_and(|call| call.sent == Some(way));
-        let lost = (0_u64..).zip(&self.calls).filter(|(_, place)| is_sent(place));
-        let lost = lost.map(|(index, place)| u64::from(place.generation) << 32 | index);
-        let lost: Vec<u64> = lost.collect();
-        lost.into_iter().filter_map(|tag| self.finish(tag)).map(|call| call.caller).collect()
     }
 
     /// The time when a call is overdue next.
@@ -308,9 +289,8 @@ mod tests {
         client.submit("third", b"3", Time(0), |_, _| panic!("it would overtake the second"));
         let [(Caller { tag: first, .. }, bytes)] = &taken[..] else { panic!("{taken:?}") };
         assert_eq!((client.on_reply(*first), &bytes[..]), (Some("first"), &b"1"[..]));
-        let queued = std::iter::from_fn(|| client.next(|_| true));
-        assert!(queued.map(|(_, command)| command).eq([b"2", b"3"].map(|it| Payload::copy(it))));
-        assert_eq!(client.lose_sent(Way(0)), ["second", "third"]);
+        let queued = std::iter::from_fn(|| client.next(|_| true).map(|(.., command)| command));
+        assert_eq!(queued.collect::<Vec<_>>(), [b"2", b"3"].map(|it| Payload::copy(it)));
     }
 
     #[test]
@@ -320,8 +300,8 @@ mod tests {
         client.enqueue("long", long.clone(), Time(0));
         client.enqueue("short", command(), Time(1));
         assert!(client.next(|bytes| bytes < 50).is_none(), "the short one overtook the long one");
-        assert_eq!(client.next(|bytes| bytes <= 50).unwrap().1, long);
-        assert_eq!(client.next(|_| true).unwrap().1, command());
+        assert_eq!(client.next(|bytes| bytes <= 50).unwrap().2, long);
+        assert_eq!(client.next(|_| true).unwrap().2, command());
         assert!(!client.is_waiting(), "nothing was left");
     }
 
@@ -352,24 +332,6 @@ mod tests {
         let given_up = std::iter::from_fn(|| client.give_up_unsent()).collect::<Vec<_>>();
         assert_eq!(given_up, ["waits", "waits, too"]);
         assert_eq!(client.on_reply(sent), Some("sent"));
-    }
-
-    #[test]
-    fn with_its_gateway_a_call_is_lost_if_it_was_sent_on_and_else_waits_for_another() {
-        let mut client = client();
-        client.enqueue("over", command(), Time(0));
-        let over = sent(&mut client);
-        assert_eq!(client.on_reply(over), Some("over"));
-        client.enqueue("sent", command(), Time(0)); // in the place of the one that is over
-        client.enqueue("waits", command(), Time(0));
-        let lost = sent(&mut client);
-        client.set_way(Way(1));
-        assert!(client.lose_sent(Way(1)).is_empty(), "nothing was sent to another yet");
-        assert_eq!(client.lose_sent(Way(0)), ["sent"]);
-        assert_eq!((client.on_reply(lost), client.under_way()), (None, 1));
-        let left = sent(&mut client);
-        assert!(client.lose_sent(Way(0)).is_empty(), "it was sent to the other");
-        assert_eq!(client.on_reply(left), Some("waits"));
     }
 
     #[test]

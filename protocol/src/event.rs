@@ -1,6 +1,7 @@
 //! News that a person should read, or a simulator check.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::{
     AcceptorId, Ballot, FormationId, GatewayId, LoggedCommand, ProposerId, ProxyLeaderId,
@@ -96,6 +97,12 @@ pub enum Event {
         executed: Watermark,
         /// Why.
         why: Halt,
+    },
+    /// A proposer's clock is ahead of acceptors': the log's time stands still while it leads, until
+    /// they have caught up (R26).
+    ClockAhead {
+        /// By how much.
+        by: Duration,
     },
     /// A leader was told to skip a command, and does not.
     SkipRefused {
@@ -218,6 +225,9 @@ impl fmt::Display for Event {
             ),
             Self::Halted { executed, why, .. } => {
                 write!(f, "has halted, having executed {} slots: {why}", executed.0)
+            }
+            Self::ClockAhead { by } => {
+                write!(f, "its clock is {by:.1?} ahead of acceptors': the log's time waits for them")
             }
             Self::SkipRefused { command, why } => write!(f, "does not skip {command}: {why}"),
             Self::Skips { command, .. } => write!(f, "starts over, and skips {command}"),

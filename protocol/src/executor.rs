@@ -29,6 +29,9 @@
 //! ended is never opened again under its name, nor is one opened by a command: what its client
 //! sends is refused, and the client knows that it does not know (R22).
 //!
+//! The replies to a client's run are kept once, in the client's session: its gateway's refers to
+//! them.
+//!
 //! source: R22, R23, R26, R38
 
 mod snapshot;
@@ -38,17 +41,16 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 pub(crate) use self::snapshot::Frozen;
 use crate::block::{
     CommandRun, Items, NoReply, ReplyLimits, ResultWriter, Run, RunAnswers, RunOwner, Runs,
 };
 use crate::machine::RunReplies;
-use crate::session::{Opener, Session, Sessions};
+use crate::session::{Opener, Replies, Session, Sessions};
 use crate::{
-    Ask, At, Batch, ClusterSettings, Halt, LoggedCommand, Payload, Position, SessionId, Slot,
-    StateMachine, Time,
+    Ask, At, Batch, ClusterSettings, Halt, INLINE_BYTES_MAX, LoggedCommand, Payload, Pool,
+    Position, SessionId, Slot, StateMachine, Time,
 };
 
 /// The longest message of a panic that callers are told, in bytes. What is longer is cut.
@@ -57,8 +59,10 @@ const HALT_MESSAGE_BYTES_MAX: usize = 1024;
 /// an operator's own decision, and they are made one after the other.
 const SKIPPED_MAX: usize = 64;
 
-/// A client's session ends once it was not used for longer, by the log's time.
-const CLIENT_UNUSED_MAX: Duration = Duration::from_hours(1);
+/// The most copies of replies whose memory is remembered to be used again, and how long each is: as
+/// a rule a client says after a few runs that it has them.
+const COPIES_MAX: usize = 1024;
+const COPY_BYTES_MAX: usize = 16 << 10;
 
 /// A state machine with its sessions.
 #[derive(Debug)]
@@ -79,9 +83,13 @@ pub(crate) struct Executor<M> {
     /// The last commands that were not executed for that. Part of the state.
     skipped: VecDeque<LoggedCommand>,
     writer: ResultWriter,
+    /// The memory of replies that are kept for clients.
+    copies: Pool<Vec<u8>>,
     /// The last run of the block in the making: if that is kept, its replies are remembered as a
     /// part of it.
     fresh: Option<Fresh>,
+    /// Of such a run of a client.
+    fresh_of_client: FreshOfClient,
     /// Commands applied.
     pub(crate) commands: u64,
     /// Runs answered from memory.
@@ -94,12 +102,22 @@ pub(crate) struct Executor<M> {
 #[derive(Debug)]
 struct Fresh {
     session: SessionId,
-    /// The client's session that has executed it, too.
-    client: Option<SessionId>,
+    /// Whether a client's session keeps its replies: [`Executor::fresh_of_client`].
+    is_of_client: bool,
     at: Position,
     count: u32,
     /// Where in the block its replies are.
     replies: Range<usize>,
+}
+
+/// Where a client's session keeps the replies of a run.
+#[derive(Clone, Copy, Debug, Default)]
+struct FreshOfClient {
+    client: SessionId,
+    /// The number of the run's first command there.
+    first: u64,
+    /// Whether that session has executed it just now, too, and keeps nothing of it yet.
+    is_new: bool,
 }
 
 /// What the executor knows of a batch that a gateway asks about.
@@ -115,15 +133,15 @@ impl<M: StateMachine> Executor<M> {
     pub(crate) fn new(machine: M, cluster: &ClusterSettings) -> Self {
         let limits = ReplyLimits {
             reply_bytes_max: cluster.reply_bytes_max as usize,
-            run_bytes_max: cluster.answers_bytes_max as usize,
+            block_bytes_max: cluster.answers_bytes_max as usize,
         };
         Self {
             machine,
             sessions: Sessions::new(cluster.sessions_max, cluster.answers_bytes_max, None),
             clients: Sessions::new(
-                cluster.sessions_max,
+                cluster.client_sessions_max,
                 cluster.answers_bytes_max,
-                Some(CLIENT_UNUSED_MAX),
+                Some(cluster.client_session_unused_max),
             ),
             session_window: cluster.session_window,
             results_bytes_max: cluster.results_bytes_max as usize,
@@ -131,7 +149,9 @@ impl<M: StateMachine> Executor<M> {
             skips: BTreeSet::new(),
             skipped: VecDeque::new(),
             writer: ResultWriter::new(limits),
+            copies: Pool::new(COPIES_MAX),
             fresh: None,
+            fresh_of_client: FreshOfClient::default(),
             commands: 0,
             repeated_runs: 0,
             refused_runs: 0,
@@ -193,21 +213,34 @@ impl<M: StateMachine> Executor<M> {
         Ok(Some(outcomes))
     }
 
-    #[inline]
+    #[inline(always)]
     fn remember(&mut self, fresh: &Fresh, replies: Payload) {
-        if fresh.client.is_some() {
-            self.remember_of_client(fresh, &replies);
+        if fresh.is_of_client {
+            return self.remember_of_client(fresh, &replies);
         }
+        let replies = Replies::Payload(replies);
         self.sessions.executed(fresh.session, fresh.at, fresh.count, replies);
     }
 
     /// The client's session keeps a copy: a reference would keep the whole block alive, for as long
     /// as the client likes.
-    #[cold]
+    #[inline(never)]
     fn remember_of_client(&mut self, fresh: &Fresh, replies: &Payload) {
-        let client = fresh.client.expect("a client's session has executed it");
-        let replies = Payload::copy(replies.as_slice());
-        self.clients.executed(client, fresh.at, fresh.count, replies);
+        let FreshOfClient { client, first, is_new } = self.fresh_of_client;
+        if is_new {
+            let bytes = replies.as_slice();
+            let is_pooled = (INLINE_BYTES_MAX + 1..COPY_BYTES_MAX).contains(&bytes.len());
+            let replies = match is_pooled {
+                true => Replies::Copy(self.copies.hand_out_filled(|copy| {
+                    copy.clear();
+                    copy.extend_from_slice(bytes);
+                })),
+                false => Replies::Payload(Payload::copy(bytes)),
+            };
+            self.clients.executed(client, fresh.at, fresh.count, replies);
+        }
+        let replies = Replies::OfClient { client, first };
+        self.sessions.executed(fresh.session, fresh.at, fresh.count, replies);
     }
 
     /// Remembers the replies of a run whose block is not kept, or goes on.
@@ -256,7 +289,8 @@ impl<M: StateMachine> Executor<M> {
         let asked = ask.first..ask.first.saturating_add(ask.count.into());
         let is_executed = asked.end <= session.next();
         let bytes_max = self.results_bytes_max;
-        if is_executed && put_answers(&mut self.writer, session, id, asked, bytes_max) {
+        let kept = Kept { id, session, clients: &self.clients };
+        if is_executed && put_answers(&mut self.writer, kept, asked, bytes_max) {
             return Known::Executed(self.writer.take());
         }
         Known::NotYet
@@ -293,7 +327,7 @@ impl<M: StateMachine> Executor<M> {
         }
         if run.first == next {
             return match run.owner {
-                RunOwner::Gateway => self.apply(at, run, run.count, None),
+                RunOwner::Gateway => self.apply(at, run, run.count),
                 RunOwner::Client { .. } | RunOwner::NewClient { .. } => {
                     self.run_of_client(at, run, 0)
                 }
@@ -310,8 +344,10 @@ impl<M: StateMachine> Executor<M> {
     fn rerun(&mut self, at: At, run: &CommandRun<'_>, next: u64) -> Result<(), Box<Halt>> {
         let end = run.first + u64::from(run.count);
         let answered = run.first..end.min(next);
-        if let Some(session) = self.sessions.session(run.session)
-            && !put_answers(&mut self.writer, session, run.session, answered, usize::MAX)
+        let (id, clients) = (run.session, &self.clients);
+        let kept = self.sessions.session(id).map(|session| Kept { id, session, clients });
+        if let Some(kept) = kept
+            && !put_answers(&mut self.writer, kept, answered, usize::MAX)
         {
             self.writer.trimmed(run.session);
             return Ok(());
@@ -320,7 +356,7 @@ impl<M: StateMachine> Executor<M> {
         assert!(rest < u64::from(run.count), "a run that is all new was taken for a repeated one");
         let rest = u32::try_from(rest).unwrap_or(run.count);
         match run.owner {
-            RunOwner::Gateway => self.apply(at, run, rest, None),
+            RunOwner::Gateway => self.apply(at, run, rest),
             RunOwner::Client { .. } | RunOwner::NewClient { .. } => {
                 self.run_of_client(at, run, run.count - rest)
             }
@@ -344,10 +380,7 @@ impl<M: StateMachine> Executor<M> {
             }
             RunOwner::NewClient { key } => {
                 let session = self.clients.open(Opener::Client(key), at);
-                let mut name = [0; 12];
-                name[..8].copy_from_slice(&session.slot.0.to_le_bytes());
-                name[8..].copy_from_slice(&session.index.to_le_bytes());
-                self.answer(at, run, 0..run.count, Ok(&name));
+                self.answer(at, run, 0..run.count, Ok(&session.to_bytes()));
                 return Ok(());
             }
             RunOwner::Gateway => unreachable!("a run without a client"),
@@ -372,18 +405,27 @@ impl<M: StateMachine> Executor<M> {
                 return Ok(());
             }
             if number == next {
-                return self.apply(at, run, run.count - done, Some(client));
+                self.fresh_of_client = FreshOfClient { client, first: number, is_new: true };
+                return self.apply(at, run, run.count - done);
             }
             let most = u32::try_from(end.min(next) - number).unwrap_or(u32::MAX);
             self.repeated_runs += 1;
-            let known = self.clients.session(client).and_then(|it| it.answers_from(number, most));
+            let session = self.clients.session(client);
+            let known = session.and_then(|it| it.own_answers_from(number, most));
             let count = match known {
+                Some(RunAnswers { replies, count, .. })
+                    if !self.writer.has_room(replies.as_slice().len()) =>
+                {
+                    self.answer(at, run, done..done + count, Err(NoReply::TooLarge));
+                    count
+                }
                 Some(answers) => {
                     let session = run.session;
                     let first = run.first + u64::from(done);
                     let replies = self.writer.done(session, first, answers);
                     let RunAnswers { at, count, .. } = answers;
-                    self.fresh = Some(Fresh { session, client: None, at, count, replies });
+                    self.fresh_of_client = FreshOfClient { client, first: number, is_new: false };
+                    self.fresh = Some(Fresh { session, is_of_client: true, at, count, replies });
                     count
                 }
                 None => {
@@ -410,18 +452,12 @@ impl<M: StateMachine> Executor<M> {
         let (session, count) = (run.session, which.end - which.start);
         which.for_each(|_| self.writer.reply(reply));
         let replies = self.writer.end_done();
-        self.fresh = Some(Fresh { session, client: None, at, count, replies });
+        self.fresh = Some(Fresh { session, is_of_client: false, at, count, replies });
     }
 
-    /// Applies the last `count` commands of a run, which are new to the session of `client`, too,
+    /// Applies the last `count` commands of a run, which are new to the session of its client, too,
     /// if they are one's; the others were answered already.
-    fn apply(
-        &mut self,
-        at: At,
-        run: &CommandRun<'_>,
-        count: u32,
-        client: Option<SessionId>,
-    ) -> Result<(), Box<Halt>> {
+    fn apply(&mut self, at: At, run: &CommandRun<'_>, count: u32) -> Result<(), Box<Halt>> {
         let skipped = run.count - count;
         let at = At { index: at.index + skipped, ..at };
         self.writer.start_done(run.session, run.first + u64::from(skipped), at.position());
@@ -440,7 +476,8 @@ impl<M: StateMachine> Executor<M> {
         self.commands += u64::from(count);
         let replies = self.writer.end_done();
         let at = at.position();
-        self.fresh = Some(Fresh { session: run.session, client, at, count, replies });
+        let is_of_client = matches!(run.owner, RunOwner::Client { .. });
+        self.fresh = Some(Fresh { session: run.session, is_of_client, at, count, replies });
         Ok(())
     }
 
@@ -493,20 +530,27 @@ impl<M: StateMachine> Executor<M> {
     }
 }
 
+/// A gateway's session, and those of clients, which keep some of its answers.
+struct Kept<'a> {
+    id: SessionId,
+    session: &'a Session,
+    clients: &'a Sessions,
+}
+
 /// Writes the answers to these commands of a session, which were executed, run by run as they were:
 /// up to one that ends at `bytes_max` bytes or beyond. Returns whether they are kept: where the
 /// first is, all are.
 fn put_answers(
     writer: &mut ResultWriter,
-    session: &Session,
-    id: SessionId,
+    kept: Kept<'_>,
     numbers: Range<u64>,
     bytes_max: usize,
 ) -> bool {
+    let Kept { id, session, clients } = kept;
     let mut number = numbers.start;
     while number < numbers.end && (number == numbers.start || writer.len() < bytes_max) {
         let most = u32::try_from(numbers.end - number).unwrap_or(u32::MAX);
-        let Some(answers) = session.answers_from(number, most) else {
+        let Some(answers) = session.answers_from(number, most, clients) else {
             assert_eq!(number, numbers.start, "{id}: answers have a hole");
             return false;
         };

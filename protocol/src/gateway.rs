@@ -47,6 +47,7 @@ use crate::{
     ToProposer,
 };
 
+pub use batching::Submission;
 use halts::Halts;
 use in_flight::{InFlight, InFlightStage};
 
@@ -227,7 +228,8 @@ impl Gateway {
             let no_room = heartbeat.no_room;
             self.no_room = (!no_room.is_empty()).then_some((now, no_room));
             let from = Listener::Gateway(self.id);
-            let ack = HeartbeatAck { from, ballot: heartbeat.ballot, is_low: false };
+            let ack =
+                HeartbeatAck { from, ballot: heartbeat.ballot, is_low: false, clock: Time(0) };
             out.tell_proposer(self.leader, ToProposer::HeartbeatAck(ack));
         }
         if heartbeat.stage == Stage::Leading && is_new {

@@ -126,6 +126,25 @@ pub struct SessionId {
     pub index: u32,
 }
 
+impl SessionId {
+    /// Its bytes, in which a client is told it: slot, and index.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&self.slot.0.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.index.to_le_bytes());
+        bytes
+    }
+
+    /// The session of these bytes; `None` if they are not twelve.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (slot, index) = bytes.split_first_chunk()?;
+        let index = u32::from_le_bytes(index.try_into().ok()?);
+        Some(Self { slot: Slot(u64::from_le_bytes(*slot)), index })
+    }
+}
+
 impl Slot {
     /// The slot after this one.
     #[must_use]

@@ -55,11 +55,11 @@ pub use block::{
     BatchWriter, CommandRun, Items, MalformedBlock, NoReply, Outcome, Outcomes, ReplyItems,
     ResultWriter, Run, RunAnswers, RunOwner, Runs,
 };
-pub use client::{Client, Way};
+pub use client::{Client, ClientSession};
 pub use digest::Digest;
 pub use event::{Event, Halt};
 pub use formation::{Former, Membership, Table};
-pub use gateway::{Gateway, GatewayCounters, GatewayTimer};
+pub use gateway::{Gateway, GatewayCounters, GatewayTimer, Submission};
 pub use ids::{
     AcceptorId, Ballot, BatchId, ClientId, DirectoryId, FormationId, GatewayId, Incarnation,
     LoggedCommand, Position, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Watermark,

@@ -489,6 +489,8 @@ pub struct HeartbeatAck {
     /// Of an acceptor: whether its log has so little room that it votes for nothing that is
     /// proposed for the first time.
     pub is_low: bool,
+    /// Of an acceptor: what its clock shows (R26); else zero.
+    pub clock: Time,
 }
 
 /// Proposer → gateway: "I do not lead; ask another".

@@ -103,6 +103,12 @@ pub enum Failure {
     ReplyTooLarge,
     /// It may have been executed, now or never: the gateway lost its session.
     OutcomeUnknown,
+    /// Its client's session does not exist, or no longer: it was not executed now. What it was
+    /// before, if it was sent before, nobody knows.
+    NoSession,
+    /// Its client's commands before it were not executed, or it is beyond the session's window: it
+    /// was not executed now.
+    OutOfOrder,
     /// It was skipped, and will never be executed: replicas had halted at it (R38).
     Skipped,
     /// It may have been executed, or may yet be: so many replicas have halted that no f+1 are left,
@@ -250,10 +256,11 @@ impl<'a> Iterator for EntryReplies<'a> {
 impl From<NoReply> for Failure {
     fn from(why: NoReply) -> Self {
         match why {
-            NoReply::TooLarge => Self::ReplyTooLarge,
+            // It was executed, and its client has had the reply, or a copy of it has.
+            NoReply::TooLarge | NoReply::Forgotten => Self::ReplyTooLarge,
             NoReply::Skipped => Self::Skipped,
-            // No gateway sends runs of clients yet.
-            NoReply::NoSession | NoReply::OutOfOrder | NoReply::Forgotten => Self::OutcomeUnknown,
+            NoReply::NoSession => Self::NoSession,
+            NoReply::OutOfOrder => Self::OutOfOrder,
         }
     }
 }

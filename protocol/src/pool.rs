@@ -46,6 +46,18 @@ impl<T> Pool<T> {
         handed_out
     }
 
+    /// Returns by count what `fill` makes of a value that is held no more, or of a new one.
+    pub(crate) fn hand_out_filled(&mut self, fill: impl FnOnce(&mut T)) -> Arc<T>
+    where
+        T: Default,
+    {
+        let oldest = self.ring.pop_front_if(|oldest| Arc::get_mut(oldest).is_some());
+        let mut filled = oldest.unwrap_or_else(|| self.allocate(T::default()));
+        fill(Arc::get_mut(&mut filled).expect("it is held no more"));
+        self.ring.push_back(Arc::clone(&filled));
+        filled
+    }
+
     /// Returns `value` by count, which holds so many bytes besides. What is held no more keeps them
     /// until it is used again, so what holds many is not used again: it is freed.
     pub(crate) fn hand_out_holding(&mut self, bytes: usize, value: T) -> Arc<T> {
@@ -145,6 +157,24 @@ mod tests {
         assert_eq!(pool.free_mut().map(|value| *value).collect::<Vec<_>>(), [1]);
         let third = pool.hand_out(3);
         assert_eq!((Arc::as_ptr(&third), *third, *second), (place, 3, 2));
+        assert_eq!(pool.allocated(), 2);
+    }
+
+    #[test]
+    fn a_value_is_filled_again_in_the_memory_that_it_has() {
+        let mut pool: Pool<Vec<u8>> = Pool::new(2);
+        let mut fill = |bytes: &[u8]| {
+            pool.hand_out_filled(|it| {
+                it.clear();
+                it.extend(bytes);
+            })
+        };
+        let first = fill(b"long");
+        let place = first.as_ptr();
+        let second = fill(b"other");
+        drop(first);
+        let third = fill(b"a");
+        assert_eq!((third.as_ptr(), &third[..], &second[..]), (place, &b"a"[..], &b"other"[..]));
         assert_eq!(pool.allocated(), 2);
     }
 

@@ -205,8 +205,14 @@ impl Proposer {
                 Next::Stay
             }
             (
-                ToProposer::HeartbeatAck(_)
-                | ToProposer::Truncated(_)
+                ToProposer::HeartbeatAck(ack),
+                Phase::Following | Phase::PreVote(_) | Phase::Phase1(_),
+            ) => {
+                shared.hear_clock(&ack, now, out);
+                Next::Stay
+            }
+            (
+                ToProposer::Truncated(_)
                 | ToProposer::Need(_)
                 | ToProposer::Unserved(_)
                 | ToProposer::Halted(_)

@@ -159,7 +159,8 @@ impl ProxyLeader {
         }
         if heartbeat.stage == Stage::Leading {
             let from = Listener::ProxyLeader(self.id);
-            let ack = HeartbeatAck { from, ballot: heartbeat.ballot, is_low: false };
+            let ack =
+                HeartbeatAck { from, ballot: heartbeat.ballot, is_low: false, clock: Time(0) };
             out.tell_proposer(heartbeat.ballot.proposer, ToProposer::HeartbeatAck(ack));
         }
     }

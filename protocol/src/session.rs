@@ -16,15 +16,19 @@
 //! that was executed is known as executed wherever it is sent again, and gets the same answer.
 //!
 //! Answers are kept to be given again, should they get lost. There may be `answers_bytes_max` of
-//! them: beyond that, all replicas let go of the same replies, and remember of these only that they
-//! were executed.
+//! those to gateways, and as much of those to clients: beyond that, all replicas let go of the same
+//! ones, and remember of these only that their commands were executed.
 //!
 //! source: R22, R23, R26, R29
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::{self, REPLY_HEADER_BYTES, ReplyItems, RunAnswers};
+use crate::block::{
+    self, REPLY_HEADER_BYTES, ReplyItems, RunAnswers, SESSION_BYTES as SESSION_NAME_BYTES,
+};
 use crate::snapshot::Fields;
 use crate::{
     At, GatewayId, Incarnation, MalformedSnapshot, Payload, Position, SessionId, Slot, Time,
@@ -35,8 +39,16 @@ const SESSION_BYTES: usize = 1 + 12 + 8 + 8 + 8 + 8;
 /// The length of a record of answers in a snapshot, without the replies.
 const ANSWERS_BYTES: usize = 1 + 12 + 8 + 12 + 4 + 4;
 
+/// What the answers to a run of a client count for beside its replies. A client says how many runs
+/// it has, so that their number is bounded, too: each takes about as much memory.
+const CLIENT_RUN_BYTES: usize = 128;
+/// Where there is no room for another client's session, this part of them ends at once; and where
+/// there is none for its answers, this part of these is let go of. To look for what to end takes a
+/// look at all of them.
+const CLIENT_PART: usize = 16;
+
 /// The life that a session was opened for. Another one never has the same.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Opener {
     Gateway(GatewayId, Incarnation),
     /// A client, by the key that it has drawn.
@@ -48,6 +60,8 @@ pub(crate) enum Opener {
 pub(crate) struct Sessions {
     /// By name, in ascending order: each new one is the last, for names are places in the log.
     sessions: Vec<(SessionId, Session)>,
+    /// Their names by who has opened them.
+    names: BTreeMap<Opener, SessionId>,
     /// The index of the session that was last used, where it is looked for first.
     last_used: usize,
     /// In the copy that is written to a snapshot: how many are written, but for the answers of the
@@ -56,9 +70,9 @@ pub(crate) struct Sessions {
     sessions_max: usize,
     /// A session ends once it was not used for longer, by the log's time.
     unused_max: Option<Duration>,
-    /// The bytes of all replies that are kept, without their lengths.
-    replies_bytes: usize,
-    replies_bytes_max: usize,
+    /// The bytes of all answers that are kept: see [`Answers::bytes`].
+    answers_bytes: usize,
+    answers_bytes_max: usize,
     /// Runs whose replies were let go.
     pub(crate) let_go: u64,
 }
@@ -74,8 +88,8 @@ pub(crate) struct Session {
     used_time: Time,
     /// The answers from the owner's lowest unanswered number up to `next`.
     answers: VecDeque<Answers>,
-    /// The bytes of their replies, without their lengths.
-    replies_bytes: usize,
+    /// Their bytes: see [`Answers::bytes`].
+    answers_bytes: usize,
 }
 
 /// The answers to one run.
@@ -85,7 +99,19 @@ struct Answers {
     /// The place where the first was executed.
     at: Position,
     count: u32,
-    replies: Payload,
+    replies: Replies,
+}
+
+/// The replies to a run, as they were encoded.
+#[derive(Clone, Debug)]
+pub(crate) enum Replies {
+    /// Within what holds them, or in a block.
+    Payload(Payload),
+    /// In memory of their own, which is used again.
+    Copy(Arc<Vec<u8>>),
+    /// Where the session of the client keeps them whose commands they answer, of which the first is
+    /// `first` there.
+    OfClient { client: SessionId, first: u64 },
 }
 
 impl Sessions {
@@ -96,19 +122,20 @@ impl Sessions {
     ) -> Self {
         Self {
             sessions: Vec::new(),
+            names: BTreeMap::new(),
             last_used: 0,
             written: 0,
             sessions_max: sessions_max as usize,
             unused_max,
-            replies_bytes: 0,
-            replies_bytes_max: answers_bytes_max as usize,
+            answers_bytes: 0,
+            answers_bytes_max: answers_bytes_max as usize,
             let_go: 0,
         }
     }
 
     /// Opens a session named by its place in the log, or returns the one that this very life of the
-    /// opener has. Where there is no room, the one unused for longest is closed: deterministically,
-    /// so on every replica.
+    /// opener has. Where there is no room, the one unused for longest is closed, and with it the
+    /// next ones of clients: deterministically, so on every replica.
     ///
     /// source: R22
     pub(crate) fn open(&mut self, opener: Opener, at: At) -> SessionId {
@@ -117,16 +144,13 @@ impl Sessions {
             return existing;
         }
         if self.sessions.len() >= self.sessions_max {
-            let sessions = self.sessions.iter().enumerate();
-            let oldest = sessions.min_by_key(|(_, (id, session))| (session.used_at, *id));
-            if let Some(oldest) = oldest.map(|(index, _)| index) {
-                self.close(oldest);
-            }
+            self.make_room();
         }
         let name = SessionId { slot: at.slot, index: at.index };
         let is_last = self.sessions.last().is_none_or(|(last, _)| *last < name);
         assert!(is_last, "{name} was opened after a later one, or twice");
         self.sessions.push((name, Session::new(opener, 0, at.slot, at.time)));
+        self.names.insert(opener, name);
         let count = self.sessions.len();
         assert!(count <= self.sessions_max, "{count} sessions are open, {} may", self.sessions_max);
         name
@@ -134,13 +158,35 @@ impl Sessions {
 
     fn close(&mut self, index: usize) {
         let (_, closed) = self.sessions.remove(index);
-        self.replies_bytes -= closed.replies_bytes;
+        self.names.remove(&closed.opened_by);
+        self.answers_bytes -= closed.answers_bytes;
+    }
+
+    /// Closes the session that was unused for longest; of clients a part of all.
+    fn make_room(&mut self) {
+        let last_use = |(id, session): &(SessionId, Session)| (session.used_at, *id);
+        let mut uses: Vec<_> = self.sessions.iter().map(last_use).collect();
+        let count = if self.are_of_clients() { uses.len().div_ceil(CLIENT_PART) } else { 1 };
+        let Some(last) = count.checked_sub(1).filter(|last| *last < uses.len()) else { return };
+        let (_, last_closed, _) = uses.select_nth_unstable(last);
+        let (names, answers_bytes) = (&mut self.names, &mut self.answers_bytes);
+        self.sessions.retain(|entry| {
+            let is_kept = last_use(entry) > *last_closed;
+            if !is_kept {
+                names.remove(&entry.1.opened_by);
+                *answers_bytes -= entry.1.answers_bytes;
+            }
+            is_kept
+        });
+    }
+
+    fn are_of_clients(&self) -> bool {
+        self.unused_max.is_some()
     }
 
     /// The session that this life has opened.
     pub(crate) fn opened_by(&self, opener: Opener) -> Option<SessionId> {
-        let is_ours = |session: &Session| session.opened_by == opener;
-        self.sessions.iter().find(|(_, session)| is_ours(session)).map(|(id, _)| *id)
+        self.names.get(&opener).copied()
     }
 
     pub(crate) fn session(&self, id: SessionId) -> Option<&Session> {
@@ -177,7 +223,7 @@ impl Sessions {
         let session = self.session_mut(id)?;
         let (next, trimmed) =
             (session.next, session.trim(lowest_unanswered.min(session.next), used_at));
-        self.replies_bytes -= trimmed;
+        self.answers_bytes -= trimmed;
         Some(next)
     }
 
@@ -205,26 +251,51 @@ impl Sessions {
     /// Takes in that the next `count` commands of a session were executed, the first of them at
     /// `at`; lets go of replies where too many are kept now.
     #[inline]
-    pub(crate) fn executed(&mut self, id: SessionId, at: Position, count: u32, replies: Payload) {
+    pub(crate) fn executed(&mut self, id: SessionId, at: Position, count: u32, replies: Replies) {
         let session = self.session_mut(id).expect("it was just used");
-        self.replies_bytes += session.executed(at, count, replies);
-        while self.replies_bytes > self.replies_bytes_max {
+        self.answers_bytes += session.executed(at, count, replies);
+        while self.answers_bytes > self.answers_bytes_max {
+            if self.are_of_clients() {
+                return self.forget_answers();
+            }
             self.let_go();
         }
     }
 
-    /// Lets go of the oldest replies of the session that keeps most: an answer that got lost cannot
-    /// be given again then. Which these are follows from the log, so all replicas let go of the
-    /// same.
+    /// Forgets the oldest answers of those clients that keep most, until there is room for a while.
+    /// As its number tells, each of their commands was executed: its client is told that, and no
+    /// reply.
+    #[cold]
+    fn forget_answers(&mut self) {
+        let most = self.answers_bytes_max - self.answers_bytes_max / CLIENT_PART;
+        let sessions = self.sessions.iter().enumerate();
+        let mut by_bytes: BinaryHeap<_> =
+            sessions.map(|(index, (_, it))| (it.answers_bytes, Reverse(index))).collect();
+        while self.answers_bytes > most
+            && let Some((_, Reverse(index))) = by_bytes.pop()
+        {
+            let (_, session) = &mut self.sessions[index];
+            let oldest = session.answers.pop_front().expect("a client that keeps most keeps some");
+            let bytes = oldest.bytes(session.opened_by);
+            session.answers_bytes -= bytes;
+            self.answers_bytes -= bytes;
+            self.let_go += 1;
+            by_bytes.push((session.answers_bytes, Reverse(index)));
+        }
+    }
+
+    /// Lets go of the oldest replies of the gateway's session that keeps most: an answer that got
+    /// lost cannot be given again then. Which these are follows from the log, so all replicas let
+    /// go of the same.
     fn let_go(&mut self) {
-        let most = self.sessions.iter_mut().max_by_key(|(_, session)| session.replies_bytes);
+        let most = self.sessions.iter_mut().max_by_key(|(_, session)| session.answers_bytes);
         let (_, session) = most.expect("replies are kept by sessions");
         let oldest = session.answers.iter_mut().find(|answers| answers.replies_bytes() > 0);
         let oldest = oldest.expect("its replies have bytes");
         let bytes = oldest.replies_bytes();
-        oldest.replies = block::no_replies(&oldest.replies);
-        session.replies_bytes -= bytes;
-        self.replies_bytes -= bytes;
+        oldest.replies = Replies::Payload(block::no_replies(oldest.replies.here()));
+        session.answers_bytes -= bytes;
+        self.answers_bytes -= bytes;
         self.let_go += 1;
     }
 
@@ -235,7 +306,8 @@ impl Sessions {
     /// Forgets every session.
     pub(crate) fn clear(&mut self) {
         self.sessions.clear();
-        (self.last_used, self.replies_bytes) = (0, 0);
+        self.names.clear();
+        (self.last_used, self.answers_bytes) = (0, 0);
     }
 
     /// Moves sessions from here to `part` for as long as it stays within `bytes_max` bytes, but at
@@ -249,10 +321,10 @@ impl Sessions {
                 self.written.checked_sub(1).map(|it| &mut self.sessions[it])
             {
                 while let Some(answers) = session.answers.front() {
-                    if is_full(part, ANSWERS_BYTES + answers.replies.len()) {
+                    if is_full(part, ANSWERS_BYTES + answers.replies.written_bytes()) {
                         return true;
                     }
-                    answers.write(*id, answers_record(session.opened_by), part);
+                    answers.write(*id, answers_record(session.opened_by, &answers.replies), part);
                     session.answers.pop_front();
                 }
             }
@@ -304,21 +376,32 @@ impl Sessions {
                 let (next, used_at) = (fields.u64()?, Slot(fields.u64()?));
                 let session = Session::new(opened_by, next, used_at, used_time);
                 let is_next = self.sessions.last().is_none_or(|(last, _)| *last < id);
-                if !is_next || self.sessions.len() >= self.sessions_max {
+                let is_second = self.names.insert(opened_by, id).is_some();
+                if !is_next || is_second || self.sessions.len() >= self.sessions_max {
                     return Err(MalformedSnapshot);
                 }
                 self.sessions.push((id, session));
                 Ok(())
             }
-            b'A' | b'B' => {
+            b'A' | b'B' | b'R' => {
                 let session = self.session_mut(id).ok_or(MalformedSnapshot)?;
                 let first = fields.u64()?;
                 let at = Position { slot: Slot(fields.u64()?), index: fields.u32()? };
                 let (count, bytes) = (fields.u32()?, fields.u32()?);
-                // A copy: a reference would keep the whole part alive for one reply.
-                let replies = Payload::copy(fields.bytes(bytes)?);
+                let bytes = fields.bytes(bytes)?;
+                let replies = match record {
+                    b'R' => {
+                        let (client, first) =
+                            bytes.split_at_checked(SESSION_NAME_BYTES).ok_or(MalformedSnapshot)?;
+                        let client = SessionId::from_bytes(client).ok_or(MalformedSnapshot)?;
+                        let first = first.try_into().map_err(|_| MalformedSnapshot)?;
+                        Replies::OfClient { client, first: u64::from_le_bytes(first) }
+                    }
+                    // A copy: a reference would keep the whole part alive for one reply.
+                    _ => Replies::Payload(Payload::copy(bytes)),
+                };
                 let bytes = session.keep(Answers { first, at, count, replies });
-                self.replies_bytes += bytes;
+                self.answers_bytes += bytes;
                 Ok(())
             }
             _ => Err(MalformedSnapshot),
@@ -339,12 +422,14 @@ impl Sessions {
 
     pub(crate) fn validate(&self, session_window: u32) {
         assert!(self.sessions.len() <= self.sessions_max, "{} sessions", self.sessions.len());
-        let bytes = self.sessions.iter().map(|(_, session)| session.replies_bytes).sum::<usize>();
+        let bytes = self.sessions.iter().map(|(_, session)| session.answers_bytes).sum::<usize>();
         let names = self.sessions.iter().map(|(id, _)| id);
         assert!(names.is_sorted_by(|a, b| a < b), "sessions are out of order");
-        assert_eq!(bytes, self.replies_bytes, "replies were not counted");
-        assert!(bytes <= self.replies_bytes_max, "{bytes} bytes of replies are kept");
+        assert_eq!(bytes, self.answers_bytes, "answers were not counted");
+        assert!(bytes <= self.answers_bytes_max, "{bytes} bytes of answers are kept");
+        assert_eq!(self.names.len(), self.sessions.len(), "a session has no name, or a name none");
         for (id, session) in &self.sessions {
+            assert_eq!(self.opened_by(session.opened_by), Some(*id), "{id} has another name");
             let mut next = session.answers.front().map_or(session.next, |a| a.first);
             assert!(session.next - next <= 2 * u64::from(session_window), "{id} keeps too much");
             for answers in &session.answers {
@@ -352,8 +437,8 @@ impl Sessions {
                 next += u64::from(answers.count);
             }
             assert_eq!(next, session.next, "{id}: answers end early");
-            let bytes = session.answers.iter().map(Answers::replies_bytes).sum::<usize>();
-            assert_eq!(bytes, session.replies_bytes, "{id}: replies were not counted");
+            let bytes = session.answers.iter().map(|it| it.bytes(session.opened_by)).sum::<usize>();
+            assert_eq!(bytes, session.answers_bytes, "{id}: answers were not counted");
         }
     }
 }
@@ -366,21 +451,22 @@ fn session_record(opened_by: Opener) -> u8 {
     }
 }
 
-/// The first byte of the records of its answers.
-fn answers_record(opened_by: Opener) -> u8 {
-    match opened_by {
-        Opener::Gateway(..) => b'A',
-        Opener::Client(_) => b'B',
+/// The first byte of a record of its answers.
+fn answers_record(opened_by: Opener, replies: &Replies) -> u8 {
+    match (opened_by, replies) {
+        (Opener::Gateway(..), Replies::OfClient { .. }) => b'R',
+        (Opener::Gateway(..), Replies::Payload(_) | Replies::Copy(_)) => b'A',
+        (Opener::Client(_), _) => b'B',
     }
 }
 
 impl Session {
     fn new(opened_by: Opener, next: u64, used_at: Slot, used_time: Time) -> Self {
         let answers = VecDeque::new();
-        Self { opened_by, next, used_at, used_time, answers, replies_bytes: 0 }
+        Self { opened_by, next, used_at, used_time, answers, answers_bytes: 0 }
     }
 
-    /// Notes a use, and forgets answers that the owner has; returns the bytes of their replies.
+    /// Notes a use, and forgets answers that the owner has; returns their bytes.
     #[inline]
     fn trim(&mut self, lowest_unanswered: u64, used_at: Slot) -> usize {
         debug_assert!(lowest_unanswered <= self.next, "trimmed what was not executed");
@@ -389,17 +475,17 @@ impl Session {
         while let Some(answers) = self.answers.front()
             && answers.end() <= lowest_unanswered
         {
-            bytes += answers.replies_bytes();
+            bytes += answers.bytes(self.opened_by);
             self.answers.pop_front();
         }
-        self.replies_bytes -= bytes;
+        self.answers_bytes -= bytes;
         bytes
     }
 
     /// Takes in that the next `count` commands were executed, the first of them at `at`; returns
-    /// the bytes of the replies.
+    /// the bytes of the answers.
     #[inline]
-    fn executed(&mut self, at: Position, count: u32, replies: Payload) -> usize {
+    fn executed(&mut self, at: Position, count: u32, replies: Replies) -> usize {
         let first = self.next;
         let end = || self.answers.back().map_or(first, Answers::end);
         debug_assert_eq!(end(), first, "the answers end before the next command");
@@ -409,8 +495,8 @@ impl Session {
 
     #[inline]
     fn keep(&mut self, answers: Answers) -> usize {
-        let bytes = answers.replies_bytes();
-        self.replies_bytes += bytes;
+        let bytes = answers.bytes(self.opened_by);
+        self.answers_bytes += bytes;
         self.answers.push_back(answers);
         bytes
     }
@@ -422,36 +508,70 @@ impl Session {
     }
 
     /// The answers to the command `number` and those after it that were executed in the same run:
-    /// `count` at the most; unless it was trimmed.
-    pub(crate) fn answers_from(&self, number: u64, count: u32) -> Option<RunAnswers<'_>> {
+    /// `count` at the most; unless it was trimmed. Replies that are kept for clients are taken from
+    /// there: where one is kept no longer, its client has it, or there were too many to keep.
+    pub(crate) fn answers_from<'a>(
+        &'a self,
+        number: u64,
+        count: u32,
+        clients: &'a Sessions,
+    ) -> Option<RunAnswers<'a>> {
         let answers = self.run_of(number)?;
         let rest = u32::try_from(answers.end() - number).unwrap_or(u32::MAX);
-        self.run_answers(number, count.min(rest))
+        let skipped = u32::try_from(number - answers.first).ok()?;
+        let count = count.min(rest);
+        if let Replies::OfClient { client, first } = answers.replies {
+            let number = first + u64::from(skipped);
+            let kept = clients.session(client).and_then(|it| it.own_answers_from(number, count));
+            let at = Position { index: answers.at.index + skipped, ..answers.at };
+            return Some(kept.unwrap_or(RunAnswers {
+                at,
+                count: 1,
+                replies: block::TOO_LARGE_REPLY,
+            }));
+        }
+        self.own_answers_from(number, count)
+    }
+
+    /// Likewise; but those that are kept for clients elsewhere are none.
+    pub(crate) fn own_answers_from(&self, number: u64, count: u32) -> Option<RunAnswers<'_>> {
+        let answers = self.run_of(number)?;
+        let skipped = u32::try_from(number - answers.first).ok()?;
+        let count = count.min(answers.count - skipped);
+        let at = Position { index: answers.at.index + skipped, ..answers.at };
+        let replies = ReplyItems::new(answers.replies.here()).skipping(skipped.into());
+        Some(RunAnswers { at, count, replies: replies.first(count.into()) })
     }
 
     /// The number that it executes next.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
+}
 
-    /// The answers to these commands, if they were executed as one run or a part of one, and not
-    /// trimmed.
-    pub(crate) fn run_answers(&self, first: u64, count: u32) -> Option<RunAnswers<'_>> {
-        let answers = self.run_of(first)?;
-        let skipped = u32::try_from(first - answers.first).ok()?;
-        if count > answers.count - skipped {
-            return None;
+impl Replies {
+    /// Those that are kept here.
+    #[inline]
+    fn here(&self) -> &[u8] {
+        match self {
+            Self::Payload(replies) => replies.as_slice(),
+            Self::Copy(replies) => replies,
+            Self::OfClient { .. } => &[],
         }
-        let at = Position { index: answers.at.index + skipped, ..answers.at };
-        let replies = ReplyItems::new(answers.replies.as_slice()).skipping(skipped.into());
-        Some(RunAnswers { at, count, replies: replies.first(count.into()) })
+    }
+
+    /// Their bytes in a snapshot.
+    fn written_bytes(&self) -> usize {
+        match self {
+            Self::OfClient { .. } => SESSION_NAME_BYTES + 8,
+            Self::Payload(_) | Self::Copy(_) => self.here().len(),
+        }
     }
 }
 
 impl Answers {
     /// Appends their record in a snapshot.
     fn write(&self, id: SessionId, record: u8, part: &mut Vec<u8>) {
-        let replies = self.replies.as_slice();
         part.push(record);
         part.extend(id.slot.0.to_le_bytes());
         part.extend(id.index.to_le_bytes());
@@ -459,9 +579,16 @@ impl Answers {
         part.extend(self.at.slot.0.to_le_bytes());
         part.extend(self.at.index.to_le_bytes());
         part.extend(self.count.to_le_bytes());
-        let bytes = u32::try_from(replies.len()).expect("replies of a run are below 4 GiB");
+        let bytes = self.replies.written_bytes();
+        let bytes = u32::try_from(bytes).expect("replies of a run are below 4 GiB");
         part.extend(bytes.to_le_bytes());
-        part.extend(replies);
+        match &self.replies {
+            Replies::OfClient { client, first } => {
+                part.extend(client.to_bytes());
+                part.extend(first.to_le_bytes());
+            }
+            Replies::Payload(_) | Replies::Copy(_) => part.extend(self.replies.here()),
+        }
     }
 
     /// The number of the first command after them.
@@ -469,8 +596,18 @@ impl Answers {
         self.first + u64::from(self.count)
     }
 
+    /// What they count for: the bytes of the replies, without their lengths; and of a client each
+    /// run by itself.
+    #[inline]
+    fn bytes(&self, opened_by: Opener) -> usize {
+        match opened_by {
+            Opener::Gateway(..) => self.replies_bytes(),
+            Opener::Client(_) => self.replies_bytes() + CLIENT_RUN_BYTES,
+        }
+    }
+
     /// The bytes of the replies, without their lengths.
     fn replies_bytes(&self) -> usize {
-        self.replies.len() - self.count as usize * REPLY_HEADER_BYTES
+        self.replies.here().len().saturating_sub(self.count as usize * REPLY_HEADER_BYTES)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::block::{
-    ANSWERS_BYTES_LIMIT, COMMAND_HEADER_BYTES, REPLY_BYTES_LIMIT, RUN_HEADER_BYTES,
+    ANSWERS_BYTES_LIMIT, CLIENT_RUN_HEADER_BYTES, COMMAND_HEADER_BYTES, REPLY_BYTES_LIMIT,
 };
 use crate::digest::Digest;
 use crate::{GatewayId, ProposerId, ProxyLeaderId, QuorumSystem};
@@ -37,6 +37,11 @@ pub struct Settings {
     /// How many sessions a cluster remembers, at least one for each gateway; beyond that the one
     /// unused for longest is closed.
     pub sessions_max: u32,
+    /// How many sessions of clients it remembers beside these; beyond that those unused for longest
+    /// are closed.
+    pub client_sessions_max: u32,
+    /// A client's session that was not used for longer, by the log's time, is closed.
+    pub client_session_unused_max: Duration,
     /// The number of batches of one gateway that may be without an answer.
     pub batches_in_flight_max: u32,
     /// The longest batch.
@@ -50,8 +55,8 @@ pub struct Settings {
     /// The longest reply. A command whose reply is longer is executed, and answered with
     /// `ReplyTooLarge`.
     pub reply_bytes_max: u32,
-    /// The most bytes of replies that a replica keeps, to give them again: beyond that it lets go
-    /// of the oldest. Nor has a batch more of them.
+    /// The most bytes of replies that a replica keeps for gateways, to give them again, and for
+    /// clients with sessions: beyond that it lets go of the oldest. Nor has a batch more of them.
     pub answers_bytes_max: u32,
     /// The bytes at which a message with the results of a batch ends, and the next one begins.
     pub results_bytes_max: u32,
@@ -80,6 +85,8 @@ pub struct Settings {
     pub election_timeout: Duration,
     /// The time by which each proposer does so later than the one before it.
     pub election_stagger: Duration,
+    /// How far a leader's clock may be ahead of those of acceptors (R26).
+    pub clock_jump_max: Duration,
     /// The least that anything is waited for before it is sent again.
     pub resend_min: Duration,
     /// The most.
@@ -121,6 +128,8 @@ impl Settings {
             slot_window: 1024,
             session_window: 1 << 16,
             sessions_max: 1024,
+            client_sessions_max: 16 * 1024,
+            client_session_unused_max: Duration::from_hours(1),
             batches_in_flight_max: 64,
             batch_bytes_max: 64 * 1024,
             batch_commands_max: 512,
@@ -140,6 +149,7 @@ impl Settings {
             heartbeat_interval: Duration::from_millis(50),
             election_timeout: Duration::from_millis(300),
             election_stagger: Duration::from_millis(150),
+            clock_jump_max: Duration::from_secs(1),
             resend_min: Duration::from_millis(20),
             resend_max: Duration::from_secs(1),
             report_interval: Duration::from_millis(10),
@@ -202,6 +212,7 @@ impl Settings {
         );
         let positive = [
             ("batches_in_flight_max", self.batches_in_flight_max),
+            ("client_sessions_max", self.client_sessions_max),
             ("batch_commands_max", self.batch_commands_max),
             ("command_bytes_max", self.command_bytes_max),
             ("results_bytes_max", self.results_bytes_max),
@@ -239,7 +250,7 @@ impl Settings {
             "answers_bytes_max",
             format!("must be above reply_bytes_max = {}", self.reply_bytes_max),
         );
-        let overhead = RUN_HEADER_BYTES + COMMAND_HEADER_BYTES;
+        let overhead = CLIENT_RUN_HEADER_BYTES + COMMAND_HEADER_BYTES;
         require(
             self.batch_bytes_max as usize >= self.command_bytes_max as usize + overhead,
             "batch_bytes_max",
@@ -289,13 +300,16 @@ impl ClusterSettings {
         let state = [
             self.session_window,
             self.sessions_max,
+            self.client_sessions_max,
             self.slot_window,
             self.reply_bytes_max,
             self.answers_bytes_max,
         ];
         let state = state.map(u64::from);
+        let unused_max = self.client_session_unused_max.as_nanos();
+        let unused_max = u64::try_from(unused_max).unwrap_or(u64::MAX);
         let quorums = Digest::new("loggos cluster").word(self.quorums.digest(self.f));
-        counts.into_iter().chain(state).fold(quorums, Digest::word).finish()
+        counts.into_iter().chain(state).chain([unused_max]).fold(quorums, Digest::word).finish()
     }
 
     /// The number of proxy leaders that run: without any of its own, the cluster's proposers each

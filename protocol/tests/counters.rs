@@ -278,7 +278,7 @@ fn a_gateway_counts_what_it_sends_again_asks_and_refuses() {
     gateway.on_results(&results(0, 0, &|w| w.opened(SESSION)), START, &mut out);
     for tag in 0..3 {
         let caller = Caller { client: ClientId(0), tag };
-        gateway.submit(caller, b"x", START, &mut out);
+        gateway.submit(caller, b"x".into(), START, &mut out);
         gateway.flush(START, &mut out);
     }
     let out_of_order = |attempt| results(1, attempt, &|w| w.out_of_order(SESSION, 0));

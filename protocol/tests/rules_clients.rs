@@ -226,7 +226,7 @@ impl Desk {
     fn submit(&mut self, tag: u64) -> Outbox {
         let caller = Caller { client: ClientId(0), tag };
         out_of(|out| {
-            self.gateway.submit(caller, b"x", self.now, out);
+            self.gateway.submit(caller, b"x".into(), self.now, out);
             self.gateway.flush(self.now, out);
         })
     }

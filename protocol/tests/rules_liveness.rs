@@ -231,7 +231,8 @@ fn beat(leader: &mut Proposer, now: Time) -> Vec<Stage> {
 
 fn acknowledge(leader: &mut Proposer, acceptor: u8, now: Time) {
     let from = Listener::Acceptor(AcceptorId(acceptor));
-    leader.tell_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low: false }, now);
+    leader
+        .tell_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low: false, clock: Time(0) }, now);
 }
 
 #[test]
@@ -301,7 +302,7 @@ fn tell_room(leader: &mut Proposer, low: &[u8], after: u64) -> Outbox {
     for acceptor in 0..4 {
         let is_low = low.contains(&acceptor);
         let from = Listener::Acceptor(AcceptorId(acceptor));
-        leader.tell_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low }, now);
+        leader.tell_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low, clock: Time(0) }, now);
     }
     out_of(|out| leader.on_timeout(ProposerTimer::Heartbeat, now, out))
 }
@@ -336,7 +337,10 @@ fn r34_a_write_quorum_that_has_room_and_is_not_heard_is_none() {
         let after = START + millis(400);
         for acceptor in heard {
             let (from, is_low) = (Listener::Acceptor(AcceptorId(*acceptor)), *acceptor == 0);
-            leader.tell_heartbeat_ack(HeartbeatAck { from, ballot: B1, is_low }, after);
+            leader.tell_heartbeat_ack(
+                HeartbeatAck { from, ballot: B1, is_low, clock: Time(0) },
+                after,
+            );
         }
         let out = out_of(|out| {
             leader.on_timeout(ProposerTimer::Heartbeat, after, out);
@@ -371,7 +375,12 @@ fn r28_a_leader_hands_over_for_a_gateway_that_it_does_not_hear() {
 
 #[test]
 fn r28_a_gateway_that_is_heard_has_nothing_to_complain_of() {
-    let ack = HeartbeatAck { from: Listener::Gateway(GatewayId(0)), ballot: B1, is_low: false };
+    let ack = HeartbeatAck {
+        from: Listener::Gateway(GatewayId(0)),
+        ballot: B1,
+        is_low: false,
+        clock: Time(0),
+    };
     for is_batch in [false, true] {
         let mut leader = leader(&square());
         complain(&mut leader, 0);
@@ -660,11 +669,21 @@ fn r28_closing_slots_by_truncation_is_progress() {
     }
     let at = START + millis(590);
     for acceptor in (0..4).map(AcceptorId) {
-        let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot: B1, is_low: false };
+        let ack = HeartbeatAck {
+            from: Listener::Acceptor(acceptor),
+            ballot: B1,
+            is_low: false,
+            clock: Time(0),
+        };
         leader.tell_heartbeat_ack(ack, at);
     }
     leader.tell_heartbeat_ack(
-        HeartbeatAck { from: Listener::Gateway(GatewayId(0)), ballot: B1, is_low: false },
+        HeartbeatAck {
+            from: Listener::Gateway(GatewayId(0)),
+            ballot: B1,
+            is_low: false,
+            clock: Time(0),
+        },
         at,
     );
     leader.tell_truncated(truncated(0, B1, 1), at, &mut Outbox::default());
@@ -705,7 +724,12 @@ fn r28_a_replica_that_is_stuck_does_not_silence_the_leader_that_serves_it() {
     for number in 10..38 {
         now = now + millis(50);
         for acceptor in (0..4).map(AcceptorId) {
-            let ack = HeartbeatAck { from: Listener::Acceptor(acceptor), ballot, is_low: false };
+            let ack = HeartbeatAck {
+                from: Listener::Acceptor(acceptor),
+                ballot,
+                is_low: false,
+                clock: Time(0),
+            };
             leader.tell_heartbeat_ack(ack, now);
         }
         let out = out_of(|out| {

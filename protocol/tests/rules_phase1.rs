@@ -289,7 +289,7 @@ fn r08_a_run_ends_when_its_asker_is_silent() {
     for acceptor in square().quorums.acceptors().iter() {
         let from = Listener::Acceptor(acceptor);
         leader.tell_heartbeat_ack(
-            HeartbeatAck { from, ballot: leader.ballot().unwrap(), is_low: false },
+            HeartbeatAck { from, ballot: leader.ballot().unwrap(), is_low: false, clock: Time(0) },
             later,
         );
     }

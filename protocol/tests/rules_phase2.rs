@@ -285,8 +285,12 @@ fn r12_a_proposer_resends_a_silent_proxy_leaders_slots_through_another() {
     let out =
         out_of(|out| leader.tell_propose(harness::propose(batch(6)), START + millis(2000), out));
     assert_eq!(pick!(out.sends, ProxyLeader(ToProxyLeader::P2a))[0].0, ProxyLeaderId(1));
-    let ack =
-        HeartbeatAck { from: Listener::ProxyLeader(ProxyLeaderId(0)), ballot: B1, is_low: false };
+    let ack = HeartbeatAck {
+        from: Listener::ProxyLeader(ProxyLeaderId(0)),
+        ballot: B1,
+        is_low: false,
+        clock: Time(0),
+    };
     for (numbers, heard_at, is_tried) in [(7..9, 2299, false), (9..11, 2300, true)] {
         leader.tell_heartbeat_ack(ack, START + millis(heard_at));
         let out = out_of(|out| {
@@ -312,6 +316,7 @@ fn r12_a_proxy_leader_that_answers_and_achieves_nothing_is_tried_ever_more_seldo
             from: Listener::ProxyLeader(ProxyLeaderId(0)),
             ballot: B1,
             is_low: false,
+            clock: Time(0),
         };
         leader.tell_heartbeat_ack(ack, now);
         let mut out = out_of(|out| leader.tell_propose(harness::propose(batch(number)), now, out));

@@ -3,6 +3,7 @@
 mod harness;
 
 use std::ops::Range;
+use std::time::Duration;
 
 use harness::{
     B1, B2, B3, Echo, ProposerMessages, START, acceptor, campaign, checked, directory, executed,
@@ -11,10 +12,10 @@ use harness::{
 };
 use loggos_protocol::{
     Acceptor, AcceptorId, Ballot, Batch, BatchWriter, Chosen, Content, Event, Executed, Fetch,
-    Fetched, Form, GatewayId, Halt, Heartbeat, Identify, Incarnation, Outbox, P2a, PAGES_AHEAD,
-    Payload, ProposerId, Replay, Replayed, Replica, ReplicaId, ReplicaTimer, Roster, SessionId,
-    Settings, Slot, Stage, Time, To, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Value, Vote,
-    Watcher, Watermark,
+    Fetched, Form, GatewayId, Halt, Heartbeat, HeartbeatAck, Identify, Incarnation, Listener,
+    Outbox, P2a, PAGES_AHEAD, Payload, Proposer, ProposerId, Replay, Replayed, Replica, ReplicaId,
+    ReplicaTimer, Roster, SessionId, Settings, Slot, Stage, Time, To, ToAcceptor, ToProposer,
+    ToProxyLeader, ToReplica, Value, Vote, Watcher, Watermark,
 };
 
 /// The session that slot 0 opens.
@@ -217,9 +218,68 @@ fn r26_the_stamp_is_a_part_of_the_voted_value_and_comes_back() {
     assert_eq!(*reported, [(Slot(0), Vote { ballot: B1, value })]);
 }
 
+/// Has acceptors tell a proposer what their clocks show, when its own shows `now`.
+fn tell_clocks(proposer: &mut Proposer, clocks: &[Time], now: Time) -> Vec<Event> {
+    let mut out = Outbox::default();
+    for (acceptor, clock) in (0..).zip(clocks) {
+        let from = Listener::Acceptor(AcceptorId(acceptor));
+        let ack = HeartbeatAck { from, ballot: B1, is_low: false, clock: *clock };
+        proposer.on_message(ToProposer::HeartbeatAck(ack), now, &mut out);
+    }
+    out.events
+}
+
+/// The stamp that a leader gives a batch now.
+fn stamp(leader: &mut Proposer, number: u64, now: Time) -> Time {
+    let propose = harness::propose(harness::batch(number));
+    let out = out_of(|out| leader.tell_propose(propose, now, out));
+    pick!(out.sends, ProxyLeader(ToProxyLeader::P2a))[0].1.value.stamp
+}
+
+#[test]
+fn r26_a_leader_whose_clock_is_ahead_repeats_the_last_stamp_and_says_so() {
+    let cluster = square();
+    let allowed = cluster.clock_jump_max + cluster.election_timeout;
+    let mut leader = harness::leader(&cluster);
+    assert_eq!(stamp(&mut leader, 0, START), Time(0), "it knows of no clock but its own");
+    // As long as half of them have not been heard, these may be the wrong ones.
+    tell_clocks(&mut leader, &[START; 1], START);
+    assert_eq!(stamp(&mut leader, 1, START), Time(0));
+    assert_eq!(tell_clocks(&mut leader, &[START; 4], START + allowed), []);
+    assert_eq!(stamp(&mut leader, 2, START + allowed), START + allowed, "as far as it may be");
+    // It jumps ahead, between two acks.
+    let ahead = START + allowed + millis(1);
+    assert_eq!(stamp(&mut leader, 3, ahead), START + allowed);
+    let by = ahead.since(START);
+    assert_eq!(tell_clocks(&mut leader, &[START; 4], ahead), [Event::ClockAhead { by }]);
+    assert_eq!(tell_clocks(&mut leader, &[START; 4], ahead), [], "it is said once");
+    assert_eq!(stamp(&mut leader, 4, ahead + millis(5)), START + allowed);
+    // They catch up.
+    assert_eq!(tell_clocks(&mut leader, &[START + millis(10); 4], ahead + millis(6)), []);
+    assert_eq!(stamp(&mut leader, 5, ahead + millis(6)), ahead + millis(6));
+    let by = Duration::from_secs(3600) - millis(10);
+    let said =
+        tell_clocks(&mut leader, &[START + millis(10); 4], START + Duration::from_secs(3600));
+    assert_eq!(said, [Event::ClockAhead { by }], "once more ahead, it is said again");
+}
+
+/// One of four is wrong, or not heard.
+#[test]
+fn r26_the_clocks_of_f_acceptors_do_not_count() {
+    let day = Duration::from_hours(24);
+    for wrong in [Time(0), START, START + day + day] {
+        let mut leader = harness::leader(&square());
+        let right = START + day;
+        tell_clocks(&mut leader, &[wrong, right, right, right], right);
+        assert_eq!(stamp(&mut leader, 0, right + millis(1)), right + millis(1), "{wrong}");
+        assert_eq!(stamp(&mut leader, 1, right + day), right + millis(1), "{wrong}");
+    }
+}
+
 #[test]
 fn r26_a_new_leader_keeps_recovered_stamps_and_goes_on_from_the_largest() {
     let (ahead, mut leader) = (Time(START.0 + 1_000_000), proposer(&square(), 0));
+    tell_clocks(&mut leader, &[START; 4], START);
     campaign(&square(), &mut leader, B2, START);
     let stamped = Value { stamp: ahead, ..harness::value(1) };
     let votes = vec![(Slot(1), Vote { ballot: B1, value: stamped.clone() })];
@@ -237,6 +297,7 @@ fn r26_a_new_leader_keeps_recovered_stamps_and_goes_on_from_the_largest() {
 #[test]
 fn r26_a_leaders_stamps_never_go_down_within_its_life() {
     let mut leader = harness::leader(&square());
+    tell_clocks(&mut leader, &[START; 4], START);
     let mut out = Outbox::default();
     for (number, now) in [(0, 100), (1, 50), (2, 200)] {
         leader.tell_propose(

@@ -33,7 +33,7 @@ impl Desk {
         let out = out_of(|out| {
             for tag in 0..4 {
                 let caller = Caller { client: ClientId(0), tag };
-                desk.gateway.submit(caller, b"x", START, out);
+                desk.gateway.submit(caller, b"x".into(), START, out);
             }
             desk.gateway.flush(START, out);
         });
@@ -233,12 +233,12 @@ fn r29_a_long_answer_is_freed_once_its_gateway_has_it() {
 
 #[test]
 fn r29_a_reply_beyond_the_bound_is_executed_and_said_to_be_too_large() {
-    let mut log = Log::new(Settings { reply_bytes_max: 10, ..small() });
-    let commands = [(b'a', 8), (b'b', 9), (b'c', 3)];
-    assert_eq!(log.run(0, &commands), "0 at 0: a10 ! c5");
-    assert_eq!(log.run(0, &commands), "0 at 0: a10 ! c5", "and is so when it is sent again");
+    let mut log = Log::new(Settings { reply_bytes_max: 12, ..small() });
+    let commands = [(b'a', 10), (b'b', 11), (b'c', 3)];
+    assert_eq!(log.run(0, &commands), "0 at 0: a12 ! c5");
+    assert_eq!(log.run(0, &commands), "0 at 0: a12 ! c5", "and is so when it is sent again");
     assert_eq!(
-        log.run(1, &[(b'b', 9), (b'c', 3), (b'd', 20)]),
+        log.run(1, &[(b'b', 11), (b'c', 3), (b'd', 20)]),
         "1 at 1: ! c5 3 at 2: !",
         "with a new one"
     );

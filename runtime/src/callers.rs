@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_net::ConnectionId;
-use loggos_protocol::{Caller, Client, ClientId, Failure, Payload, Position, Time, Way};
+use loggos_protocol::{Caller, Client, ClientId, Failure, Payload, Position, RunOwner, Time};
 
 use crate::client::{Answer, CallError, Executed, Port};
 use crate::resident::{Commands, MoveIn, Tenant};
@@ -25,17 +25,18 @@ enum Recipient {
     Remote(RemoteCall),
 }
 
-/// A command of a connection's client, and the number that the client gave it.
+/// A command of a connection's client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RemoteCall {
     pub(crate) connection: ConnectionId,
-    pub(crate) number: u64,
+    /// Its name in the client's session; or it asks for one.
+    pub(crate) owner: RunOwner,
     /// What it counts for until it is answered.
     pub(crate) charge: Charge,
 }
 
 /// A result for a client of a connection, to be sent there.
-pub(crate) type ToRemote<'a> = (RemoteCall, Result<(Position, &'a [u8]), CallError>);
+pub(crate) type ToRemote<'a> = (RemoteCall, Result<(Position, &'a [u8]), Failure>);
 
 /// All callers of a core.
 #[derive(Debug)]
@@ -145,9 +146,18 @@ impl Callers {
         self.client.is_waiting()
     }
 
-    /// Returns the next command to be sent on, if there is room for it: see [`Client::next`].
-    pub(crate) fn next(&mut self, has_room: impl Fn(usize) -> bool) -> Option<(Caller, Payload)> {
-        self.client.next(has_room)
+    /// Returns the next command to be sent on, and on whose behalf, if there is room for it: see
+    /// [`Client::next`].
+    pub(crate) fn next(
+        &mut self,
+        has_room: impl Fn(usize) -> bool,
+    ) -> Option<(Caller, RunOwner, Payload)> {
+        let (caller, recipient, command) = self.client.next(has_room)?;
+        let owner = match recipient {
+            Recipient::Remote(call) => call.owner,
+            Recipient::Call(_) | Recipient::Resident { .. } => RunOwner::Gateway,
+        };
+        Some((caller, owner, command))
     }
 
     /// Hands a result to its recipient. One for a client of a connection is returned, to be sent
@@ -155,10 +165,15 @@ impl Callers {
     pub(crate) fn answer<'a>(
         &mut self,
         tag: u64,
-        result: Result<(Position, &'a [u8]), CallError>,
+        result: Result<(Position, &'a [u8]), Failure>,
     ) -> Option<ToRemote<'a>> {
-        let recipient = self.client.on_reply(tag)?;
-        hear(recipient, &mut self.residents, result)
+        match self.client.on_reply(tag)? {
+            Recipient::Remote(call) => Some((call, result)),
+            recipient @ (Recipient::Call(_) | Recipient::Resident { .. }) => {
+                hear(recipient, &mut self.residents, result.map_err(CallError::from));
+                None
+            }
+        }
     }
 
     /// Ends one call whose deadline has passed; to be called until it returns `None`. One whose
@@ -169,26 +184,26 @@ impl Callers {
         now: Time,
     ) -> Option<Option<ToRemote<'static>>> {
         let (recipient, why) = self.client.overdue(now)?;
+        if let Recipient::Remote(call) = recipient {
+            return Some(Some((call, Err(why))));
+        }
         let why = if why == Failure::Busy { unsent.clone() } else { why.into() };
-        Some(hear(recipient, &mut self.residents, Err(why)))
+        hear(recipient, &mut self.residents, Err(why));
+        Some(None)
+    }
+
+    /// Ends all calls whose commands were not sent on, for the reason that a gateway gave: that
+    /// there is no room for them, or nothing is executed.
+    pub(crate) fn give_up_unsent_for(&mut self, why: &Failure) {
+        if matches!(why, Failure::NoRoom(_) | Failure::Halted(_)) {
+            self.give_up_unsent(&why.clone().into());
+        }
     }
 
     /// Ends all calls whose commands were not sent on.
     pub(crate) fn give_up_unsent(&mut self, why: &CallError) {
         while let Some(recipient) = self.client.give_up_unsent() {
             hear(recipient, &mut self.residents, Err(why.clone()));
-        }
-    }
-
-    /// Names the way that commands are sent on from now on.
-    pub(crate) fn set_way(&mut self, way: Way) {
-        self.client.set_way(way);
-    }
-
-    /// Ends all calls whose commands were sent on that way: the gateway that had them is gone.
-    pub(crate) fn lose_sent(&mut self, way: Way) {
-        for recipient in self.client.lose_sent(way) {
-            hear(recipient, &mut self.residents, Err(CallError::OutcomeUnknown));
         }
     }
 
@@ -220,24 +235,23 @@ impl Callers {
     }
 }
 
-fn hear<'a>(
+/// Tells a caller of this process; another is told by its connection, unless all ends.
+fn hear(
     recipient: Recipient,
     residents: &mut [Tenant],
-    result: Result<(Position, &'a [u8]), CallError>,
-) -> Option<ToRemote<'a>> {
+    result: Result<(Position, &[u8]), CallError>,
+) {
     match recipient {
         Recipient::Call(answer) => {
             let executed = |(at, reply)| Executed { at, reply: Payload::copy(reply) };
             answer.give(result.map(executed));
-            None
         }
         Recipient::Resident { id, tag } => {
             // A resident that has moved out hears nothing.
             if let Ok(place) = residents.binary_search_by_key(&id, |tenant| tenant.id) {
                 residents[place].on_result(tag, result);
             }
-            None
         }
-        Recipient::Remote(call) => Some((call, result)),
+        Recipient::Remote(_) => {}
     }
 }

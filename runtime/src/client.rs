@@ -60,7 +60,8 @@ pub enum CallError {
     /// was lost on its way, and replicas had more than `answers_bytes_max` bytes of replies to
     /// keep.
     ReplyTooLarge,
-    /// It may have been executed, or may yet be.
+    /// It may have been executed: the session that it was sent in is lost. Of a client of other
+    /// processes it will not be any more.
     OutcomeUnknown,
     /// It was skipped by an operator, since replicas had halted at it, and will never be executed.
     Skipped,
@@ -156,9 +157,7 @@ impl Client {
 
     /// Executes `command` on every replica; the future resolves to the reply of one of them.
     ///
-    /// Commands of one client take effect in the order in which their futures are first polled:
-    /// those of a [`RemoteCluster`](crate::RemoteCluster) as long as it stays with one gateway.
-    /// What it has sent to the one before may take effect later (R37).
+    /// Commands of one client take effect in the order in which their futures are first polled.
     /// Dropping a future gives up the reply, not the command. It borrows nothing, so that it may
     /// be spawned as a task.
     ///
@@ -501,7 +500,9 @@ impl From<Failure> for CallError {
             Failure::TooLarge => Self::TooLarge,
             Failure::ReplyTooLarge => Self::ReplyTooLarge,
             Failure::NoRoom(acceptors) => Self::NoRoom(acceptors),
-            Failure::OutcomeUnknown => Self::OutcomeUnknown,
+            Failure::OutcomeUnknown | Failure::NoSession | Failure::OutOfOrder => {
+                Self::OutcomeUnknown
+            }
             Failure::Skipped => Self::Skipped,
             Failure::Halted(why) => Self::Halted(why),
             Failure::DeadlineExceeded => Self::DeadlineExceeded,
@@ -529,7 +530,7 @@ impl fmt::Display for CallError {
             Self::TooLarge => "the command is too long; it was not executed",
             Self::ReplyTooLarge => "the command was executed; its reply is too long, or was lost",
             Self::OutcomeUnknown => {
-                "the connection or the session was lost; the command may have been executed, or may yet be"
+                "the session was lost; the command may have been executed, or may yet be"
             }
             Self::DeadlineExceeded => {
                 "no answer within the deadline; the command may have been executed, or may yet be"

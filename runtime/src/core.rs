@@ -42,7 +42,8 @@ use std::time::Duration;
 
 use loggos_net::{MailboxReceiver, Ring, RingEvent};
 use loggos_protocol::{
-    ClusterSettings, Envelope, Event, Outbox, ReplicaId, Role, StateMachine, Time, To, ToReplica,
+    ClusterSettings, Envelope, Event, Outbox, ReplicaId, Role, StateMachine, Submission, Time, To,
+    ToReplica,
 };
 
 pub(crate) use self::orders::{Order, Sibling};
@@ -338,7 +339,7 @@ impl<M: StateMachine> Core<M> {
         };
         let (started, out) = (self.clock.cycles(), &mut self.out);
         let of_residents = self.callers.take_turns(most, now, |caller, command| {
-            gateway.as_mut().is_some_and(|it| it.try_submit(caller, command, now, out))
+            gateway.as_mut().is_some_and(|it| it.try_submit(caller, command.into(), now, out))
         });
         self.callers_cycles += self.note_turn(Doing::Callers, started);
         if of_residents > 0 {
@@ -389,9 +390,11 @@ impl<M: StateMachine> Core<M> {
         }
         let started = self.clock.cycles();
         while self.out.sends.is_empty()
-            && let Some((caller, command)) = self.callers.next(|bytes| gateway.has_room(bytes, now))
+            && let Some((caller, owner, command)) =
+                self.callers.next(|bytes| gateway.has_room(bytes, now))
         {
-            gateway.submit(caller, command.as_slice(), now, &mut self.out);
+            let submission = Submission { owner, command: command.as_slice() };
+            gateway.submit(caller, submission, now, &mut self.out);
         }
         let has_more = !self.out.sends.is_empty();
         if !has_more {
@@ -507,8 +510,7 @@ impl<M: StateMachine> Core<M> {
         }
         let started = self.clock.cycles();
         for (caller, reply) in self.out.replies.iter() {
-            let result = reply.map_err(CallError::from);
-            let told = self.callers.answer(caller.tag, result);
+            let told = self.callers.answer(caller.tag, reply);
             if let (Some(told), Some(sockets)) = (told, &mut self.sockets) {
                 sockets.answer(&mut self.ring, told);
             }

@@ -185,6 +185,7 @@ impl<'a> Layout<'a> {
                 nonce: random_u64(),
                 gateway_core: gateway_core.map(to_u8),
                 command_bytes_max,
+                session_window: self.config.cluster.session_window,
                 frame_bytes_max: command_bytes_max.max(RUN_BYTES_MAX) + FRAME_ROOM_BYTES,
                 clients_max: descriptors.clients_max,
                 strangers_max: descriptors.strangers_max,

@@ -88,8 +88,9 @@
 //!
 //! A configuration with `[nodes]` describes a cluster of several processes, and each of them starts
 //! its own: [`Config::load`], [`Node::format`] once where it is durable, [`Node::start`]. Clients
-//! in other processes connect with [`RemoteCluster`], whose [`Client`] is the same; it goes from a
-//! gateway that is not served to another.
+//! in other processes connect with [`RemoteCluster`], whose [`Client`] is the same. It goes from a
+//! gateway that has ended, or is not served, to another, with all that has no answer: each command
+//! is executed once.
 //!
 //! ```no_run
 //! use std::time::Duration;

@@ -7,12 +7,14 @@
 //!      └──── completion ◀───┘
 //! ```
 //!
-//! When a connection breaks, calls whose commands were sent over it end as unknown. Commands that
-//! were not sent wait for the next connection, to the next address; they may be executed before
-//! those of unknown outcome, if these are executed at all.
+//! Commands belong to a session of the client's own, and are executed in the order in which they
+//! were sent, each once (R22, R23). When a connection breaks, those without an answer are sent
+//! again over the next one, to the next address, ahead of new ones: what was executed is answered,
+//! and not executed again. They are sent until they are answered; a deadline ends only a caller's
+//! wait.
 //!
-//! A gateway that the cluster does not serve says so (R37), and new commands go to another. What
-//! was sent to it may be answered yet: its connection is kept for that, and for no more.
+//! A gateway that the cluster does not serve says so (R37), and all goes to another. While none is
+//! found, the connection to the one that was left is kept, for it may be served again.
 
 mod caller;
 mod status;
@@ -45,7 +47,7 @@ pub struct RemoteOptions {
     pub addresses: Vec<SocketAddr>,
     /// The cluster's name; empty takes any.
     pub cluster: String,
-    /// The deadline of a call.
+    /// The deadline of a call. Its command may be executed later all the same.
     pub deadline: Duration,
     /// How long commands wait while no process answers at any of the addresses, all of which have
     /// been tried: then their calls end as [`Unreachable`](crate::CallError::Unreachable).

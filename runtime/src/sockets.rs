@@ -30,7 +30,7 @@ use loggos_net::wire::{
     WireError,
 };
 use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent};
-use loggos_protocol::{Envelope, FormationId, LoggedCommand, Payload, Time};
+use loggos_protocol::{Envelope, FormationId, LoggedCommand, Payload, RunOwner, Time};
 use tracing::{info, warn};
 
 use self::budget::Budget;
@@ -323,11 +323,16 @@ impl Sockets {
                     Some(Pause::ForShare) => return, // an answer, or its way out, ends that
                     Some(Pause::ForRoom) => return self.stalled.push_back(id),
                 }
-                let commands = connection.commands.as_mut();
-                let Some((number, command)) = commands.and_then(Iterator::next) else { break };
+                let Some(commands) = connection.commands.as_mut() else { break };
+                let Some((first, command)) = commands.next() else { break };
+                let lowest_unanswered = commands.lowest_unanswered();
+                let Some(session) = connection.session else {
+                    return self.on_malformed(ring, id, now, "commands without a session");
+                };
                 self.room -= 1;
                 let charge = self.budget.charge(&mut connection.account, command.len());
-                let call = RemoteCall { connection: id, number, charge };
+                let owner = RunOwner::Client { session, first, lowest_unanswered };
+                let call = RemoteCall { connection: id, owner, charge };
                 self.incoming.push_back(Incoming::Command { call, command });
             }
             connection.commands = None;
@@ -350,6 +355,17 @@ impl Sockets {
                 }
                 (Stage::Admitted(Party::Client), Ok(Message::Commands(commands))) => {
                     connection.commands = Some(commands);
+                }
+                (Stage::Admitted(Party::Client), Ok(Message::Session { session, key })) => {
+                    connection.session = session;
+                    if session.is_none() {
+                        self.room = self.room.saturating_sub(1);
+                        let charge = self.budget.charge(&mut connection.account, 0);
+                        let owner = RunOwner::NewClient { key };
+                        let call = RemoteCall { connection: id, owner, charge };
+                        let command = Payload::copy(b"");
+                        self.incoming.push_back(Incoming::Command { call, command });
+                    }
                 }
                 (Stage::Admitted(Party::Status), Ok(Message::Skip(command))) => {
                     self.incoming.push_back(Incoming::Skip(command));

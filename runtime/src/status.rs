@@ -218,6 +218,7 @@ pub(crate) fn tell(event: &Event, role: RoleId) {
         | Event::Silenced { .. }
         | Event::HandedOver { .. }
         | Event::Skips { .. }
+        | Event::ClockAhead { .. }
         | Event::SkipRefused { .. }
         | Event::SessionLost { .. } => warn!("{role}: {event}"),
         Event::Suspected { .. } => debug!("{role}: {event}"),

@@ -7,16 +7,16 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use loggos::kv::{Command, Kv};
+use loggos::kv::{Answer, Command, Kv};
 use loggos::{
     CallError, Config, Desk, Durability, Executed, Idle, Next, Node, NodeConfig, Position,
-    RemoteCluster, RemoteOptions, Resident,
+    RemoteCluster, RemoteOptions, Resident, Settings,
 };
 use loggos_net::Outgoing;
 use loggos_net::wire::{
     self, BatchPool, FrameReader, Message, Reason, Refusal, RepliesWriter, Welcome,
 };
-use loggos_protocol::{FormationId, Slot};
+use loggos_protocol::{FormationId, SessionId, Slot};
 
 /// The longest that anything may take that must happen.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -30,7 +30,14 @@ fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn start(address: SocketAddr) -> Node {
+    start_with(address, |_| ())
+}
+
+fn start_with(address: SocketAddr, change: impl FnOnce(&mut Settings)) -> Node {
     let mut config = Config::standard();
+    let mut settings = Settings::clone(&config.cluster);
+    change(&mut settings);
+    config.cluster = settings.check().unwrap();
     config.idle = Idle::Park; // tests share the machine
     config.durability = Some(Durability::Memory);
     config.nodes = vec![NodeConfig {
@@ -101,9 +108,17 @@ impl Gateway {
         }
     }
 
-    /// The number of the next command, which is to be `expected`.
+    /// The number of the next command, which is to be `expected`. A session that is wished for
+    /// before is opened.
     fn command(&mut self, expected: &[u8]) -> u64 {
         match self.hear() {
+            Some(Message::Session { session, key }) => {
+                if session.is_none() {
+                    let session = SessionId { slot: Slot(key), index: 0 };
+                    self.say(|out| wire::encode_session(Some(session), 0, out));
+                }
+                self.command(expected)
+            }
             Some(Message::Commands(commands)) => {
                 let [(number, command)] = &commands.collect::<Vec<_>>()[..] else {
                     panic!("several commands instead of {expected:?}")
@@ -129,10 +144,9 @@ impl Gateway {
     }
 }
 
-/// New commands go to another gateway. What was sent to the first is answered there, and its
-/// connection ends with that.
+/// What was sent to the first is sent again to the other, under its number, before anything new.
 #[test]
-fn r37_a_client_of_a_gateway_that_is_not_served_goes_to_another_and_has_its_answers() {
+fn r37_a_client_of_a_gateway_that_is_not_served_goes_to_another_with_all_that_it_has() {
     let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     let addresses: Vec<_> = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
     let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses.clone()) };
@@ -154,15 +168,15 @@ fn r37_a_client_of_a_gateway_that_is_not_served_goes_to_another_and_has_its_answ
         drop(refused);
         let mut second = Gateway::accept(&listeners[1]);
         wait_for("its welcome", || cluster.troubles().iter().all(|(at, _)| *at == addresses[0]));
+        assert!(first.hear().is_none(), "nothing more is due there");
+        assert_eq!(second.command(b"old"), number, "under the same number");
         let new = execute(b"new");
         let new_number = second.command(b"new");
-        second.answer(new_number, b"of the second");
-        assert_eq!(replies(new.join().unwrap()), b"of the second");
-        assert!(!old.is_finished(), "it waits for the first");
-        first.is_not_served(); // said again
-        first.answer(number, b"of the first");
-        assert_eq!(replies(old.join().unwrap()), b"of the first");
-        assert!(first.hear().is_none(), "nothing more is due there");
+        assert_eq!(new_number, number + 1);
+        second.answer(new_number, b"new reply");
+        second.answer(number, b"old reply");
+        assert_eq!(replies(new.join().unwrap()), b"new reply");
+        assert_eq!(replies(old.join().unwrap()), b"old reply");
         // If that one is not served either, it goes on.
         second.is_not_served();
         let mut first = Gateway::accept(&listeners[0]);
@@ -222,9 +236,14 @@ fn r37_a_client_that_has_one_gateway_stays_with_it() {
     let cluster = RemoteCluster::connect(options).unwrap();
     std::thread::scope(|scope| {
         let client = cluster.client();
-        let call = scope.spawn(move || client.execute_blocking(b"command"));
+        let first = client.clone();
+        let call = scope.spawn(move || first.execute_blocking(b"first"));
         let mut gateway = Gateway::accept(&listener);
+        let number = gateway.command(b"first");
+        gateway.answer(number, b"reply");
+        assert!(call.join().unwrap().is_ok(), "it is served");
         gateway.is_not_served();
+        let call = scope.spawn(move || client.execute_blocking(b"command"));
         let number = gateway.command(b"command");
         let told = vec![(address, "as the test wants it".to_owned())];
         wait_for("its trouble", || cluster.troubles() == told);
@@ -298,6 +317,24 @@ fn r04_a_gateway_that_knows_of_no_formation_is_given_no_command() {
         assert!(said.is_empty(), "{} bytes were said to who may forget them", said.len());
         assert_eq!(call.join().unwrap(), Err(CallError::Unreachable), "never sent on");
     });
+}
+
+/// Alone, with nothing behind it that would ask for another session.
+#[test]
+fn r22_a_command_after_a_long_pause_is_executed_in_another_session() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unused_max = Duration::from_millis(50);
+    let _node = start_with(address, |settings| settings.client_session_unused_max = unused_max);
+    let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(vec![address]) };
+    let cluster = RemoteCluster::connect(options).unwrap();
+    let mut increment = Vec::new();
+    Command::Increment { key: b"pauses", by: 1 }.encode(&mut increment).unwrap();
+    for expected in 1..=3 {
+        let executed = cluster.client().execute_blocking(&increment).unwrap();
+        let answer = Answer::decode(executed.reply.as_slice()).unwrap();
+        assert_eq!(answer, Answer::Number(expected));
+        std::thread::sleep(3 * unused_max); // the pause is what is tested
+    }
 }
 
 /// A core that ends as if the machine had failed.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use harness::{
     DEADLINE, Nodes, PEER, Spread, Stranger, bytes_of, command, commands, frame, hello, increment,
-    kv, seal,
+    kv, seal, session,
 };
 use loggos::kv::{Answer, Command};
 use loggos::{ClusterSettings, Settings};
@@ -191,7 +191,8 @@ fn any_frame_before_a_hello_closes_the_connection() {
     let envelope = Envelope { formation: None, to: fetch() };
     let mut words = other_words();
     words.extend(named([
-        ("a command", command(1, &increment(b"strangers"))),
+        ("a command", command(0, &increment(b"strangers"))),
+        ("a wish for a session", session(None, 1)),
         ("a question for the status", bytes_of(wire::encode_status_request)),
         ("an envelope", bytes_of(|out| wire::encode(&envelope, out))),
     ]));
@@ -233,11 +234,13 @@ fn a_message_that_another_kind_of_sender_may_send_closes_the_connection() {
     let envelope = Envelope { formation: None, to: fetch() };
     let envelope = ("an envelope", bytes_of(|out| wire::encode(&envelope, out)));
     let question = ("a question for the status", bytes_of(wire::encode_status_request));
-    let order = ("a command", command(1, &increment(b"strangers")));
+    let order = ("a command", command(0, &increment(b"strangers")));
+    let wish = ("a wish for a session", session(None, 1));
     for (purpose, forbidden) in [
-        (Purpose::Client, vec![envelope.clone()]),
-        (PEER, vec![order.clone(), question]),
-        (Purpose::Status, vec![order, envelope]),
+        // Without a session it has no commands.
+        (Purpose::Client, vec![envelope.clone(), order.clone()]),
+        (PEER, vec![order.clone(), wish.clone(), question]),
+        (Purpose::Status, vec![order, wish, envelope]),
     ] {
         let mut words = other_words();
         words.extend(named(forbidden));
@@ -253,8 +256,8 @@ fn a_message_that_another_kind_of_sender_may_send_closes_the_connection() {
         nodes.wait_for_counts(0, malformed + words.len() as u64, refused);
     }
     let get = kv(&Command::Get { key: b"strangers" });
-    let (mut client, _) = nodes.admitted(0, Purpose::Client);
-    client.say(&command(1, &get));
+    let (mut client, _) = nodes.client(0);
+    client.say(&command(0, &get));
     let (_, reply) = client.result();
     assert_eq!(Answer::decode(&reply.unwrap()).unwrap(), Answer::Missing, "a command was executed");
     nodes.stop();
@@ -418,13 +421,14 @@ fn a_hello_may_come_byte_by_byte() {
             std::thread::sleep(Duration::from_millis(1)); // so that it comes alone
         }
         assert!(matches!(client.hear(), Some(Message::Welcome(_))), "it is not welcomed");
-        for byte in command(5, &increment(b"slow")) {
+        client.open_session(1);
+        for byte in command(0, &increment(b"slow")) {
             client.say(&[byte]);
             std::thread::sleep(Duration::from_millis(1));
         }
         let (number, reply) = client.result();
         let reply = reply.unwrap();
-        assert_eq!((number, Answer::decode(&reply).unwrap()), (5, Answer::Number(1)));
+        assert_eq!((number, Answer::decode(&reply).unwrap()), (0, Answer::Number(1)));
         nodes.stop();
     }
 }
@@ -434,13 +438,22 @@ fn a_client_that_does_not_wait_for_its_welcome_is_served_on_whichever_core() {
     for spread in [Spread::OneCore, Spread::TwoCores] {
         let nodes = Nodes::start(spread);
         let mut client = Stranger::connect(nodes.address(0));
-        let words = [hello(&client_hello()), command(1, &increment(b"hasty"))].concat();
-        client.say(&[&words[..], &command(2, &increment(b"hasty"))[..20]].concat());
+        let wishes = [session(None, 1), session(None, 2)];
+        let words = [hello(&client_hello()), wishes[0].clone()].concat();
+        client.say(&[&words[..], &wishes[1][..20]].concat());
         assert!(matches!(client.hear(), Some(Message::Welcome(_))), "it is not welcomed");
-        assert_eq!(client.result().0, 1);
-        client.say(&command(2, &increment(b"hasty"))[20..]);
+        let Some(Message::Session { session: Some(first), .. }) = client.hear() else {
+            panic!("no session")
+        };
+        client.say(&wishes[1][20..]);
+        let said = client.hear();
+        let is_another =
+            matches!(said, Some(Message::Session { session: Some(second), .. }) if second > first);
+        assert!(is_another, "{said:?}");
+        client.say(&session(Some(first), 0)); // it may have several, one at a time
+        client.say(&command(0, &increment(b"hasty")));
         let (number, reply) = client.result();
-        assert_eq!((number, Answer::decode(&reply.unwrap()).unwrap()), (2, Answer::Number(2)));
+        assert_eq!((number, Answer::decode(&reply.unwrap()).unwrap()), (0, Answer::Number(1)));
         nodes.stop();
     }
 }
@@ -566,7 +579,9 @@ fn acks(ballot: Ballot) -> [ToProposer; 3] {
         Listener::ProxyLeader(ProxyLeaderId(NOBODY)),
         Listener::Gateway(GatewayId(NOBODY)),
     ]
-    .map(|from| ToProposer::HeartbeatAck(HeartbeatAck { from, ballot, is_low: false }))
+    .map(|from| {
+        ToProposer::HeartbeatAck(HeartbeatAck { from, ballot, is_low: false, clock: Time(0) })
+    })
 }
 
 /// To a proposer, of roles that no cluster has. As all that follow, they are well-formed, and move
@@ -741,24 +756,25 @@ fn leading(nodes: &Nodes) -> (Ballot, u64) {
 fn a_command_too_long_is_told_so_and_the_connection_lives() {
     for spread in [Spread::OneCore, Spread::TwoNodes] {
         let nodes = Nodes::start(spread);
-        let (mut client, welcome) = nodes.admitted(0, Purpose::Client);
+        let (mut client, welcome) = nodes.client(0);
         let longest = welcome.command_bytes_max as usize;
         let put = |length: usize| {
             let header = kv(&Command::Put { key: b"long", value: b"" }).len();
             kv(&Command::Put { key: b"long", value: &vec![7; length - header] })
         };
         for (number, length, expected) in [
+            (0, longest, Ok(vec![])),
+            // Not sent on, so its number may be another's.
+            (1, longest + 1, Err(Failure::TooLarge)),
+            (1, longest + 2000, Err(Failure::TooLarge)),
             (1, longest, Ok(vec![])),
-            (2, longest + 1, Err(Failure::TooLarge)),
-            (3, longest + 2000, Err(Failure::TooLarge)),
-            (4, longest, Ok(vec![])),
         ] {
             client.say(&command(number, &put(length)));
             assert_eq!(client.result(), (number, expected), "{length} bytes");
         }
         nodes.wait_for_counts(0, 0, 0);
         // What is no command by any measure is not even received.
-        client.say(&command(5, &put(20 * longest)));
+        client.say(&command(2, &put(20 * longest)));
         client.is_closed("a frame of 20 commands");
         nodes.wait_for_counts(0, 1, 0);
         nodes.stop();
@@ -770,7 +786,7 @@ fn a_command_too_long_is_told_so_and_the_connection_lives() {
 fn many_short_commands_with_long_replies_are_answered() {
     for spread in [Spread::OneCore, Spread::TwoNodes] {
         let nodes = Nodes::start(spread);
-        let (mut client, _) = nodes.admitted(0, Purpose::Client);
+        let (mut client, _) = nodes.client(0);
         let value = vec![7; 30_000];
         client.say(&command(0, &kv(&Command::Put { key: b"long", value: &value })));
         assert_eq!(client.result(), (0, Ok(vec![])));
@@ -798,7 +814,7 @@ fn r29_a_run_of_more_commands_than_there_is_room_for_is_executed_whole_and_once(
     };
     for spread in [Spread::OneCore, Spread::TwoNodes] {
         let nodes = Nodes::start_with(spread, few);
-        let mut clients = [(); 2].map(|()| nodes.admitted(0, Purpose::Client).0);
+        let mut clients = [(); 2].map(|()| nodes.client(0).0);
         let add = increment(b"run");
         for client in &mut clients {
             client.say(&commands((0..COMMANDS).map(|number| (number, &add))));
@@ -813,7 +829,7 @@ fn r29_a_run_of_more_commands_than_there_is_room_for_is_executed_whole_and_once(
             numbers.sort_unstable();
             assert!(numbers.into_iter().eq(0..COMMANDS), "each has one reply");
         }
-        clients[0].say(&command(0, &add));
+        clients[0].say(&command(COMMANDS, &add));
         let (_, reply) = clients[0].result();
         let executed = i64::try_from(2 * COMMANDS + 1).unwrap();
         assert_eq!(Answer::decode(&reply.unwrap()).unwrap(), Answer::Number(executed));
@@ -827,7 +843,7 @@ fn a_client_that_reads_no_results_does_not_slow_others() {
     let _alone = one_at_a_time();
     let nodes = Nodes::start(Spread::OneCore);
     let before = memory();
-    let (mut client, _) = nodes.admitted(0, Purpose::Client);
+    let (mut client, _) = nodes.client(0);
     let mut most = before;
     let add = increment(b"deaf");
     let (mut sent, mut is_taken) = (0, true);
@@ -855,7 +871,7 @@ fn a_client_that_reads_no_long_replies_is_cut_off_or_slowed() {
     };
     let nodes = Nodes::start_with(Spread::OneCore, few);
     let before = memory();
-    let (mut client, _) = nodes.admitted(0, Purpose::Client);
+    let (mut client, _) = nodes.client(0);
     client.say(&command(0, &kv(&Command::Put { key: b"long", value: &vec![7; 30_000] })));
     assert_eq!(client.result(), (0, Ok(vec![])));
     let get = kv(&Command::Get { key: b"long" });
@@ -912,20 +928,21 @@ fn hundreds_of_connections_come_and_go() {
             }
             for (index, stranger) in strangers.iter_mut().enumerate() {
                 assert!(matches!(stranger.hear(), Some(Message::Welcome(_))), "{index}");
-                stranger.say(&command(index as u64, &increment(b"crowd")));
+                stranger.open_session((round + 1) << 32 | index as u64);
+                stranger.say(&command(0, &increment(b"crowd")));
             }
             assert!(nodes.go_on(), "beside them");
             // Half of them hear their result, half go before it.
-            for (index, stranger) in strangers.iter_mut().enumerate().take(150) {
+            for stranger in strangers.iter_mut().take(150) {
                 let (number, result) = stranger.result();
-                assert_eq!((number, result.is_ok()), (index as u64, true));
+                assert_eq!((number, result.is_ok()), (0, true));
             }
             drop(strangers);
             assert!(nodes.go_on(), "after round {round}");
         }
         // Each was executed once, though not each result was heard.
-        let (mut client, _) = nodes.admitted(0, Purpose::Client);
-        client.say(&command(1, &increment(b"crowd")));
+        let (mut client, _) = nodes.client(0);
+        client.say(&command(0, &increment(b"crowd")));
         let (_, reply) = client.result();
         assert_eq!(Answer::decode(&reply.unwrap()).unwrap(), Answer::Number(901));
         nodes.wait_for_counts(0, 0, 0);
@@ -938,17 +955,17 @@ fn a_connection_may_end_anywhere() {
     let nodes = Nodes::start(Spread::OneCore);
     let get = kv(&Command::Get { key: b"cut" });
     let put = command(0, &kv(&Command::Put { key: b"cut", value: &[7; 20_000] }));
-    let (mut client, _) = nodes.admitted(0, Purpose::Client);
+    let (mut client, _) = nodes.client(0);
     client.say(&put);
     assert_eq!(client.result(), (0, Ok(vec![])));
     // In the middle of a command.
     for end in [1, HEAD_BYTES - 1, HEAD_BYTES, HEAD_BYTES + 5, HEAD_BYTES + 16, put.len() - 1] {
-        let (mut client, _) = nodes.admitted(0, Purpose::Client);
+        let (mut client, _) = nodes.client(0);
         client.say(&put[..end]);
     }
     // In the middle of results: some were read, others are on their way, or not executed yet.
     for heard in [0, 1, 50] {
-        let (mut client, _) = nodes.admitted(0, Purpose::Client);
+        let (mut client, _) = nodes.client(0);
         let gets: Vec<u8> = (0..300).flat_map(|number| command(number, &get)).collect();
         client.say(&gets);
         (0..heard).for_each(|_| assert!(client.result().1.is_ok(), "a result is missing"));
@@ -962,18 +979,18 @@ fn a_connection_may_end_anywhere() {
 #[test]
 fn a_damaged_command_is_not_executed() {
     let nodes = Nodes::start(Spread::OneCore);
-    let (mut client, _) = nodes.admitted(0, Purpose::Client);
-    let mut words = command(1, &increment(b"damaged"));
-    let mut damaged = command(2, &increment(b"damaged"));
+    let (mut client, _) = nodes.client(0);
+    let mut words = command(0, &increment(b"damaged"));
+    let mut damaged = command(1, &increment(b"damaged"));
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
     words.extend(damaged);
-    words.extend(command(3, &increment(b"damaged")));
+    words.extend(command(2, &increment(b"damaged")));
     client.say(&words);
     while client.hear().is_some() {}
     nodes.wait_for_counts(0, 1, 0);
-    let (mut client, _) = nodes.admitted(0, Purpose::Client);
-    client.say(&command(4, &increment(b"damaged")));
+    let (mut client, _) = nodes.client(0);
+    client.say(&command(0, &increment(b"damaged")));
     let (_, reply) = client.result();
     assert_eq!(Answer::decode(&reply.unwrap()).unwrap(), Answer::Number(2));
     nodes.stop();

@@ -17,6 +17,7 @@
 //!  and what a leader no longer answers for (R5, R9, R17)       when it names its chosen watermark
 //!  replicas are equal at equal watermarks                      when one has executed
 //!  promises, truncations and watermarks never go back          after every step
+//!  no stamp is beyond acceptors' clocks (R26)                  when a leader speaks
 //!  log time never goes back; a session's commands in order     by the recorder, as it executes
 //!  an acknowledged command is executed, at the position that   at the end
 //!  its reply named, after all that was acknowledged before
@@ -27,8 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorSet, Ballot, Chosen, ClusterSettings, Incarnation, Nack, P2b,
-    Proposer, ProposerId, Rememberer, ReplicaId, Role, RoleId, Slot, To, ToAcceptor, ToProposer,
-    ToProxyLeader, ToReplica, Value, Vote, Watermark,
+    Proposer, ProposerId, Rememberer, ReplicaId, Role, RoleId, Slot, Time, To, ToAcceptor,
+    ToProposer, ToProxyLeader, ToReplica, Value, Vote, Watermark,
 };
 
 use crate::load::Acknowledged;
@@ -75,6 +76,10 @@ pub(crate) struct Checker {
     acceptors: BTreeMap<(RoleId, Incarnation), (Ballot, Watermark)>,
     replicas: BTreeMap<(RoleId, Incarnation), Watermark>,
     told: BTreeMap<AcceptorId, Told>,
+    /// The largest stamp that a leader has given, and the latest time that an acceptor has said its
+    /// clock to show.
+    stamp: Time,
+    clock: Time,
 }
 
 impl Checker {
@@ -91,6 +96,8 @@ impl Checker {
             acceptors: BTreeMap::new(),
             told: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            stamp: Time(0),
+            clock: Time(0),
         }
     }
 
@@ -101,6 +108,7 @@ impl Checker {
                 To::Proposer(id, message) => self.on_send_to_proposer(*id, message),
                 To::ProxyLeader(_, ToProxyLeader::P2b(_)) => panic!("sent before its sync: {to:?}"),
                 To::ProxyLeader(_, ToProxyLeader::Nack(nack)) => on_nack(nack),
+                To::ProxyLeader(_, ToProxyLeader::P2a(p2a)) => self.on_stamp(p2a.value.stamp),
                 To::Acceptor(_, ToAcceptor::P1a(p1a)) => self.on_campaign(p1a.ballot),
                 To::Replica(_, ToReplica::Chosen(chosen)) => self.on_chosen(chosen),
                 To::Replica(_, ToReplica::Replayed(_)) => panic!("sent before its sync: {to:?}"),
@@ -129,8 +137,8 @@ impl Checker {
                 // A leader that has fallen silent asks under 0, and not for leave.
                 self.quiet.entry((to, ack.nonce)).or_default().insert(ack.acceptor);
             }
+            ToProposer::HeartbeatAck(ack) => self.clock = self.clock.max(ack.clock),
             ToProposer::PreVoteAck(_)
-            | ToProposer::HeartbeatAck(_)
             | ToProposer::Heartbeat(_)
             | ToProposer::Propose(_)
             | ToProposer::Truncated(_)
@@ -140,6 +148,15 @@ impl Checker {
             | ToProposer::Halted(_)
             | ToProposer::Skip(_) => {}
         }
+    }
+
+    /// Checks that a leader stamps with no time that is beyond all that acceptors' clocks have
+    /// shown by more than may be. An earlier stamp may be repeated.
+    fn on_stamp(&mut self, stamp: Time) {
+        let most = self.clock + self.cluster.clock_jump_max + self.cluster.election_timeout;
+        let is_right = stamp <= self.stamp || stamp <= most && self.clock > Time(0);
+        assert!(is_right, "the stamp {stamp}, where acceptors' clocks have shown {}", self.clock);
+        self.stamp = self.stamp.max(stamp);
     }
 
     /// Checks that a campaign deposes no leader that is heard, as its proposer was told, or is a

@@ -1,14 +1,21 @@
 //! The clients: closed loops that know what they asked for and what they were told.
+//!
+//! Most share the session of a gateway, and end with it. Movers have their own, and go from gateway
+//! to gateway.
+
+mod movers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use loggos_kv as kv;
-use loggos_protocol::{Caller, ClientId, Failure, GatewayId, Rng, Time};
+use loggos_protocol::{Caller, ClientId, Failure, GatewayId, Rng, RunOwner, Time};
 
+use self::movers::Mover;
 use crate::linearizability::{Answer, Command, History, OperationId, Value};
 use crate::recorder::CommandId;
+use crate::sights::Sights;
 use crate::swarm::LoadPlan;
 
 /// All clients of a run.
@@ -16,6 +23,8 @@ use crate::swarm::LoadPlan;
 pub(crate) struct Load {
     plan: LoadPlan,
     clients: BTreeMap<(GatewayId, ClientId), Client>,
+    /// Those whose gateway is [`NO_GATEWAY`], by their numbers.
+    movers: Vec<Mover>,
     /// The life of each gateway, and the commands given to it.
     lives: BTreeMap<GatewayId, Life>,
     lives_count: u32,
@@ -28,6 +37,10 @@ pub(crate) struct Load {
     /// Commands that were executed, as their clients were told, and whose replies were too large.
     pub(crate) unanswerable: Vec<CommandId>,
     pub(crate) busy: u64,
+    /// The situations that movers have come to.
+    pub(crate) sights: Sights,
+    /// Commands of movers that were sent again, and their wishes for sessions.
+    pub(crate) copies: u64,
     /// The time when all healed, and the clients that have had no answer since to a command asked
     /// after that.
     healed_at: Option<Time>,
@@ -44,6 +57,21 @@ pub(crate) struct Acknowledged {
     pub(crate) position: u64,
     /// The largest position that had been acknowledged when it was submitted: it must come after.
     pub(crate) not_before: Option<u64>,
+}
+
+/// What is submitted to a gateway.
+pub(crate) type Submitted = (Caller, RunOwner, Vec<u8>);
+
+/// The gateway of clients that go from one to another.
+pub(crate) const NO_GATEWAY: GatewayId = GatewayId(u8::MAX);
+
+/// What a client needs to ask for something.
+struct Asking<'a> {
+    plan: &'a LoadPlan,
+    history: &'a mut History,
+    rng: &'a mut Rng,
+    not_before: Option<u64>,
+    now: Time,
 }
 
 #[derive(Debug, Default)]
@@ -70,9 +98,10 @@ struct Life {
 }
 
 impl Load {
-    pub(crate) fn new(plan: LoadPlan, gateways: u8) -> Self {
+    pub(crate) fn new(plan: LoadPlan, gateways: u8, rng: &mut Rng) -> Self {
         let mut load = Self {
             clients: BTreeMap::new(),
+            movers: Vec::new(),
             lives: BTreeMap::new(),
             lives_count: 0,
             acknowledged: Vec::new(),
@@ -81,6 +110,8 @@ impl Load {
             unknown: 0,
             unanswerable: Vec::new(),
             busy: 0,
+            copies: 0,
+            sights: Sights::default(),
             healed_at: None,
             unserved: BTreeSet::new(),
             longest_wait: Duration::ZERO,
@@ -92,20 +123,29 @@ impl Load {
                 load.clients.insert((gateway, client), Client::default());
             }
         }
+        for id in (0..load.plan.movers).map(ClientId) {
+            let life = load.next_life();
+            load.movers.push(Mover::new(life, rng));
+            load.clients.insert((NO_GATEWAY, id), Client::default());
+        }
         load
     }
 
-    /// A gateway has started over: what it had under way has an unknown outcome.
+    /// A gateway has started over: what it had under way has an unknown outcome, but for what
+    /// movers had there.
     pub(crate) fn start_life(&mut self, gateway: GatewayId, now: Time) {
-        self.lives.insert(gateway, Life { life: self.lives_count, next_number: 0 });
-        self.lives_count += 1;
+        self.movers.iter_mut().for_each(|mover| mover.leave(gateway));
+        let life = self.next_life();
+        self.lives.insert(gateway, life);
         for (_, client) in self.clients.range_mut(clients_of(gateway)) {
-            for under_way in std::mem::take(&mut client.under_way).into_values() {
-                self.history.give_up(under_way.operation, now);
-                self.unknown += 1;
-                client.done += 1;
-            }
+            self.unknown += client.give_up(&mut self.history, now);
         }
+    }
+
+    fn next_life(&mut self) -> Life {
+        let life = self.lives_count;
+        self.lives_count += 1;
+        Life { life, next_number: 0 }
     }
 
     /// Draws the commands that the clients of `gateway` submit now.
@@ -114,32 +154,18 @@ impl Load {
         gateway: GatewayId,
         now: Time,
         rng: &mut Rng,
-    ) -> Vec<(Caller, Vec<u8>)> {
-        let mut submissions = Vec::new();
+    ) -> Vec<Submitted> {
+        let mut submissions = self.mover_submissions(gateway, now, rng);
         let (not_before, plan) = (self.last_position, &self.plan);
+        let asking = &mut Asking { plan, history: &mut self.history, rng, not_before, now };
         let Some(life) = self.lives.get_mut(&gateway) else { return submissions };
         for ((_, id), client) in self.clients.range_mut(clients_of(gateway)) {
-            if rng.below(100) >= plan.eager_percent {
+            if asking.rng.below(100) >= plan.eager_percent {
                 continue;
             }
-            let under_way = u32::try_from(client.under_way.len()).unwrap_or(u32::MAX);
-            let left = plan.commands_per_client.saturating_sub(client.done + under_way);
-            for _ in 0..left.min(plan.pipeline - under_way) {
-                let command_id = CommandId { life: life.life, number: life.next_number };
-                life.next_number += 1;
-                let tag = u64::from(command_id.life) << 32 | u64::from(command_id.number);
-                let key = format!("key {}", rng.below(plan.keys)).into_bytes();
-                let asked = draw(tag, client.seen.get(&key), plan.command_bytes_max, rng);
-                let mut command = Vec::new();
-                command_id.encode(&mut command);
-                encode(&key, &asked, &mut command);
-                let person = u32::from(gateway.0) * 1_000 + id.0;
-                let operation = self.history.invoke(person, &key, asked, now);
-                client.under_way.insert(
-                    tag,
-                    UnderWay { id: command_id, operation, key, not_before, asked_at: now },
-                );
-                submissions.push((Caller { client: *id, tag }, command));
+            for _ in 0..client.left(plan) {
+                let (tag, command) = client.ask((gateway, *id), life, asking);
+                submissions.push((Caller { client: *id, tag }, RunOwner::Gateway, command));
             }
         }
         submissions
@@ -153,21 +179,36 @@ impl Load {
         reply: Result<&[u8], Failure>,
         now: Time,
     ) {
-        let client = self.clients.get_mut(&(gateway, caller.client)).expect("a client of ours");
-        let under_way = client.under_way.remove(&caller.tag);
-        let UnderWay { id, operation, key, not_before, asked_at } =
+        match caller.client.0.checked_sub(movers::FIRST) {
+            Some(mover) => self.on_reply_to_mover(gateway, (mover, caller.tag), reply, now),
+            None => self.tell((gateway, caller.client), caller.tag, reply, now),
+        }
+    }
+
+    /// Tells a client what became of a command.
+    fn tell(
+        &mut self,
+        id: (GatewayId, ClientId),
+        tag: u64,
+        reply: Result<&[u8], Failure>,
+        now: Time,
+    ) {
+        let caller = Caller { client: id.1, tag };
+        let client = self.clients.get_mut(&id).expect("a client of ours");
+        let under_way = client.under_way.remove(&tag);
+        let UnderWay { id: command_id, operation, key, not_before, asked_at } =
             under_way.unwrap_or_else(|| panic!("{caller:?} was answered twice"));
         match reply {
             Ok(reply) => {
                 if self.healed_at.is_some_and(|healed_at| asked_at >= healed_at)
-                    && self.unserved.remove(&(gateway, caller.client))
+                    && self.unserved.remove(&id)
                 {
                     self.longest_wait = self.longest_wait.max(now.since(asked_at));
                 }
                 let (position, answer) = reply.split_first_chunk().expect("a position");
                 let position = u64::from_le_bytes(*position);
                 self.last_position = self.last_position.max(Some(position));
-                self.acknowledged.push(Acknowledged { id, position, not_before });
+                self.acknowledged.push(Acknowledged { id: command_id, position, not_before });
                 let answer = decode(answer);
                 match &answer {
                     Answer::Value(value) => drop(client.seen.insert(key, Some(value.clone()))),
@@ -197,19 +238,23 @@ impl Load {
                 client.done += 1;
             }
             Err(Failure::ReplyTooLarge) => {
-                self.unanswerable.push(id);
-                self.unserved.remove(&(gateway, caller.client));
+                self.unanswerable.push(command_id);
+                self.unserved.remove(&id);
                 self.history.give_up(operation, now);
                 client.done += 1;
             }
-            Err(Failure::TooLarge) => panic!("{caller:?} was within the limit"),
+            Err(why @ (Failure::TooLarge | Failure::NoSession | Failure::OutOfOrder)) => {
+                panic!("{caller:?} was within the limit, and is told of no session: {why:?}")
+            }
         }
     }
 
     /// From now on all is healed, and how long each client waits for its next answer is measured.
     pub(crate) fn heal(&mut self, now: Time) {
         self.healed_at = Some(now);
-        self.unserved = self.clients.keys().copied().collect();
+        self.movers.iter_mut().for_each(Mover::settle_down);
+        self.unserved =
+            self.clients.keys().filter(|(gateway, _)| *gateway != NO_GATEWAY).copied().collect();
     }
 
     /// Whether some client of each of these gateways has got an answer since all has healed, if any
@@ -245,6 +290,49 @@ impl Load {
             format!("gateway {} client {}: {done} done, waits for {ids:?}", gateway.0, id.0)
         });
         lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Client {
+    /// How many commands it may ask for now.
+    fn left(&self, plan: &LoadPlan) -> u32 {
+        let under_way = u32::try_from(self.under_way.len()).unwrap_or(u32::MAX);
+        let left = plan.commands_per_client.saturating_sub(self.done.saturating_add(under_way));
+        left.min(plan.pipeline.saturating_sub(under_way))
+    }
+
+    /// Draws a command; returns its tag and its bytes.
+    fn ask(
+        &mut self,
+        (gateway, id): (GatewayId, ClientId),
+        life: &mut Life,
+        asking: &mut Asking<'_>,
+    ) -> (u64, Vec<u8>) {
+        let Asking { plan, history, rng, not_before, now } = asking;
+        let command_id = CommandId { life: life.life, number: life.next_number };
+        life.next_number += 1;
+        let tag = u64::from(command_id.life) << 32 | u64::from(command_id.number);
+        let key = format!("key {}", rng.below(plan.keys)).into_bytes();
+        let asked = draw(tag, self.seen.get(&key), plan.command_bytes_max, rng);
+        let mut command = Vec::new();
+        command_id.encode(&mut command);
+        encode(&key, &asked, &mut command);
+        let person = u32::from(gateway.0) * 1_000 + id.0;
+        let operation = history.invoke(person, &key, asked, *now);
+        let (not_before, asked_at) = (*not_before, *now);
+        let under_way = UnderWay { id: command_id, operation, key, not_before, asked_at };
+        self.under_way.insert(tag, under_way);
+        (tag, command)
+    }
+
+    /// Waits for no answer any more; returns how many it had none to.
+    fn give_up(&mut self, history: &mut History, now: Time) -> u64 {
+        let under_way = std::mem::take(&mut self.under_way);
+        for under_way in under_way.values() {
+            history.give_up(under_way.operation, now);
+            self.done += 1;
+        }
+        under_way.len() as u64
     }
 }
 

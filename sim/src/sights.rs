@@ -74,6 +74,12 @@ sights! {
     Repeated = "commands answered from a session's memory",
     Busy = "a gateway with no room",
     SessionLost = "a session lost",
+    ClockAhead = "a proposer whose clock is ahead of acceptors'",
+    ClientMoved = "a client that goes to another gateway with commands under way",
+    ClientRefused = "a client's commands that come too early by another gateway",
+    ClientGivenBack = "a client's number given to another command",
+    ClientSessionLost = "a client's session lost",
+    ClientUnknown = "… and what it had sent twice is of unknown outcome",
     Transferred = "a replica brought up by a peer's snapshot",
     TransferBroken = "a transfer given up, and begun anew",
     TransferResumed = "a part of a snapshot sent again",
@@ -155,6 +161,10 @@ impl Sights {
 
     pub(crate) fn insert(&mut self, sight: Sight) {
         self.0 |= bit(sight);
+    }
+
+    pub(crate) fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
     }
 }
 
@@ -325,6 +335,7 @@ impl Witness {
             Event::Suspected { .. } => self.see(Sight::Suspected),
             Event::Silenced { .. } => self.see(Sight::Silenced),
             Event::HandedOver { .. } => self.see(Sight::HandedOver),
+            Event::ClockAhead { .. } => self.see(Sight::ClockAhead),
             Event::Forgotten { .. } => self.see(Sight::Refused),
             Event::SessionLost { .. } => self.see(Sight::SessionLost),
             Event::SnapshotSetAside { .. } => self.see(Sight::SnapshotSetAside),

@@ -104,6 +104,10 @@ pub(crate) struct LoadPlan {
     pub(crate) commands_per_client: u32,
     pub(crate) command_bytes_max: u64,
     pub(crate) keys: u64,
+    /// Clients that go from gateway to gateway, and the numbers that each may have without an
+    /// answer.
+    pub(crate) movers: u32,
+    pub(crate) mover_window: u32,
 }
 
 impl Plan {
@@ -142,6 +146,7 @@ impl Plan {
             is_for_good: rng.below(4) == 0,
             disks: draw_disks(&mut rng, seed, cluster.election_timeout),
         };
+        let (movers, mover_window) = draw_movers(&cluster, seed);
         let load = LoadPlan {
             clients_per_gateway: 1 + small(&mut rng, 6),
             pipeline: 1 + small(&mut rng, 8),
@@ -150,6 +155,8 @@ impl Plan {
             commands_per_client: 50 + small(&mut rng, 400),
             command_bytes_max: 1 + rng.below(200),
             keys: 3 + rng.below(40),
+            movers,
+            mover_window,
         };
         let (load, disks) = match cluster.command_bytes_max {
             LONG_BYTES => lengthen(load, faults.disks),
@@ -175,7 +182,9 @@ impl Plan {
         };
         let kinds = [TrapKind::Everywhere, TrapKind::Everywhere, TrapKind::OnSome, TrapKind::Once];
         let kind = kinds[usize::try_from(rng.below(4)).unwrap_or(0)];
-        let life = u32::try_from(rng.below(self.cluster.gateways.into())).unwrap_or(0);
+        // That of a gateway, or of a client that goes from one to another.
+        let lives = u64::from(self.cluster.gateways) + u64::from(self.load.movers);
+        let life = u32::try_from(rng.below(lives)).unwrap_or(0);
         let command = CommandId { life, number: small(&mut rng, 40) };
         if kind == TrapKind::Once {
             // A restart while a command is skipped would execute it (R38).
@@ -212,6 +221,14 @@ fn lengthen(load: LoadPlan, disks: Option<DiskPlan>) -> (LoadPlan, Option<DiskPl
         ..load
     };
     (load, disks)
+}
+
+/// Draws the number of clients that go from gateway to gateway, for half of the clusters, and what
+/// each may have without an answer.
+fn draw_movers(cluster: &ClusterSettings, seed: u64) -> (u32, u32) {
+    let mut rng = Rng::new(seed ^ 0x0000_A10F);
+    let movers = if rng.below(2) == 0 { 1 + small(&mut rng, 4) } else { 0 };
+    (movers, 1 + small(&mut rng, cluster.session_window.into()))
 }
 
 fn draw_link(rng: &mut Rng) -> Option<u32> {
@@ -285,6 +302,12 @@ fn draw_cluster(rng: &mut Rng, seed: u64) -> ClusterSettings {
     settings.session_window = settings.batch_commands_max + small(rng, 64);
     let few_sessions = u32::from(settings.gateways).max(2);
     settings.sessions_max = if rng.below(10) < 4 { few_sessions } else { 64 };
+    let clients = &mut Rng::new(seed ^ 0x000C_11E7);
+    settings.client_sessions_max = if clients.below(2) == 0 { 4 + small(clients, 3) } else { 64 };
+    if clients.below(2) == 0 {
+        settings.client_session_unused_max = Duration::from_millis(1_500 + clients.below(2_500));
+    }
+    settings.clock_jump_max = Duration::from_millis(20 + clients.below(1_000));
     settings.batches_in_flight_max = 1 + small(rng, 16);
     settings.command_bytes_max = 512;
     settings.batch_bytes_max = 600 + small(rng, 2_000);

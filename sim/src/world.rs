@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use loggos_protocol::{
     AcceptorId, Envelope, Event, GatewayId, Halt, Outbox, Replica, ReplicaId, Rng, Role, RoleId,
-    Time, To, Watermark,
+    Submission, Time, To, Watermark,
 };
 
 use happening::{Happening, Scheduled};
@@ -151,7 +151,11 @@ impl World {
             slow_disks: BTreeSet::new(),
             were_low: BTreeSet::new(),
             wire: Wire::new(&cluster),
-            load: Load::new(plan.load.clone(), cluster.gateways),
+            load: Load::new(
+                plan.load.clone(),
+                cluster.gateways,
+                &mut Rng::new(plan.seed ^ 0x0000_A10E),
+            ),
             checker: Checker::new(cluster.clone()),
             witness: Witness::default(),
             rng: Rng::new(plan.seed),
@@ -260,7 +264,7 @@ impl World {
             longest_wait: self.load.longest_wait,
             election_timeout: self.plan.cluster.election_timeout,
             has_slow_disks: self.plan.faults.disks.is_some_and(|it| !it.healed_sync.is_zero()),
-            sights: self.witness.sights,
+            sights: self.witness.sights.and(self.load.sights),
         }
     }
 
@@ -368,8 +372,9 @@ impl World {
                         true => Vec::new(),
                         false => self.load.submissions(gateway, self.now, &mut self.rng),
                     };
-                    for (caller, command) in submissions {
-                        role.submit(caller, &command, shown, &mut self.out);
+                    for (caller, owner, command) in submissions {
+                        let submission = Submission { owner, command: &command };
+                        role.submit(caller, submission, shown, &mut self.out);
                     }
                     role.flush(shown, &mut self.out);
                 }
@@ -539,6 +544,7 @@ impl World {
                 | Event::Foreign { .. }
                 | Event::Ignored { .. }
                 | Event::SnapshotSetAside { .. }
+                | Event::ClockAhead { .. }
                 | Event::SkipRefused { .. }
                 | Event::SessionOpened { .. }
                 | Event::SessionLost { .. } => {}

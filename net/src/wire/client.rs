@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use loggos_protocol::{AcceptorSet, Failure, LoggedCommand, Payload, Position, Slot};
+use loggos_protocol::{AcceptorSet, Failure, LoggedCommand, Payload, Position, SessionId, Slot};
 
 use super::cursor::{Cursor, part};
 use super::encode::{checked, frame, payload_bytes};
 use super::halts::HaltParts;
-use super::headers::{self, Command, Failed, Reply, Status};
+use super::headers::{self, Command, Failed, Reply, Session, Status};
 use super::layout::{Laid, Layout, put};
 use super::run::{Run, RunWriter};
 use super::{Kind, Message, WireError};
@@ -15,25 +15,36 @@ use crate::Outgoing;
 
 /// A client's commands on their way out: each frame holds as many as there are.
 #[derive(Debug)]
-pub struct CommandsWriter(RunWriter<Command>);
+pub struct CommandsWriter {
+    run: RunWriter<Command>,
+    /// The number of the next command, if it goes into the same frame.
+    next: Option<u64>,
+}
 
 impl Default for CommandsWriter {
     fn default() -> Self {
-        Self(RunWriter::new(Kind::Commands))
+        Self { run: RunWriter::new(Kind::Commands), next: None }
     }
 }
 
 impl CommandsWriter {
-    /// Adds a command, which its client calls `number`; appends a frame to `out` if one is full.
+    /// Adds the command that its client's session calls `number`, where the client has no answer to
+    /// `lowest_unanswered`; appends a frame to `out` if one is full.
     #[inline]
-    pub fn put(&mut self, number: u64, command: &[u8], out: &mut Outgoing) {
+    pub fn put(&mut self, number: u64, lowest_unanswered: u64, command: &[u8], out: &mut Outgoing) {
+        if self.next != Some(number) {
+            self.run.end(out);
+        }
+        self.next = number.checked_add(1);
+        let head =
+            headers::Commands { first: number.into(), lowest_unanswered: lowest_unanswered.into() };
         let bytes = payload_bytes(command).into();
-        self.0.put(&Command { number: number.into(), bytes }, command, out);
+        self.run.put(head, &Command { bytes }, command, out);
     }
 
     /// Appends what is left.
     pub fn end(&mut self, out: &mut Outgoing) {
-        self.0.end(out);
+        self.run.end(out);
     }
 }
 
@@ -53,7 +64,7 @@ impl RepliesWriter {
     #[inline]
     pub fn put(&mut self, number: u64, at: Position, reply: &[u8], out: &mut Outgoing) {
         let (position, bytes) = (at.lay_out(), payload_bytes(reply).into());
-        self.0.put(&Reply { number: number.into(), position, bytes }, reply, out);
+        self.0.put([], &Reply { number: number.into(), position, bytes }, reply, out);
     }
 
     /// Returns how many bytes [`RepliesWriter::end`] would append.
@@ -95,9 +106,17 @@ pub fn encode_failed(number: u64, failure: &Failure, out: &mut Outgoing) {
         | Failure::OutcomeUnknown
         | Failure::DeadlineExceeded
         | Failure::ReplyTooLarge
+        | Failure::NoSession
+        | Failure::OutOfOrder
         | Failure::Skipped => "",
     };
     frame(Kind::Failed, out, |out| put(&header, out), |out| out.put(message.as_bytes()));
+}
+
+/// Appends the session that a client has, or has got; or, for none, its wish for one, by `key`.
+pub fn encode_session(session: Option<SessionId>, key: u64, out: &mut Outgoing) {
+    let header = Session { session: session.lay_out(), key: key.into() };
+    frame(Kind::Session, out, |out| put(&header, out), |_| ());
 }
 
 /// Appends the question for a node's status.
@@ -116,18 +135,33 @@ pub fn encode_status(status: &[u8], out: &mut Outgoing) {
     frame(Kind::Status, out, |out| put(&header, out), |out| out.put(status));
 }
 
-/// A client's commands, in the order in which it sent them.
+/// A client's commands, in the order of their numbers.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Commands(Run<Command>);
+pub struct Commands {
+    run: Run<Command>,
+    /// The number of the next one.
+    next: u64,
+}
+
+impl Commands {
+    /// Returns the lowest number that the client had no answer to.
+    #[must_use]
+    #[inline]
+    pub fn lowest_unanswered(&self) -> u64 {
+        self.run.head.lowest_unanswered.into()
+    }
+}
 
 impl Iterator for Commands {
     type Item = (u64, Payload);
 
-    /// Returns the number that the client gave the next command, and the command.
+    /// Returns the number that the client's session gives the next command, and the command.
     #[inline]
     fn next(&mut self) -> Option<(u64, Payload)> {
-        let (entry, payloads, range) = self.0.next()?;
-        Some((entry.number.into(), part(payloads, range)))
+        let (_, payloads, range) = self.run.next()?;
+        let number = self.next;
+        self.next = number.wrapping_add(1); // a client's numbers may be any
+        Some((number, part(payloads, range)))
     }
 }
 
@@ -155,7 +189,9 @@ impl Replies {
 }
 
 pub(super) fn take_commands(from: &mut Cursor<'_>) -> Result<Message, WireError> {
-    Run::take(from).map(|run| Message::Commands(Commands(run)))
+    let run: Run<Command> = Run::take(from)?;
+    let next = run.head.first.into();
+    Ok(Message::Commands(Commands { run, next }))
 }
 
 pub(super) fn take_replies(from: &mut Cursor<'_>) -> Result<Message, WireError> {
@@ -187,6 +223,11 @@ pub(super) fn take_skip(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     LoggedCommand::read(from.header()?).map(Message::Skip)
 }
 
+pub(super) fn take_session(from: &mut Cursor<'_>) -> Result<Message, WireError> {
+    let header: &Session = from.header()?;
+    Ok(Message::Session { session: Laid::read(&header.session)?, key: header.key.into() })
+}
+
 pub(super) fn take_status(from: &mut Cursor<'_>) -> Result<Message, WireError> {
     let header: &Status = from.header()?;
     from.checked(&header.status).map(Message::Status)
@@ -206,6 +247,8 @@ fn failure_number(failure: &Failure) -> u8 {
         Failure::NoRoom(_) => 6,
         Failure::Skipped => SKIPPED,
         Failure::Halted(why) => SKIPPED + HaltParts::of(why).number,
+        Failure::NoSession => 12,
+        Failure::OutOfOrder => 13,
     }
 }
 
@@ -226,6 +269,8 @@ fn take_failure(header: &Failed, from: &mut Cursor<'_>) -> Result<Failure, WireE
             let why = from.halt(number, LoggedCommand { at, checksum }, &header.message)?;
             Ok(Failure::Halted(Arc::new(why)))
         }
+        12 => Ok(Failure::NoSession),
+        13 => Ok(Failure::OutOfOrder),
         value => Err(WireError::Discriminant { of: "failure", value }),
     }
 }

@@ -83,7 +83,7 @@ layouts! {
         is_silent: u8,
         table: Table,
     }
-    message HeartbeatAck { from: Who, ballot: Ballot, is_low: u8, }
+    message HeartbeatAck { from: Who, ballot: Ballot, is_low: u8, clock: u64_ule, }
     message Unserved { gateway: u8, }
     message NotLeader { proposer: u8, batch: BatchId, attempt: u32_ule, hint: Maybe<u8>, }
     layout Results {
@@ -222,10 +222,15 @@ layouts! {
 
     /// A payload, with a checksum made when it was encoded.
     layout Checked { bytes: u32_ule, checksum: u32_ule, }
+    /// From a client: the session that it has, or none, and then the key that it asks for one by.
+    /// To a client: the session that it has got.
+    layout Session { session: Maybe<SessionId>, key: u64_ule, }
     /// As many [`Command`] or [`Reply`] entries follow.
     layout Run { count: u32_ule, payloads: Checked, }
+    /// A [`Run`] follows: of commands whose numbers follow `first` by one.
+    layout Commands { first: u64_ule, lowest_unanswered: u64_ule, }
     /// Entry: a client's command.
-    layout Command { number: u64_ule, bytes: u32_ule, }
+    layout Command { bytes: u32_ule, }
     /// Entry: the reply to a client's command.
     layout Reply { number: u64_ule, position: Position, bytes: u32_ule, }
     /// `detail` is zero unless it is for want of room or replicas have halted; `position` and

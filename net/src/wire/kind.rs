@@ -99,6 +99,7 @@ kinds! {
         Log = 0x08: handshake::take_log,
         Skip = 0x09: client::take_skip,
         Failed = 0x0A: client::take_failed,
+        Session = 0x0B: client::take_session,
     }
     Gateway: GatewayId, ToGateway {
         GatewayHeartbeat = 0x10: Heartbeat,

@@ -1,13 +1,14 @@
 //! Runs: many short things in one frame, such as a client's commands or the replies to them.
 //!
 //! ```text
-//!   header    │ how many, and the checksum of all payloads │ entry │ entry │ entry │
+//!   header    │ of commands: their numbers │ how many, and the checksum of all payloads │ entry │ entry │ entry │
 //!   payloads                                               │ command │ command │ command │
 //! ```
 //!
 //! A frame costs two checksums and a reference to the memory that it lies in, however short it is.
 //! Here they are paid once for many.
 
+use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -17,7 +18,7 @@ use loggos_protocol::Payload;
 use super::cursor::Cursor;
 use super::encode::{checked, frame};
 use super::head::HEAD_BYTES;
-use super::headers::{self, Command, Reply};
+use super::headers::{self, Command, Commands, Reply};
 use super::layout::{Layout, put, take};
 use super::{Kind, WireError};
 use crate::Outgoing;
@@ -28,11 +29,16 @@ pub const RUN_BYTES_MAX: u32 = 4 << 10;
 
 /// The layout of an entry.
 pub(super) trait Entry: Layout {
+    /// What the header has before the run.
+    type Head: Layout + Debug;
+
     /// The length of its payload.
     fn payload_bytes(&self) -> usize;
 }
 
 impl Entry for Command {
+    type Head = Commands;
+
     #[inline]
     fn payload_bytes(&self) -> usize {
         u32::from(self.bytes) as usize
@@ -40,6 +46,8 @@ impl Entry for Command {
 }
 
 impl Entry for Reply {
+    type Head = [u8; 0];
+
     #[inline]
     fn payload_bytes(&self) -> usize {
         u32::from(self.bytes) as usize
@@ -48,8 +56,10 @@ impl Entry for Reply {
 
 /// A run on its way out.
 #[derive(Debug)]
-pub(super) struct RunWriter<E> {
+pub(super) struct RunWriter<E: Entry> {
     kind: Kind,
+    /// Of the frame that is made.
+    head: E::Head,
     count: u32,
     entries: Outgoing,
     payloads: Vec<u8>,
@@ -59,19 +69,23 @@ pub(super) struct RunWriter<E> {
 impl<E: Entry> RunWriter<E> {
     pub(super) fn new(kind: Kind) -> Self {
         let (entries, payloads) = (Outgoing::default(), Vec::new());
-        Self { kind, count: 0, entries, payloads, of: PhantomData }
+        Self { kind, head: E::Head::ZERO, count: 0, entries, payloads, of: PhantomData }
     }
 
     /// Adds an entry and its payload. Appends a frame with those before it to `out` if there is no
-    /// room for it, and one of its own if it is long.
+    /// room for it, and one of its own if it is long. If it is the first of a frame, that begins
+    /// with `head`.
     #[inline]
-    pub(super) fn put(&mut self, entry: &E, payload: &[u8], out: &mut Outgoing) {
+    pub(super) fn put(&mut self, head: E::Head, entry: &E, payload: &[u8], out: &mut Outgoing) {
         let bytes = size_of::<E>() + payload.len();
         if self.entries.len() + self.payloads.len() + bytes > RUN_BYTES_MAX as usize {
             self.end(out);
             if bytes > RUN_BYTES_MAX as usize {
-                return self.put_apart(entry, payload, out);
+                return self.put_apart(head, entry, payload, out);
             }
+        }
+        if self.count == 0 {
+            self.head = head;
         }
         put(entry, &mut self.entries);
         self.payloads.extend_from_slice(payload);
@@ -81,9 +95,10 @@ impl<E: Entry> RunWriter<E> {
     /// Appends one entry as a frame. Its payload lies apart: a buffer of many would have room for
     /// up to twice as much, and be copied each time it grows.
     #[cold]
-    fn put_apart(&self, entry: &E, payload: &[u8], out: &mut Outgoing) {
+    fn put_apart(&self, head: E::Head, entry: &E, payload: &[u8], out: &mut Outgoing) {
         let header = headers::Run { count: 1.into(), payloads: checked(payload) };
         let put_header = |out: &mut Outgoing| {
+            put(&head, out);
             put(&header, out);
             put(entry, out);
         };
@@ -96,8 +111,8 @@ impl<E: Entry> RunWriter<E> {
         match self.count {
             0 => 0,
             _ => {
-                let head_bytes = HEAD_BYTES + size_of::<headers::Run>();
-                head_bytes + self.entries.len() + self.payloads.len()
+                let head_bytes = size_of::<E::Head>() + size_of::<headers::Run>();
+                HEAD_BYTES + head_bytes + self.entries.len() + self.payloads.len()
             }
         }
     }
@@ -109,6 +124,7 @@ impl<E: Entry> RunWriter<E> {
         }
         let header = headers::Run { count: self.count.into(), payloads: checked(&self.payloads) };
         let put_header = |out: &mut Outgoing| {
+            put(&self.head, out);
             put(&header, out);
             out.put(self.entries.written_from(0));
         };
@@ -121,7 +137,8 @@ impl<E: Entry> RunWriter<E> {
 
 /// A run that came in, and how far it was read.
 #[derive(Clone, Debug)]
-pub(super) struct Run<E> {
+pub(super) struct Run<E: Entry> {
+    pub(super) head: E::Head,
     /// Those that were not read yet.
     entries: Bytes,
     payloads: Bytes,
@@ -133,6 +150,7 @@ pub(super) struct Run<E> {
 impl<E: Entry> Run<E> {
     /// Takes a frame's run, and checks that its payloads are as long as its entries say.
     pub(super) fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
+        let head = *from.header()?;
         let header: &headers::Run = from.header()?;
         let entries = from.run::<E>(header.count.into())?;
         let payloads = from.bytes(&header.payloads)?;
@@ -143,7 +161,7 @@ impl<E: Entry> Run<E> {
         if wanted != payloads.len() {
             return Err(WireError::Payloads { wanted, there: payloads.len() });
         }
-        Ok(Self { entries, payloads, read: 0, of: PhantomData })
+        Ok(Self { head, entries, payloads, read: 0, of: PhantomData })
     }
 
     /// Returns the number of entries that were not read yet.
@@ -162,14 +180,14 @@ impl<E: Entry> Run<E> {
     }
 }
 
-impl<E> PartialEq for Run<E> {
+impl<E: Entry> PartialEq for Run<E> {
     fn eq(&self, other: &Self) -> bool {
-        let parts = |it: &Self| (it.entries.clone(), it.payloads.slice(it.read..));
+        let parts = |it: &Self| (it.head, it.entries.clone(), it.payloads.slice(it.read..));
         parts(self) == parts(other)
     }
 }
 
-impl<E> Eq for Run<E> {}
+impl<E: Entry> Eq for Run<E> {}
 
 #[cfg(test)]
 mod tests {
@@ -194,12 +212,14 @@ mod tests {
     fn frames_of(lengths: &[usize]) -> Vec<usize> {
         let (mut writer, mut out) = (CommandsWriter::default(), Outgoing::default());
         for (number, bytes) in lengths.iter().enumerate() {
-            writer.put(number as u64, &command(number, *bytes), &mut out);
+            writer.put(number as u64, 7, &command(number, *bytes), &mut out);
         }
         writer.end(&mut out);
         writer.end(&mut out); // nothing is left
         let runs = read(&out).into_iter().map(|message| match message {
-            Ok(Message::Commands(commands)) => commands.collect::<Vec<_>>(),
+            Ok(Message::Commands(commands)) if commands.lowest_unanswered() == 7 => {
+                commands.collect::<Vec<_>>()
+            }
             other => panic!("{other:?}"),
         });
         let runs: Vec<_> = runs.collect();
@@ -223,6 +243,25 @@ mod tests {
         assert_eq!(frames_of(&[20, most, 0, 3]), [1, 1, 2]);
         assert_eq!(frames_of(&[most - entry_bytes, 0]), [1, 1], "one fills a frame");
         assert_eq!(frames_of(&[100_000, 100_000]), [1, 1]);
+    }
+
+    #[test]
+    fn commands_whose_numbers_do_not_follow_each_other_are_in_frames_of_their_own() {
+        let (mut writer, mut out) = (CommandsWriter::default(), Outgoing::default());
+        for (number, lowest) in [(5, 5), (6, 5), (8, 6), (9, 6), (3, 3), (u64::MAX, 3), (0, 0)] {
+            writer.put(number, lowest, &command(1, 2), &mut out);
+        }
+        writer.end(&mut out);
+        let frames = read(&out).into_iter().map(|message| match message {
+            Ok(Message::Commands(commands)) => {
+                (commands.lowest_unanswered(), commands.map(|(number, _)| number).collect())
+            }
+            other => panic!("{other:?}"),
+        });
+        let frames: Vec<(u64, Vec<u64>)> = frames.collect();
+        let expected =
+            [(5, vec![5, 6]), (6, vec![8, 9]), (3, vec![3]), (3, vec![u64::MAX]), (0, vec![0])];
+        assert_eq!(frames, expected);
     }
 
     #[test]
@@ -255,11 +294,9 @@ mod tests {
         let mut out = Outgoing::default();
         let header = headers::Run { count: count.into(), payloads: checked(payloads) };
         let put_header = |out: &mut Outgoing| {
+            put(&Commands::ZERO, out);
             put(&header, out);
-            for (number, bytes) in (0..).zip(entries) {
-                let number: u64 = number;
-                put(&Command { number: number.into(), bytes: (*bytes).into() }, out);
-            }
+            entries.iter().for_each(|bytes| put(&Command { bytes: (*bytes).into() }, out));
         };
         frame(Kind::Commands, &mut out, put_header, |out| out.put(payloads));
         read(&out).pop().unwrap()

@@ -302,7 +302,7 @@ fn proposer_messages() -> Vec<ToProposer> {
         promised: ballot(0),
         votes_end: Watermark(0),
     };
-    let ack = |from| HeartbeatAck { from, ballot: ballot(7), is_low: true };
+    let ack = |from| HeartbeatAck { from, ballot: ballot(7), is_low: true, clock: Time(0) };
     vec![
         ToProposer::ProbeAck(Box::new(probe_ack(acceptor, None))),
         ToProposer::ProbeAck(Box::new(probe_ack(acceptor, Some(table())))),
@@ -442,6 +442,8 @@ fn connection_messages() -> Vec<Message> {
         Failure::ReplyTooLarge,
         Failure::NoRoom(AcceptorSet::from_bits(1 << 63 | 5)),
         Failure::Skipped,
+        Failure::NoSession,
+        Failure::OutOfOrder,
     ];
     let halts = halts().map(|why| Failure::Halted(Arc::new(why)));
     let failures = failures.into_iter().chain(halts);
@@ -466,6 +468,8 @@ fn connection_messages() -> Vec<Message> {
             command_bytes_max: 5,
         }),
         Message::Log(LOG),
+        Message::Session { session: None, key: 77 },
+        Message::Session { session: Some(SessionId { slot: Slot(3), index: 9 }), key: 0 },
         Message::StatusRequest,
         Message::Skip(logged_command()),
         Message::Status(batch(LONG).block.clone()),
@@ -477,7 +481,8 @@ fn connection_messages() -> Vec<Message> {
 pub(crate) fn commands(lengths: &[usize]) -> Message {
     let (mut writer, mut out) = (CommandsWriter::default(), Outgoing::default());
     for (number, bytes) in (1..).zip(lengths) {
-        writer.put(number, &vec![u8::try_from(number).unwrap_or(0); *bytes], &mut out);
+        let command = vec![u8::try_from(number).unwrap_or(0); *bytes];
+        writer.put(number, 1, &command, &mut out);
     }
     writer.end(&mut out);
     read_out(&out)
@@ -518,8 +523,9 @@ pub(crate) fn encode(message: &Message, out: &mut Outgoing) {
         Message::Log(log) => wire::encode_log(log, out),
         Message::Commands(commands) => {
             let mut writer = CommandsWriter::default();
+            let lowest = commands.lowest_unanswered();
             for (number, command) in commands.clone() {
-                writer.put(number, command.as_slice(), out);
+                writer.put(number, lowest, command.as_slice(), out);
             }
             writer.end(out);
         }
@@ -530,6 +536,7 @@ pub(crate) fn encode(message: &Message, out: &mut Outgoing) {
             }
             writer.end(out);
         }
+        Message::Session { session, key } => wire::encode_session(*session, *key, out),
         Message::Failed { number, failure } => wire::encode_failed(*number, failure, out),
         Message::StatusRequest => wire::encode_status_request(out),
         Message::Skip(command) => wire::encode_skip(*command, out),

@@ -5,12 +5,12 @@ use std::ops::Range;
 use bytes::BufMut;
 
 use super::{
-    COMMAND_HEADER_BYTES, DONE_HEADER_BYTES, NoReply, REPLY_HEADER_BYTES, RUN_HEADER_BYTES,
-    RunAnswers, TAG_COMMANDS, TAG_DONE, TAG_OF_CLIENT, TAG_OF_NEW_CLIENT, TAG_OPEN, TAG_OPENED,
-    TAG_OUT_OF_ORDER, TAG_SKIP, TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
+    CLIENT_BYTES, COMMAND_HEADER_BYTES, DONE_HEADER_BYTES, NoReply, REPLY_HEADER_BYTES,
+    RUN_HEADER_BYTES, RunAnswers, TAG_COMMANDS, TAG_DONE, TAG_OF_CLIENT, TAG_OF_NEW_CLIENT,
+    TAG_OPEN, TAG_OPENED, TAG_OUT_OF_ORDER, TAG_SKIP, TAG_TRIMMED, TAG_UNKNOWN_SESSION, TOO_LARGE,
 };
 use crate::pool::Arena;
-use crate::{GatewayId, Incarnation, LoggedCommand, Payload, Position, SessionId};
+use crate::{GatewayId, Incarnation, LoggedCommand, Payload, Position, RunOwner, SessionId};
 
 /// The end of a `Done`'s header: the number of its replies, and their bytes.
 const DONE_LENGTHS_BYTES: usize = 4 + 4;
@@ -123,9 +123,32 @@ struct RunStart {
 }
 
 impl BatchWriter {
+    /// Adds a command of this owner, of which a client's is the one that it calls `first`; returns
+    /// how many commands there are now.
+    #[inline(always)]
+    pub fn put(&mut self, owner: RunOwner, command: &[u8]) -> u32 {
+        match owner {
+            RunOwner::Gateway => self.push(command),
+            RunOwner::Client { .. } | RunOwner::NewClient { .. } => {
+                self.put_of_client(owner, command)
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn put_of_client(&mut self, owner: RunOwner, command: &[u8]) -> u32 {
+        match owner {
+            RunOwner::Gateway => self.push(command),
+            RunOwner::Client { session, first, lowest_unanswered } => {
+                self.push_of_client(session, first, lowest_unanswered, command)
+            }
+            RunOwner::NewClient { key } => self.push_new_client(key),
+        }
+    }
+
     /// Adds a command of a caller without a session of its own; returns how many commands there are
     /// now.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, command: &[u8]) -> u32 {
         if !self.is_plain {
             self.start_run(TAG_COMMANDS, &[]);
@@ -183,7 +206,7 @@ impl BatchWriter {
         self.block.put(owner);
     }
 
-    #[inline]
+    #[inline(always)]
     fn append(&mut self, command: &[u8]) -> u32 {
         self.block.bytes.reserve(COMMAND_HEADER_BYTES + command.len());
         self.block.u32(length(command.len()));
@@ -259,24 +282,21 @@ impl BatchWriter {
     }
 }
 
-/// The bytes of a client's part of a run's header.
-const CLIENT_BYTES: usize = 8 + 4 + 8 + 8;
-
 /// How long replies may be. Part of what replicas agree on: whether one is too large follows from
 /// the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplyLimits {
     /// The longest reply.
     pub(crate) reply_bytes_max: usize,
-    /// The most that the replies of a run have together.
-    pub(crate) run_bytes_max: usize,
+    /// The most that the replies of a block have together.
+    pub(crate) block_bytes_max: usize,
 }
 
 impl Default for ReplyLimits {
     fn default() -> Self {
         Self {
             reply_bytes_max: REPLY_BYTES_LIMIT as usize,
-            run_bytes_max: ANSWERS_BYTES_LIMIT as usize,
+            block_bytes_max: ANSWERS_BYTES_LIMIT as usize,
         }
     }
 }
@@ -293,6 +313,8 @@ pub struct ResultWriter {
     limits: ReplyLimits,
     /// Whether the reply under way has become too large: then it takes no more room.
     is_too_large: bool,
+    /// The bytes of the replies of outcomes before the `Done` under way.
+    replies_before: usize,
     /// The offset at which the `Done` under way keeps its count.
     done_at: usize,
     done_count: u32,
@@ -331,12 +353,17 @@ impl ResultWriter {
     pub fn put(&mut self, bytes: &[u8]) {
         let end = self.block.len() + bytes.len();
         self.is_too_large |= end - self.reply_at - REPLY_HEADER_BYTES > self.limits.reply_bytes_max
-            || end - self.done_at > self.limits.run_bytes_max;
+            || self.replies_before + end - self.done_at > self.limits.block_bytes_max;
         if self.is_too_large {
             self.block.bytes.truncate(self.reply_at + REPLY_HEADER_BYTES);
         } else {
             self.block.put(bytes);
         }
+    }
+
+    /// Whether so many bytes of replies that are at hand may be added.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.replies_before + DONE_LENGTHS_BYTES + bytes <= self.limits.block_bytes_max
     }
 
     /// Ends the reply under way.
@@ -348,10 +375,11 @@ impl ResultWriter {
         self.done_count += 1;
     }
 
-    /// Adds a reply that is at hand, or says why there is none.
+    /// Adds a reply that is not the machine's, and has room whatever the limits are; or says why
+    /// there is none.
     pub(crate) fn reply(&mut self, reply: Result<&[u8], NoReply>) {
         self.start_reply();
-        self.put(reply.unwrap_or_default());
+        self.block.put(reply.unwrap_or_default());
         self.end_reply();
         if let Err(why) = reply {
             self.block.patch_u32(self.reply_at, why.length());
@@ -366,6 +394,7 @@ impl ResultWriter {
         let bytes = length(self.block.len() - replies_at);
         self.block.patch_u32(self.done_at, self.done_count);
         self.block.patch_u32(self.done_at + 4, bytes);
+        self.replies_before += self.block.len() - self.done_at;
         replies_at..self.block.len()
     }
 
@@ -383,6 +412,7 @@ impl ResultWriter {
 
     /// Forgets what was written.
     pub(crate) fn clear(&mut self) {
+        self.replies_before = 0;
         self.block.clear();
     }
 
@@ -439,6 +469,7 @@ impl ResultWriter {
 
     /// Takes all outcomes out.
     pub fn take(&mut self) -> Payload {
+        self.replies_before = 0;
         self.block.take()
     }
 

@@ -8,6 +8,8 @@
 //!             'S' session         of a gateway: name, opened by, next number, last use
 //!             'C' session         of a client: name, key, time of last use, next number, last use
 //!             'A', 'B' answers    of one run of the session before: first number, position, count, replies
+//!             'R' answers         likewise, of a gateway; but where its replies are: a client's session,
+//!                                 and the run's first number there
 //! ```
 //!
 //! Without its sessions a restored replica would execute commands again that were executed before

@@ -1,6 +1,7 @@
 //! Sessions of clients that go from one gateway to another, and through snapshots.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
 use crate::block::{BatchWriter, Outcome, Outcomes};
@@ -50,6 +51,9 @@ impl StateMachine for Tape {
     }
 }
 
+/// As long as a client's session may be unused.
+const UNUSED_MAX: Duration = Duration::from_mins(10);
+
 /// An executor, fed one batch at a time by two gateways.
 struct Log {
     cluster: ClusterSettings,
@@ -72,6 +76,7 @@ impl Log {
         let grid = QuorumSystem::grid(2, 2, 1).unwrap();
         let mut settings = Settings { gateways: 2, ..Settings::new(1, grid) };
         (settings.session_window, settings.batch_commands_max) = (64, 64);
+        settings.client_session_unused_max = UNUSED_MAX;
         change(&mut settings);
         let cluster = settings.check().unwrap();
         let executor = Executor::new(Tape::default(), &cluster);
@@ -130,10 +135,8 @@ impl Log {
             panic!("{outcomes:?}")
         };
         let name = replies.next().unwrap().unwrap();
-        assert_eq!((told.len(), name.len()), (1, 12));
-        let (slot, index) = name.split_first_chunk().unwrap();
-        let index = u32::from_le_bytes(index.try_into().unwrap());
-        SessionId { slot: Slot(u64::from_le_bytes(*slot)), index }
+        assert_eq!(told.len(), 1);
+        SessionId::from_bytes(name).unwrap()
     }
 
     fn executed(&self) -> String {
@@ -332,6 +335,60 @@ fn r23_answers_that_a_client_has_are_forgotten() {
     assert_eq!(log.executed(), "abcd");
 }
 
+/// A client decides of how many runs its commands are: each counts, though its reply is short.
+#[test]
+fn r29_answers_to_clients_that_do_not_say_what_they_have_are_bounded() {
+    let mut log = Log::with(|settings| {
+        (settings.reply_bytes_max, settings.answers_bytes_max) = (20, 3000);
+    });
+    let clients = [7, 8].map(|key| log.open(0, key));
+    log.by(0, clients[1], 0, "a");
+    for number in 0..60 {
+        assert!(log.by(0, clients[0], number, "b")[0].is_ok());
+    }
+    assert_eq!(replies(&log.by(1, clients[0], 0, "b")), [Err(NoReply::Forgotten)]);
+    assert_eq!(replies(&log.by(1, clients[0], 59, "b")), [Ok("b#61")]);
+    assert_eq!(replies(&log.by(1, clients[1], 0, "a")), [Ok("a#1")], "it keeps little");
+    assert!(log.executor.let_go() > 30);
+    log.move_on();
+    assert_eq!(replies(&log.by(1, clients[0], 59, "b")), [Ok("b#61")]);
+    assert_eq!(log.executor.machine.executed.len(), 61);
+}
+
+/// However short replies must be, a client learns what its session is called.
+#[test]
+fn r22_the_name_of_a_session_has_room_whatever_the_limits_are() {
+    let mut log = Log::with(|settings| {
+        (settings.reply_bytes_max, settings.answers_bytes_max) = (1, 13);
+    });
+    let client = log.open(0, 7);
+    assert_eq!(replies(&log.by(0, client, 0, "a")), [Err(NoReply::TooLarge)], "it is executed");
+    assert_eq!(log.executed(), "a");
+}
+
+/// A client that wants the same answer many times at once gets no longer block for it.
+#[test]
+fn r29_a_block_of_answers_given_again_is_bounded() {
+    let mut log = Log::with(|settings| {
+        (settings.reply_bytes_max, settings.answers_bytes_max) = (100, 1000);
+    });
+    let client = log.open(0, 7);
+    let command = [b'x'; 90];
+    let told = log.send(0, |writer| {
+        writer.push_of_client(client, 0, 0, &command);
+    });
+    assert!(told[0].is_ok());
+    let told = log.send(1, |writer| {
+        for _ in 0..20 {
+            writer.push_of_client(client, 0, 0, &command);
+        }
+    });
+    let given = told.iter().take_while(|told| told.is_ok()).count();
+    assert!((3..10).contains(&given), "{given}");
+    assert!(told[given..].iter().all(|told| *told == Err(NoReply::TooLarge)), "{told:?}");
+    assert_eq!(log.executor.machine.executed.len(), 1);
+}
+
 #[test]
 fn runs_of_clients_and_of_others_share_a_batch() {
     let mut log = Log::new();
@@ -357,7 +414,7 @@ fn r26_a_client_session_ends_when_it_is_not_used_for_long_by_the_logs_time() {
     let mut log = Log::new();
     let (one, other) = (log.open(0, 7), log.open(0, 8));
     log.by(0, one, 0, "a");
-    log.time = log.time + CLIENT_UNUSED_MAX;
+    log.time = log.time + UNUSED_MAX;
     assert_eq!(replies(&log.by(1, one, 1, "b")), [Ok("b#2")], "it is used in time");
     log.time = log.time + Duration::from_nanos(1);
     assert_eq!(replies(&log.by(0, other, 0, "c")), [Err(NoReply::NoSession)]);
@@ -365,16 +422,16 @@ fn r26_a_client_session_ends_when_it_is_not_used_for_long_by_the_logs_time() {
     assert!(again > other, "its name is not used again");
     assert_eq!(replies(&log.by(0, other, 0, "c")), [Err(NoReply::NoSession)]);
     log.move_on();
-    log.time = log.time + (CLIENT_UNUSED_MAX - Duration::from_nanos(1));
+    log.time = log.time + (UNUSED_MAX - Duration::from_nanos(1));
     assert_eq!(replies(&log.by(1, one, 2, "d")), [Ok("d#3")], "times are in snapshots");
-    log.time = log.time + CLIENT_UNUSED_MAX + Duration::from_nanos(1);
+    log.time = log.time + UNUSED_MAX + Duration::from_nanos(1);
     log.move_on();
     assert_eq!(replies(&log.by(1, one, 3, "e")), [Err(NoReply::NoSession)]);
 }
 
 #[test]
 fn r22_the_client_session_unused_for_longest_makes_room() {
-    let mut log = Log::with(|settings| settings.sessions_max = 2);
+    let mut log = Log::with(|settings| settings.client_sessions_max = 2);
     let clients = [7, 8].map(|key| log.open(0, key));
     log.by(0, clients[0], 0, "a");
     let newest = log.open(1, 9);

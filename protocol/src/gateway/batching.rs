@@ -2,11 +2,37 @@
 
 use std::sync::Arc;
 
-use super::in_flight::{InFlight, InFlightStage, Sending};
+use super::in_flight::{InFlight, InFlightStage, Left, Sending};
 use super::{Gateway, GatewayTimer};
-use crate::block::BatchWriter;
+use crate::block::{BatchWriter, CLIENT_RUN_HEADER_BYTES, COMMAND_HEADER_BYTES};
 use crate::outbox::Caller;
-use crate::{AcceptorSet, Batch, BatchId, Failure, Outbox, Payload, Time};
+use crate::{AcceptorSet, Batch, BatchId, Failure, Outbox, Payload, RunOwner, Time};
+
+/// A command for the next batch, and on whose behalf it is sent.
+///
+/// From bytes alone it is one of a caller that shares the gateway's session.
+#[derive(Clone, Copy, Debug)]
+pub struct Submission<'a> {
+    /// The owner: a client with a session calls the command `first`. One that asks for a session
+    /// does so by an empty command.
+    pub owner: RunOwner,
+    /// The command.
+    pub command: &'a [u8],
+}
+
+impl<'a> From<&'a [u8]> for Submission<'a> {
+    #[inline]
+    fn from(command: &'a [u8]) -> Self {
+        Self { owner: RunOwner::Gateway, command }
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Submission<'a> {
+    #[inline]
+    fn from(command: &'a [u8; N]) -> Self {
+        Self::from(command.as_slice())
+    }
+}
 
 impl Gateway {
     /// Takes a command in, to be sent with the next batch, or refuses it.
@@ -17,7 +43,7 @@ impl Gateway {
     /// its commands in order.
     ///
     /// source: R23, R24, R29
-    pub fn submit(&mut self, caller: Caller, command: &[u8], now: Time, out: &mut Outbox) {
+    pub fn submit(&mut self, caller: Caller, command: Submission<'_>, now: Time, out: &mut Outbox) {
         if !self.try_submit(caller, command, now, out) {
             self.counters.busy += 1;
             out.replies.fail(caller, Failure::Busy);
@@ -32,10 +58,11 @@ impl Gateway {
     pub fn try_submit(
         &mut self,
         caller: Caller,
-        command: &[u8],
+        command: Submission<'_>,
         now: Time,
         out: &mut Outbox,
     ) -> bool {
+        let Submission { owner, command } = command;
         let may_be_refused = self.no_room.is_some() || self.halts.has_any();
         if (may_be_refused || command.len() > self.cluster.command_bytes_max as usize)
             && let Some(why) = self.refusal(command.len(), now)
@@ -54,7 +81,7 @@ impl Gateway {
         }
         self.counters.commands += 1;
         self.callers.push_back(caller);
-        self.writer.push(command);
+        self.writer.put(owner, command);
         self.waiting_since.get_or_insert(now);
         true
     }
@@ -106,8 +133,11 @@ impl Gateway {
         (now.since(said_at) < self.cluster.election_timeout).then_some(acceptors)
     }
 
+    /// Whether a command of so many bytes fits the batch that forms, though it may be the first of
+    /// a client's run.
     pub(super) fn fits(&self, command_bytes: usize) -> bool {
-        let bytes = self.writer.len() + crate::block::COMMAND_HEADER_BYTES + command_bytes;
+        let header_bytes = CLIENT_RUN_HEADER_BYTES + COMMAND_HEADER_BYTES;
+        let bytes = self.writer.len() + header_bytes + command_bytes;
         self.writer.is_empty()
             || (bytes <= self.cluster.batch_bytes_max as usize
                 && self.writer.commands_count() < self.cluster.batch_commands_max)
@@ -167,7 +197,7 @@ impl Gateway {
         self.in_flight.push_back(InFlight {
             batch,
             first,
-            left: None,
+            left: Left::All,
             asked_rest_from: None,
             sent_first: sent,
             sent_last: sent,

@@ -14,9 +14,8 @@ pub(super) struct InFlight {
     pub(super) batch: Arc<Batch>,
     /// The number of its first command.
     pub(super) first: u64,
-    /// The numbers of its commands that have no answer, if some have one: its results may come in
-    /// parts.
-    pub(super) left: Option<Vec<Range<u64>>>,
+    /// Its commands that have no answer: its results may come in parts.
+    pub(super) left: Left,
     /// The first of these when the replica that answered was last asked for the others.
     pub(super) asked_rest_from: Option<u64>,
     /// Its first attempt.
@@ -26,6 +25,15 @@ pub(super) struct InFlight {
     /// The time when it got into its stage.
     pub(super) since: Time,
     pub(super) stage: InFlightStage,
+}
+
+/// The numbers of a batch's commands that have no answer.
+#[derive(Clone, Debug)]
+pub(super) enum Left {
+    All,
+    Piece(Range<u64>),
+    /// What was told of was not the first of what was left.
+    Pieces(Vec<Range<u64>>),
 }
 
 /// An attempt on its way.
@@ -52,15 +60,23 @@ impl InFlight {
 
     /// Whether the command of this number has no answer.
     pub(super) fn is_left(&self, number: u64) -> bool {
-        let all = || (self.first..self.end()).contains(&number);
-        self.left.as_ref().map_or_else(all, |left| left.iter().any(|it| it.contains(&number)))
+        match &self.left {
+            Left::All => (self.first..self.end()).contains(&number),
+            Left::Piece(piece) => piece.contains(&number),
+            Left::Pieces(pieces) => pieces.iter().any(|it| it.contains(&number)),
+        }
     }
 
     /// From the first to the last command that has no answer.
     pub(super) fn unanswered(&self) -> Range<u64> {
-        let Some(left) = &self.left else { return self.first..self.end() };
-        let start = left.first().map_or_else(|| self.end(), |first| first.start);
-        start..left.last().map_or(start, |last| last.end)
+        match &self.left {
+            Left::All => self.first..self.end(),
+            Left::Piece(piece) => piece.clone(),
+            Left::Pieces(pieces) => {
+                let start = pieces.first().map_or_else(|| self.end(), |first| first.start);
+                start..pieces.last().map_or(start, |last| last.end)
+            }
+        }
     }
 
     /// Asks what became of those of its commands that have no answer.
@@ -75,20 +91,23 @@ impl InFlight {
     ///
     /// source: R24
     pub(super) fn on_answered(&mut self, numbers: Range<u64>) {
-        let mut left = Vec::new();
-        if numbers == (self.first..self.end()) {
-            self.left = Some(left); // as almost always
-            return;
-        }
-        let before = self.left.take();
-        for range in before.unwrap_or_else(|| iter::once(self.first..self.end()).collect()) {
-            for rest in
-                [range.start..range.end.min(numbers.start), range.start.max(numbers.end)..range.end]
-            {
-                left.extend((!rest.is_empty()).then_some(rest));
-            }
-        }
-        self.left = Some(left);
+        let Range { start: first, end } = self.unanswered();
+        let mut before = std::mem::replace(&mut self.left, Left::All);
+        // As almost always: they are told of in order.
+        let is_next = numbers.start <= first && !matches!(before, Left::Pieces(_));
+        self.left = if is_next {
+            Left::Piece(numbers.end.clamp(first, end)..end)
+        } else {
+            let whole = iter::once(first..end).collect();
+            let pieces = match &mut before {
+                Left::Pieces(pieces) => std::mem::take(pieces),
+                Left::All | Left::Piece(_) => whole,
+            };
+            let rest = |it: Range<u64>| {
+                [it.start..it.end.min(numbers.start), it.start.max(numbers.end)..it.end]
+            };
+            Left::Pieces(pieces.into_iter().flat_map(rest).filter(|it| !it.is_empty()).collect())
+        };
     }
 
     /// The number of the first command after it.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::in_flight::{AnsweredRun, InFlight, InFlightStage, Sending};
+use super::in_flight::{AnsweredRun, InFlight, InFlightStage, Left, Sending};
 use super::{Gateway, GatewayTimer};
 use crate::block::{Outcome, Outcomes};
 use crate::{Event, Failure, Incarnation, Outbox, Results, SessionId, Time, ToReplica};
@@ -63,7 +63,7 @@ impl Gateway {
     /// Measures how long an attempt took, if it was answered by the replica that was to answer it:
     /// another was asked what had become of the batch.
     pub(super) fn sample_latency(&mut self, place: usize, results: &Results, now: Time) {
-        let InFlight { sent_first, sent_last, left: None, .. } = self.in_flight[place] else {
+        let InFlight { sent_first, sent_last, left: Left::All, .. } = self.in_flight[place] else {
             return; // a later part of it
         };
         let is_answered =
@@ -81,7 +81,7 @@ impl Gateway {
         debug_assert!(is_part, "{numbers:?} are not all of {:?}", batch.batch.id);
         let offset = usize::try_from(numbers.start - self.lowest_unanswered).unwrap_or(usize::MAX);
         let callers = self.callers.range(offset..).take(count(&numbers));
-        let end = if batch.left.is_none() && !self.halts.were_some_told() {
+        let end = if matches!(batch.left, Left::All) && !self.halts.were_some_told() {
             // As almost always: all of them wait.
             let told = out.replies.push_run(callers.copied(), at, replies);
             self.counters.replies += told;

@@ -141,7 +141,7 @@ impl Phase2 {
         let mut open = Window::new(cluster.open_slots_max());
         let mut next = base;
         for value in values {
-            let value = value.unwrap_or_else(|| Value::noop(shared.stamp));
+            let value = value.unwrap_or_else(|| Value::noop(shared.last_stamp()));
             open.insert(next, Open::new(value, now));
             next = next.next();
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::{
     AcceptorId, AcceptorSet, Ballot, Batch, ClusterSettings, DirectoryId, Event, Executed, Former,
-    Identify, Incarnation, Latency, Membership, NotLeader, Outbox, ProposerId, Rng, Roster, Slot,
-    Time, Timers, ToGateway, ToReplica, Watcher, Watermark,
+    HeartbeatAck, Identify, Incarnation, Latency, Listener, Membership, NotLeader, Outbox,
+    ProposerId, Rng, Roster, Slot, Time, Timers, ToGateway, ToReplica, Watcher, Watermark,
 };
 
 use super::suspicion::{Suspicion, Suspicions};
@@ -53,7 +53,15 @@ pub(super) struct Shared {
     /// Since when f+1 replicas have been where they are, while a campaign waits for them to replay.
     pub(super) replay_awaited: Option<(Slot, Time)>,
     /// The last stamp given (R26). Never goes down.
-    pub(super) stamp: Time,
+    stamp: Time,
+    /// What the clock of each acceptor showed last; zero before it was heard.
+    clocks: Box<[Time]>,
+    /// Room to sort them in.
+    clocks_sorted: Box<[Time]>,
+    /// What our clock shows by then is given as a stamp.
+    stamp_max: Time,
+    /// Whether our clock was ahead of that when acceptors' were last heard.
+    is_ahead: bool,
     /// Whether it was told to stop, and must not campaign any more.
     pub(super) has_left: bool,
     pub(super) rng: Rng,
@@ -104,11 +112,67 @@ impl Shared {
             complaints: vec![Complaint::default(); cluster.gateways.into()].into(),
             replay_awaited: None,
             stamp: Time(0),
+            clocks: vec![Time(0); cluster.quorums.acceptors_count().into()].into(),
+            clocks_sorted: vec![Time(0); cluster.quorums.acceptors_count().into()].into(),
+            stamp_max: Time(0),
+            is_ahead: false,
             has_left: false,
             rng,
             timers,
             counters: ProposerCounters::default(),
             cluster,
+        }
+    }
+
+    /// The stamp of what is proposed now: the time that our clock shows, if that is not ahead of
+    /// acceptors' clocks; else the last stamp once more.
+    ///
+    /// source: R26
+    pub(super) fn stamp(&mut self, now: Time) -> Time {
+        if now <= self.stamp_max {
+            self.stamp = self.stamp.max(now);
+        }
+        self.stamp
+    }
+
+    /// The last stamp, which no-ops have.
+    pub(super) fn last_stamp(&self) -> Time {
+        self.stamp
+    }
+
+    /// Takes over a stamp that another leader has given.
+    ///
+    /// source: R26
+    pub(super) fn take_over_stamp(&mut self, stamp: Time) {
+        self.stamp = self.stamp.max(stamp);
+    }
+
+    /// Takes in what an acceptor's clock shows, and from that how far ours may be.
+    ///
+    /// The log's time never goes down, so a leader whose clock is wrong could end, for good, all
+    /// that is to end years later. What half of the acceptors' clocks have passed is no such time,
+    /// where no more than f of them are wrong, or have not been heard of late: those count as
+    /// behind. A clock that is behind does no harm but that the log's time waits for it.
+    ///
+    /// What was heard may be as old as a leader may go unheard, so as much is added.
+    ///
+    /// source: R26
+    pub(super) fn hear_clock(&mut self, ack: &HeartbeatAck, now: Time, out: &mut Outbox) {
+        let Listener::Acceptor(acceptor) = ack.from else { return };
+        let Some(heard) = self.clocks.get_mut(usize::from(acceptor.0)) else { return };
+        *heard = ack.clock;
+        self.clocks_sorted.copy_from_slice(&self.clocks);
+        let middle = (self.clocks.len() - 1) / 2;
+        let (_, median, _) = self.clocks_sorted.select_nth_unstable(middle);
+        let median = *median;
+        if median == Time(0) {
+            return; // too few were heard
+        }
+        self.stamp_max = median + self.cluster.clock_jump_max + self.cluster.election_timeout;
+        let was_ahead = self.is_ahead;
+        self.is_ahead = now > self.stamp_max;
+        if self.is_ahead && !was_ahead {
+            out.event(Event::ClockAhead { by: now.since(median) });
         }
     }
 

@@ -81,7 +81,7 @@ impl Proposer {
         assert!(recovered.base >= first, "{ballot} recovered slots below its first one, {first}");
         let noops = recovered.values.iter().filter(|v| v.is_none()).count() as u64;
         let stamps = recovered.values.iter().flatten().map(|value| value.stamp);
-        shared.stamp = stamps.fold(shared.stamp, Time::max);
+        stamps.for_each(|stamp| shared.take_over_stamp(stamp));
         if let (Some(asker), None) = (rerun_for, recovered.rerun_for) {
             let (slot, truncated) = (first, recovered.truncated);
             let truncated = Truncated { acceptor: None, slot, ballot, truncated };

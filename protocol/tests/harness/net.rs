@@ -9,8 +9,8 @@ use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorState, At, Caller, ClientId, ClusterSettings, Envelope, Event,
     Failure, FormationId, Gateway, GatewayId, Incarnation, Life, LoggedCommand, MalformedSnapshot,
     Outbox, Payload, Position, Proposer, ProposerId, ProxyLeader, Recall, Recalled, Record,
-    Replica, ReplicaId, Reply, Role, RoleId, Settings, Slot, SnapshotInfo, StateMachine, Time, To,
-    ToProposer, Vote,
+    Replica, ReplicaId, Reply, Role, RoleId, RunOwner, Settings, Slot, SnapshotInfo, StateMachine,
+    Submission, Time, To, ToProposer, Vote,
 };
 
 use super::snapshots::SnapshotFiles;
@@ -293,7 +293,26 @@ impl Net {
     /// Gives a command to gateway 0, to go out with the next [`Net::tick`].
     pub(crate) fn submit(&mut self, tag: u64, command: &str) {
         let (caller, now) = (Caller { client: ClientId(0), tag }, self.now);
-        self.with_gateway(0, |gateway, out| gateway.submit(caller, command.as_bytes(), now, out));
+        self.with_gateway(0, |gateway, out| {
+            gateway.submit(caller, command.as_bytes().into(), now, out);
+        });
+    }
+
+    /// Gives a client's command to a gateway, and lets everything arrive.
+    pub(crate) fn write_of_client(
+        &mut self,
+        gateway: u8,
+        tag: u64,
+        owner: RunOwner,
+        command: &str,
+    ) {
+        let (caller, now) = (Caller { client: ClientId(1), tag }, self.now);
+        self.with_gateway(gateway, |gateway, out| {
+            let submission = Submission { owner, command: command.as_bytes() };
+            gateway.submit(caller, submission, now, out);
+            gateway.flush(now, out);
+        });
+        self.run_for(Duration::ZERO);
     }
 
     /// Sends what was submitted as one batch, and lets everything arrive.
@@ -493,7 +512,8 @@ impl Net {
         })
     }
 
-    fn with_gateway(&mut self, id: u8, act: impl FnOnce(&mut Gateway, &mut Outbox)) {
+    /// Lets a gateway act.
+    pub(crate) fn with_gateway(&mut self, id: u8, act: impl FnOnce(&mut Gateway, &mut Outbox)) {
         self.step(RoleId::Gateway(GatewayId(id)), |role, out| {
             let Role::Gateway(gateway) = role else { unreachable!("roles are kept by id") };
             act(gateway, out);

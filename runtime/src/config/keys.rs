@@ -156,7 +156,7 @@ pub(super) static NODE_KEYS: [NodeKey; 4] = [
 ];
 
 /// In the order of the example.
-pub(super) static KEYS: [Key; 42] = [
+pub(super) static KEYS: [Key; 45] = [
     cluster(
         "name",
         "What it is called, in at most 64 letters, digits, '-', '_' and '.': two clusters of different \
@@ -211,8 +211,13 @@ pub(super) static KEYS: [Key; 42] = [
     ),
     limits(
         "sessions_max",
-        "Sessions that are remembered; beyond that the one unused for longest is closed.",
+        "Sessions of gateways that are remembered; beyond that the one unused for longest is closed.",
         Kind::Number(|draft| &mut draft.settings.sessions_max),
+    ),
+    limits(
+        "client_sessions_max",
+        "Sessions of clients that are remembered; beyond that those unused for longest are closed.",
+        Kind::Number(|draft| &mut draft.settings.client_sessions_max),
     ),
     limits(
         "batches_in_flight_max",
@@ -241,7 +246,8 @@ pub(super) static KEYS: [Key; 42] = [
     ),
     limits(
         "answers_bytes_max",
-        "The most bytes of replies that a replica keeps to give them again, and of those of a batch; up to 1 GiB.",
+        "The most bytes of replies that a replica keeps for gateways to give them again, and for \
+         clients; and of\n# those of a batch. Up to 1 GiB.",
         Kind::Bytes(|draft| &mut draft.settings.answers_bytes_max),
     ),
     limits(
@@ -329,6 +335,11 @@ pub(super) static KEYS: [Key; 42] = [
         Kind::Time(|draft| &mut draft.settings.election_stagger),
     ),
     timing(
+        "clock_jump_max",
+        "How far a leader's clock may be ahead of acceptors'; else the log's time waits for them.",
+        Kind::Time(|draft| &mut draft.settings.clock_jump_max),
+    ),
+    timing(
         "resend_min",
         "How long an answer is waited for at the least before a message is sent again.",
         Kind::Time(|draft| &mut draft.settings.resend_min),
@@ -352,6 +363,11 @@ pub(super) static KEYS: [Key; 42] = [
         "replica_grace",
         "How long a silent replica can hold the cluster up.",
         Kind::Time(|draft| &mut draft.settings.replica_grace),
+    ),
+    timing(
+        "client_session_unused_max",
+        "How long a client may send nothing until its session is closed.",
+        Kind::Time(|draft| &mut draft.settings.client_session_unused_max),
     ),
     timing(
         "deadline",

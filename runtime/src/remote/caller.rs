@@ -1,10 +1,14 @@
 //! The thread of a connection to a cluster: what is sent to which gateway, and what is answered.
 //!
 //! ```text
-//!   down ──due──▶ calling ──welcome──▶ up ──the gateway is not served──▶ down, the connection is a former one
+//!   down ──due──▶ calling ──welcome──▶ up ──the gateway is not served──▶ down, the connection is the former one
 //!     ▲              │                  ▲                                        │
 //!     └─ the next address ◀─ refused    └── answered, before another welcomes ───┘
 //! ```
+//!
+//! Commands have their numbers in a session of their own, which is asked for once, and named to
+//! each gateway. What has no answer when another gateway welcomes is sent again there, under the
+//! same numbers: it is executed once (R23).
 //!
 //! A gateway that is not served may be the only one of its cluster, or one of many in an election.
 //! So the client goes once around its addresses; if none serves, it sends to the former gateway
@@ -17,11 +21,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loggos_net::wire::{
-    self, BatchPool, CommandsWriter, FrameReader, Hello, Message, Purpose, Reason, Refusal,
-    Replies, Welcome,
+    self, BatchPool, CommandsWriter, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome,
 };
 use loggos_net::{ConnectionId, Outgoing, Ring, RingEvent, RingOptions};
-use loggos_protocol::{FormationId, Time, Way};
+use loggos_protocol::{ClientSession, Failure, FormationId, RunOwner, Time};
 use tracing::warn;
 
 use super::{FRAME_BYTES_MAX, RemoteOptions, Shared};
@@ -59,18 +62,15 @@ pub(super) struct Caller {
     events: Vec<RingEvent>,
     /// To one of the addresses.
     dial: Dial,
-    /// The limits of the gateway that it leads to; valid while it is up.
+    /// The limits of the gateway that welcomed last.
     limits: Limits,
-    /// The way of commands over it; another one with each connection.
-    way: Way,
-    /// Commands that were sent over it, and have no answer yet.
-    commands: u32,
+    /// What was sent over the connection that is up, or the former one, and has no answer yet.
+    session: ClientSession,
     reader: FrameReader,
     /// Commands on their way out.
     commands_writer: CommandsWriter,
-    /// Connections to gateways that it has left, while they have commands without an answer; the
-    /// oldest first, and no more than two for each address.
-    former: Vec<Former>,
+    /// The connection to a gateway that it has left, until another one welcomes.
+    former: Option<Former>,
     /// Whether [`Shared::troubles`] has one of the gateway that is connected.
     is_troubled: bool,
     /// `None` while a connection is up.
@@ -89,13 +89,7 @@ struct Former {
     connection: ConnectionId,
     /// The index of its address.
     address: usize,
-    way: Way,
-    limits: Limits,
     reader: FrameReader,
-    /// The time when a command was last sent over it, or it became a former one.
-    used_at: Time,
-    /// Commands that were sent over it, and have no answer yet.
-    commands: u32,
 }
 
 /// A time without a connection.
@@ -135,11 +129,10 @@ impl Caller {
             events: Vec::new(),
             dial: Dial::new(PACE),
             limits: Limits::default(),
-            way: Way::default(),
-            commands: 0,
+            session: ClientSession::new(random_u64()),
             reader: FrameReader::new(FRAME_BYTES_MAX),
             commands_writer: CommandsWriter::default(),
-            former: Vec::new(),
+            former: None,
             is_troubled: false,
             outage: None,
             batches: BatchPool::new(1),
@@ -219,16 +212,17 @@ impl Caller {
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
             let why = match (self.dial.state(), message) {
-                (DialState::Up { .. }, Ok(Message::Replies(replies))) => {
-                    self.commands = answer(&mut self.callers, replies, self.commands);
-                    if self.is_troubled {
+                (
+                    DialState::Up { .. },
+                    Ok(
+                        message @ (Message::Replies(_)
+                        | Message::Failed { .. }
+                        | Message::Session { .. }),
+                    ),
+                ) => {
+                    if self.take(message, now) && self.is_troubled {
                         self.note_trouble(None);
                     }
-                    continue;
-                }
-                (DialState::Up { .. }, Ok(Message::Failed { number, failure })) => {
-                    self.commands = self.commands.saturating_sub(1);
-                    self.callers.answer(number, Err(failure.into()));
                     continue;
                 }
                 (DialState::Up { .. }, Ok(Message::Refusal(refusal)))
@@ -242,7 +236,7 @@ impl Caller {
                 }
                 (DialState::Calling { .. }, Ok(Message::Welcome(welcome))) => {
                     self.outage.iter_mut().for_each(|outage| outage.answered = Some(outage.tries));
-                    match self.on_welcome(id, &welcome, now) {
+                    match self.on_welcome(id, &welcome) {
                         Ok(()) => continue,
                         Err(why) => why.to_owned(),
                     }
@@ -264,12 +258,7 @@ impl Caller {
     ///
     /// If it belongs to no formation, or to another one than the gateways that we have talked to
     /// before. A gateway that knows of none yet may come to belong to any (R4).
-    fn on_welcome(
-        &mut self,
-        id: ConnectionId,
-        welcome: &Welcome,
-        now: Time,
-    ) -> Result<(), &'static str> {
+    fn on_welcome(&mut self, id: ConnectionId, welcome: &Welcome) -> Result<(), &'static str> {
         match (welcome.formation, self.formation) {
             (None, _) => return Err("the cluster has not formed yet"),
             (theirs, Some(_)) if theirs != self.formation => {
@@ -283,14 +272,62 @@ impl Caller {
             command_bytes: welcome.command_bytes_max,
         };
         self.shared.command_bytes_max.store(welcome.command_bytes_max, Ordering::Relaxed);
-        (self.commands, self.outage) = (0, None);
-        self.way = Way(self.way.0.wrapping_add(1));
-        self.callers.set_way(self.way);
+        self.outage = None;
+        if let Some(former) = self.former.take() {
+            self.ring.close(former.connection);
+        }
+        self.session.on_way_ended();
+        if let (Some(session), Some(outgoing)) = (self.session.id(), self.ring.outgoing(id)) {
+            wire::encode_session(Some(session), 0, outgoing);
+        }
         self.dial.on_welcome(id);
         self.callers.set_ready(true);
         self.note_trouble(None);
-        self.end_idle(now);
         Ok(())
+    }
+
+    /// Takes in an answer of the gateway that commands were sent to; returns whether it shows that
+    /// the gateway is served.
+    fn take(&mut self, answer: Message, now: Time) -> bool {
+        match answer {
+            Message::Replies(mut replies) => {
+                while let Some((number, at, reply)) = replies.next() {
+                    if let Some(tag) = self.session.on_reply(number) {
+                        self.callers.answer(tag, Ok((at, reply)));
+                    }
+                }
+                true
+            }
+            Message::Session { session: Some(session), .. } => {
+                self.session.on_opened(session);
+                true
+            }
+            Message::Failed { number: u64::MAX, failure } => {
+                self.session.on_not_opened(now);
+                self.callers.give_up_unsent_for(&failure);
+                false
+            }
+            Message::Failed { number, failure } => {
+                if matches!(failure, Failure::Halted(_)) {
+                    // No later command is executed before this one.
+                    self.callers.give_up_unsent_for(&failure);
+                }
+                if let Some((tag, why)) = self.session.on_failure(number, failure) {
+                    self.callers.answer(tag, Err(why));
+                }
+                false
+            }
+            Message::Session { session: None, .. }
+            | Message::Commands(_)
+            | Message::Envelope(_)
+            | Message::Hello(_)
+            | Message::Welcome(_)
+            | Message::Refusal(_)
+            | Message::Log(_)
+            | Message::StatusRequest
+            | Message::Skip(_)
+            | Message::Status(_) => false,
+        }
     }
 
     /// Looks for another gateway, since this one is not served. Its connection is kept for answers,
@@ -298,17 +335,11 @@ impl Caller {
     ///
     /// source: R37
     fn leave(&mut self, id: ConnectionId, now: Time, refusal: &Refusal) {
-        if self.former.len() >= 2 * self.options.addresses.len() {
-            self.end_former(self.former[0].connection);
-        }
-        self.former.push(Former {
+        assert!(self.former.is_none(), "a gateway has welcomed since another one was left");
+        self.former = Some(Former {
             connection: id,
             address: self.address_index(),
-            way: self.way,
-            limits: self.limits,
             reader: std::mem::replace(&mut self.reader, FrameReader::new(FRAME_BYTES_MAX)),
-            used_at: now,
-            commands: std::mem::take(&mut self.commands),
         });
         self.on_down(now, &refused_us(refusal));
         self.outage.iter_mut().for_each(|outage| outage.answered = Some(outage.tries));
@@ -316,71 +347,49 @@ impl Caller {
     }
 
     /// Goes back to the gateway that was left last: it is served again.
-    fn come_back(&mut self, now: Time) {
-        let Some(former) = self.former.pop() else { return };
+    fn come_back(&mut self) {
+        let Some(Former { connection, address, reader }) = self.former.take() else { return };
         if let Some(other) = self.dial.connection() {
             self.ring.close(other);
         }
-        let Former { connection, address, way, limits, reader, commands, used_at: _ } = former;
-        (self.way, self.limits, self.reader, self.commands) = (way, limits, reader, commands);
+        self.reader = reader;
         (self.next_address, self.outage) = (address, None);
-        self.shared.command_bytes_max.store(limits.command_bytes, Ordering::Relaxed);
-        self.callers.set_way(way);
         self.dial.on_welcome(connection);
         self.callers.set_ready(true);
         self.note_trouble(None);
-        self.end_idle(now);
     }
 
-    /// A connection, if it is a former one, has ended or is of no use any more: the outcome of what
-    /// was sent over it and has no answer is unknown.
+    /// A connection, if it is the former one, has ended: what was sent over it and has no answer
+    /// goes to the next gateway.
     fn end_former(&mut self, id: ConnectionId) {
-        if let Some(place) = self.former.iter().position(|it| it.connection == id) {
-            let former = self.former.remove(place);
-            self.callers.lose_sent(former.way);
+        if self.former.take_if(|it| it.connection == id).is_some() {
+            self.session.on_way_ended();
             self.ring.close(id);
         }
     }
 
-    /// Ends former connections from which nothing is awaited: their commands are answered, or over
-    /// by their deadline. Until another gateway is found, one may be of use yet.
-    fn end_idle(&mut self, now: Time) {
-        let deadline = self.options.deadline;
-        let is_idle = |it: &&Former| it.commands == 0 || now.since(it.used_at) > deadline;
-        let found = self.outage.is_none();
-        let idle = self.former.iter().filter(|it| found && is_idle(it)).map(|it| it.connection);
-        for id in idle.collect::<Vec<_>>() {
-            self.end_former(id);
-        }
-    }
-
-    /// Takes in what has come over a former connection.
+    /// Takes in what has come over the former connection.
     fn read_former(&mut self, id: ConnectionId, piece: Bytes, now: Time) {
-        let Some(place) = self.former.iter().position(|it| it.connection == id) else { return };
-        self.former[place].reader.push(piece);
+        let Some(former) = self.former.as_mut().filter(|it| it.connection == id) else { return };
+        former.reader.push(piece);
         loop {
-            let former = &mut self.former[place];
+            let Some(former) = &mut self.former else { return };
             let message = match former.reader.next() {
-                None => {
-                    self.ring.receive(id);
-                    return self.end_idle(now);
-                }
+                None => return self.ring.receive(id),
                 Some(frame) => frame.and_then(|frame| frame.decode(&mut self.batches)),
             };
             match message {
-                Ok(Message::Replies(replies)) => {
-                    former.commands = answer(&mut self.callers, replies, former.commands);
-                    let is_last = place + 1 == self.former.len();
-                    if is_last && self.outage.is_some() {
-                        self.come_back(now);
+                Ok(Message::Refusal(_)) => {} // not served yet, or not again
+                Ok(
+                    message @ (Message::Replies(_)
+                    | Message::Failed { .. }
+                    | Message::Session { .. }),
+                ) => {
+                    if self.take(message, now) {
+                        self.come_back();
                         return self.read(id, now);
                     }
                 }
-                Ok(Message::Failed { number, failure }) => {
-                    former.commands = former.commands.saturating_sub(1);
-                    self.callers.answer(number, Err(failure.into()));
-                }
-                Ok(Message::Refusal(_)) => {} // not served yet, or not again
                 Ok(_) | Err(_) => return self.end_former(id),
             }
         }
@@ -403,7 +412,6 @@ impl Caller {
         while self.callers.overdue(&unsent, now).is_some() {
             has_ended = true;
         }
-        self.end_idle(now);
         has_ended
     }
 
@@ -421,25 +429,19 @@ impl Caller {
     /// Sends what the gateway lets us have in flight: the one that is connected; or the one that
     /// was left last, once all others were tried in vain, or have kept us for long.
     fn submit(&mut self, now: Time) {
-        if let Some(id) = self.dial.up() {
-            let Some(outgoing) = self.ring.outgoing(id) else { return };
-            let (callers, writer) = (&mut self.callers, &mut self.commands_writer);
-            self.commands = send(callers, writer, outgoing, self.limits, self.commands);
-            return;
+        while let Some((tag, why)) = self.session.settle(random_u64()) {
+            self.callers.answer(tag, Err(why));
         }
         let others = self.options.addresses.len() - 1;
-        let Some(former) = self.former.last_mut() else { return };
         let is_long = |it: Outage| it.tries >= others || now.since(it.since) >= SEARCH_MAX;
-        if self.outage.is_some_and(is_long)
-            && let Some(outgoing) = self.ring.outgoing(former.connection)
+        let former = self.former.as_ref().filter(|_| self.outage.is_some_and(is_long));
+        let connection = self.dial.up().or_else(|| former.map(|former| former.connection));
+        if let Some(id) = connection
+            && let Some(outgoing) = self.ring.outgoing(id)
         {
-            let before = former.commands;
-            self.callers.set_way(former.way);
-            let (callers, writer) = (&mut self.callers, &mut self.commands_writer);
-            former.commands = send(callers, writer, outgoing, former.limits, before);
-            if former.commands > before {
-                former.used_at = now;
-            }
+            let (callers, session) = (&mut self.callers, &mut self.session);
+            let writer = &mut self.commands_writer;
+            send(callers, session, writer, outgoing, (self.limits, now));
         }
     }
 
@@ -470,10 +472,10 @@ impl Caller {
         self.on_end(now, why);
     }
 
-    /// The connection has ended, and the outcome of what was sent over it is unknown.
+    /// The connection has ended: what was sent over it and has no answer goes to the next gateway.
     fn on_end(&mut self, now: Time, why: &str) {
         if self.dial.up().is_some() {
-            self.callers.lose_sent(self.way);
+            self.session.on_way_ended();
         }
         self.on_down(now, why);
     }
@@ -508,7 +510,9 @@ impl Caller {
             DialState::Calling { since, .. } => Some(since + GREETING_MAX),
             DialState::Up { .. } => None,
         };
-        let due = due.into_iter().chain(self.callers.next_timeout()).min();
+        let again = self.session.next_timeout(self.callers.is_waiting());
+        let again = again.filter(|_| self.dial.up().is_some());
+        let due = due.into_iter().chain(again).chain(self.callers.next_timeout()).min();
         let most = due.map_or(SLEEP_MAX, |due| due.since(now).min(SLEEP_MAX));
         let (callers, shared, ring) = (&self.callers, &self.shared, &mut self.ring);
         let has_work = || {
@@ -523,33 +527,45 @@ impl Caller {
     }
 }
 
-/// Sends commands, until as many are in flight as `limits` allow; returns how many are, given that
-/// there are `commands` already.
+/// Sends what has to be sent again, and then new commands, until as many are in flight as the
+/// limits allow.
 fn send(
     callers: &mut Callers,
+    session: &mut ClientSession,
     writer: &mut CommandsWriter,
     outgoing: &mut Outgoing,
-    limits: Limits,
-    mut commands: u32,
-) -> u32 {
-    while outgoing.len() < OUTGOING_BYTES_MAX && commands < limits.commands_in_flight {
-        let Some((caller, command)) = callers.next(|_| true) else { break };
+    (limits, now): (Limits, Time),
+) {
+    let window = limits.commands_in_flight as usize;
+    let mut put = |name: RunOwner, command: &[u8], outgoing: &mut Outgoing| match name {
+        RunOwner::Client { first, lowest_unanswered, .. } => {
+            writer.put(first, lowest_unanswered, command, outgoing);
+        }
+        RunOwner::NewClient { key } => wire::encode_session(None, key, outgoing),
+        RunOwner::Gateway => unreachable!("commands have names in their session"),
+    };
+    if let Some(wish) = session.ask(callers.is_waiting(), now) {
+        put(wish, &[], outgoing);
+    }
+    while outgoing.len() < OUTGOING_BYTES_MAX
+        && let Some((name, command)) = session.next_again(window, now)
+    {
+        put(name, command.as_slice(), outgoing);
+    }
+    while outgoing.len() < OUTGOING_BYTES_MAX && session.has_room(window) {
+        let (tag, command) = match session.next_given_back() {
+            Some(given_back) => given_back,
+            None => match callers.next(|_| true) {
+                Some((caller, _, command)) => (caller.tag, command),
+                None => break,
+            },
+        };
         if command.len() > limits.command_bytes as usize {
-            callers.answer(caller.tag, Err(CallError::TooLarge));
+            callers.answer(tag, Err(Failure::TooLarge));
             continue;
         }
-        commands += 1;
-        writer.put(caller.tag, command.as_slice(), outgoing);
+        let (name, command) = session.push(tag, command);
+        put(name, command.as_slice(), outgoing);
     }
     writer.end(outgoing);
-    commands
-}
-
-/// Hands replies on; returns how many commands have none yet, given that these were `commands`.
-fn answer(callers: &mut Callers, mut replies: Replies, mut commands: u32) -> u32 {
-    while let Some((number, at, reply)) = replies.next() {
-        commands = commands.saturating_sub(1);
-        callers.answer(number, Ok((at, reply)));
-    }
-    commands
 }

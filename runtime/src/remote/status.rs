@@ -68,6 +68,7 @@ fn ask(
                 Message::Envelope(_)
                 | Message::Hello(_)
                 | Message::Log(_)
+                | Message::Session { .. }
                 | Message::Commands(_)
                 | Message::Replies(_)
                 | Message::Failed { .. }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use loggos_net::wire::{self, RepliesWriter};
 use loggos_net::{ConnectionId, Ring};
-use loggos_protocol::{Failure, Time};
+use loggos_protocol::{RunOwner, SessionId, Time};
 use tracing::warn;
 
 use super::Sockets;
@@ -12,7 +12,6 @@ use super::budget::Budget;
 use super::connections::{Connection, Party, Stage};
 use super::handshake::not_served;
 use crate::callers::{RemoteCall, ToRemote};
-use crate::client::CallError;
 
 /// Why a client is read no further.
 pub(super) enum Pause {
@@ -46,22 +45,32 @@ impl Sockets {
     /// Answers a client's command, unless it has gone. Replies are on their way only after
     /// [`Sockets::end_replies`].
     pub(crate) fn answer(&mut self, ring: &mut Ring, (call, result): ToRemote<'_>) {
-        let RemoteCall { connection: to, number, charge } = call;
+        let RemoteCall { connection: to, owner, charge } = call;
         let mut connection = self.connections.get_mut(&to);
         self.budget.refund(connection.as_mut().map(|it| &mut it.account), charge);
         let (Some(connection), Some(outgoing)) = (connection, ring.outgoing(to)) else { return };
         let unended_bytes =
             |connection: &Connection| connection.replies.as_ref().map_or(0, RepliesWriter::len);
         let before = outgoing.len() + unended_bytes(connection);
-        match result {
-            Ok((at, reply)) => {
+        match (owner, result) {
+            (RunOwner::NewClient { .. }, Ok((_, name))) => {
+                connection.session = SessionId::from_bytes(name);
+                wire::encode_session(connection.session, 0, outgoing);
+            }
+            (RunOwner::NewClient { .. }, Err(why)) => {
+                wire::encode_failed(u64::MAX, &why, outgoing);
+            }
+            (RunOwner::Client { first: number, .. }, Ok((at, reply))) => {
                 let replies = connection.replies.get_or_insert_with(|| {
                     self.answered.push(to);
                     self.replies.pop().unwrap_or_default()
                 });
                 replies.put(number, at, reply, outgoing);
             }
-            Err(why) => wire::encode_failed(number, &failure(why), outgoing),
+            (RunOwner::Client { first: number, .. }, Err(why)) => {
+                wire::encode_failed(number, &why, outgoing);
+            }
+            (RunOwner::Gateway, _) => unreachable!("a connection's client has its own session"),
         }
         let bytes = outgoing.len() + unended_bytes(connection) - before;
         let account = &mut connection.account;
@@ -127,18 +136,5 @@ impl Sockets {
             account.is_held = false;
             self.read(ring, id, now);
         }
-    }
-}
-
-fn failure(why: CallError) -> Failure {
-    match why {
-        CallError::Busy | CallError::Unreachable => Failure::Busy,
-        CallError::TooLarge => Failure::TooLarge,
-        CallError::ReplyTooLarge => Failure::ReplyTooLarge,
-        CallError::NoRoom(acceptors) => Failure::NoRoom(acceptors),
-        CallError::DeadlineExceeded => Failure::DeadlineExceeded,
-        CallError::OutcomeUnknown | CallError::Stopped => Failure::OutcomeUnknown,
-        CallError::Skipped => Failure::Skipped,
-        CallError::Halted(why) => Failure::Halted(why),
     }
 }

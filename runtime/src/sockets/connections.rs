@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_net::wire::{Commands, FrameReader, Hello, RepliesWriter};
-use loggos_protocol::Time;
+use loggos_protocol::{SessionId, Time};
 
 use super::budget::Account;
 
@@ -42,6 +42,8 @@ pub(super) struct Connection {
     admitted_at: Time,
     /// What it holds as a client.
     pub(super) account: Account,
+    /// The session that its commands belong to, once it has one.
+    pub(super) session: Option<SessionId>,
     /// Its commands that were not taken in yet, of the last frame that was read.
     pub(super) commands: Option<Commands>,
     /// The replies to it of this tick.
@@ -95,6 +97,7 @@ impl Connection {
             address,
             admitted_at: Time(0),
             account: Account::default(),
+            session: None,
             commands: None,
             replies: None,
         }

@@ -43,6 +43,8 @@ pub(crate) struct NodeIdentity {
     /// The core whose gateway serves clients, if this node has one.
     pub(crate) gateway_core: Option<u8>,
     pub(crate) command_bytes_max: u32,
+    /// The most commands of a session without an answer (R23).
+    pub(crate) session_window: u32,
     pub(crate) frame_bytes_max: u32,
     /// The most clients that are connected at once.
     pub(crate) clients_max: usize,
@@ -251,7 +253,9 @@ impl Handshake {
             nonce: self.identity.nonce,
             formation: self.formation,
             log: self.log.filter(|_| matches!(party, Party::Peer { .. })),
-            commands_in_flight_max: u32::try_from(COMMANDS_MAX).expect("a few thousand"),
+            commands_in_flight_max: u32::try_from(COMMANDS_MAX)
+                .expect("a few thousand")
+                .min(self.identity.session_window),
             command_bytes_max: self.identity.command_bytes_max,
         }
     }

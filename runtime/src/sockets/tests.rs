@@ -39,6 +39,7 @@ fn core_with_gateway(node: u8, gateway_core: u8, remotes: &[Remote]) -> Core {
         nonce: u64::from(node),
         gateway_core: Some(gateway_core),
         command_bytes_max: 1 << 16,
+        session_window: 1 << 16,
         frame_bytes_max: 1 << 17,
         clients_max: 2,
         strangers_max: 4,

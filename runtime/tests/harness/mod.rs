@@ -17,7 +17,7 @@ use loggos_net::Outgoing;
 use loggos_net::wire::{
     self, BatchPool, CommandsWriter, FrameReader, Hello, Message, Purpose, Replies, Welcome,
 };
-use loggos_protocol::Digest;
+use loggos_protocol::{Digest, SessionId};
 use serde_json::Value;
 
 /// What anything that must happen may take on a busy machine.
@@ -129,6 +129,14 @@ impl Nodes {
             Some(Message::Welcome(welcome)) => (stranger, welcome),
             other => panic!("{purpose:?} is answered {other:?}"),
         }
+    }
+
+    /// The same as a client that has a session.
+    pub(crate) fn client(&self, node: usize) -> (Stranger, Welcome) {
+        static KEYS: AtomicU64 = AtomicU64::new(1);
+        let (mut stranger, welcome) = self.admitted(node, Purpose::Client);
+        stranger.open_session(KEYS.fetch_add(1, Ordering::Relaxed));
+        (stranger, welcome)
     }
 
     /// The client was served all along, and no core has failed.
@@ -308,6 +316,14 @@ impl Stranger {
         }
     }
 
+    /// Asks for a session by `key`, and waits for it.
+    pub(crate) fn open_session(&mut self, key: u64) {
+        self.say(&session(None, key));
+        let said = self.hear();
+        let is_open = matches!(said, Some(Message::Session { session: Some(_), .. }));
+        assert!(is_open, "{said:?} instead of a session");
+    }
+
     /// The node closes the connection without a further word.
     pub(crate) fn is_closed(&mut self, what: &str) {
         let said = self.hear();
@@ -350,17 +366,21 @@ pub(crate) fn hello(hello: &Hello) -> Vec<u8> {
     bytes_of(|out| wire::encode_hello(hello, out))
 }
 
+pub(crate) fn session(session: Option<SessionId>, key: u64) -> Vec<u8> {
+    bytes_of(|out| wire::encode_session(session, key, out))
+}
+
 pub(crate) fn command(number: u64, command: &[u8]) -> Vec<u8> {
     commands([(number, command)])
 }
 
-/// Commands in as few frames as there may be.
+/// Commands in as few frames as there may be, of a client that says that it has all answers.
 pub(crate) fn commands(commands: impl IntoIterator<Item = (u64, impl AsRef<[u8]>)>) -> Vec<u8> {
     let mut writer = CommandsWriter::default();
     bytes_of(|out| {
         commands
             .into_iter()
-            .for_each(|(number, command)| writer.put(number, command.as_ref(), out));
+            .for_each(|(number, command)| writer.put(number, u64::MAX, command.as_ref(), out));
         writer.end(out);
     })
 }

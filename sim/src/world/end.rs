@@ -3,12 +3,17 @@
 use loggos_protocol::{Replica, Role, RoleId};
 
 use super::World;
+use crate::load::NO_GATEWAY;
 use crate::recorder::Recorder;
 
 impl World {
     pub(super) fn is_finished(&self) -> bool {
         let is_core = |id: RoleId| !self.outsiders.contains(id) && !self.may_stay_halted(id);
-        if !self.is_healed || !self.load.is_done(|gateway| is_core(RoleId::Gateway(gateway))) {
+        let counts = |gateway| match gateway == NO_GATEWAY {
+            true => !self.may_stay_unserved(),
+            false => is_core(RoleId::Gateway(gateway)),
+        };
+        if !self.is_healed || !self.load.is_done(counts) {
             return false;
         }
         let core = self.replicas().filter(|replica| is_core(RoleId::Replica(replica.id())));
@@ -56,7 +61,8 @@ impl World {
         let cluster = &self.plan.cluster;
         let in_flight = u64::from(cluster.gateways) * u64::from(cluster.batches_in_flight_max);
         let an_election = 2 * in_flight + u64::from(cluster.slot_window);
-        let commands = self.load.acknowledged.len() as u64 + self.load.unknown;
+        let executed = self.load.acknowledged.len() + self.load.unanswerable.len();
+        let commands = executed as u64 + self.load.unknown + self.load.copies;
         let most = 2 * commands + an_election * (self.elections + 1);
         let slots = self.replicas().map(|replica| replica.executed().0).max().unwrap_or(0);
         let slots = slots - self.plan.origin.map_or(0, |start| start.0.min(slots));

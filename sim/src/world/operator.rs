@@ -10,7 +10,9 @@
 
 use std::time::Duration;
 
-use loggos_protocol::{Envelope, FormationId, Halt, LoggedCommand, Role, RoleId, To, ToProposer};
+use loggos_protocol::{
+    Envelope, FormationId, Halt, LoggedCommand, ReplicaId, Role, RoleId, To, ToProposer,
+};
 
 use super::World;
 use super::happening::Happening;
@@ -83,6 +85,18 @@ impl World {
         let is_on_some = self.plan.trap.is_some_and(|trap| trap.kind == TrapKind::OnSome);
         let role = self.processes.get(&id).and_then(|process| process.role.as_ref());
         is_on_some && matches!(role, Some(Role::Replica(replica)) if replica.halted().is_some())
+    }
+}
+
+impl World {
+    /// Whether so many replicas have halted for good that no f+1 are left. Clients that share a
+    /// session with others are told that of each command, and go on to the next; those with
+    /// sessions of their own wait, for the next is not executed before that.
+    pub(super) fn may_stay_unserved(&self) -> bool {
+        let ids =
+            (0..self.plan.cluster.replicas).map(|replica| RoleId::Replica(ReplicaId(replica)));
+        let left = ids.filter(|id| !self.may_stay_halted(*id)).count();
+        left <= usize::from(self.plan.cluster.f)
     }
 }
 

@@ -137,7 +137,7 @@ impl Desk {
             let Self { client, gateway, now, out, .. } = self;
             for caller in 0..u64::from(Self::BATCH) {
                 client.submit(caller, black_box(&command), *now, |caller, command| {
-                    gateway.try_submit(caller, command, *now, out)
+                    gateway.try_submit(caller, command.into(), *now, out)
                 });
             }
             gateway.flush(*now, out);

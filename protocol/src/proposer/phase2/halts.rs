@@ -3,8 +3,8 @@
 use super::{Open, Phase2};
 use crate::proposer::shared::Shared;
 use crate::{
-    Event, Halt, Halted, Incarnation, LoggedCommand, Outbox, Payload, ReplicaId, Roster, Run, Runs,
-    SessionId, Slot, Time, Value, Watermark,
+    Event, Halt, Halted, Incarnation, LoggedCommand, Outbox, Payload, ReplicaId, Roster, Run,
+    RunOwner, Runs, SessionId, Slot, Time, Value, Watermark,
 };
 
 /// What a replica has said last of why it has halted.
@@ -86,8 +86,8 @@ impl Phase2 {
         if !has_room || self.is_part || self.sent.first_open() != slot {
             return refuse("no slot is free", out);
         }
-        shared.stamp = shared.stamp.max(now);
-        self.open.insert(slot, Open::new(Value::skip(shared.stamp, command), now));
+        let value = Value::skip(shared.stamp(now), command);
+        self.open.insert(slot, Open::new(value, now));
         self.next = slot.next();
         (self.skip, self.progress_at) = (Some((slot, command)), now);
         self.ask(slot, now, out);
@@ -97,25 +97,30 @@ impl Phase2 {
     }
 
     /// Whether a command that all replicas have halted at was executed before, as the open slots
-    /// show, or is not among them: its gateway has had the answer; or f+1 replicas were once
-    /// further, or there would have been no credit for the last slots.
+    /// show, or is not among them: its owner has had the answer; or f+1 replicas were once further,
+    /// or there would have been no credit for the last slots.
+    ///
+    /// A client's command has two owners, its gateway and the client; and as many more as there are
+    /// copies behind it, by other gateways: each that was told what became of one was told it by a
+    /// replica that had executed this one. A gateway may have been told of an older attempt at such
+    /// a copy, that came too early to be executed; then a skip is refused that would do no harm.
     ///
     /// source: R38
     fn was_executed(&self, command: LoggedCommand) -> bool {
         let LoggedCommand { at, checksum } = command;
         let block = |slot| Some(self.open.at(slot)?.value.batch()?.block.as_slice());
-        let Some((session, number)) =
-            block(at.slot).and_then(|block| sender(block, at.index, checksum))
-        else {
-            return true;
-        };
+        let sender = block(at.slot).and_then(|block| sender(block, at.index, checksum));
+        let Some(Sender { gateway, client }) = sender else { return true };
+        let slots = || (at.slot.0..self.next.0).map(Slot);
+        let runs = |slot| block(slot).into_iter().flat_map(Runs::new).flatten();
+        let copies = slots().flat_map(runs).filter_map(|run| copy_in(&run, client?));
+        let names: Vec<(SessionId, u64)> =
+            [gateway].into_iter().chain(client).chain(copies).collect();
         let end = at.slot.0 + u64::from(self.cluster.slot_window);
-        (at.slot.0..self.next.0).any(|slot| {
-            let has_skip = self.open.at(Slot(slot)).is_some_and(|it| it.value.skipped().is_some());
-            let mut runs = block(Slot(slot)).into_iter().flat_map(Runs::new).flatten();
-            let is_answered = |run| matches!(run, Run::Commands(run) if run.session == session && run.lowest_unanswered > number);
-            let is_batch = block(Slot(slot)).is_some() && !has_skip;
-            runs.any(is_answered) || slot >= end && is_batch
+        slots().any(|slot| {
+            let has_skip = self.open.at(slot).is_some_and(|it| it.value.skipped().is_some());
+            let is_batch = block(slot).is_some() && !has_skip;
+            runs(slot).any(|run| is_answered(&run, &names)) || slot.0 >= end && is_batch
         })
     }
 
@@ -129,8 +134,16 @@ impl Phase2 {
     }
 }
 
-/// The session of the command at `index` of a block, and its number there, if it is that command.
-fn sender(block: &[u8], index: u32, checksum: u32) -> Option<(SessionId, u64)> {
+/// The sender of a command.
+struct Sender {
+    /// Its gateway's session, and its number there.
+    gateway: (SessionId, u64),
+    /// Likewise, if it is a client's that has a session.
+    client: Option<(SessionId, u64)>,
+}
+
+/// The sender of the command at `index` of a block, if it is that command.
+fn sender(block: &[u8], index: u32, checksum: u32) -> Option<Sender> {
     let mut first = 0;
     for run in Runs::new(block) {
         match run.ok()? {
@@ -139,8 +152,15 @@ fn sender(block: &[u8], index: u32, checksum: u32) -> Option<(SessionId, u64)> {
             Run::Commands(run) if index - first < run.count => {
                 let offset = u64::from(index - first);
                 let command = run.commands.skipping(offset).next()?;
+                let client = match run.owner {
+                    RunOwner::Client { session, first, .. } => {
+                        Some((session, first.checked_add(offset)?))
+                    }
+                    RunOwner::Gateway | RunOwner::NewClient { .. } => None,
+                };
                 let is_it = Payload::copy(command).checksum() == checksum;
-                return is_it.then_some((run.session, run.first + offset));
+                return is_it
+                    .then_some(Sender { gateway: (run.session, run.first + offset), client });
             }
             Run::Commands(run) => first += run.count,
         }
@@ -149,4 +169,25 @@ fn sender(block: &[u8], index: u32, checksum: u32) -> Option<(SessionId, u64)> {
         }
     }
     None
+}
+
+/// What its gateway calls the command of a client that is `name` to that, if the run has it.
+fn copy_in(run: &Run<'_>, name: (SessionId, u64)) -> Option<(SessionId, u64)> {
+    let Run::Commands(run) = run else { return None };
+    let RunOwner::Client { session, first, .. } = run.owner else { return None };
+    let offset = name.1.checked_sub(first).filter(|offset| *offset < run.count.into())?;
+    (session == name.0).then(|| (run.session, run.first + offset))
+}
+
+/// Whether the sender of a run says that it has the answer to one of these.
+fn is_answered(run: &Run<'_>, names: &[(SessionId, u64)]) -> bool {
+    let Run::Commands(run) = run else { return false };
+    let says = |session, lowest_unanswered| {
+        names.iter().any(|(named, number)| *named == session && lowest_unanswered > *number)
+    };
+    let does_client_say = match run.owner {
+        RunOwner::Client { session, lowest_unanswered, .. } => says(session, lowest_unanswered),
+        RunOwner::Gateway | RunOwner::NewClient { .. } => false,
+    };
+    does_client_say || says(run.session, run.lowest_unanswered)
 }

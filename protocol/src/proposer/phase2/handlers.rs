@@ -48,7 +48,7 @@ impl Phase2 {
 
     /// Notes that an acceptor, a proxy leader or a gateway hears us.
     ///
-    /// source: R28
+    /// source: R26, R28
     pub(in crate::proposer) fn on_heartbeat_ack(
         &mut self,
         ack: HeartbeatAck,
@@ -56,6 +56,7 @@ impl Phase2 {
         now: Time,
         out: &mut Outbox,
     ) {
+        shared.hear_clock(&ack, now, out);
         if ack.ballot != self.ballot {
             return out.ignored("HeartbeatAck: of another ballot");
         }
@@ -231,10 +232,10 @@ impl Phase2 {
         out: &mut Outbox,
     ) {
         shared.no_room = shared.wanting_room(now);
-        shared.stamp = shared.stamp.max(now);
+        let stamp = shared.stamp(now);
         assert!(self.ballot <= shared.seen, "leads in {}, which was not seen", self.ballot);
         self.has_room = shared.no_room.is_empty();
-        shared.counters.proposed += self.pump(&shared.roster, shared.stamp, now, out);
+        shared.counters.proposed += self.pump(&shared.roster, stamp, now, out);
         if !self.has_open() {
             shared.timers.stop(ProposerTimer::Resend);
         } else if !shared.timers.is_set(ProposerTimer::Resend)

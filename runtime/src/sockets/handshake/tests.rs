@@ -21,6 +21,7 @@ fn handshake() -> Handshake {
         nonce: 5,
         gateway_core: Some(0),
         command_bytes_max: 1 << 20,
+        session_window: 1 << 16,
         frame_bytes_max: 2 << 20,
         clients_max: CLIENTS_MAX,
         strangers_max: 4,
