@@ -344,8 +344,8 @@ fn long_payloads_are_passed_on_without_a_copy() {
         assert!(here.iter().all(|bytes| *bytes == LONG), "{here:?}");
         long += here.len();
     }
-    // Results, P1b, Propose, Chosen, Fetched, Replayed, FetchedPart, and two P2a.
-    assert_eq!((long, reader.copied_bytes()), (9, 0));
+    // Results, P1b, Propose, Chosen, Fetched, Replayed, FetchedPart, Read, ReadResults and two P2a.
+    assert_eq!((long, reader.copied_bytes()), (11, 0));
 }
 
 /// Proxy leader's work: a P2a comes in and goes out to two acceptors, and the batch is freed a

@@ -25,6 +25,7 @@
 //!             for that all that are up,
 //!             hold snapshots of more
 //!  Unserved   a proposer was heard                                     Unserved, to the one heard last
+//!  PreRead    always                                                   PreReadAck
 //!  gone       the proposer heard last      heard ← none                nothing
 //! ```
 //!
@@ -45,9 +46,9 @@ use self::ledger::{Ledger, Lookup};
 use crate::{
     AcceptorId, AcceptorState, Ballot, Cause, ClusterSettings, DirectoryId, Event, Executed,
     FormationId, Heartbeat, HeartbeatAck, Identify, Incarnation, Listener, LogRoom, Membership,
-    Nack, Outbox, P2a, P2b, PreVote, PreVoteAck, ProposerId, Recalled, Record, ReplicaId, RoleId,
-    Roster, Slot, Stage, Time, ToAcceptor, ToProposer, ToProxyLeader, ToReplica, Truncated,
-    Unserved, Vote, Watcher, Watermark,
+    Nack, Outbox, P2a, P2b, PreRead, PreReadAck, PreVote, PreVoteAck, ProposerId, Recalled, Record,
+    ReplicaId, RoleId, Roster, Slot, Stage, Time, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
+    ToReplica, Truncated, Unserved, Vote, Watcher, Watermark,
 };
 
 /// One acceptor: the only truth about what may have been chosen.
@@ -171,6 +172,7 @@ impl Acceptor {
             ToAcceptor::Executed(executed) => self.on_executed(&executed, now, out),
             ToAcceptor::Replay(replay) => self.on_replay(replay, out),
             ToAcceptor::Unserved(unserved) => self.on_unserved(unserved, out),
+            ToAcceptor::PreRead(pre_read) => self.on_pre_read(pre_read, out),
         }
     }
 
@@ -296,6 +298,32 @@ impl Acceptor {
         let (from, is_low) = (Listener::Acceptor(self.id), self.room == LogRoom::Low);
         let ack = HeartbeatAck { from, ballot: heartbeat.ballot, is_low, clock: now };
         out.tell_proposer(heartbeat.ballot.proposer, ToProposer::HeartbeatAck(ack));
+    }
+
+    /// Tells a gateway how far it has voted, be it synced or not.
+    ///
+    /// A command that was answered before the gateway asked was chosen before: each acceptor of
+    /// some write quorum had voted for it, and synced that. Every read quorum has one of them, so
+    /// the largest slot that a whole read quorum names is not below the command's. A vote that is
+    /// not synced, or was never chosen, makes a read wait for more, and for nothing else.
+    ///
+    /// Why it is enough that a number comes back after a crash, with the votes that are synced: no
+    /// other vote can have been counted. An acceptor that has forgotten more than that is in no
+    /// table, and answers nothing (R4).
+    ///
+    /// source: R18, R19, \[CP §3.4\], \[PQR\]
+    pub fn on_pre_read(&mut self, pre_read: PreRead, out: &mut Outbox) {
+        let PreRead { gateway, incarnation, probe } = pre_read;
+        if gateway.0 >= self.cluster.gateways {
+            return self.refuse_foreign("acceptor: read of no gateway", out);
+        }
+        if !self.is_member(out) {
+            return;
+        }
+        let vote_watermark = self.ledger.vote_watermark();
+        let (acceptor, directory) = (self.id, self.directory);
+        let ack = PreReadAck { acceptor, directory, incarnation, probe, vote_watermark };
+        out.tell_gateway(gateway, ToGateway::PreReadAck(ack));
     }
 
     /// Passes a gateway's complaint on to the leader, which the gateway may not reach.
@@ -461,7 +489,7 @@ impl Acceptor {
         let is_member = self.membership.names(self.id, self.directory);
         if !is_member {
             self.counters.foreign += 1;
-            out.ignored("PreVote, P1a, P2a or Replay: this memory is in no table");
+            out.ignored("PreVote, P1a, P2a, Replay or PreRead: this memory is in no table");
         }
         is_member
     }

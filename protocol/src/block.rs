@@ -15,9 +15,11 @@
 //!                                     │ count u32 │ bytes u32 │ (length u32, reply)*
 //!                                     a length of 2^32 - 1: there is no reply, it was too large;
 //!                                     of 2^32 - 2: the command was skipped
-//!                                     of 2^32 - 3 to - 5: a client's command, see [`NoReply`]
+//!                                     of 2^32 - 3 to - 7: see [`NoReply`]
 //!                          opened   1 │ session
 //!                          out of order, unknown, trimmed   2, 3, 4 │ session │ next u64
+//!
+//!  queries        (length u32, query)*         their replies   (length u32, reply)*
 //! ```
 //!
 //! All integers are little-endian. A block is encoded once, by the gateway, and from there to the
@@ -27,6 +29,7 @@ mod writer;
 
 use bytes::Bytes;
 
+pub(crate) use writer::ItemsWriter;
 pub(crate) use writer::{ANSWERS_BYTES_LIMIT, REPLY_BYTES_LIMIT, ReplyLimits};
 pub use writer::{BatchWriter, ResultWriter};
 
@@ -65,6 +68,10 @@ const SKIPPED: u32 = u32::MAX - 1;
 const NO_SESSION: u32 = u32::MAX - 2;
 const OUT_OF_ORDER: u32 = u32::MAX - 3;
 const FORGOTTEN: u32 = u32::MAX - 4;
+const NOT_A_QUERY: u32 = u32::MAX - 5;
+const PANICKED: u32 = u32::MAX - 6;
+/// Lengths from here on say why there is none.
+const NO_REPLY_MIN: u32 = PANICKED;
 
 /// A block that is not what the module's chart says. Blocks are checksummed on the wire, so this is
 /// a bug of its encoder, or memory gone bad.
@@ -220,7 +227,7 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// The reason why there is no reply to a command.
+/// The reason why there is no reply to a command or query.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NoReply {
     /// It was longer than `reply_bytes_max`, or replicas have let go of it because they kept more
@@ -236,6 +243,10 @@ pub enum NoReply {
     OutOfOrder,
     /// A client's that was executed before, and whose reply the client has said to have.
     Forgotten,
+    /// The state machine answers no such query.
+    NotAQuery,
+    /// The state machine panicked at a query, which changed nothing.
+    Panicked,
 }
 
 impl NoReply {
@@ -247,6 +258,8 @@ impl NoReply {
             Self::NoSession => NO_SESSION,
             Self::OutOfOrder => OUT_OF_ORDER,
             Self::Forgotten => FORGOTTEN,
+            Self::NotAQuery => NOT_A_QUERY,
+            Self::Panicked => PANICKED,
         }
     }
 
@@ -257,6 +270,8 @@ impl NoReply {
             NO_SESSION => Self::NoSession,
             OUT_OF_ORDER => Self::OutOfOrder,
             FORGOTTEN => Self::Forgotten,
+            NOT_A_QUERY => Self::NotAQuery,
+            PANICKED => Self::Panicked,
             _ => Self::TooLarge,
         }
     }
@@ -299,7 +314,7 @@ impl<'a> Iterator for ReplyItems<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let (len, rest) = self.0.split_first_chunk::<REPLY_HEADER_BYTES>()?;
         let len = u32::from_le_bytes(*len);
-        if len >= FORGOTTEN {
+        if len >= NO_REPLY_MIN {
             self.0 = rest;
             return Some(Err(NoReply::of_length(len)));
         }

@@ -104,6 +104,16 @@ pub enum Event {
         /// By how much.
         by: Duration,
     },
+    /// A gateway has reads wait for slots far beyond what is proposed, which nobody can have voted
+    /// in (R20).
+    FillRefused {
+        /// The gateway.
+        gateway: GatewayId,
+        /// Its bound.
+        to: Watermark,
+        /// The leader's first free slot.
+        next: Slot,
+    },
     /// A leader was told to skip a command, and does not.
     SkipRefused {
         /// The command.
@@ -229,6 +239,11 @@ impl fmt::Display for Event {
             Self::ClockAhead { by } => {
                 write!(f, "its clock is {by:.1?} ahead of acceptors': the log's time waits for them")
             }
+            Self::FillRefused { gateway, to, next } => write!(
+                f,
+                "gateway {} has reads wait for slots below {}, and slot {} is the first free one",
+                gateway.0, to.0, next.0
+            ),
             Self::SkipRefused { command, why } => write!(f, "does not skip {command}: {why}"),
             Self::Skips { command, .. } => write!(f, "starts over, and skips {command}"),
             Self::NoSnapshots { .. } => f.write_str(

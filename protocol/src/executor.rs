@@ -49,8 +49,8 @@ use crate::block::{
 use crate::machine::RunReplies;
 use crate::session::{Opener, Replies, Session, Sessions};
 use crate::{
-    Ask, At, Batch, ClusterSettings, Halt, INLINE_BYTES_MAX, LoggedCommand, Payload, Pool,
-    Position, SessionId, Slot, StateMachine, Time,
+    Ask, At, Batch, ClusterSettings, Halt, INLINE_BYTES_MAX, LoggedCommand, NotAQuery, Payload,
+    Pool, Position, SessionId, Slot, StateMachine, Time, Watermark,
 };
 
 /// The longest message of a panic that callers are told, in bytes. What is longer is cut.
@@ -96,6 +96,9 @@ pub(crate) struct Executor<M> {
     pub(crate) repeated_runs: u64,
     /// Runs refused.
     pub(crate) refused_runs: u64,
+    /// Queries answered, and those among them at which the machine panicked.
+    pub(crate) queries: u64,
+    pub(crate) queries_panicked: u64,
 }
 
 /// A run that was executed just now, and whose replies are not remembered yet.
@@ -155,6 +158,8 @@ impl<M: StateMachine> Executor<M> {
             commands: 0,
             repeated_runs: 0,
             refused_runs: 0,
+            queries: 0,
+            queries_panicked: 0,
         }
     }
 
@@ -256,6 +261,36 @@ impl<M: StateMachine> Executor<M> {
             let replies = self.writer.copy(fresh.replies.clone());
             self.remember(&fresh, replies);
         }
+    }
+
+    /// Answers queries from the state as it is, with all below `executed` executed: the first of
+    /// them, up to a reply that ends at `results_bytes_max` bytes or beyond.
+    ///
+    /// A machine that panics at one cannot have changed, so it goes on.
+    ///
+    /// source: R29, \[CP §3.4\]
+    pub(crate) fn query(&mut self, executed: Watermark, queries: Items<'_>) -> Payload {
+        let at = At { slot: executed.first_open(), index: 0, time: self.time };
+        self.writer.start_queries();
+        for query in queries {
+            if self.writer.len() >= self.results_bytes_max {
+                break;
+            }
+            let (machine, writer) = (&self.machine, &mut self.writer);
+            let answered = catch_unwind(AssertUnwindSafe(|| {
+                machine.query(at, query, &mut RunReplies::new(writer).reply())
+            }));
+            self.queries += 1;
+            match answered {
+                Ok(Ok(())) => {}
+                Ok(Err(NotAQuery)) => self.writer.withdraw_reply(NoReply::NotAQuery),
+                Err(_) => {
+                    self.queries_panicked += 1;
+                    self.writer.withdraw_reply(NoReply::Panicked);
+                }
+            }
+        }
+        self.writer.take()
     }
 
     /// Takes the log's time from a slot of no commands.

@@ -25,13 +25,16 @@
 //!  NotExecuted  of the current attempt         a new attempt of all doubted    Propose each, in order
 //! ```
 //!
-//! It is the paper's batcher and unbatcher in one \[CP §4.1, §4.2\]. All its clients share one
-//! session: numbers are given in the order in which commands arrive, and replicas execute them in
-//! that order exactly once, however often they are sent (R22, R23).
+//! Reads go another way, past the leader: their chart is in `gateway/reads.rs`.
+//!
+//! It is the paper's batcher, unbatcher and read batcher in one \[CP §3.4, §4.1, §4.2\]. All its
+//! clients share one session: numbers are given in the order in which commands arrive, and replicas
+//! execute them in that order exactly once, however often they are sent (R22, R23).
 
 mod batching;
 mod halts;
 mod in_flight;
+mod reads;
 mod resending;
 mod results;
 
@@ -50,6 +53,8 @@ use crate::{
 pub use batching::Submission;
 use halts::Halts;
 use in_flight::{InFlight, InFlightStage};
+use reads::Reads;
+pub use reads::{Query, ReadLevel};
 
 /// The most election timeouts that a gateway waits for an answer until it counts itself as not
 /// served, however long answers take.
@@ -64,10 +69,12 @@ pub enum GatewayTimer {
     Batch,
     /// Nothing was answered for an election timeout: complain to acceptors.
     Unserved,
+    /// Reads have no answer: ask others.
+    Read,
 }
 
-impl TimerName<3> for GatewayTimer {
-    const ALL: [Self; 3] = [Self::Resend, Self::Batch, Self::Unserved];
+impl TimerName<4> for GatewayTimer {
+    const ALL: [Self; 4] = [Self::Resend, Self::Batch, Self::Unserved, Self::Read];
 
     fn index(self) -> usize {
         self as usize
@@ -115,11 +122,12 @@ pub struct Gateway {
     suspects: Vec<ReplicaId>,
     /// Replicas that answer nothing, as they have said.
     halts: Halts,
+    reads: Reads,
     /// From sending a batch to its results.
     latency: Latency,
     /// Draws the incarnation that follows a lost session.
     incarnations: Rng,
-    timers: Timers<GatewayTimer, 3>,
+    timers: Timers<GatewayTimer, 4>,
     counters: GatewayCounters,
 }
 
@@ -136,8 +144,16 @@ pub struct GatewayCounters {
     pub resends: u64,
     /// Replicas asked what became of a batch.
     pub asks: u64,
-    /// Commands told to come again.
+    /// Commands and reads told to come again.
     pub busy: u64,
+    /// Reads taken in.
+    pub reads: u64,
+    /// Reads answered.
+    pub read_replies: u64,
+    /// Times that acceptors were asked how far they have voted.
+    pub probes: u64,
+    /// Groups of reads of which others were asked, for want of answers.
+    pub reads_again: u64,
     /// Times that commands arrived out of order at the replicas.
     pub out_of_order: u64,
     /// Results of batches that are answered, or of a former life.
@@ -189,6 +205,7 @@ impl Gateway {
             next_batch: 0,
             suspects: Vec::new(),
             halts: Halts::default(),
+            reads: Reads::new(incarnation, cluster.batches_in_flight_max, now),
             latency: Latency::default(),
             incarnations: Rng::new(seed),
             timers,
@@ -205,6 +222,8 @@ impl Gateway {
             ToGateway::Results(results) => self.on_results(&results, now, out),
             ToGateway::NotExecuted(not_executed) => self.on_not_executed(not_executed, now, out),
             ToGateway::Halted(halted) => self.on_halted(*halted, now, out),
+            ToGateway::PreReadAck(ack) => self.on_pre_read_ack(ack, now, out),
+            ToGateway::ReadResults(results) => self.on_read_results(&results, now, out),
         }
     }
 
@@ -282,14 +301,19 @@ impl Gateway {
         }
     }
 
-    /// Takes in that the life of a replica has ended: what it was to answer, another is asked.
+    /// Takes in that the life of a replica or acceptor has ended: what it was to answer, another is
+    /// asked.
     ///
     /// source: R25
     pub fn on_gone(&mut self, gone: RoleId, now: Time, out: &mut Outbox) {
-        let RoleId::Replica(replica) = gone else { return };
-        self.suspect(replica);
+        match gone {
+            RoleId::Replica(replica) => self.suspect(replica),
+            RoleId::Acceptor(acceptor) => self.suspect_acceptor(acceptor),
+            RoleId::Gateway(_) | RoleId::Proposer(_) | RoleId::ProxyLeader(_) => return,
+        }
+        self.ask_others_than(gone, now, out);
         for place in 0..self.in_flight.len() {
-            if self.in_flight[place].batch.answerer == replica {
+            if RoleId::Replica(self.in_flight[place].batch.answerer) == gone {
                 self.doubt(place, now, out);
             }
         }
@@ -308,6 +332,7 @@ impl Gateway {
             GatewayTimer::Resend => self.resend(now, out),
             GatewayTimer::Batch => self.close_batch(now, out),
             GatewayTimer::Unserved => self.complain(now, out),
+            GatewayTimer::Read => self.on_read_timeout(now, out),
         }
     }
 
@@ -330,10 +355,11 @@ impl Gateway {
         assert!(is_watched, "batches in flight and no timer");
         let may_complain = self.timers.is_set(GatewayTimer::Unserved) || !self.awaits_answer();
         assert!(may_complain, "an answer is awaited and no timer");
+        self.validate_reads();
     }
 
     /// Its timers.
-    pub fn timers(&mut self) -> &mut Timers<GatewayTimer, 3> {
+    pub fn timers(&mut self) -> &mut Timers<GatewayTimer, 4> {
         &mut self.timers
     }
 
@@ -378,6 +404,7 @@ impl Gateway {
         let would_be_served = self.wanting_room(now).is_none() && self.halted(now).is_none();
         let awaits = self.awaits_answer() && would_be_served;
         let waited = awaits.then(|| now.since(self.unserved_since));
+        let waited = waited.max(self.reads.waiting_since().map(|since| now.since(since)));
         let waited = waited.filter(|waited| *waited >= patience);
         let quiet = Some(now.since(self.served_at)).filter(|quiet| *quiet >= least);
         waited.max(quiet)

@@ -15,7 +15,8 @@
 //!
 //! Source: Whittaker et al., "Scaling Replicated State Machines with Compartmentalization", VLDB
 //! 2021, cited below as \[CP §n\]; \[seed\] is Hydro's dataflow version of it, \[FP\] Howard et
-//! al., "Flexible Paxos", and R1 to R38 are the rules of `docs/PROTOCOL.md`.
+//! al., "Flexible Paxos", \[PQR\] Charapko et al., "Linearizable Quorum Reads in Paxos", and R1 to
+//! R38 are the rules of `docs/PROTOCOL.md`.
 
 #![forbid(unsafe_code)]
 
@@ -59,18 +60,19 @@ pub use client::{Client, ClientSession};
 pub use digest::Digest;
 pub use event::{Event, Halt};
 pub use formation::{Former, Membership, Table};
-pub use gateway::{Gateway, GatewayCounters, GatewayTimer, Submission};
+pub use gateway::{Gateway, GatewayCounters, GatewayTimer, Query, ReadLevel, Submission};
 pub use ids::{
     AcceptorId, Ballot, BatchId, ClientId, DirectoryId, FormationId, GatewayId, Incarnation,
     LoggedCommand, Position, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Watermark,
 };
-pub use machine::{At, Reply, RunReplies, StateMachine};
+pub use machine::{At, NotAQuery, Reply, RunReplies, StateMachine};
 pub use message::{
-    Ask, Batch, Chosen, Content, Envelope, Executed, Fetch, FetchPart, Fetched, FetchedPart, Form,
-    Formed, Halted, Heartbeat, HeartbeatAck, Identify, Listener, Nack, Need, NotExecuted,
-    NotLeader, P1a, P1b, P2a, P2b, PAGES_AHEAD, PreVote, PreVoteAck, Probe, ProbeAck, Propose,
-    Rememberer, Replay, Replayed, Results, Stage, To, ToAcceptor, ToGateway, ToProposer,
-    ToProxyLeader, ToReplica, Truncated, Unserved, Value, Vote, Watcher,
+    Ask, Batch, Chosen, Content, Envelope, Executed, Fetch, FetchPart, Fetched, FetchedPart,
+    FillTo, Form, Formed, Halted, Heartbeat, HeartbeatAck, Identify, Listener, Nack, Need,
+    NotExecuted, NotLeader, P1a, P1b, P2a, P2b, PAGES_AHEAD, PreRead, PreReadAck, PreVote,
+    PreVoteAck, Probe, ProbeAck, Propose, Read, ReadResults, Rememberer, Replay, Replayed, Results,
+    Stage, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved,
+    Value, Vote, Watcher,
 };
 pub use outbox::{Caller, Failure, Outbox, Replies};
 pub use payload::{INLINE_BYTES_MAX, Payload};

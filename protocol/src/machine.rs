@@ -65,6 +65,23 @@ pub trait StateMachine {
         }
     }
 
+    /// Answers `query` from the state as it is, and changes nothing: the query is not in the log,
+    /// and no other replica sees it.
+    ///
+    /// `at` is where the next command would be executed: the answer reflects all commands before
+    /// it. A machine that panics here answers nothing, and goes on.
+    ///
+    /// # Errors
+    ///
+    /// If this is no query that the machine answers: then whatever was written to `reply` is
+    /// dropped. The default answers none, and its clients read by commands.
+    ///
+    /// source: \[CP §3.4\]
+    fn query(&self, at: At, query: &[u8], reply: &mut Reply<'_>) -> Result<(), NotAQuery> {
+        let _ = (at, query, reply);
+        Err(NotAQuery)
+    }
+
     /// A digest of the whole state, cheap enough to ask for at any time. Equal states have equal
     /// digests; it is how replicas are checked against each other.
     fn state_hash(&self) -> u64;
@@ -100,7 +117,11 @@ pub trait StateMachine {
     }
 }
 
-/// The place where the answer to one command is written.
+/// What was asked of a state machine is no query that it answers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NotAQuery;
+
+/// The place where the answer to one command or query is written.
 #[derive(Debug)]
 pub struct Reply<'a>(&'a mut ResultWriter);
 
@@ -129,7 +150,7 @@ impl<'a> RunReplies<'a> {
         Self(writer)
     }
 
-    /// Starts the answer to the next command; it ends when the returned value is dropped.
+    /// Starts the answer to the next command or query; it ends when the returned value is dropped.
     pub fn reply(&mut self) -> Reply<'_> {
         self.0.start_reply();
         Reply(self.0)

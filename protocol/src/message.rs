@@ -9,6 +9,9 @@
 //!      │  ◀ NotLeader                          │       ◀ P2b, Nack, Truncated
 //!      │                                       │ Chosen ▶
 //!      └──────────────── Results ◀ ────────── Replica
+//!
+//!              PreRead ▶ Acceptor       Read ▶ Replica       a read, without a leader
+//!   Gateway  ◀ PreReadAck           ◀ ReadResults
 //! ```
 
 use std::sync::Arc;
@@ -56,6 +59,10 @@ pub enum ToGateway {
     NotExecuted(NotExecuted),
     /// A replica goes no further.
     Halted(Box<Halted>),
+    /// How far an acceptor has voted.
+    PreReadAck(PreReadAck),
+    /// The replies to reads.
+    ReadResults(Arc<ReadResults>),
 }
 
 /// A message to a proposer.
@@ -89,6 +96,8 @@ pub enum ToProposer {
     Halted(Box<Halted>),
     /// An operator wants a command skipped, at which all replicas have halted.
     Skip(LoggedCommand),
+    /// Reads wait for slots that may never be proposed.
+    FillTo(FillTo),
 }
 
 /// A message to a proxy leader.
@@ -127,6 +136,8 @@ pub enum ToAcceptor {
     Replay(Replay),
     /// A gateway gets no answers.
     Unserved(Unserved),
+    /// A gateway asks how far it has voted.
+    PreRead(PreRead),
 }
 
 /// A message to a replica.
@@ -154,6 +165,8 @@ pub enum ToReplica {
     FetchPart(FetchPart),
     /// A part of a peer's snapshot.
     FetchedPart(Box<FetchedPart>),
+    /// Reads of a gateway.
+    Read(Arc<Read>),
 }
 
 /// A value that a slot may hold, with the time when its leader first proposed it.
@@ -365,8 +378,9 @@ pub struct P2a {
     /// The proxy leader that it goes through, and that is answered.
     pub via: ProxyLeaderId,
     /// Whether phase 1 has found that something may be chosen in the slot, or above it; likewise if
-    /// it skips a command. Otherwise it is proposed for the first time, and an acceptor whose log
-    /// is low refuses it.
+    /// it is a no-op, for which some acceptor has voted at or above it (R7, R20), or skips a
+    /// command. Otherwise it is proposed for the first time, and an acceptor whose log is low
+    /// refuses it.
     pub is_recovered: bool,
     /// The value to vote for.
     pub value: Value,
@@ -582,6 +596,88 @@ pub struct Unserved {
     pub gateway: GatewayId,
 }
 
+/// Gateway → acceptors of one read quorum: "how far have you voted?"
+///
+/// source: R19, \[CP §3.4\], \[PQR\]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct PreRead {
+    /// The gateway that asks.
+    pub gateway: GatewayId,
+    /// In which life.
+    pub incarnation: Incarnation,
+    /// The number of its probe, in that life.
+    pub probe: u64,
+}
+
+/// Acceptor → gateway: "so far".
+///
+/// source: R18, R19
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct PreReadAck {
+    /// The acceptor that answers.
+    pub acceptor: AcceptorId,
+    /// Its memory's identity.
+    pub directory: DirectoryId,
+    /// The life of the gateway that asked.
+    pub incarnation: Incarnation,
+    /// The probe.
+    pub probe: u64,
+    /// The largest slot it has ever voted in; at least the last one truncated. Never goes down.
+    pub vote_watermark: Option<Slot>,
+}
+
+/// Gateway → replica: "answer these queries, once you have executed all below `at_least`".
+///
+/// source: \[CP §3.4\]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Read {
+    /// The gateway that asks.
+    pub gateway: GatewayId,
+    /// In which life.
+    pub incarnation: Incarnation,
+    /// The number of its group of reads, in that life.
+    pub group: u64,
+    /// How many of the group's reads have their answers: the first of these queries is the next.
+    pub first: u32,
+    /// What must be executed before any is answered.
+    pub at_least: Watermark,
+    /// The queries: see [`Items`](crate::Items).
+    pub queries: Payload,
+}
+
+/// Replica → gateway: the replies to the first queries of a [`Read`], as many as one message has
+/// room for.
+///
+/// source: R21, R29, \[CP §3.4\]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct ReadResults {
+    /// The replica that answers.
+    pub replica: ReplicaId,
+    /// The life of the gateway that asked.
+    pub incarnation: Incarnation,
+    /// The group of reads.
+    pub group: u64,
+    /// The place of the first reply among the group's.
+    pub first: u32,
+    /// What the replies reflect: all below is executed, and nothing else.
+    pub executed: Watermark,
+    /// The replies: see [`ReplyItems`](crate::ReplyItems).
+    pub replies: Payload,
+}
+
+/// Gateway → proposers: "see to it that all below `to` is chosen: reads wait for it".
+///
+/// Some acceptor has voted for something below `to`, in a slot that no leader may know of.
+///
+/// source: R20
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct FillTo {
+    /// The gateway that asks.
+    pub gateway: GatewayId,
+    /// The bound.
+    pub to: Watermark,
+}
+
 /// A role that follows the replicas' progress.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Watcher {
@@ -770,6 +866,12 @@ impl Value {
             Some(Ok(Run::Skip(command))) => Some(command),
             _ => None,
         }
+    }
+
+    /// Whether it fills a hole.
+    #[must_use]
+    pub fn is_noop(&self) -> bool {
+        matches!(self.content, Content::Noop)
     }
 
     /// The batch, if it is one.

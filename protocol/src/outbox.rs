@@ -109,6 +109,10 @@ pub enum Failure {
     /// Its client's commands before it were not executed, or it is beyond the session's window: it
     /// was not executed now.
     OutOfOrder,
+    /// It was to be read, and the state machine answers no such query.
+    NotAQuery,
+    /// It was to be read, and the state machine panicked at it. Nothing has changed.
+    Panicked,
     /// It was skipped, and will never be executed: replicas had halted at it (R38).
     Skipped,
     /// It may have been executed, or may yet be: so many replicas have halted that no f+1 are left,
@@ -214,7 +218,8 @@ impl Replies {
         self.entries.is_empty()
     }
 
-    /// All replies, oldest first, each with where its command was executed.
+    /// All replies, oldest first, each with where its command was executed; of a read, where the
+    /// next command would have been.
     pub fn iter(&self) -> impl Iterator<Item = (Caller, Result<(Position, &[u8]), Failure>)> {
         self.entries.iter().flat_map(|entry| {
             let (mut at, mut one) = (Position::default(), None);
@@ -261,6 +266,8 @@ impl From<NoReply> for Failure {
             NoReply::Skipped => Self::Skipped,
             NoReply::NoSession => Self::NoSession,
             NoReply::OutOfOrder => Self::OutOfOrder,
+            NoReply::NotAQuery => Self::NotAQuery,
+            NoReply::Panicked => Self::Panicked,
         }
     }
 }

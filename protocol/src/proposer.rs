@@ -132,6 +132,10 @@ pub struct ProposerCounters {
     pub duplicates: u64,
     /// Batches dropped because too many waited.
     pub dropped: u64,
+    /// Times that slots were filled because reads waited for them.
+    pub fills: u64,
+    /// Times that this was asked of slots too far ahead.
+    pub fills_refused: u64,
     /// Messages of acceptors that are not the table's, or of another cluster.
     pub foreign: u64,
 }
@@ -193,6 +197,10 @@ impl Proposer {
                 reign.on_skip(command, shared, now, out);
                 Next::Stay
             }
+            (ToProposer::FillTo(fill), Phase::Phase2(reign)) => {
+                reign.on_fill_to(fill, shared, now, out);
+                Next::Stay
+            }
             (ToProposer::Halted(halted), Phase::Phase2(reign)) => {
                 reign.on_halted(*halted, shared, now, out);
                 Next::Stay
@@ -216,7 +224,8 @@ impl Proposer {
                 | ToProposer::Need(_)
                 | ToProposer::Unserved(_)
                 | ToProposer::Halted(_)
-                | ToProposer::Skip(_),
+                | ToProposer::Skip(_)
+                | ToProposer::FillTo(_),
                 Phase::Following | Phase::PreVote(_) | Phase::Phase1(_),
             ) => {
                 out.ignored("any of a leader's messages: we do not lead");

@@ -244,14 +244,43 @@ impl QuorumSystem {
             }
             System::Threshold { acceptors, write, .. } => {
                 let own = remainder(slot.0.wrapping_add(attempt.into()), acceptors);
-                let turn = || (0..acceptors).map(move |i| AcceptorId((own + i) % acceptors));
-                let healthy = turn().filter(|a| !suspects.contains(*a));
-                let others = turn().filter(|a| suspects.contains(*a));
-                healthy.chain(others).take(write.into()).collect()
+                self.in_turn(own, write, suspects)
             }
         };
         debug_assert!(self.is_write_quorum(quorum), "{quorum:?} is asked, and is no write quorum");
         quorum
+    }
+
+    /// The read quorum whose `turn` it is, among those with the fewest members in `suspects`.
+    ///
+    /// They take turns, so that with no suspects each acceptor of a grid is asked for `1/columns`
+    /// of the reads.
+    ///
+    /// source: R19, \[CP §3.4\]
+    #[must_use]
+    pub fn read_quorum(self, turn: u64, suspects: AcceptorSet) -> AcceptorSet {
+        let quorum = match self.0 {
+            System::Grid { columns, .. } => {
+                let own = remainder(turn, columns);
+                let in_turn = (0..columns).map(|i| self.column((own + i) % columns));
+                let fewest = in_turn.min_by_key(|column| column.intersection(suspects).len());
+                fewest.unwrap_or_default() // a grid has a column at the least
+            }
+            System::Threshold { acceptors, read, .. } => {
+                self.in_turn(remainder(turn, acceptors), read, suspects)
+            }
+        };
+        debug_assert!(self.is_read_quorum(quorum), "{quorum:?} is asked, and is no read quorum");
+        quorum
+    }
+
+    /// So many acceptors from `own` on, those that are not suspected first.
+    fn in_turn(self, own: u8, count: u8, suspects: AcceptorSet) -> AcceptorSet {
+        let acceptors = self.acceptors_count();
+        let turn = || (0..acceptors).map(move |i| AcceptorId((own + i) % acceptors));
+        let healthy = turn().filter(|a| !suspects.contains(*a));
+        let others = turn().filter(|a| suspects.contains(*a));
+        healthy.chain(others).take(count.into()).collect()
     }
 
     /// The identity of this quorum system at `f`, for the cluster's table: nodes that were

@@ -25,6 +25,8 @@
 //!             durable: a snapshot is stored    reads it                      FetchedPart, at its pace
 //!  FetchedPart  it completes the snapshot      restores it                   Executed, to all watchers
 //!  Report     has executed more                                              Executed, to all watchers
+//!  Read       has executed all below at_least                                 ReadResults
+//!             it has not                       waits, also for the slots       nothing yet
 //!  start      durable: has a snapshot          restores it
 //!  snapshot   one of its own is durable        counts it                     Executed, to all watchers
 //!  done       a peer's is durable              restores it                   Executed, to all watchers
@@ -39,6 +41,7 @@ mod donation;
 mod gap;
 mod halting;
 mod lending;
+mod reads;
 mod replay;
 mod transfer;
 
@@ -47,6 +50,7 @@ pub use self::checkpoint::ReplicaDirectory;
 use self::donation::Donation;
 use self::gap::{Fetching, Following, Gap};
 use self::halting::Skip;
+use self::reads::Waiting;
 use self::replay::Pages;
 pub use self::transfer::TransferProgress;
 use self::transfer::{Restoring, Transfer};
@@ -55,8 +59,9 @@ use crate::executor::{Executor, Known};
 use crate::{
     AcceptorId, Ask, Ballot, Chosen, ClusterSettings, DirectoryId, Event, Executed, FormationId,
     Halt, Heartbeat, Identify, Incarnation, Membership, NotExecuted, Outbox, Pool, Probe, ProbeAck,
-    Rememberer, ReplicaId, Results, Slot, Stage, StateMachine, Time, TimerName, Timers, ToAcceptor,
-    ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark, Window,
+    ReadResults, Rememberer, ReplicaId, Results, Slot, Stage, StateMachine, Time, TimerName,
+    Timers, ToAcceptor, ToGateway, ToProposer, ToReplica, Truncated, Value, Watcher, Watermark,
+    Window,
 };
 
 /// The timers of a replica.
@@ -129,8 +134,11 @@ pub struct Replica<M> {
     /// Once it has halted: everything below is executed, or held to be. Never goes down.
     held: Watermark,
     skip: Skip,
+    /// Reads that wait for slots to be executed.
+    reads: Waiting,
     /// The memory of what it tells gateways.
     results: Pool<Results>,
+    read_results: Pool<ReadResults>,
     timers: Timers<ReplicaTimer, 6>,
     counters: ReplicaCounters,
 }
@@ -155,6 +163,14 @@ pub struct ReplicaCounters {
     /// Runs whose replies are not kept any more, for there were more than `answers_bytes_max` of
     /// them.
     pub replies_let_go: u64,
+    /// Queries answered, and those among them at which the machine panicked.
+    pub queries: u64,
+    /// See [`queries`](Self::queries).
+    pub queries_panicked: u64,
+    /// Groups of reads that had to wait for slots to be executed.
+    pub reads_waited: u64,
+    /// Groups of reads that were refused, since too many waited.
+    pub reads_refused: u64,
     /// Slots told of again, after they were executed.
     pub repeated_slots: u64,
     /// Slots told of too early to be kept.
@@ -217,7 +233,9 @@ impl<M: StateMachine> Replica<M> {
             halted: None,
             held: Watermark(0),
             skip: Skip::default(),
+            reads: Waiting::default(),
             results: Pool::new(cluster.ring_slots() as usize),
+            read_results: Pool::new(reads::results_held_max(&cluster)),
             timers: Timers::default(),
             counters: ReplicaCounters::default(),
             cluster,
@@ -277,6 +295,7 @@ impl<M: StateMachine> Replica<M> {
             ToReplica::Replayed(replayed) => self.on_replayed(*replayed, now, out),
             ToReplica::FetchPart(fetch) => self.on_fetch_part(fetch, now, out),
             ToReplica::FetchedPart(part) => self.on_fetched_part(*part, now, out),
+            ToReplica::Read(read) => self.on_read(read, now, out),
         }
     }
 
@@ -467,6 +486,7 @@ impl<M: StateMachine> Replica<M> {
         if self.restoring.is_none() && self.halted.is_none() {
             self.executor.validate();
         }
+        self.validate_reads();
         self.validate_donation();
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.validate(self.executed);
@@ -560,6 +580,8 @@ impl<M: StateMachine> Replica<M> {
             repeated_runs: self.executor.repeated_runs,
             refused_runs: self.executor.refused_runs,
             replies_let_go: self.executor.let_go(),
+            queries: self.executor.queries,
+            queries_panicked: self.executor.queries_panicked,
             ..self.counters
         }
     }
@@ -595,6 +617,9 @@ impl<M: StateMachine> Replica<M> {
             if self.donation.is_some() {
                 self.keep_for_peers(slot);
             }
+        }
+        if !self.reads.is_empty() {
+            self.answer_waiting(out);
         }
         if self.checkpoints.is_some() {
             self.checkpoint_if_due(now, out);

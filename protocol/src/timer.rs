@@ -138,7 +138,7 @@ mod tests {
         fn indices<T: TimerName<COUNT>, const COUNT: usize>() -> [usize; COUNT] {
             T::ALL.map(T::index)
         }
-        assert_eq!(indices::<GatewayTimer, 3>(), [0, 1, 2]);
+        assert_eq!(indices::<GatewayTimer, 4>(), [0, 1, 2, 3]);
         assert_eq!(indices::<ProposerTimer, 5>(), [0, 1, 2, 3, 4]);
         assert_eq!(indices::<ProxyLeaderTimer, 2>(), [0, 1]);
         assert_eq!(indices::<ReplicaTimer, 6>(), [0, 1, 2, 3, 4, 5]);

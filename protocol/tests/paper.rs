@@ -1,8 +1,6 @@
 //! Sentences of the paper and of the seed's surroundings, one test each, in the paper's order.
 //!
-//! §n is of \[CP\]; "seed" quotes the notes on what the seed imports. What is said of leaderless
-//! reads (§3.4) has no test before there are reads, but for the order of execution that they rest
-//! on.
+//! §n is of \[CP\]; "seed" quotes the notes on what the seed imports.
 
 mod harness;
 
@@ -14,9 +12,9 @@ use harness::{
     set, square, value, vote,
 };
 use loggos_protocol::{
-    AcceptorSet, Ballot, Chosen, ClusterSettings, Content, Envelope, Outbox, P2a, ProposerId,
-    ProxyLeaderId, QuorumSystem, ReplicaId, RoleId, Settings, Slot, To, ToAcceptor, ToGateway,
-    ToProposer, ToProxyLeader, ToReplica, Value, Watermark,
+    AcceptorSet, Ballot, Caller, Chosen, ClientId, ClusterSettings, Content, Envelope, Outbox, P2a,
+    ProposerId, ProxyLeaderId, Query, QuorumSystem, ReadLevel, ReplicaId, RoleId, Settings, Slot,
+    To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Value, Watermark,
 };
 
 const fn is_of_proposer_0(role: RoleId) -> bool {
@@ -274,6 +272,63 @@ fn each_batch_is_answered_once_and_each_replica_answers_its_share() {
         let share = 60 / usize::from(replicas);
         assert!(answers.into_values().eq(vec![share; replicas.into()]), "{replicas} replicas");
     }
+}
+
+/// §3.4: a read costs one message to each acceptor of a read quorum and one to one replica, and the
+/// leader none.
+#[test]
+fn a_read_asks_one_read_quorum_and_one_replica_and_no_leader() {
+    let mut net = Net::new(grid(2, 3));
+    net.write(1);
+    net.sent.clear();
+    net.read(0, 2, ReadLevel::Linearizable, "q");
+    assert_eq!(net.replies().last(), Some(&(2, "q@1".to_owned())));
+    let is_pre_read = |to: &To| matches!(to, To::Acceptor(_, ToAcceptor::PreRead(_)));
+    let is_read = |to: &To| matches!(to, To::Replica(_, ToReplica::Read(_)));
+    assert_eq!(net.count(|_, to| is_pre_read(to)), 2, "a column");
+    assert_eq!(net.count(|_, to| is_read(to)), 1);
+    let answers = |_, to: &To| matches!(to, To::Gateway(..));
+    assert_eq!((net.sent.len(), net.count(answers)), (2 + 2 + 1 + 1, 2 + 1), "and the answers");
+}
+
+/// §3.4: "the index of the largest log entry in which the acceptor has voted", and of these the
+/// largest of a read quorum: a read waits for what only one of them has voted in.
+#[test]
+fn a_read_waits_for_the_largest_slot_that_its_read_quorum_has_voted_in() {
+    let mut net = Net::new(grid(2, 2));
+    net.write(1);
+    // Slots of even numbers go to the first row.
+    let is_chosen = |to: &To| matches!(to, To::Replica(_, ToReplica::Chosen(_)));
+    net.lose(move |_, to| is_chosen(to));
+    net.submit(2, "put");
+    net.tick();
+    net.read(0, 3, ReadLevel::Linearizable, "q");
+    let sent: Vec<_> = net.sent.iter().map(|(_, to)| to.clone()).collect();
+    let reads = pick!(sent, Replica(ToReplica::Read));
+    assert_eq!(reads.last().map(|(_, read)| read.at_least), Some(Watermark(3)));
+    assert_eq!(net.replies().len(), 1, "neither is answered");
+    net.lose(|_, _| false);
+    net.run_for(millis(1000));
+    let mut replies = net.replies();
+    replies.sort();
+    assert_eq!(replies[2], (3, "q@2".to_owned()), "with all that comes before");
+}
+
+/// §4.1, of reads: one message of each kind for all reads of a batch.
+#[test]
+fn a_batch_of_reads_costs_as_many_messages_as_one() {
+    let mut net = Net::new(grid(2, 2));
+    let now = net.now;
+    net.with_gateway(0, |gateway, out| {
+        for tag in 0..100 {
+            let caller = Caller { client: ClientId(0), tag };
+            let query = Query { level: ReadLevel::Linearizable, bytes: b"q" };
+            gateway.read(caller, query, now, out);
+        }
+    });
+    net.tick();
+    assert_eq!(net.replies.len(), 100);
+    assert_eq!(net.sent.len(), 2 + 2 + 1 + 1);
 }
 
 /// §3.4: "Recall that replicas execute commands in log order".

@@ -500,9 +500,11 @@ impl From<Failure> for CallError {
             Failure::TooLarge => Self::TooLarge,
             Failure::ReplyTooLarge => Self::ReplyTooLarge,
             Failure::NoRoom(acceptors) => Self::NoRoom(acceptors),
-            Failure::OutcomeUnknown | Failure::NoSession | Failure::OutOfOrder => {
-                Self::OutcomeUnknown
-            }
+            Failure::OutcomeUnknown
+            | Failure::NoSession
+            | Failure::OutOfOrder
+            | Failure::NotAQuery
+            | Failure::Panicked => Self::OutcomeUnknown, // the last two are said of no command
             Failure::Skipped => Self::Skipped,
             Failure::Halted(why) => Self::Halted(why),
             Failure::DeadlineExceeded => Self::DeadlineExceeded,

@@ -220,6 +220,7 @@ pub(crate) fn tell(event: &Event, role: RoleId) {
         | Event::Skips { .. }
         | Event::ClockAhead { .. }
         | Event::SkipRefused { .. }
+        | Event::FillRefused { .. }
         | Event::SessionLost { .. } => warn!("{role}: {event}"),
         Event::Suspected { .. } => debug!("{role}: {event}"),
         Event::Ignored { .. } => trace!("{role}: {event}"),

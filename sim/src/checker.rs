@@ -146,6 +146,7 @@ impl Checker {
             | ToProposer::Need(_)
             | ToProposer::Unserved(_)
             | ToProposer::Halted(_)
+            | ToProposer::FillTo(_)
             | ToProposer::Skip(_) => {}
         }
     }

@@ -161,6 +161,7 @@ fn slots(to: &To) -> Slots {
             ToProposer::Nack(nack) => nack.slot.map_or(Slots::None, Slots::One),
             ToProposer::Truncated(truncated) => Slots::One(truncated.slot),
             ToProposer::Need(need) => Slots::One(need.slot),
+            ToProposer::FillTo(fill) => Slots::One(Slot(fill.to.0.saturating_sub(1))),
             ToProposer::ProbeAck(_)
             | ToProposer::Formed(_)
             | ToProposer::PreVoteAck(_)
@@ -188,7 +189,8 @@ fn slots(to: &To) -> Slots {
             | ToAcceptor::PreVote(_)
             | ToAcceptor::Heartbeat(_)
             | ToAcceptor::Executed(_)
-            | ToAcceptor::Unserved(_) => Slots::None,
+            | ToAcceptor::Unserved(_)
+            | ToAcceptor::PreRead(_) => Slots::None,
         },
         To::Replica(_, message) => match message {
             ToReplica::Chosen(chosen) => Slots::One(chosen.slot),
@@ -197,6 +199,7 @@ fn slots(to: &To) -> Slots {
                 Slots::Range(fetched.first, end(fetched.first, fetched.slots.len()))
             }
             ToReplica::Truncated(truncated) => Slots::One(truncated.slot),
+            ToReplica::Read(read) => Slots::One(Slot(read.at_least.0.saturating_sub(1))),
             ToReplica::Replayed(page) => {
                 Slots::Range(page.from, page.to.map_or(Slot(u64::MAX), |to| Slot(to.0)))
             }
@@ -209,6 +212,10 @@ fn slots(to: &To) -> Slots {
         },
         To::Gateway(_, message) => match message {
             ToGateway::Results(results) => Slots::One(results.slot),
+            ToGateway::PreReadAck(ack) => ack.vote_watermark.map_or(Slots::None, Slots::One),
+            ToGateway::ReadResults(results) => {
+                Slots::One(Slot(results.executed.0.saturating_sub(1)))
+            }
             ToGateway::Heartbeat(_)
             | ToGateway::NotLeader(_)
             | ToGateway::NotExecuted(_)

@@ -243,7 +243,13 @@ impl Load {
                 self.history.give_up(operation, now);
                 client.done += 1;
             }
-            Err(why @ (Failure::TooLarge | Failure::NoSession | Failure::OutOfOrder)) => {
+            Err(
+                why @ (Failure::TooLarge
+                | Failure::NoSession
+                | Failure::OutOfOrder
+                | Failure::NotAQuery
+                | Failure::Panicked),
+            ) => {
                 panic!("{caller:?} was within the limit, and is told of no session: {why:?}")
             }
         }

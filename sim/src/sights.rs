@@ -347,6 +347,7 @@ impl Witness {
             | Event::Halted { .. }
             | Event::Skips { .. }
             | Event::SkipRefused { .. }
+            | Event::FillRefused { .. }
             | Event::NoSnapshots { .. }
             | Event::OriginsDiffer { .. }
             | Event::Ignored { .. }

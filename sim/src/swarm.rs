@@ -317,7 +317,9 @@ fn draw_cluster(rng: &mut Rng, seed: u64) -> ClusterSettings {
     settings.election_timeout = settings.heartbeat_interval * (3 + small(rng, 4));
     settings.page_bytes_max = 100 + small(rng, 5_000);
     settings.snapshot_part_bytes = 1 + small(transfers, 4_000);
-    settings.transfer_bytes_per_second_max = 5_000 << transfers.below(8);
+    // As fast as it takes to get the longest state twice within the bound of a run: the first copy
+    // may be of no more use once it is there.
+    settings.transfer_bytes_per_second_max = 10_000 << transfers.below(7);
     settings.transfer_log_bytes_max = 2_000 << transfers.below(8);
     settings.checkpoint_interval = 5 + small(checkpoints, 200);
     settings.checkpoint_bytes = 1_000 << checkpoints.below(8);

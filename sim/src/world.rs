@@ -531,6 +531,7 @@ impl World {
                             || self.replica_stores.values().any(ReplicaStore::may_fail)) => {}
                 Event::Equivocation { .. }
                 | Event::Halted { .. }
+                | Event::FillRefused { .. }
                 | Event::NoSnapshots { .. }
                 | Event::OriginsDiffer { .. } => {
                     panic!("{event:?}")

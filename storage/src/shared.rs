@@ -122,7 +122,8 @@ impl SharedLog {
             ToAcceptor::PreVote(_)
             | ToAcceptor::Heartbeat(_)
             | ToAcceptor::Executed(_)
-            | ToAcceptor::Unserved(_) => false,
+            | ToAcceptor::Unserved(_)
+            | ToAcceptor::PreRead(_) => false,
         };
         let is_full = self.life(acceptor).held.len() >= self.bounds.held_max
             || self.wal.gathered_bytes() >= self.bounds.gathered_bytes_max

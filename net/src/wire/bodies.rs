@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use loggos_protocol::{
     AcceptorId, AcceptorSet, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Fetched,
-    FetchedPart, Form, Formed, Heartbeat, P1b, P2a, Payload, ProbeAck, Propose, ProposerId,
-    ProxyLeaderId, Rememberer, Replayed, ReplicaId, Results, Slot, SnapshotId, Stage, Table, Time,
-    Value, Vote, Watermark,
+    FetchedPart, Form, Formed, GatewayId, Heartbeat, Incarnation, P1b, P2a, Payload, ProbeAck,
+    Propose, ProposerId, ProxyLeaderId, Read, ReadResults, Rememberer, Replayed, ReplicaId,
+    Results, Slot, SnapshotId, Stage, Table, Time, Value, Vote, Watermark,
 };
 
 use super::cursor::Cursor;
@@ -368,6 +368,66 @@ impl Body for Box<FetchedPart> {
             is_coming: bool::read(&header.is_coming)?,
             part: u32::read(&header.part)?,
             bytes: from.checked(&header.bytes)?,
+        }))
+    }
+}
+
+impl Body for Arc<Read> {
+    fn put(&self, out: &mut Outgoing) {
+        let header = headers::Read {
+            gateway: self.gateway.lay_out(),
+            incarnation: self.incarnation.lay_out(),
+            group: self.group.lay_out(),
+            first: self.first.lay_out(),
+            at_least: self.at_least.lay_out(),
+            queries: checked(self.queries.as_slice()),
+        };
+        put(&header, out);
+    }
+
+    fn put_payloads(&self, out: &mut Outgoing) {
+        out.put_payload(&self.queries);
+    }
+
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
+        let header: &headers::Read = from.header()?;
+        Ok(Self::new(Read {
+            gateway: GatewayId::read(&header.gateway)?,
+            incarnation: Incarnation::read(&header.incarnation)?,
+            group: u64::read(&header.group)?,
+            first: u32::read(&header.first)?,
+            at_least: Watermark::read(&header.at_least)?,
+            queries: from.checked(&header.queries)?,
+        }))
+    }
+}
+
+impl Body for Arc<ReadResults> {
+    fn put(&self, out: &mut Outgoing) {
+        let header = headers::ReadResults {
+            replica: self.replica.lay_out(),
+            incarnation: self.incarnation.lay_out(),
+            group: self.group.lay_out(),
+            first: self.first.lay_out(),
+            executed: self.executed.lay_out(),
+            replies: checked(self.replies.as_slice()),
+        };
+        put(&header, out);
+    }
+
+    fn put_payloads(&self, out: &mut Outgoing) {
+        out.put_payload(&self.replies);
+    }
+
+    fn take(from: &mut Cursor<'_>) -> Result<Self, WireError> {
+        let header: &headers::ReadResults = from.header()?;
+        Ok(Self::new(ReadResults {
+            replica: ReplicaId::read(&header.replica)?,
+            incarnation: Incarnation::read(&header.incarnation)?,
+            group: u64::read(&header.group)?,
+            first: u32::read(&header.first)?,
+            executed: Watermark::read(&header.executed)?,
+            replies: from.checked(&header.replies)?,
         }))
     }
 }

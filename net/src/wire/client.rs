@@ -108,6 +108,8 @@ pub fn encode_failed(number: u64, failure: &Failure, out: &mut Outgoing) {
         | Failure::ReplyTooLarge
         | Failure::NoSession
         | Failure::OutOfOrder
+        | Failure::NotAQuery
+        | Failure::Panicked
         | Failure::Skipped => "",
     };
     frame(Kind::Failed, out, |out| put(&header, out), |out| out.put(message.as_bytes()));
@@ -249,6 +251,8 @@ fn failure_number(failure: &Failure) -> u8 {
         Failure::Halted(why) => SKIPPED + HaltParts::of(why).number,
         Failure::NoSession => 12,
         Failure::OutOfOrder => 13,
+        Failure::NotAQuery => 14,
+        Failure::Panicked => 15,
     }
 }
 
@@ -271,6 +275,8 @@ fn take_failure(header: &Failed, from: &mut Cursor<'_>) -> Result<Failure, WireE
         }
         12 => Ok(Failure::NoSession),
         13 => Ok(Failure::OutOfOrder),
+        14 => Ok(Failure::NotAQuery),
+        15 => Ok(Failure::Panicked),
         value => Err(WireError::Discriminant { of: "failure", value }),
     }
 }

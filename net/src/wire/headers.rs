@@ -187,6 +187,31 @@ layouts! {
         first: u64_ule,
         count: u32_ule,
     }
+    message PreRead { gateway: u8, incarnation: u64_ule, probe: u64_ule, }
+    message PreReadAck {
+        acceptor: u8,
+        directory: u64_ule,
+        incarnation: u64_ule,
+        probe: u64_ule,
+        vote_watermark: Maybe<u64_ule>,
+    }
+    layout Read {
+        gateway: u8,
+        incarnation: u64_ule,
+        group: u64_ule,
+        first: u32_ule,
+        at_least: u64_ule,
+        queries: Checked,
+    }
+    layout ReadResults {
+        replica: u8,
+        incarnation: u64_ule,
+        group: u64_ule,
+        first: u32_ule,
+        executed: u64_ule,
+        replies: Checked,
+    }
+    message FillTo { gateway: u8, to: u64_ule, }
 
     // Connections.
 

@@ -107,6 +107,8 @@ kinds! {
         GatewayResults = 0x12: Results,
         GatewayNotExecuted = 0x13: NotExecuted,
         GatewayHalted = 0x14: Halted,
+        GatewayPreReadAck = 0x15: PreReadAck,
+        GatewayReadResults = 0x16: ReadResults,
     }
     Proposer: ProposerId, ToProposer {
         ProposerProbeAck = 0x20: ProbeAck,
@@ -123,6 +125,7 @@ kinds! {
         ProposerUnserved = 0x2B: Unserved,
         ProposerHalted = 0x2C: Halted,
         ProposerSkip = 0x2D: Skip,
+        ProposerFillTo = 0x2E: FillTo,
     }
     ProxyLeader: ProxyLeaderId, ToProxyLeader {
         ProxyLeaderHeartbeat = 0x30: Heartbeat,
@@ -141,6 +144,7 @@ kinds! {
         AcceptorExecuted = 0x46: Executed,
         AcceptorReplay = 0x47: Replay,
         AcceptorUnserved = 0x48: Unserved,
+        AcceptorPreRead = 0x49: PreRead,
     }
     Replica: ReplicaId, ToReplica {
         ReplicaProbe = 0x50: Probe,
@@ -154,6 +158,7 @@ kinds! {
         ReplicaReplayed = 0x58: Replayed,
         ReplicaFetchPart = 0x59: FetchPart,
         ReplicaFetchedPart = 0x5A: FetchedPart,
+        ReplicaRead = 0x5B: Read,
     }
 }
 

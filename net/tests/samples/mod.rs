@@ -10,13 +10,13 @@ use loggos_net::wire::{
 };
 use loggos_protocol::{
     AcceptorId, AcceptorSet, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope,
-    Executed, Failure, Fetch, FetchPart, Fetched, FetchedPart, Form, FormationId, Formed,
+    Executed, Failure, Fetch, FetchPart, Fetched, FetchedPart, FillTo, Form, FormationId, Formed,
     GatewayId, Halt, Halted, Heartbeat, HeartbeatAck, Identify, Incarnation, Listener,
     LoggedCommand, Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b, Payload, Position,
-    PreVote, PreVoteAck, Probe, ProbeAck, Propose, ProposerId, ProxyLeaderId, Rememberer, Replay,
-    Replayed, ReplicaId, Results, SessionId, Slot, SnapshotId, SnapshotInfo, Stage, Table, Time,
-    To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Unserved, Value,
-    Vote, Watcher, Watermark,
+    PreRead, PreReadAck, PreVote, PreVoteAck, Probe, ProbeAck, Propose, ProposerId, ProxyLeaderId,
+    Read, ReadResults, Rememberer, Replay, Replayed, ReplicaId, Results, SessionId, Slot,
+    SnapshotId, SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway, ToProposer,
+    ToProxyLeader, ToReplica, Truncated, Unserved, Value, Vote, Watcher, Watermark,
 };
 
 /// As much as nodes take from each other, and more than any sample.
@@ -36,6 +36,8 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToGateway::Results(_) => Kind::GatewayResults,
             ToGateway::NotExecuted(_) => Kind::GatewayNotExecuted,
             ToGateway::Halted(_) => Kind::GatewayHalted,
+            ToGateway::PreReadAck(_) => Kind::GatewayPreReadAck,
+            ToGateway::ReadResults(_) => Kind::GatewayReadResults,
         },
         To::Proposer(_, message) => match message {
             ToProposer::ProbeAck(_) => Kind::ProposerProbeAck,
@@ -48,6 +50,7 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToProposer::Unserved(_) => Kind::ProposerUnserved,
             ToProposer::Halted(_) => Kind::ProposerHalted,
             ToProposer::Skip(_) => Kind::ProposerSkip,
+            ToProposer::FillTo(_) => Kind::ProposerFillTo,
             ToProposer::Propose(_) => Kind::ProposerPropose,
             ToProposer::Truncated(_) => Kind::ProposerTruncated,
             ToProposer::Executed(_) => Kind::ProposerExecuted,
@@ -65,6 +68,7 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToAcceptor::Form(_) => Kind::AcceptorForm,
             ToAcceptor::PreVote(_) => Kind::AcceptorPreVote,
             ToAcceptor::Unserved(_) => Kind::AcceptorUnserved,
+            ToAcceptor::PreRead(_) => Kind::AcceptorPreRead,
             ToAcceptor::P1a(_) => Kind::AcceptorP1a,
             ToAcceptor::P2a(_) => Kind::AcceptorP2a,
             ToAcceptor::Heartbeat(_) => Kind::AcceptorHeartbeat,
@@ -83,6 +87,7 @@ pub(crate) fn kind(to: &To) -> Kind {
             ToReplica::Replayed(_) => Kind::ReplicaReplayed,
             ToReplica::FetchPart(_) => Kind::ReplicaFetchPart,
             ToReplica::FetchedPart(_) => Kind::ReplicaFetchedPart,
+            ToReplica::Read(_) => Kind::ReplicaRead,
         },
     }
 }
@@ -267,6 +272,33 @@ fn ask(session: Option<SessionId>) -> Ask {
     Ask { batch: batch_id(8), attempt: 2, session, first: 12, count: 30 }
 }
 
+fn pre_read_ack(vote_watermark: Option<Slot>) -> PreReadAck {
+    let (acceptor, directory) = (AcceptorId(2), DirectoryId(3));
+    PreReadAck { acceptor, directory, incarnation: Incarnation(4), probe: 5, vote_watermark }
+}
+
+fn queries(bytes: usize) -> Arc<Read> {
+    Arc::new(Read {
+        gateway: GatewayId(1),
+        incarnation: Incarnation(0xC0C1),
+        group: 2,
+        first: 3,
+        at_least: Watermark(4),
+        queries: Payload::copy(&vec![0x5A; bytes]),
+    })
+}
+
+fn read_results(bytes: usize) -> Arc<ReadResults> {
+    Arc::new(ReadResults {
+        replica: ReplicaId(1),
+        incarnation: Incarnation(0xC0C1),
+        group: 2,
+        first: 3,
+        executed: Watermark(4),
+        replies: Payload::copy(&vec![0xA5; bytes]),
+    })
+}
+
 fn gateway_messages() -> Vec<ToGateway> {
     let not_leader =
         |hint| NotLeader { proposer: ProposerId(1), batch: batch_id(2), attempt: 3, hint };
@@ -285,6 +317,8 @@ fn gateway_messages() -> Vec<ToGateway> {
         }),
     ];
     all.extend(halts().map(halted));
+    all.extend([None, Some(Slot(77))].map(|voted| ToGateway::PreReadAck(pre_read_ack(voted))));
+    all.extend([SHORT, LONG].map(|bytes| ToGateway::ReadResults(read_results(bytes))));
     all
 }
 
@@ -323,6 +357,7 @@ fn proposer_messages() -> Vec<ToProposer> {
         ToProposer::HeartbeatAck(ack(Listener::ProxyLeader(ProxyLeaderId(1)))),
         ToProposer::HeartbeatAck(ack(Listener::Gateway(GatewayId(3)))),
         ToProposer::Unserved(Unserved { gateway: GatewayId(2) }),
+        ToProposer::FillTo(FillTo { gateway: GatewayId(2), to: Watermark(3) }),
         ToProposer::Halted(halted(halts()[0].clone())),
         ToProposer::Skip(logged_command()),
         ToProposer::Propose(propose(0)),
@@ -355,6 +390,11 @@ fn acceptor_messages() -> Vec<ToAcceptor> {
         ToAcceptor::Form(Form { proposer: ProposerId(1), table: table() }),
         ToAcceptor::PreVote(PreVote { proposer: ProposerId(0), nonce: 1 }),
         ToAcceptor::Unserved(Unserved { gateway: GatewayId(2) }),
+        ToAcceptor::PreRead(PreRead {
+            gateway: GatewayId(2),
+            incarnation: Incarnation(3),
+            probe: 4,
+        }),
         ToAcceptor::P1a(P1a { ballot: ballot(1), first: Slot(2), page: Slot(3) }),
         ToAcceptor::P2a(p2a(SHORT)),
         ToAcceptor::P2a(p2a(LONG)),
@@ -395,6 +435,8 @@ fn replica_messages() -> Vec<ToReplica> {
         ToReplica::FetchedPart(fetched_part(SHORT, false)),
         ToReplica::FetchedPart(fetched_part(SHORT, true)),
         ToReplica::FetchedPart(fetched_part(LONG, false)),
+        ToReplica::Read(queries(SHORT)),
+        ToReplica::Read(queries(LONG)),
     ]
 }
 
@@ -444,6 +486,8 @@ fn connection_messages() -> Vec<Message> {
         Failure::Skipped,
         Failure::NoSession,
         Failure::OutOfOrder,
+        Failure::NotAQuery,
+        Failure::Panicked,
     ];
     let halts = halts().map(|why| Failure::Halted(Arc::new(why)));
     let failures = failures.into_iter().chain(halts);

@@ -151,6 +151,11 @@ impl Ledger {
     /// Above every slot ever voted in, or truncated.
     ///
     /// source: R18
+    pub(super) fn vote_watermark(&self) -> Option<Slot> {
+        self.vote_watermark
+    }
+
+    /// Likewise, as a bound.
     pub(super) fn votes_end(&self) -> Watermark {
         self.vote_watermark.map_or(Watermark(0), Slot::watermark_after)
     }

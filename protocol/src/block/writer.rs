@@ -282,6 +282,28 @@ impl BatchWriter {
     }
 }
 
+/// Encodes queries, one after the other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ItemsWriter(Buffer);
+
+impl ItemsWriter {
+    /// Adds one.
+    pub(crate) fn put(&mut self, item: &[u8]) {
+        self.0.u32(length(item.len()));
+        self.0.put(item);
+    }
+
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes all out.
+    pub(crate) fn take(&mut self) -> Payload {
+        self.0.take()
+    }
+}
+
 /// How long replies may be. Part of what replicas agree on: whether one is too large follows from
 /// the log.
 #[derive(Clone, Copy, Debug)]
@@ -343,6 +365,12 @@ impl ResultWriter {
         self.done_count = 0;
     }
 
+    /// Starts the replies to queries, which have no outcome around them.
+    pub(crate) fn start_queries(&mut self) {
+        assert!(self.is_empty(), "queries are answered amid a batch");
+        (self.done_at, self.done_count) = (0, 0);
+    }
+
     /// Starts a reply.
     pub fn start_reply(&mut self) {
         self.reply_at = self.block.len();
@@ -384,6 +412,12 @@ impl ResultWriter {
         if let Err(why) = reply {
             self.block.patch_u32(self.reply_at, why.length());
         }
+    }
+
+    /// Puts the reason why there is none in the place of the last reply.
+    pub(crate) fn withdraw_reply(&mut self, why: NoReply) {
+        self.block.bytes.truncate(self.reply_at + REPLY_HEADER_BYTES);
+        self.block.patch_u32(self.reply_at, why.length());
     }
 
     /// Ends the run's outcome; returns where in the block its encoded replies are, for the

@@ -251,6 +251,7 @@ impl ClientSession {
             Failure::OutcomeUnknown | Failure::DeadlineExceeded | Failure::Halted(_) => {
                 Stage::Doubted
             }
+            Failure::NotAQuery | Failure::Panicked => Stage::Doubted, // said of no command
             Failure::Busy
             | Failure::TooLarge
             | Failure::NoRoom(_)

@@ -474,7 +474,11 @@ fn r23_each_command_of_a_client_is_executed_once_and_in_order_and_has_one_answer
                         let is_right = match why {
                             NoReply::OutOfOrder => !answers[client].contains_key(&first),
                             NoReply::Forgotten => number < lowest[client],
-                            NoReply::TooLarge | NoReply::Skipped | NoReply::NoSession => false,
+                            NoReply::TooLarge
+                            | NoReply::Skipped
+                            | NoReply::NoSession
+                            | NoReply::NotAQuery
+                            | NoReply::Panicked => false,
                         };
                         assert!(is_right, "seed {seed}: {client}.{number}: {why:?}");
                     }

@@ -107,17 +107,20 @@ impl Gateway {
         has_room || self.refusal(command_bytes, now).is_some()
     }
 
-    /// Whether commands wait for the end of a batch.
+    /// Whether commands or reads wait for the end of a tick.
     #[must_use]
     pub fn is_forming(&self) -> bool {
-        !self.writer.is_empty()
+        !self.writer.is_empty() || self.reads.are_forming()
     }
 
-    /// Sends what has arrived, as one batch: the driver calls this at the end of each tick, so what
-    /// came while the last tick ran is the next batch.
+    /// Sends what has arrived, commands as one batch: the driver calls this at the end of each
+    /// tick, so what came while the last tick ran is the next batch.
     ///
-    /// source: \[CP §4.1\]
+    /// source: R19, \[CP §3.4, §4.1\]
     pub fn flush(&mut self, now: Time, out: &mut Outbox) {
+        if self.reads.are_forming() {
+            self.flush_reads(now, out);
+        }
         let Some(since) = self.waiting_since else { return };
         let due = since + self.cluster.batch_delay;
         if now < due {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Gateway, InFlightStage};
-use crate::{Failure, Halt, Halted, Outbox, ReplicaId, Time};
+use crate::{Failure, Halt, Halted, Outbox, ReplicaId, RoleId, Time};
 
 /// What a gateway knows of replicas that answer nothing.
 #[derive(Debug, Default)]
@@ -62,12 +62,14 @@ impl Gateway {
         self.hear(replica);
         self.suspect(replica);
         self.halts.halted.push((replica, why, now));
+        self.fail_reads_if_halted(now, out);
         if self.halted(now).is_some() {
             return self.tell_halt(now, out);
         }
         if !is_news {
             return; // it answers at once: to ask it for that would go on without end
         }
+        self.ask_others_than(RoleId::Replica(replica), now, out);
         for place in 0..self.in_flight.len() {
             let in_flight = &self.in_flight[place];
             let is_asked = match in_flight.stage {
@@ -98,6 +100,15 @@ impl Gateway {
         let (_, why, _) = halted.clone().min_by_key(|(replica, ..)| *replica)?;
         let left = usize::from(self.cluster.replicas) - halted.count();
         (left <= usize::from(self.cluster.f)).then_some(why)
+    }
+
+    /// The reason why nothing can be read any more: all replicas have said within an election
+    /// timeout that they have halted.
+    pub(super) fn all_halted(&self, now: Time) -> Option<Arc<Halt>> {
+        let timeout = self.cluster.election_timeout;
+        let halted = self.halts.halted.iter().filter(|(.., at)| now.since(*at) < timeout);
+        let are_all = halted.count() == usize::from(self.cluster.replicas);
+        are_all.then(|| self.halted(now).cloned()).flatten()
     }
 
     /// Tells all callers why they get no answers, if nothing is executed any more.

@@ -87,9 +87,7 @@ impl Gateway {
         if let Some(place) = lost.into_iter().chain(refused).min() {
             self.resend_from(place, now, out);
         }
-        if self.suspects.len() >= usize::from(self.cluster.replicas) {
-            self.suspects.clear(); // all suspected is none suspected: the trouble lies elsewhere
-        }
+        self.trust_replicas_if_none_is_left();
         if !self.in_flight.is_empty() {
             self.timers.set(GatewayTimer::Resend, now + self.cluster.resend_min);
         }
@@ -137,8 +135,15 @@ impl Gateway {
         }
     }
 
-    /// The replica that answers a batch: they take turns, leaving out suspects while there are
-    /// others.
+    /// All suspected is none suspected: the trouble lies elsewhere.
+    pub(super) fn trust_replicas_if_none_is_left(&mut self) {
+        if self.suspects.len() >= usize::from(self.cluster.replicas) {
+            self.suspects.clear();
+        }
+    }
+
+    /// The replica that answers a batch or a group of reads: they take turns, leaving out suspects
+    /// while there are others.
     ///
     /// source: R25, \[CP §3.3\]
     pub(super) fn next_answerer(&self, turn: u64) -> ReplicaId {
@@ -164,12 +169,16 @@ impl Gateway {
         if now < due {
             return self.timers.set(GatewayTimer::Unserved, due);
         }
+        self.say_unserved(out);
+        self.timers.set(GatewayTimer::Unserved, now + self.cluster.election_timeout);
+    }
+
+    pub(super) fn say_unserved(&mut self, out: &mut Outbox) {
         let unserved = Unserved { gateway: self.id };
         for acceptor in self.cluster.quorums.acceptors().iter() {
             out.tell_acceptor(acceptor, ToAcceptor::Unserved(unserved));
         }
         self.counters.complaints += 1;
-        self.timers.set(GatewayTimer::Unserved, now + self.cluster.election_timeout);
     }
 
     /// Whether an answer is awaited: to a batch, or to the first word of a leader.

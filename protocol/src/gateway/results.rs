@@ -30,6 +30,7 @@ impl Gateway {
                     if self.session == Some(session) && is_part && count > 0 {
                         self.sample_latency(place, results, now);
                         (self.unserved_since, self.served_at) = (now, now);
+                        self.reads.note_executed(at.slot.watermark_after());
                         self.done(place, AnsweredRun { numbers, at, replies }, out);
                         has_answered = true;
                     } else {

@@ -52,6 +52,8 @@ pub(super) struct Phase2 {
     /// Whether phase 1 ended at `next` because there was no room for more: no slot is free then.
     is_part: bool,
     open: Window<Open>,
+    /// Reads wait for all below: what no batch fills is filled with no-ops.
+    fill_to: Watermark,
     /// Batches that wait for credit.
     queue: VecDeque<Arc<Batch>>,
     /// The time when one of them last got a slot, or the first of them came.
@@ -159,6 +161,7 @@ impl Phase2 {
             next,
             is_part,
             open,
+            fill_to: floor,
             queue: VecDeque::new(),
             queue_moved_at: now,
             recovered: Watermark(next.0),
@@ -180,11 +183,12 @@ impl Phase2 {
     }
 
     /// Asks for every slot that there is credit for: recovered ones first, then new ones for what
-    /// waits in the queue. Returns how many new slots were filled.
+    /// waits in the queue, then no-ops for reads. Returns how many batches got a slot.
     ///
-    /// source: R29, \[CP §3.1\]
+    /// source: R20, R29, \[CP §3.1\]
     fn pump(&mut self, roster: &Roster, stamp: Time, now: Time, out: &mut Outbox) -> u64 {
-        if self.queue.is_empty() && self.sent.first_open() == self.next {
+        let is_filled = self.fill_to.0 <= self.next.0;
+        if self.queue.is_empty() && is_filled && self.sent.first_open() == self.next {
             return 0;
         }
         let limit = self.limit(roster, now);
@@ -205,25 +209,34 @@ impl Phase2 {
             }
         }
         let before = self.next;
-        while self.has_room
-            && !self.is_part
-            && self.sent.first_open() == self.next
-            && self.sent < limit
-        {
+        while self.has_room && self.may_give(limit) {
             let Some(batch) = self.queue.pop_front() else { break };
             self.queue_moved_at = now;
-            let slot = self.next;
-            assert!(self.open.occupant(slot).is_none(), "{slot} is not free");
-            assert!(!self.recovered.covers(slot), "{slot} was found by phase 1");
-            self.sequences[usize::from(batch.id.gateway.0)].given = slot.watermark_after();
-            let value = Value { stamp, content: crate::Content::Batch(batch) };
-            self.open.insert(slot, Open::new(value, now));
-            self.next = slot.next();
-            self.ask(slot, now, out);
-            self.sent = Watermark(self.next.0);
+            self.sequences[usize::from(batch.id.gateway.0)].given = self.next.watermark_after();
+            self.give_next(Value { stamp, content: crate::Content::Batch(batch) }, now, out);
+        }
+        let given = self.next.0 - before.0;
+        while self.fill_to.covers(self.next) && self.may_give(limit) {
+            self.give_next(Value::noop(stamp), now, out);
         }
         self.assert_order();
-        self.next.0 - before.0
+        given
+    }
+
+    /// Whether the next slot is free, and there is credit for it.
+    fn may_give(&self, limit: Watermark) -> bool {
+        !self.is_part && self.sent.first_open() == self.next && self.sent < limit
+    }
+
+    /// Gives the next slot a value, for good in this ballot (R7).
+    fn give_next(&mut self, value: Value, now: Time, out: &mut Outbox) {
+        let slot = self.next;
+        assert!(self.open.occupant(slot).is_none(), "{slot} is not free");
+        assert!(!self.recovered.covers(slot), "{slot} was found by phase 1");
+        self.open.insert(slot, Open::new(value, now));
+        self.next = slot.next();
+        self.ask(slot, now, out);
+        self.sent = Watermark(self.next.0);
     }
 
     /// Closes what f+1 replicas have executed; in a rerun, what the asker has. Returns how long the
@@ -444,7 +457,8 @@ impl Phase2 {
         let open = self.open.at_mut(slot).expect("an open slot has a value");
         (open.via, open.asked_at.1) = (via, now);
         let value = open.value.clone();
-        let is_recovered = self.recovered.covers(slot) || value.skipped().is_some();
+        let is_recovered =
+            self.recovered.covers(slot) || value.is_noop() || value.skipped().is_some();
         let p2a = P2a { ballot: self.ballot, slot, via, is_recovered, value };
         out.tell_proxy_leader(via, ToProxyLeader::P2a(p2a));
     }

@@ -72,10 +72,11 @@ impl<M: StateMachine> Replica<M> {
         }
     }
 
-    /// Whether it misses what is known to be chosen, and has room for it.
+    /// Whether it misses what is known to be chosen, or what reads wait for, and has room for it.
     pub(super) fn is_behind(&self) -> bool {
         let missing = self.missing();
-        missing < self.chosen.first_open() && self.has_room_for(missing)
+        let wanted = self.chosen.max(self.reads.wanted());
+        missing < wanted.first_open() && self.has_room_for(missing)
     }
 
     /// Whether a slot is kept if it is told of now: one of the next window, and of somewhat more
@@ -98,6 +99,7 @@ impl<M: StateMachine> Replica<M> {
             self.abandon_transfer(out);
         }
         self.drop_checkpoint(out);
+        self.reads.clear(); // gateways ask others, now that they are told
         self.halted = Some(why.clone());
         self.note_held();
         self.cluster.all_gateways().for_each(|gateway| self.tell_halted(gateway, out));

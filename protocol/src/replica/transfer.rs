@@ -540,6 +540,7 @@ impl<M: StateMachine> Replica<M> {
         self.timers.stop(ReplicaTimer::Gap);
         self.watch_gap(now);
         self.report_to_all(out);
+        self.answer_waiting(out);
     }
 
     /// The snapshot cannot be restored.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use loggos_protocol::{
     Acceptor, AcceptorId, AcceptorState, At, Caller, ClientId, ClusterSettings, Envelope, Event,
     Failure, FormationId, Gateway, GatewayId, Incarnation, Life, LoggedCommand, MalformedSnapshot,
-    Outbox, Payload, Position, Proposer, ProposerId, ProxyLeader, Recall, Recalled, Record,
-    Replica, ReplicaId, Reply, Role, RoleId, RunOwner, Settings, Slot, SnapshotInfo, StateMachine,
-    Submission, Time, To, ToProposer, Vote,
+    NotAQuery, Outbox, Payload, Position, Proposer, ProposerId, ProxyLeader, Query, ReadLevel,
+    Recall, Recalled, Record, Replica, ReplicaId, Reply, Role, RoleId, RunOwner, Settings, Slot,
+    SnapshotInfo, StateMachine, Submission, Time, To, ToProposer, Vote,
 };
 
 use super::snapshots::SnapshotFiles;
@@ -40,6 +40,14 @@ impl StateMachine for Echo {
         self.executed.push((at.time, command.to_vec()));
         reply.put(command);
         reply.put(format!("#{}", self.executed.len()).as_bytes());
+    }
+
+    /// Answers with what it was asked and how many commands it has executed.
+    fn query(&self, _: At, query: &[u8], reply: &mut Reply<'_>) -> Result<(), NotAQuery> {
+        reply.put(query);
+        assert!(!query.starts_with(b"panic"), "the machine has met its query");
+        reply.put(format!("@{}", self.executed.len()).as_bytes());
+        if query.starts_with(b"command") { Err(NotAQuery) } else { Ok(()) }
     }
 
     fn state_hash(&self) -> u64 {
@@ -319,6 +327,16 @@ impl Net {
     pub(crate) fn tick(&mut self) {
         let now = self.now;
         self.with_gateway(0, |gateway, out| gateway.flush(now, out));
+        self.run_for(Duration::ZERO);
+    }
+
+    /// Gives a read to a gateway, and lets everything arrive.
+    pub(crate) fn read(&mut self, gateway: u8, tag: u64, level: ReadLevel, query: &str) {
+        let (caller, now) = (Caller { client: ClientId(0), tag }, self.now);
+        self.with_gateway(gateway, |gateway, out| {
+            gateway.read(caller, Query { level, bytes: query.as_bytes() }, now, out);
+            gateway.flush(now, out);
+        });
         self.run_for(Duration::ZERO);
     }
 

@@ -1,8 +1,8 @@
 //! What a leader does with messages and timers.
 
 use crate::{
-    AcceptorId, AcceptorSet, Event, HeartbeatAck, Listener, Need, Outbox, PreVoteAck, Propose,
-    Stage, Time, ToReplica, Truncated, Unserved, Watermark,
+    AcceptorId, AcceptorSet, Event, FillTo, HeartbeatAck, Listener, Need, Outbox, PreVoteAck,
+    Propose, Stage, Time, ToReplica, Truncated, Unserved, Watermark,
 };
 
 use super::Phase2;
@@ -151,6 +151,35 @@ impl Phase2 {
         shared.counters.reruns += 1;
         let asker = Asker { replica: need.replica, incarnation: need.incarnation };
         Next::Campaign(Campaign { first: need.slot, rerun_for: Some(asker) })
+    }
+
+    /// Sees to it that all below a bound is chosen, with no-ops where nothing else is proposed: an
+    /// acceptor has voted above what phase 1 has found, for a leader of old, and reads wait for
+    /// that.
+    ///
+    /// No slot is given twice, and none that phase 1 has not covered: those below the next one have
+    /// their value, and are asked for until they are executed; the next ones are free, as for any
+    /// batch (R7, R8). Nobody has voted more than a window beyond what is proposed here: a gateway
+    /// that says so is wrong.
+    ///
+    /// source: R20
+    pub(in crate::proposer) fn on_fill_to(
+        &mut self,
+        fill: FillTo,
+        shared: &mut Shared,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let FillTo { gateway, to } = fill;
+        let most = self.next.0.saturating_add(self.cluster.slot_window.into());
+        if to.0 > most {
+            shared.counters.fills_refused += 1;
+            return out.event(Event::FillRefused { gateway, to, next: self.next });
+        }
+        if self.fill_to.raise(to) && to.0 > self.next.0 {
+            shared.counters.fills += 1;
+            self.advance(shared, now, out);
+        }
     }
 
     /// Hands over to a proposer that may reach a gateway which does not reach us, after the least
