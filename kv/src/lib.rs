@@ -47,7 +47,7 @@ pub use reply::{Answer, MalformedAnswer};
 
 use std::fmt;
 
-use loggos_protocol::{At, Items, MalformedSnapshot, Reply, RunReplies, StateMachine};
+use loggos_protocol::{At, Items, MalformedSnapshot, NotAQuery, Reply, RunReplies, StateMachine};
 
 use crate::entry::Entry;
 use crate::hash::HashedKey;
@@ -151,14 +151,8 @@ impl Kv {
                 store.set(place, key, value, version);
                 Answer::Stored
             }
-            Command::Get { .. } => match store.entry(place) {
-                Some(entry) => Answer::Value(entry.value()),
-                None => Answer::Missing,
-            },
-            Command::GetVersioned { .. } => match store.entry(place) {
-                Some(entry) => Answer::Versioned { value: entry.value(), version: entry.version() },
-                None => Answer::Missing,
-            },
+            Command::Get { .. } => value_of(store.entry(place)),
+            Command::GetVersioned { .. } => versioned(store.entry(place)),
             Command::Delete { .. } => {
                 if store.remove(place, key) {
                     Answer::Deleted
@@ -176,6 +170,17 @@ impl Kv {
             }
         }
     }
+}
+
+#[inline(always)]
+fn value_of(entry: Option<&Entry>) -> Answer<'_> {
+    entry.map_or(Answer::Missing, |entry| Answer::Value(entry.value()))
+}
+
+#[inline(always)]
+fn versioned(entry: Option<&Entry>) -> Answer<'_> {
+    let answer = |entry| Answer::Versioned { value: Entry::value(entry), version: entry.version() };
+    entry.map_or(Answer::Missing, answer)
 }
 
 /// Adds to the number that `key`, which was looked for and is or would be at `place`, has. Never
@@ -213,6 +218,25 @@ impl StateMachine for Kv {
             let mut reply = replies.reply();
             answer.write(|bytes| reply.put(bytes));
         });
+    }
+
+    /// Answers [`Command::Get`] and [`Command::GetVersioned`] as if they were executed. All others
+    /// write, and go through the log.
+    fn query(&self, _: At, query: &[u8], reply: &mut Reply<'_>) -> Result<(), NotAQuery> {
+        let entry = |key| self.store.entry(self.store.find(HashedKey::new(key)));
+        let answer = match Command::decode(query) {
+            Ok(Command::Get { key }) => value_of(entry(key)),
+            Ok(Command::GetVersioned { key }) => versioned(entry(key)),
+            Ok(
+                Command::Put { .. }
+                | Command::Delete { .. }
+                | Command::Increment { .. }
+                | Command::CompareAndSet { .. },
+            )
+            | Err(MalformedCommand) => return Err(NotAQuery),
+        };
+        answer.write(|bytes| reply.put(bytes));
+        Ok(())
     }
 
     /// A sum over all entries, of key, value and version; kept up with every write, so it costs

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use loggos_protocol::conformance::Conformance;
-use loggos_protocol::{At, BatchWriter, Items, Rng, Run, Runs, SessionId, Slot, Time};
+use loggos_protocol::{
+    At, BatchWriter, Items, ReplyItems, ResultWriter, Rng, Run, RunReplies, Runs, SessionId, Slot,
+    StateMachine as _, Time,
+};
 
 use crate::{Answer, Command, Kv, Version};
 
@@ -129,6 +132,17 @@ fn execute_run(kv: &mut Kv, at: At, commands: &[Vec<u8>]) -> Vec<Vec<u8>> {
     answers
 }
 
+/// Answers a query, if it is one.
+fn query(kv: &Kv, at: At, query: &[u8]) -> Option<Vec<u8>> {
+    let mut writer = ResultWriter::default();
+    writer.start_done(SessionId::default(), 0, at.position());
+    let answered = kv.query(at, query, &mut RunReplies::new(&mut writer).reply());
+    let replies = writer.end_done();
+    let replies = writer.copy(replies);
+    let reply = ReplyItems::new(replies.as_slice()).next()?.ok()?.to_vec();
+    answered.ok().map(|()| reply)
+}
+
 fn assert_same(kv: &Kv, model: &Model) {
     assert_eq!(kv.len(), model.len());
     assert_eq!(kv.is_empty(), model.is_empty());
@@ -166,6 +180,24 @@ fn the_machine_answers_as_an_ordered_map_would() {
         }
         assert_same(&kv, &model);
     }
+}
+
+#[test]
+fn what_reads_is_answered_as_a_query_and_what_writes_is_refused_as_one() {
+    let (mut rng, mut kv, mut model) = (Rng::new(5), Kv::default(), Model::new());
+    for slot in 0..10_000 {
+        let command = random_command(&mut rng, &model, 30, 5);
+        let before = kv.store.digest();
+        let asked = query(&kv, at(slot), &command);
+        assert_eq!(kv.store.digest(), before, "a query changed the state");
+        let executed = execute_run(&mut kv, at(slot), std::slice::from_ref(&command)).pop();
+        let reads = Command::decode(&command).is_ok_and(|command| {
+            matches!(command, Command::Get { .. } | Command::GetVersioned { .. })
+        });
+        assert_eq!(asked, executed.filter(|_| reads), "{command:?}");
+        execute(&mut model, Version { slot: Slot(slot), index: 0 }, &command);
+    }
+    assert_same(&kv, &model);
 }
 
 #[test]

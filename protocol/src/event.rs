@@ -104,8 +104,8 @@ pub enum Event {
         /// By how much.
         by: Duration,
     },
-    /// A gateway has reads wait for slots far beyond what is proposed, which nobody can have voted
-    /// in (R20).
+    /// A gateway has reads wait for slots far beyond what a leader proposes: another leads by now,
+    /// or the gateway is wrong (R20).
     FillRefused {
         /// The gateway.
         gateway: GatewayId,
@@ -241,7 +241,7 @@ impl fmt::Display for Event {
             }
             Self::FillRefused { gateway, to, next } => write!(
                 f,
-                "gateway {} has reads wait for slots below {}, and slot {} is the first free one",
+                "gateway {} has reads wait for slots below {}, and slot {} is the first free one: they are not filled",
                 gateway.0, to.0, next.0
             ),
             Self::SkipRefused { command, why } => write!(f, "does not skip {command}: {why}"),

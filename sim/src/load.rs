@@ -1,18 +1,22 @@
 //! The clients: closed loops that know what they asked for and what they were told.
 //!
 //! Most share the session of a gateway, and end with it. Movers have their own, and go from gateway
-//! to gateway.
+//! to gateway. Readers change nothing.
 
 mod movers;
+mod readers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use loggos_kv as kv;
-use loggos_protocol::{Caller, ClientId, Failure, GatewayId, Rng, RunOwner, Time};
+use loggos_protocol::{
+    Caller, ClientId, Failure, GatewayId, Position, Rng, RunOwner, Time, Watermark,
+};
 
 use self::movers::Mover;
+use self::readers::{Reader, Reflected, Seen};
 use crate::linearizability::{Answer, Command, History, OperationId, Value};
 use crate::recorder::CommandId;
 use crate::sights::Sights;
@@ -25,6 +29,14 @@ pub(crate) struct Load {
     clients: BTreeMap<(GatewayId, ClientId), Client>,
     /// Those whose gateway is [`NO_GATEWAY`], by their numbers.
     movers: Vec<Mover>,
+    readers: Vec<Reader>,
+    /// All that any client has been told of.
+    told: Reflected,
+    /// What reads were told; and how many commands are below each bound of the log, as they said.
+    reads_seen: Vec<Seen>,
+    commands_at: BTreeMap<Watermark, u64>,
+    /// What was asked for, of which key, if there are reads to be checked by it.
+    asked: BTreeMap<CommandId, (Vec<u8>, Command)>,
     /// The life of each gateway, and the commands given to it.
     lives: BTreeMap<GatewayId, Life>,
     lives_count: u32,
@@ -69,6 +81,7 @@ pub(crate) const NO_GATEWAY: GatewayId = GatewayId(u8::MAX);
 struct Asking<'a> {
     plan: &'a LoadPlan,
     history: &'a mut History,
+    asked: &'a mut BTreeMap<CommandId, (Vec<u8>, Command)>,
     rng: &'a mut Rng,
     not_before: Option<u64>,
     now: Time,
@@ -102,6 +115,11 @@ impl Load {
         let mut load = Self {
             clients: BTreeMap::new(),
             movers: Vec::new(),
+            readers: Vec::new(),
+            told: Reflected::default(),
+            reads_seen: Vec::new(),
+            commands_at: BTreeMap::new(),
+            asked: BTreeMap::new(),
             lives: BTreeMap::new(),
             lives_count: 0,
             acknowledged: Vec::new(),
@@ -122,6 +140,8 @@ impl Load {
             for client in (0..load.plan.clients_per_gateway).map(ClientId) {
                 load.clients.insert((gateway, client), Client::default());
             }
+            let readers = (0..load.plan.readers_per_gateway).map(|_| Reader::new(gateway));
+            load.readers.extend(readers);
         }
         for id in (0..load.plan.movers).map(ClientId) {
             let life = load.next_life();
@@ -135,6 +155,7 @@ impl Load {
     /// movers had there.
     pub(crate) fn start_life(&mut self, gateway: GatewayId, now: Time) {
         self.movers.iter_mut().for_each(|mover| mover.leave(gateway));
+        self.give_up_reads(gateway, now);
         let life = self.next_life();
         self.lives.insert(gateway, life);
         for (_, client) in self.clients.range_mut(clients_of(gateway)) {
@@ -157,7 +178,8 @@ impl Load {
     ) -> Vec<Submitted> {
         let mut submissions = self.mover_submissions(gateway, now, rng);
         let (not_before, plan) = (self.last_position, &self.plan);
-        let asking = &mut Asking { plan, history: &mut self.history, rng, not_before, now };
+        let (history, asked) = (&mut self.history, &mut self.asked);
+        let asking = &mut Asking { plan, history, asked, rng, not_before, now };
         let Some(life) = self.lives.get_mut(&gateway) else { return submissions };
         for ((_, id), client) in self.clients.range_mut(clients_of(gateway)) {
             if asking.rng.below(100) >= plan.eager_percent {
@@ -176,12 +198,16 @@ impl Load {
         &mut self,
         gateway: GatewayId,
         caller: Caller,
-        reply: Result<&[u8], Failure>,
+        reply: Result<(Position, &[u8]), Failure>,
         now: Time,
     ) {
-        match caller.client.0.checked_sub(movers::FIRST) {
-            Some(mover) => self.on_reply_to_mover(gateway, (mover, caller.tag), reply, now),
-            None => self.tell((gateway, caller.client), caller.tag, reply, now),
+        let (client, tag) = (caller.client.0, caller.tag);
+        if let Some(reader) = client.checked_sub(readers::FIRST) {
+            self.on_read((reader, tag), reply, now);
+        } else if let Some(mover) = client.checked_sub(movers::FIRST) {
+            self.on_reply_to_mover(gateway, (mover, tag), reply, now);
+        } else {
+            self.tell((gateway, caller.client), tag, reply, now);
         }
     }
 
@@ -190,7 +216,7 @@ impl Load {
         &mut self,
         id: (GatewayId, ClientId),
         tag: u64,
-        reply: Result<&[u8], Failure>,
+        reply: Result<(Position, &[u8]), Failure>,
         now: Time,
     ) {
         let caller = Caller { client: id.1, tag };
@@ -199,7 +225,7 @@ impl Load {
         let UnderWay { id: command_id, operation, key, not_before, asked_at } =
             under_way.unwrap_or_else(|| panic!("{caller:?} was answered twice"));
         match reply {
-            Ok(reply) => {
+            Ok((at, reply)) => {
                 if self.healed_at.is_some_and(|healed_at| asked_at >= healed_at)
                     && self.unserved.remove(&id)
                 {
@@ -208,6 +234,7 @@ impl Load {
                 let (position, answer) = reply.split_first_chunk().expect("a position");
                 let position = u64::from_le_bytes(*position);
                 self.last_position = self.last_position.max(Some(position));
+                self.told.raise(Reflected::with(position, at));
                 self.acknowledged.push(Acknowledged { id: command_id, position, not_before });
                 let answer = decode(answer);
                 match &answer {
@@ -280,9 +307,11 @@ impl Load {
 
     /// Whether every client of the gateways that `counts` has got all its answers.
     pub(crate) fn is_done(&self, counts: impl Fn(GatewayId) -> bool) -> bool {
-        self.clients.iter().filter(|((gateway, _), _)| counts(*gateway)).all(|(_, client)| {
+        let mut readers = self.readers.iter().filter(|reader| counts(reader.gateway()));
+        let mut clients = self.clients.iter().filter(|((gateway, _), _)| counts(*gateway));
+        clients.all(|(_, client)| {
             client.under_way.is_empty() && client.done >= self.plan.commands_per_client
-        })
+        }) && readers.all(|reader| reader.is_done(self.plan.reads_per_reader))
     }
 
     /// Which client waits for what, for a person.
@@ -295,7 +324,10 @@ impl Load {
             let ids: Vec<_> = under_way.map(|u| (u.id.life, u.id.number)).collect();
             format!("gateway {} client {}: {done} done, waits for {ids:?}", gateway.0, id.0)
         });
-        lines.collect::<Vec<_>>().join("\n")
+        let readers = (0..).zip(&self.readers);
+        let readers = readers.filter(|(_, reader)| !reader.is_done(self.plan.reads_per_reader));
+        let readers = readers.map(|(index, reader)| format!("reader {index}: {reader:?}"));
+        lines.chain(readers).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -314,17 +346,20 @@ impl Client {
         life: &mut Life,
         asking: &mut Asking<'_>,
     ) -> (u64, Vec<u8>) {
-        let Asking { plan, history, rng, not_before, now } = asking;
+        let Asking { plan, history, asked, rng, not_before, now } = asking;
         let command_id = CommandId { life: life.life, number: life.next_number };
         life.next_number += 1;
         let tag = u64::from(command_id.life) << 32 | u64::from(command_id.number);
-        let key = format!("key {}", rng.below(plan.keys)).into_bytes();
-        let asked = draw(tag, self.seen.get(&key), plan.command_bytes_max, rng);
+        let key = key_of(rng.below(plan.keys));
+        let what = draw(tag, self.seen.get(&key), plan.command_bytes_max, rng);
         let mut command = Vec::new();
         command_id.encode(&mut command);
-        encode(&key, &asked, &mut command);
+        encode(&key, &what, &mut command);
+        if plan.readers_per_gateway > 0 {
+            asked.insert(command_id, (key.clone(), what.clone()));
+        }
         let person = u32::from(gateway.0) * 1_000 + id.0;
-        let operation = history.invoke(person, &key, asked, *now);
+        let operation = history.invoke(person, &key, what, *now);
         let (not_before, asked_at) = (*not_before, *now);
         let under_way = UnderWay { id: command_id, operation, key, not_before, asked_at };
         self.under_way.insert(tag, under_way);
@@ -344,6 +379,10 @@ impl Client {
 
 fn clients_of(gateway: GatewayId) -> RangeInclusive<(GatewayId, ClientId)> {
     (gateway, ClientId(0))..=(gateway, ClientId(u32::MAX))
+}
+
+fn key_of(number: u64) -> Vec<u8> {
+    format!("key {number}").into_bytes()
 }
 
 /// Draws what is asked of a key. What is written is written nowhere else.

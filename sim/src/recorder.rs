@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use loggos_kv::Kv;
-use loggos_protocol::{At, MalformedSnapshot, Position, Reply, Slot, StateMachine, Time};
+use loggos_protocol::{
+    At, MalformedSnapshot, NotAQuery, Position, Reply, Slot, StateMachine, Time,
+};
 
 use crate::trap::Trap;
 
@@ -35,7 +37,7 @@ impl CommandId {
 ///
 /// A command answers with its position among all executed, before the key-value machine's own
 /// answer: that total order is what every checker needs, and a wrong answer cannot be right by
-/// accident.
+/// accident. A query answers with the number of commands that it reflects, likewise.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recorder {
     /// Everything executed, in order.
@@ -72,6 +74,15 @@ impl StateMachine for Recorder {
         reply.put(&self.position().to_le_bytes());
         self.kv.apply(at, command, reply);
         self.note(id);
+    }
+
+    fn query(&self, at: At, query: &[u8], reply: &mut Reply<'_>) -> Result<(), NotAQuery> {
+        if let Some((last, time)) = self.last_at {
+            assert!(last < at.position(), "read at {at:?}, and executed {last:?}");
+            assert!(time <= at.time, "log time went back from {time} to {}", at.time);
+        }
+        reply.put(&self.position().to_le_bytes());
+        self.kv.query(at, query, reply)
     }
 
     fn state_hash(&self) -> u64 {

@@ -80,6 +80,10 @@ sights! {
     ClientGivenBack = "a client's number given to another command",
     ClientSessionLost = "a client's session lost",
     ClientUnknown = "… and what it had sent twice is of unknown outcome",
+    ReadWaited = "a read that waits for slots to be executed",
+    ReadElsewhere = "a read asked of others, for want of answers",
+    ReadInParts = "the replies to reads in parts",
+    SlotFilled = "a slot filled because a read waits for it",
     Transferred = "a replica brought up by a peer's snapshot",
     TransferBroken = "a transfer given up, and begun anew",
     TransferResumed = "a part of a snapshot sent again",
@@ -258,6 +262,9 @@ impl Witness {
                 let mut outcomes = Outcomes::new(results.outcomes.as_slice()).flatten();
                 self.see_if(outcomes.any(is_out_of_order), Sight::OutOfOrder);
             }
+            To::Gateway(_, ToGateway::ReadResults(results)) => {
+                self.see_if(results.first > 0, Sight::ReadInParts);
+            }
             To::Acceptor(..)
             | To::ProxyLeader(..)
             | To::Gateway(..)
@@ -274,9 +281,11 @@ impl Witness {
             Role::Proposer(role) => {
                 self.see_if(role.counters().reruns > 0, Sight::Rerun);
                 self.see_if(role.counters().waits > 0, Sight::Waited);
+                self.see_if(role.counters().fills > 0, Sight::SlotFilled);
             }
             Role::Replica(role) => {
                 self.see_if(role.counters().fetched > 0, Sight::GapFilled);
+                self.see_if(role.counters().reads_waited > 0, Sight::ReadWaited);
                 self.see_if(role.counters().partial_answers > 0, Sight::ReplyInParts);
                 self.see_if(role.counters().replies_let_go > 0, Sight::RepliesLetGo);
                 self.see_if(role.counters().replayed > 0, Sight::Replayed);
@@ -293,7 +302,10 @@ impl Witness {
                 self.see_if(has_lent, Sight::LentFromDisk);
                 self.see_if(counters.snapshots_failed > 0, Sight::SnapshotFailed);
             }
-            Role::Gateway(_) | Role::Acceptor(_) => {}
+            Role::Gateway(role) => {
+                self.see_if(role.counters().reads_again > 0, Sight::ReadElsewhere);
+            }
+            Role::Acceptor(_) => {}
         }
     }
 

@@ -108,6 +108,11 @@ pub(crate) struct LoadPlan {
     /// answer.
     pub(crate) movers: u32,
     pub(crate) mover_window: u32,
+    /// Clients that read, and the reads that each has under way at once, and after which it is
+    /// done.
+    pub(crate) readers_per_gateway: u32,
+    pub(crate) reads_under_way: u32,
+    pub(crate) reads_per_reader: u32,
 }
 
 impl Plan {
@@ -147,6 +152,7 @@ impl Plan {
             disks: draw_disks(&mut rng, seed, cluster.election_timeout),
         };
         let (movers, mover_window) = draw_movers(&cluster, seed);
+        let mut readers = Rng::new(seed ^ 0x0000_4EAD);
         let load = LoadPlan {
             clients_per_gateway: 1 + small(&mut rng, 6),
             pipeline: 1 + small(&mut rng, 8),
@@ -157,6 +163,9 @@ impl Plan {
             keys: 3 + rng.below(40),
             movers,
             mover_window,
+            readers_per_gateway: small(&mut readers, 3),
+            reads_under_way: 1 + small(&mut readers, 6),
+            reads_per_reader: 20 + small(&mut readers, 200),
         };
         let (load, disks) = match cluster.command_bytes_max {
             LONG_BYTES => lengthen(load, faults.disks),

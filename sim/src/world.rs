@@ -34,8 +34,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use loggos_protocol::{
-    AcceptorId, Envelope, Event, GatewayId, Halt, Outbox, Replica, ReplicaId, Rng, Role, RoleId,
-    Submission, Time, To, Watermark,
+    AcceptorId, Envelope, Event, GatewayId, Halt, Outbox, Query, Replica, ReplicaId, Rng, Role,
+    RoleId, Submission, Time, To, Watermark,
 };
 
 use happening::{Happening, Scheduled};
@@ -376,6 +376,11 @@ impl World {
                         let submission = Submission { owner, command: &command };
                         role.submit(caller, submission, shown, &mut self.out);
                     }
+                    for (caller, level, query) in self.load.reads(gateway, self.now, &mut self.rng)
+                    {
+                        let query = Query { level, bytes: &query };
+                        role.read(caller, query, shown, &mut self.out);
+                    }
                     role.flush(shown, &mut self.out);
                 }
             }
@@ -427,7 +432,7 @@ impl World {
                 if let Err(why) = &reply {
                     self.witness.on_failure(why);
                 }
-                self.load.on_reply(gateway, caller, reply.map(|(_, reply)| reply), self.now);
+                self.load.on_reply(gateway, caller, reply, self.now);
             }
         }
         self.out.replies.clear();
@@ -531,7 +536,6 @@ impl World {
                             || self.replica_stores.values().any(ReplicaStore::may_fail)) => {}
                 Event::Equivocation { .. }
                 | Event::Halted { .. }
-                | Event::FillRefused { .. }
                 | Event::NoSnapshots { .. }
                 | Event::OriginsDiffer { .. } => {
                     panic!("{event:?}")
@@ -547,6 +551,7 @@ impl World {
                 | Event::SnapshotSetAside { .. }
                 | Event::ClockAhead { .. }
                 | Event::SkipRefused { .. }
+                | Event::FillRefused { .. } // of a leader that is deposed and does not know it
                 | Event::SessionOpened { .. }
                 | Event::SessionLost { .. } => {}
             }

@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use loggos_protocol::{
-    Caller, ClientId, ClientSession, Failure, GatewayId, Payload, Rng, RunOwner, SessionId, Time,
+    Caller, ClientId, ClientSession, Failure, GatewayId, Payload, Position, Rng, RunOwner,
+    SessionId, Time,
 };
 
 use super::{Asking, Life, Load, NO_GATEWAY, Submitted};
@@ -166,6 +167,7 @@ impl Load {
         let asking = &mut Asking {
             plan,
             history: &mut self.history,
+            asked: &mut self.asked,
             not_before: self.last_position,
             now,
             rng,
@@ -206,7 +208,7 @@ impl Load {
         &mut self,
         gateway: GatewayId,
         (index, tag): (u32, u64),
-        reply: Result<&[u8], Failure>,
+        reply: Result<(Position, &[u8]), Failure>,
         now: Time,
     ) {
         let mover = &mut self.movers[index as usize];
@@ -216,7 +218,9 @@ impl Load {
         }
         if number == OPEN {
             match reply {
-                Ok(name) => mover.session.on_opened(SessionId::from_bytes(name).expect("a name")),
+                Ok((_, name)) => {
+                    mover.session.on_opened(SessionId::from_bytes(name).expect("a name"));
+                }
                 Err(_) => mover.session.on_not_opened(now),
             }
             return;

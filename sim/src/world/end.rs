@@ -51,6 +51,7 @@ impl World {
         }
         if furthest.is_some() || !self.is_safety_only {
             self.checker.at_end(recorder, acknowledged, unanswerable);
+            self.load.check_reads(recorder);
         }
     }
 

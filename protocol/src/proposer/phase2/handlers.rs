@@ -159,8 +159,9 @@ impl Phase2 {
     ///
     /// No slot is given twice, and none that phase 1 has not covered: those below the next one have
     /// their value, and are asked for until they are executed; the next ones are free, as for any
-    /// batch (R7, R8). Nobody has voted more than a window beyond what is proposed here: a gateway
-    /// that says so is wrong.
+    /// batch (R7, R8). While this is the largest ballot, no acceptor has voted more than a window
+    /// beyond what is proposed in it: where a gateway says so, another leads by now, or the bound
+    /// is damaged.
     ///
     /// source: R20
     pub(in crate::proposer) fn on_fill_to(
