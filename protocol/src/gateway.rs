@@ -54,7 +54,7 @@ pub use batching::Submission;
 use halts::Halts;
 use in_flight::{InFlight, InFlightStage};
 use reads::Reads;
-pub use reads::{Query, ReadLevel};
+pub use reads::{Query, ReadGroup, ReadLevel};
 
 /// The most election timeouts that a gateway waits for an answer until it counts itself as not
 /// served, however long answers take.

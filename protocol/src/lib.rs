@@ -56,11 +56,13 @@ pub use block::{
     BatchWriter, CommandRun, Items, MalformedBlock, NoReply, Outcome, Outcomes, ReplyItems,
     ResultWriter, Run, RunAnswers, RunOwner, Runs,
 };
-pub use client::{Client, ClientSession};
+pub use client::{Client, ClientSession, OrderId, Start};
 pub use digest::Digest;
 pub use event::{Event, Halt};
 pub use formation::{Former, Membership, Table};
-pub use gateway::{Gateway, GatewayCounters, GatewayTimer, Query, ReadLevel, Submission};
+pub use gateway::{
+    Gateway, GatewayCounters, GatewayTimer, Query, ReadGroup, ReadLevel, Submission,
+};
 pub use ids::{
     AcceptorId, Ballot, BatchId, ClientId, DirectoryId, FormationId, GatewayId, Incarnation,
     LoggedCommand, Position, ProposerId, ProxyLeaderId, ReplicaId, SessionId, Slot, Watermark,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_net::ConnectionId;
-use loggos_protocol::{Caller, Client, ClientId, Failure, Payload, Position, RunOwner, Time};
+use loggos_protocol::{
+    Caller, Client, ClientId, Failure, OrderId, Payload, Position, RunOwner, Start, Time,
+};
 
 use crate::client::{Answer, CallError, Executed, Port};
 use crate::resident::{Commands, MoveIn, Tenant};
@@ -112,8 +114,8 @@ impl Callers {
             let id = tenant.id;
             tenant.turn(&mut commands, share, now);
             for (tag, command) in commands.iter() {
-                let recipient = Recipient::Resident { id, tag };
-                self.client.submit(recipient, command, now, &mut take);
+                let start = in_any_order(Recipient::Resident { id, tag }, now);
+                self.client.submit(start, command, &mut take);
             }
             commands.clear();
         }
@@ -128,7 +130,8 @@ impl Callers {
         let waiting = self.port.len().min(calls_max).min(self.room());
         for _ in 0..waiting {
             let Some(submission) = self.port.pop() else { break };
-            self.client.enqueue(Recipient::Call(submission.answer), submission.command, now);
+            let start = in_any_order(Recipient::Call(submission.answer), now);
+            self.client.enqueue(start, submission.command);
         }
         if waiting > 0 {
             self.port.wake_waiting();
@@ -138,7 +141,7 @@ impl Callers {
 
     /// Takes in a command of a connection's client.
     pub(crate) fn submit_remote(&mut self, call: RemoteCall, command: Payload, now: Time) {
-        self.client.enqueue(Recipient::Remote(call), command, now);
+        self.client.enqueue(in_any_order(Recipient::Remote(call), now), command);
     }
 
     /// Whether commands wait to be sent on.
@@ -233,6 +236,11 @@ impl Callers {
         let residents = self.residents.iter().filter_map(|tenant| tenant.due);
         residents.chain(self.client.next_timeout()).min()
     }
+}
+
+/// A call that comes behind no other, but in the log.
+fn in_any_order(caller: Recipient, now: Time) -> Start<Recipient> {
+    Start { caller, order: OrderId::NONE, now }
 }
 
 /// Tells a caller of this process; another is told by its connection, unless all ends.

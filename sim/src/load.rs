@@ -253,6 +253,7 @@ impl Load {
             }
             Err(Failure::Busy | Failure::NoRoom(_)) => {
                 self.busy += 1; // never sent on: another will be drawn
+                self.asked.remove(&command_id);
                 self.history.refuse(operation, now);
             }
             Err(Failure::OutcomeUnknown | Failure::DeadlineExceeded | Failure::Halted(_)) => {

@@ -72,6 +72,22 @@ pub struct Query<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Names a group of reads that forms.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReadGroup {
+    kind: Kind,
+    /// The number of groups of that kind before it.
+    before: u64,
+}
+
+#[cfg(test)]
+impl ReadGroup {
+    /// The group after so many others.
+    pub(crate) fn test(before: u64) -> Self {
+        Self { kind: Kind::Probed, before }
+    }
+}
+
 /// Reads that are sent together, for they must reflect the same.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
@@ -91,6 +107,8 @@ struct Forming {
     queries: ItemsWriter,
     callers: Vec<Caller>,
     at_least: Watermark,
+    /// The number of groups of this kind that were closed.
+    closed: u64,
 }
 
 /// Reads that are under way together.
@@ -253,18 +271,10 @@ impl Gateway {
             out.replies.fail(caller, Failure::TooLarge);
             return true;
         }
-        if self.reads.unanswered >= self.cluster.session_window as usize {
+        let Some(ReadGroup { kind, before }) = self.read_group(level, bytes.len()) else {
             return false;
-        }
-        let kind = self.reads.kind_of(level);
-        let forming = &self.reads.forming[kind as usize];
-        let fits = forming.queries.len() + COMMAND_HEADER_BYTES + bytes.len()
-            <= self.cluster.batch_bytes_max as usize
-            && forming.callers.len() < self.cluster.batch_commands_max as usize;
-        if !fits && !forming.callers.is_empty() {
-            if !self.may_send_reads() {
-                return false;
-            }
+        };
+        if before > self.reads.forming[kind as usize].closed {
             self.close_group(kind, now, out);
         }
         self.counters.reads += 1;
@@ -276,6 +286,29 @@ impl Gateway {
             forming.at_least.raise(seen);
         }
         true
+    }
+
+    /// The group that a read of so many bytes would be in if it were submitted now; `None` if there
+    /// is no room for it.
+    ///
+    /// Replies to reads of one group reflect ever more, in the order of the reads. Those of two
+    /// groups may reflect more or less, in any order.
+    ///
+    /// source: R21, R29
+    #[must_use]
+    pub fn read_group(&self, level: ReadLevel, bytes: usize) -> Option<ReadGroup> {
+        if self.reads.unanswered >= self.cluster.session_window as usize {
+            return None;
+        }
+        let kind = self.reads.kind_of(level);
+        let Forming { queries, callers, closed, .. } = &self.reads.forming[kind as usize];
+        let fits = queries.len() + COMMAND_HEADER_BYTES + bytes
+            <= self.cluster.batch_bytes_max as usize
+            && callers.len() < self.cluster.batch_commands_max as usize;
+        if fits || callers.is_empty() {
+            return Some(ReadGroup { kind, before: *closed });
+        }
+        self.may_send_reads().then_some(ReadGroup { kind, before: *closed + 1 })
     }
 
     /// Reads that have no answer yet.
@@ -481,6 +514,7 @@ impl Gateway {
         let next_callers = reads.spare_callers.pop().unwrap_or_default();
         let forming = &mut reads.forming[kind as usize];
         let callers = std::mem::replace(&mut forming.callers, next_callers);
+        forming.closed += 1;
         assert!(!callers.is_empty(), "a group of no reads");
         let asked = match kind {
             Kind::Probed => self.cluster.quorums.read_quorum(number, reads.suspects),

@@ -11,8 +11,8 @@ use loggos_net::Outgoing;
 use loggos_net::wire::{self, BatchPool, FrameReader, Message};
 use loggos_protocol::{
     AcceptorId, AcceptorSet, Ballot, Batch, Client, ClientId, DirectoryId, Envelope, Gateway,
-    GatewayId, Heartbeat, Incarnation, Outbox, Position, ResultWriter, Results, SessionId, Slot,
-    Stage, Table, Time, To, ToAcceptor, ToProposer, ToProxyLeader, Watermark,
+    GatewayId, Heartbeat, Incarnation, OrderId, Outbox, Position, ResultWriter, Results, SessionId,
+    Slot, Stage, Start, Table, Time, To, ToAcceptor, ToProposer, ToProxyLeader, Watermark,
 };
 use loggos_storage::sim::FaultyDisk;
 
@@ -136,7 +136,8 @@ impl Desk {
         counted_work(&mut || {
             let Self { client, gateway, now, out, .. } = self;
             for caller in 0..u64::from(Self::BATCH) {
-                client.submit(caller, black_box(&command), *now, |caller, command| {
+                let start = Start { caller, order: OrderId::NONE, now: *now };
+                client.submit(start, black_box(&command), |caller, command| {
                     gateway.try_submit(caller, command.into(), *now, out)
                 });
             }
