@@ -36,8 +36,8 @@ mod values;
 use loggos_protocol::{Envelope, Failure, LoggedCommand, Payload, SessionId};
 
 pub use client::{
-    Commands, CommandsWriter, Replies, RepliesWriter, encode_failed, encode_session, encode_skip,
-    encode_status, encode_status_request,
+    Commands, CommandsWriter, Reads, ReadsWriter, Replies, RepliesWriter, encode_failed,
+    encode_session, encode_skip, encode_status, encode_status_request,
 };
 pub use decode::Frame;
 pub use error::WireError;
@@ -73,9 +73,11 @@ pub enum Message {
     },
     /// Commands of a client.
     Commands(Commands),
-    /// Replies to commands of a client.
+    /// Reads of a client.
+    Reads(Reads),
+    /// Replies to commands and reads of a client.
     Replies(Replies),
-    /// A command of a client has no reply.
+    /// A command or read of a client has no reply.
     Failed {
         /// The number that the client gave it.
         number: u64,

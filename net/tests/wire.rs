@@ -190,6 +190,7 @@ fn other_versions_and_unknown_kinds_are_refused() {
                 | Message::Log(_)
                 | Message::Session { .. }
                 | Message::Commands(_)
+                | Message::Reads(_)
                 | Message::Replies(_)
                 | Message::Failed { .. }
                 | Message::StatusRequest

@@ -342,6 +342,12 @@ impl<T> Client<T> {
         self.calls.len() - 1 - self.free.len()
     }
 
+    /// Whether commands wait for room at the gateway.
+    #[must_use]
+    pub fn has_commands(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Whether commands or reads wait for room at the gateway.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
@@ -356,7 +362,9 @@ impl<T> Client<T> {
         }
     }
 
-    fn is_under_way(&self, tag: u64) -> bool {
+    /// Whether the call of that tag is not over.
+    #[must_use]
+    pub fn is_under_way(&self, tag: u64) -> bool {
         is_open(&self.calls, tag)
     }
 

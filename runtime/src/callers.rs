@@ -1,40 +1,50 @@
 //! The callers of a core: futures at the port, residents, and clients of connections; and the queue
 //! of their commands.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use loggos_net::ConnectionId;
 use loggos_protocol::{
-    Caller, Client, ClientId, Failure, OrderId, Payload, Position, RunOwner, Start, Time,
+    Caller, Client, ClientId, Failure, OrderId, Payload, Position, ReadGroup, ReadLevel, RunOwner,
+    Start, Time, Watermark,
 };
 
-use crate::client::{Answer, CallError, Executed, Port};
+use crate::client::{Answer, CallError, Executed, Operation, Port, Submission};
 use crate::resident::{Commands, MoveIn, Tenant};
 use crate::sockets::Charge;
 
 /// The most commands that a tick takes from callers.
 pub(crate) const CALLS_A_TICK: usize = 4096;
 
-/// The recipient of a command's result.
+/// The recipient of a call's result.
 #[derive(Debug)]
 enum Recipient {
     /// The call's future.
-    Call(Answer),
-    /// A resident, under the tag that it gave the command.
-    Resident { id: u64, tag: u64 },
+    Call { answer: Answer, is_read: bool },
+    /// A resident, under the tag that it gave the call.
+    Resident { id: u64, tag: u64, is_read: bool },
     /// A client of a connection.
     Remote(RemoteCall),
 }
 
-/// A command of a connection's client.
+/// A command or read of a connection's client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RemoteCall {
     pub(crate) connection: ConnectionId,
-    /// Its name in the client's session; or it asks for one.
-    pub(crate) owner: RunOwner,
+    pub(crate) name: RemoteName,
     /// What it counts for until it is answered.
     pub(crate) charge: Charge,
+}
+
+/// What a connection's client calls a command or read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RemoteName {
+    /// Its name in the client's session; or it asks for one.
+    Command(RunOwner),
+    /// The client's own number for it.
+    Read(u64),
 }
 
 /// A result for a client of a connection, to be sent there.
@@ -55,6 +65,10 @@ pub(crate) struct Callers {
     first_turn: usize,
     /// The commands that a resident submits in its turn.
     commands: Commands,
+    /// The order of the reads of each connection that has any under way, and how many these are.
+    connections: HashMap<ConnectionId, (OrderId, usize)>,
+    /// All that callers of this process have been told of lies below.
+    seen: Watermark,
 }
 
 impl Callers {
@@ -67,12 +81,15 @@ impl Callers {
             residents_count: 0,
             first_turn: 0,
             commands: Commands::default(),
+            connections: HashMap::new(),
+            seen: Watermark(0),
         }
     }
 
     /// Takes a resident in.
     pub(crate) fn move_in(&mut self, MoveIn(make): MoveIn, now: Time) {
-        self.residents.push(Tenant::new(self.residents_count, make(), now));
+        let order = self.port.take_order();
+        self.residents.push(Tenant::new(self.residents_count, order, make(), now));
         self.residents_count += 1;
     }
 
@@ -111,16 +128,23 @@ impl Callers {
             if !tenant.is_due(now, share) {
                 continue;
             }
-            let id = tenant.id;
+            let (id, order) = (tenant.id, tenant.order);
             tenant.turn(&mut commands, share, now);
-            for (tag, command) in commands.iter() {
-                let start = in_any_order(Recipient::Resident { id, tag }, now);
-                self.client.submit(start, command, &mut take);
+            for (tag, consistency, bytes) in commands.iter() {
+                let is_read = consistency.is_some();
+                let caller = Recipient::Resident { id, tag, is_read };
+                let start = Start { caller, order, now };
+                match consistency {
+                    None => self.client.submit(start, bytes, &mut take),
+                    Some(it) => self.client.read(start, it.level(), Payload::copy(bytes)),
+                }
             }
             commands.clear();
         }
         self.commands = commands;
-        self.residents.retain(|tenant| !tenant.has_left);
+        for left in self.residents.extract_if(.., |tenant| tenant.has_left) {
+            self.port.give_order_back(left.order);
+        }
         self.client.under_way() - before
     }
 
@@ -130,8 +154,15 @@ impl Callers {
         let waiting = self.port.len().min(calls_max).min(self.room());
         for _ in 0..waiting {
             let Some(submission) = self.port.pop() else { break };
-            let start = in_any_order(Recipient::Call(submission.answer), now);
-            self.client.enqueue(start, submission.command);
+            let Submission { order, operation, answer } = submission;
+            let is_read = matches!(operation, Operation::Query(..));
+            let start = Start { caller: Recipient::Call { answer, is_read }, order, now };
+            match operation {
+                Operation::Execute(command) => self.client.enqueue(start, command),
+                Operation::Query(consistency, query) => {
+                    self.client.read(start, consistency.level(), query);
+                }
+            }
         }
         if waiting > 0 {
             self.port.wake_waiting();
@@ -139,12 +170,36 @@ impl Callers {
         waiting
     }
 
-    /// Takes in a command of a connection's client.
+    /// Takes in a command of a connection's client. It comes behind no other but in the log: the
+    /// client keeps it from overtaking reads.
     pub(crate) fn submit_remote(&mut self, call: RemoteCall, command: Payload, now: Time) {
-        self.client.enqueue(in_any_order(Recipient::Remote(call), now), command);
+        let caller = Recipient::Remote(call);
+        self.client.enqueue(Start { caller, order: OrderId::NONE, now }, command);
+    }
+
+    /// Takes in a read of a connection's client. Those of a connection are answered in their order.
+    ///
+    /// source: R21
+    pub(crate) fn read_remote(
+        &mut self,
+        call: RemoteCall,
+        level: ReadLevel,
+        query: Payload,
+        now: Time,
+    ) {
+        let new = || (self.port.take_order(), 0);
+        let (order, under_way) = self.connections.entry(call.connection).or_insert_with(new);
+        *under_way += 1;
+        let start = Start { caller: Recipient::Remote(call), order: *order, now };
+        self.client.read(start, level, query);
     }
 
     /// Whether commands wait to be sent on.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.client.has_commands()
+    }
+
+    /// Whether commands or reads wait to be sent on.
     pub(crate) fn is_waiting(&self) -> bool {
         self.client.is_waiting()
     }
@@ -157,10 +212,34 @@ impl Callers {
     ) -> Option<(Caller, RunOwner, Payload)> {
         let (caller, recipient, command) = self.client.next(has_room)?;
         let owner = match recipient {
-            Recipient::Remote(call) => call.owner,
-            Recipient::Call(_) | Recipient::Resident { .. } => RunOwner::Gateway,
+            Recipient::Remote(RemoteCall { name: RemoteName::Command(owner), .. }) => *owner,
+            Recipient::Remote(RemoteCall { name: RemoteName::Read(_), .. }) => {
+                unreachable!("a read among commands")
+            }
+            Recipient::Call { .. } | Recipient::Resident { .. } => RunOwner::Gateway,
         };
         Some((caller, owner, command))
+    }
+
+    /// Returns the next read to be sent on, if there is room for it: see [`Client::next_read`].
+    pub(crate) fn next_read(
+        &mut self,
+        group: impl Fn(ReadLevel, usize) -> Option<ReadGroup>,
+    ) -> Option<(Caller, ReadLevel, Payload)> {
+        let seen = self.seen;
+        let level_of = |recipient: &Recipient, level| match (recipient, level) {
+            (Recipient::Remote(_), level) => level,
+            (_, ReadLevel::Sequential { .. }) => ReadLevel::Sequential { seen },
+            (_, level @ (ReadLevel::Linearizable | ReadLevel::Eventual)) => level,
+        };
+        let group = |recipient: &Recipient, level, bytes| group(level_of(recipient, level), bytes);
+        let (caller, recipient, level, query) = self.client.next_read(group)?;
+        Some((caller, level_of(recipient, level), query))
+    }
+
+    /// Whether the caller of what was sent on under `tag` still waits for it.
+    pub(crate) fn is_waited_for(&self, tag: u64) -> bool {
+        self.client.is_under_way(tag)
     }
 
     /// Hands a result to its recipient. One for a client of a connection is returned, to be sent
@@ -171,10 +250,30 @@ impl Callers {
         result: Result<(Position, &'a [u8]), Failure>,
     ) -> Option<ToRemote<'a>> {
         match self.client.on_reply(tag)? {
-            Recipient::Remote(call) => Some((call, result)),
-            recipient @ (Recipient::Call(_) | Recipient::Resident { .. }) => {
+            Recipient::Remote(call) => {
+                self.end_remote(call);
+                Some((call, result))
+            }
+            recipient @ (Recipient::Call { is_read, .. } | Recipient::Resident { is_read, .. }) => {
+                if let Ok((at, _)) = &result {
+                    let after = at.slot.watermark_after();
+                    self.seen.raise(if is_read { Watermark(at.slot.0) } else { after });
+                }
                 hear(recipient, &mut self.residents, result.map_err(CallError::from));
                 None
+            }
+        }
+    }
+
+    /// A connection's client has its answer: of a connection that reads no more, the order is free.
+    fn end_remote(&mut self, call: RemoteCall) {
+        if let RemoteName::Read(_) = call.name
+            && let Some((order, under_way)) = self.connections.get_mut(&call.connection)
+        {
+            *under_way -= 1;
+            if *under_way == 0 {
+                self.port.give_order_back(*order);
+                self.connections.remove(&call.connection);
             }
         }
     }
@@ -188,6 +287,7 @@ impl Callers {
     ) -> Option<Option<ToRemote<'static>>> {
         let (recipient, why) = self.client.overdue(now)?;
         if let Recipient::Remote(call) = recipient {
+            self.end_remote(call);
             return Some(Some((call, Err(why))));
         }
         let why = if why == Failure::Busy { unsent.clone() } else { why.into() };
@@ -238,11 +338,6 @@ impl Callers {
     }
 }
 
-/// A call that comes behind no other, but in the log.
-fn in_any_order(caller: Recipient, now: Time) -> Start<Recipient> {
-    Start { caller, order: OrderId::NONE, now }
-}
-
 /// Tells a caller of this process; another is told by its connection, unless all ends.
 fn hear(
     recipient: Recipient,
@@ -250,11 +345,11 @@ fn hear(
     result: Result<(Position, &[u8]), CallError>,
 ) {
     match recipient {
-        Recipient::Call(answer) => {
+        Recipient::Call { answer, .. } => {
             let executed = |(at, reply)| Executed { at, reply: Payload::copy(reply) };
             answer.give(result.map(executed));
         }
-        Recipient::Resident { id, tag } => {
+        Recipient::Resident { id, tag, .. } => {
             // A resident that has moved out hears nothing.
             if let Ok(place) = residents.binary_search_by_key(&id, |tenant| tenant.id) {
                 residents[place].on_result(tag, result);

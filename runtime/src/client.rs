@@ -16,14 +16,16 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 use crossbeam::queue::{ArrayQueue, SegQueue};
-use loggos_protocol::{AcceptorSet, Failure, Halt, Payload, Position};
+use loggos_protocol::{
+    AcceptorSet, Failure, Halt, OrderId, Payload, Position, ReadLevel, Watermark,
+};
 
 use crate::alarm::Alarm;
 
@@ -32,10 +34,10 @@ const POOL_CELLS: usize = 8192;
 /// Commands on their way to the gateway's core.
 const SUBMISSIONS_MAX: usize = 8192;
 
-/// The result of a command.
+/// The result of a command or query.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Executed {
-    /// Its position in the log.
+    /// Its position in the log. Of a query: that of the next command; it reflects all before.
     pub at: Position,
     /// The state machine's reply.
     pub reply: Payload,
@@ -72,6 +74,23 @@ pub enum CallError {
     DeadlineExceeded,
     /// The cluster has stopped. The command may have been executed.
     Stopped,
+    /// It was to be read, and the state machine answers no such query. Nothing was executed.
+    NotAQuery,
+    /// It was to be read, and the state machine panicked at it. Nothing was executed.
+    Panicked,
+}
+
+/// What the answer to a query must reflect.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Consistency {
+    /// Every command and query that was answered before, whoever sent it. It costs a message to a
+    /// few acceptors and back, and one to a replica, and no slot of the log.
+    Linearizable,
+    /// Whatever this process has been told by its cluster or connection; beyond that, what a
+    /// replica has executed. It costs a message to a replica.
+    Sequential,
+    /// What a replica has executed.
+    Eventual,
 }
 
 /// A cluster does not serve commands, though it was given time to.
@@ -82,10 +101,15 @@ pub struct NotReady {
     pub troubles: Vec<(SocketAddr, String)>,
 }
 
-/// A handle to a cluster in this process. Cheap to clone; all clones share the gateway's session.
-#[derive(Clone, Debug)]
+/// A handle to a cluster. Cheap to clone.
+///
+/// What is executed and asked by one client takes effect in the order in which it is submitted,
+/// though none waits for the one before: so a query is held back behind commands that have no
+/// answer yet, and commands behind queries. A clone is another client.
+#[derive(Debug)]
 pub struct Client {
     port: Arc<Port>,
+    order: OrderId,
 }
 
 /// The way of commands into the gateway's core, from any thread.
@@ -95,6 +119,9 @@ pub(crate) struct Port {
     /// The tasks of calls that found no room, oldest first. A call that has gone is `None`.
     waiting: SegQueue<Weak<AtomicWaker>>,
     pool: ArrayQueue<Arc<Cell>>,
+    /// The orders of clients that were given so far; and those among them that are free again.
+    orders_count: AtomicU32,
+    free_orders: SegQueue<OrderId>,
     is_closed: AtomicBool,
     /// Whether commands are served now, as far as is known.
     is_ready: AtomicBool,
@@ -103,11 +130,19 @@ pub(crate) struct Port {
     alarm: Alarm,
 }
 
-/// A command on its way to the gateway's core.
+/// A call on its way to the gateway's core.
 #[derive(Debug)]
 pub(crate) struct Submission {
-    pub(crate) command: Payload,
+    pub(crate) order: OrderId,
+    pub(crate) operation: Operation,
     pub(crate) answer: Answer,
+}
+
+/// What a call wants done.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Execute(Payload),
+    Query(Consistency, Payload),
 }
 
 /// The way of a call's result back to it. If it is dropped unused, the call ends as
@@ -133,7 +168,8 @@ pub struct Call {
 #[derive(Debug)]
 enum CallState {
     Unsent {
-        command: Payload,
+        order: OrderId,
+        operation: Operation,
         /// Its task, if it has found no room; by name also in [`Port::waiting`], until it is woken.
         task: Option<Arc<AtomicWaker>>,
     },
@@ -152,7 +188,7 @@ pub struct Ready {
 
 impl Client {
     pub(crate) fn new(port: Arc<Port>) -> Self {
-        Self { port }
+        Self { order: port.take_order(), port }
     }
 
     /// Executes `command` on every replica; the future resolves to the reply of one of them.
@@ -165,7 +201,23 @@ impl Client {
     ///
     /// See [`CallError`]: it tells whether the command may have been executed.
     pub fn execute(&self, command: &[u8]) -> Call {
-        let state = CallState::Unsent { command: Payload::copy(command), task: None };
+        self.call(Operation::Execute(Payload::copy(command)))
+    }
+
+    /// Asks the state machine of one replica `query`: see
+    /// [`StateMachine::query`](crate::StateMachine::query). Nothing is put into the log, and no
+    /// leader is asked: replicas share queries among them. What a client asks and executes takes
+    /// effect in the order in which the futures are first polled.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallError`]. Whatever it says, nothing was executed, and it may be asked again.
+    pub fn query(&self, consistency: Consistency, query: &[u8]) -> Call {
+        self.call(Operation::Query(consistency, Payload::copy(query)))
+    }
+
+    fn call(&self, operation: Operation) -> Call {
+        let state = CallState::Unsent { order: self.order, operation, task: None };
         Call { port: Arc::clone(&self.port), state }
     }
 
@@ -180,7 +232,8 @@ impl Client {
         if self.port.is_closed.load(Ordering::SeqCst) {
             return Err(CallError::Stopped);
         }
-        let pushed = self.port.push(Payload::copy(command), None);
+        let operation = Operation::Execute(Payload::copy(command));
+        let pushed = self.port.push(self.order, operation, None);
         let cell = pushed.map_err(|_| CallError::Busy)?;
         Ok(Call { port: Arc::clone(&self.port), state: CallState::Waiting(cell) })
     }
@@ -193,6 +246,21 @@ impl Client {
     /// See [`CallError`]: it tells whether the command may have been executed.
     pub fn execute_blocking(&self, command: &[u8]) -> Result<Executed, CallError> {
         let result = block_on(self.execute(command), None);
+        result.expect("without a limit it waits for the result")
+    }
+
+    /// Asks like [`Client::query`], and blocks this thread meanwhile. Must not be called on a core
+    /// of the cluster.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallError`]. Whatever it says, nothing was executed, and it may be asked again.
+    pub fn query_blocking(
+        &self,
+        consistency: Consistency,
+        query: &[u8],
+    ) -> Result<Executed, CallError> {
+        let result = block_on(self.query(consistency, query), None);
         result.expect("without a limit it waits for the result")
     }
 
@@ -220,6 +288,29 @@ impl Client {
         match block_on(self.ready(), Some(Instant::now() + most)) {
             Some(Ok(())) => Ok(()),
             Some(Err(_)) | None => Err(NotReady { troubles: troubles() }),
+        }
+    }
+}
+
+impl Clone for Client {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.port))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.port.give_order_back(self.order);
+    }
+}
+
+impl Consistency {
+    /// The level of a read by a caller who has seen nothing yet.
+    pub(crate) fn level(self) -> ReadLevel {
+        match self {
+            Self::Linearizable => ReadLevel::Linearizable,
+            Self::Sequential => ReadLevel::Sequential { seen: Watermark(0) },
+            Self::Eventual => ReadLevel::Eventual,
         }
     }
 }
@@ -294,22 +385,22 @@ impl Call {
     /// may be.
     fn send(&mut self, cx: &Context<'_>) -> Result<bool, CallError> {
         let state = std::mem::replace(&mut self.state, CallState::Over);
-        let CallState::Unsent { command, task } = state else { panic!("sent twice") };
+        let CallState::Unsent { order, operation, task } = state else { panic!("sent twice") };
         if self.port.is_closed.load(Ordering::SeqCst) {
             return Err(CallError::Stopped);
         }
-        match self.port.push(command, Some(cx)) {
+        match self.port.push(order, operation, Some(cx)) {
             Ok(cell) => {
                 self.state = CallState::Waiting(cell);
                 Ok(true)
             }
-            Err(command) => {
+            Err(operation) => {
                 let task = task.unwrap_or_default();
                 task.register(cx.waker());
                 if Arc::weak_count(&task) == 0 {
                     self.port.waiting.push(Arc::downgrade(&task));
                 }
-                self.state = CallState::Unsent { command, task: Some(task) };
+                self.state = CallState::Unsent { order, operation, task: Some(task) };
                 // What has made room, or closed the port, may have looked before it was there.
                 if !self.port.submissions.is_full() || self.port.is_closed.load(Ordering::SeqCst) {
                     cx.waker().wake_by_ref();
@@ -377,6 +468,8 @@ impl Port {
             submissions: ArrayQueue::new(SUBMISSIONS_MAX),
             waiting: SegQueue::new(),
             pool: ArrayQueue::new(POOL_CELLS),
+            orders_count: AtomicU32::new(0),
+            free_orders: SegQueue::new(),
             is_closed: AtomicBool::new(false),
             is_ready: AtomicBool::new(false),
             waiting_ready: SegQueue::new(),
@@ -384,24 +477,41 @@ impl Port {
         })
     }
 
-    /// Takes in a command, and rings for the gateway's core; `cx`, if any, is woken with its
-    /// result. Gives the command back if there is no room.
-    fn push(&self, command: Payload, cx: Option<&Context<'_>>) -> Result<Arc<Cell>, Payload> {
+    /// Takes in a call, and rings for the gateway's core; `cx`, if any, is woken with its
+    /// result. Gives it back if there is no room.
+    fn push(
+        &self,
+        order: OrderId,
+        operation: Operation,
+        cx: Option<&Context<'_>>,
+    ) -> Result<Arc<Cell>, Operation> {
         if self.submissions.is_full() {
-            return Err(command); // without a cell of the pool, which would be lost
+            return Err(operation); // without a cell of the pool, which would be lost
         }
         let cell = self.pool.pop().unwrap_or_default();
         if let Some(cx) = cx {
             cell.waker.register(cx.waker());
         }
         let answer = Answer(Some(Arc::clone(&cell)));
-        if let Err(submission) = self.submissions.push(Submission { command, answer }) {
+        let submission = Submission { order, operation, answer };
+        if let Err(submission) = self.submissions.push(submission) {
             submission.answer.forget();
-            return Err(submission.command);
+            return Err(submission.operation);
         }
         self.alarm.ring();
         self.sweep_if_closed();
         Ok(cell)
+    }
+
+    /// An order for a caller's calls. One that was given back may have calls under way still: the
+    /// next caller's come behind these.
+    pub(crate) fn take_order(&self) -> OrderId {
+        let new = || OrderId(self.orders_count.fetch_add(1, Ordering::Relaxed) + 1);
+        self.free_orders.pop().unwrap_or_else(new)
+    }
+
+    pub(crate) fn give_order_back(&self, order: OrderId) {
+        self.free_orders.push(order);
     }
 
     pub(crate) fn pop(&self) -> Option<Submission> {
@@ -481,9 +591,13 @@ impl CallError {
     #[must_use]
     pub fn may_have_executed(&self) -> bool {
         match self {
-            Self::Busy | Self::Unreachable | Self::TooLarge | Self::NoRoom(_) | Self::Skipped => {
-                false
-            }
+            Self::Busy
+            | Self::Unreachable
+            | Self::TooLarge
+            | Self::NoRoom(_)
+            | Self::Skipped
+            | Self::NotAQuery
+            | Self::Panicked => false,
             Self::ReplyTooLarge
             | Self::OutcomeUnknown
             | Self::Halted(_)
@@ -500,11 +614,11 @@ impl From<Failure> for CallError {
             Failure::TooLarge => Self::TooLarge,
             Failure::ReplyTooLarge => Self::ReplyTooLarge,
             Failure::NoRoom(acceptors) => Self::NoRoom(acceptors),
-            Failure::OutcomeUnknown
-            | Failure::NoSession
-            | Failure::OutOfOrder
-            | Failure::NotAQuery
-            | Failure::Panicked => Self::OutcomeUnknown, // the last two are said of no command
+            Failure::OutcomeUnknown | Failure::NoSession | Failure::OutOfOrder => {
+                Self::OutcomeUnknown
+            }
+            Failure::NotAQuery => Self::NotAQuery,
+            Failure::Panicked => Self::Panicked,
             Failure::Skipped => Self::Skipped,
             Failure::Halted(why) => Self::Halted(why),
             Failure::DeadlineExceeded => Self::DeadlineExceeded,
@@ -537,6 +651,8 @@ impl fmt::Display for CallError {
             Self::DeadlineExceeded => {
                 "no answer within the deadline; the command may have been executed, or may yet be"
             }
+            Self::NotAQuery => "the state machine answers no such query",
+            Self::Panicked => "the state machine panicked at the query, which changed nothing",
             Self::Skipped => "the command was skipped by an operator, and is not executed",
             Self::Stopped => "the cluster has stopped; the command may have been executed",
         })

@@ -42,8 +42,8 @@ use std::time::Duration;
 
 use loggos_net::{MailboxReceiver, Ring, RingEvent};
 use loggos_protocol::{
-    ClusterSettings, Envelope, Event, Outbox, ReplicaId, Role, StateMachine, Submission, Time, To,
-    ToReplica,
+    ClusterSettings, Envelope, Event, Outbox, Query, ReplicaId, Role, StateMachine, Submission,
+    Time, To, ToReplica,
 };
 
 pub(crate) use self::orders::{Order, Sibling};
@@ -397,6 +397,12 @@ impl<M: StateMachine> Core<M> {
             gateway.submit(caller, submission, now, &mut self.out);
         }
         let has_more = !self.out.sends.is_empty();
+        while let Some((caller, level, query)) =
+            self.callers.next_read(|level, bytes| gateway.read_group(level, bytes))
+        {
+            let query = Query { level, bytes: query.as_slice() };
+            gateway.read(caller, query, now, &mut self.out);
+        }
         if !has_more {
             gateway.flush(now, &mut self.out);
         }

@@ -12,7 +12,7 @@
 //! randomness, no order of a hash map. [`kv::Kv`] is a machine that is ready to use.
 //!
 //! ```
-//! use loggos::{At, Reply, Slot, StateMachine, Time, apply};
+//! use loggos::{At, NotAQuery, Reply, Slot, StateMachine, Time, apply, query};
 //!
 //! /// Keeps the largest number it was given.
 //! #[derive(Default)]
@@ -27,6 +27,15 @@
 //!         reply.put(&self.0.to_le_bytes());
 //!     }
 //!
+//!     /// Reads without a command: optional.
+//!     fn query(&self, _: At, query: &[u8], reply: &mut Reply<'_>) -> Result<(), NotAQuery> {
+//!         if query != b"largest" {
+//!             return Err(NotAQuery);
+//!         }
+//!         reply.put(&self.0.to_le_bytes());
+//!         Ok(())
+//!     }
+//!
 //!     fn state_hash(&self) -> u64 {
 //!         self.0
 //!     }
@@ -35,6 +44,7 @@
 //! // Its unit tests need no cluster.
 //! let at = At { slot: Slot(1), index: 0, time: Time(0) };
 //! assert_eq!(apply(&mut Largest(3), at, &7_u64.to_le_bytes()), 7_u64.to_le_bytes());
+//! assert_eq!(query(&Largest(3), at, b"largest"), Ok(3_u64.to_le_bytes().to_vec()));
 //! ```
 //!
 //! [`conformance`] tests what replication asks of a machine, with random commands, and that its
@@ -73,7 +83,13 @@
 //!   polled, and waits for room.
 //! - [`Client::execute_blocking`]: the same, for a thread that waits.
 //! - [`Client::try_execute`]: sends the command at once, or says [`Busy`](CallError::Busy).
+//! - [`Client::query`] and [`Client::query_blocking`]: ask the state machine of one replica,
+//!   without a command in the log. Replicas share queries among them, and the leader sees none.
+//!   [`Consistency`] says what an answer must reflect; linearizable is what commands are.
 //! - [`Client::ready`]: a future that is over once commands are served.
+//!
+//! What one client executes and asks takes effect in the order in which it is submitted. A clone is
+//! another client, and waits for nothing of the first.
 //!
 //! A result says where in the log the command was executed, once, whatever was lost on the way. An
 //! error says whether it may have been ([`CallError::may_have_executed`]): where it may not, it is
@@ -149,7 +165,7 @@ mod trace;
 
 pub use address::{Address, NoAddress};
 pub use backup::{Backup, BackupError};
-pub use client::{Call, CallError, Client, Executed, NotReady, Ready};
+pub use client::{Call, CallError, Client, Consistency, Executed, NotReady, Ready};
 pub use cluster::{LocalCluster, NoSuchRole};
 pub use config::{
     Config, ConfigError, ConfigErrors, Durability, LogLimits, Losses, Missing, NoSuchNode,
@@ -164,12 +180,12 @@ pub use loggos_net::RingCounters;
 pub use loggos_protocol::conformance;
 pub use loggos_protocol::{
     AcceptorCounters, AcceptorId, AcceptorSet, At, Ballot, ClusterSettings, GatewayCounters,
-    GatewayId, Halt, Incarnation, Items, LoggedCommand, MalformedSnapshot, NoRole, Payload,
-    Position, ProposerCounters, ProposerId, ProxyLeaderCounters, ProxyLeaderId, QuorumError,
-    QuorumSystem, ReplicaCounters, ReplicaId, Reply, RoleId, RunReplies, Settings, SettingsError,
-    Slot, SnapshotId, SnapshotInfo, StateMachine, Time, TransferProgress, Watermark,
+    GatewayId, Halt, Incarnation, Items, LoggedCommand, MalformedSnapshot, NoRole, NotAQuery,
+    Payload, Position, ProposerCounters, ProposerId, ProxyLeaderCounters, ProxyLeaderId,
+    QuorumError, QuorumSystem, ReplicaCounters, ReplicaId, Reply, RoleId, RunReplies, Settings,
+    SettingsError, Slot, SnapshotId, SnapshotInfo, StateMachine, Time, TransferProgress, Watermark,
 };
-pub use machine::apply;
+pub use machine::{apply, query};
 pub use node::Node;
 pub use process::StartError;
 pub use remote::{RemoteCluster, RemoteOptions, remote_skip, remote_status};

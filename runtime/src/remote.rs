@@ -17,6 +17,7 @@
 //! found, the connection to the one that was left is kept, for it may be served again.
 
 mod caller;
+mod reads;
 mod status;
 
 use std::io;

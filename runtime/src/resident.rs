@@ -12,9 +12,9 @@
 
 use std::time::Duration;
 
-use loggos_protocol::{Position, Time};
+use loggos_protocol::{OrderId, Position, Time};
 
-use crate::client::CallError;
+use crate::client::{CallError, Consistency};
 
 /// A caller that lives on the core of the first gateway.
 ///
@@ -60,14 +60,15 @@ pub struct Desk<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Commands {
     bytes: Vec<u8>,
-    /// The tag of each command, and where its bytes end.
-    entries: Vec<(u64, usize)>,
+    /// The tag of each command, or of a read, which has its consistency; and where its bytes end.
+    entries: Vec<(u64, Option<Consistency>, usize)>,
 }
 
 /// A resident, and when it wants its turn.
 pub(crate) struct Tenant {
     /// Never used again: no other resident gets its results.
     pub(crate) id: u64,
+    pub(crate) order: OrderId,
     resident: Box<dyn Resident>,
     /// When it wants its next turn at the latest.
     pub(crate) due: Option<Time>,
@@ -87,22 +88,41 @@ impl Desk<'_> {
     /// [`Client::execute`](crate::Client::execute) do; their results may arrive in another order.
     #[must_use = "without room the command was not submitted"]
     pub fn execute(&mut self, tag: u64, command: &[u8]) -> bool {
+        self.put(tag, None, command)
+    }
+
+    /// Asks the state machine `query`; its answer will come with `tag`: see
+    /// [`Client::query`](crate::Client::query). Returns whether there was room, like
+    /// [`execute`](Self::execute).
+    ///
+    /// What a resident reads and executes takes effect in the order in which it is put here.
+    #[must_use = "without room nothing is asked"]
+    pub fn query(&mut self, tag: u64, consistency: Consistency, query: &[u8]) -> bool {
+        self.put(tag, Some(consistency), query)
+    }
+
+    #[inline]
+    fn put(&mut self, tag: u64, consistency: Option<Consistency>, bytes: &[u8]) -> bool {
         if self.room == 0 {
             self.is_short = true;
             return false;
         }
         self.room -= 1;
-        self.commands.bytes.extend_from_slice(command);
-        self.commands.entries.push((tag, self.commands.bytes.len()));
+        self.commands.bytes.extend_from_slice(bytes);
+        self.commands.entries.push((tag, consistency, self.commands.bytes.len()));
         true
     }
 }
 
 impl Commands {
-    /// Returns all commands, oldest first, each with its tag.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let starts = std::iter::once(0).chain(self.entries.iter().map(|(_, end)| *end));
-        starts.zip(&self.entries).map(|(start, (tag, end))| (*tag, &self.bytes[start..*end]))
+    /// Returns all commands and reads, oldest first, each with its tag; reads with what they must
+    /// reflect.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Option<Consistency>, &[u8])> {
+        let starts = std::iter::once(0).chain(self.entries.iter().map(|(.., end)| *end));
+        let bytes = |start, end| &self.bytes[start..end];
+        starts
+            .zip(&self.entries)
+            .map(move |(start, (tag, it, end))| (*tag, *it, bytes(start, *end)))
     }
 
     /// Removes all commands, and keeps the memory.
@@ -113,8 +133,16 @@ impl Commands {
 }
 
 impl Tenant {
-    pub(crate) fn new(id: u64, resident: Box<dyn Resident>, now: Time) -> Self {
-        Self { id, resident, due: Some(now), has_result: false, was_short: false, has_left: false }
+    pub(crate) fn new(id: u64, order: OrderId, resident: Box<dyn Resident>, now: Time) -> Self {
+        Self {
+            id,
+            order,
+            resident,
+            due: Some(now),
+            has_result: false,
+            was_short: false,
+            has_left: false,
+        }
     }
 
     /// Whether it is to have a turn, if there is room for `room` commands.

@@ -30,19 +30,19 @@ use loggos_net::wire::{
     WireError,
 };
 use loggos_net::{CloseReason, ConnectionId, Ring, RingEvent};
-use loggos_protocol::{Envelope, FormationId, LoggedCommand, Payload, RunOwner, Time};
+use loggos_protocol::{Envelope, FormationId, LoggedCommand, Payload, ReadLevel, RunOwner, Time};
 use tracing::{info, warn};
 
 use self::budget::Budget;
 pub(crate) use self::budget::Charge;
 use self::clients::Pause;
+use self::connections::{Asked, Connection, Party, Stage};
 pub(crate) use self::connections::{CLIENTS_MAX, HandedOver, STATUS_MAX, STRANGERS_MAX};
-use self::connections::{Connection, Party, Stage};
 pub(crate) use self::handshake::NodeIdentity;
 use self::handshake::{Admission, Handshake, Parties, other_versions, other_wire};
 use self::links::Link;
 pub(crate) use self::links::Remote;
-use crate::callers::RemoteCall;
+use crate::callers::{RemoteCall, RemoteName};
 
 /// The interval of checks for what has taken too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,6 +56,8 @@ pub(crate) enum Incoming {
     Envelope(Envelope),
     /// A client's command.
     Command { call: RemoteCall, command: Payload },
+    /// A read of a client.
+    Read { call: RemoteCall, level: ReadLevel, query: Payload },
     /// A question for how the roles of this process stand.
     StatusRequest(ConnectionId),
     /// An operator wants a command skipped.
@@ -323,19 +325,20 @@ impl Sockets {
                     Some(Pause::ForShare) => return, // an answer, or its way out, ends that
                     Some(Pause::ForRoom) => return self.stalled.push_back(id),
                 }
-                let Some(commands) = connection.commands.as_mut() else { break };
-                let Some((first, command)) = commands.next() else { break };
-                let lowest_unanswered = commands.lowest_unanswered();
-                let Some(session) = connection.session else {
-                    return self.on_malformed(ring, id, now, "commands without a session");
+                let (name, level, bytes) = match connection.next_asked() {
+                    None => break,
+                    Some(Ok(asked)) => asked,
+                    Some(Err(why)) => return self.on_malformed(ring, id, now, why),
                 };
                 self.room -= 1;
-                let charge = self.budget.charge(&mut connection.account, command.len());
-                let owner = RunOwner::Client { session, first, lowest_unanswered };
-                let call = RemoteCall { connection: id, owner, charge };
-                self.incoming.push_back(Incoming::Command { call, command });
+                let charge = self.budget.charge(&mut connection.account, bytes.len());
+                let call = RemoteCall { connection: id, name, charge };
+                self.incoming.push_back(match level {
+                    None => Incoming::Command { call, command: bytes },
+                    Some(level) => Incoming::Read { call, level, query: bytes },
+                });
             }
-            connection.commands = None;
+            connection.asked = None;
             let copied_bytes = connection.reader.copied_bytes();
             let frame = connection.reader.next();
             self.counters.copied_bytes += connection.reader.copied_bytes() - copied_bytes;
@@ -354,15 +357,18 @@ impl Sockets {
                     }
                 }
                 (Stage::Admitted(Party::Client), Ok(Message::Commands(commands))) => {
-                    connection.commands = Some(commands);
+                    connection.asked = Some(Asked::Commands(commands));
+                }
+                (Stage::Admitted(Party::Client), Ok(Message::Reads(reads))) => {
+                    connection.asked = Some(Asked::Reads(reads));
                 }
                 (Stage::Admitted(Party::Client), Ok(Message::Session { session, key })) => {
                     connection.session = session;
                     if session.is_none() {
                         self.room = self.room.saturating_sub(1);
                         let charge = self.budget.charge(&mut connection.account, 0);
-                        let owner = RunOwner::NewClient { key };
-                        let call = RemoteCall { connection: id, owner, charge };
+                        let name = RemoteName::Command(RunOwner::NewClient { key });
+                        let call = RemoteCall { connection: id, name, charge };
                         let command = Payload::copy(b"");
                         self.incoming.push_back(Incoming::Command { call, command });
                     }

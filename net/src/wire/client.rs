@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use loggos_protocol::{AcceptorSet, Failure, LoggedCommand, Payload, Position, SessionId, Slot};
+use loggos_protocol::{
+    AcceptorSet, Failure, LoggedCommand, Payload, Position, ReadLevel, SessionId, Slot, Watermark,
+};
 
 use super::cursor::{Cursor, part};
 use super::encode::{checked, frame, payload_bytes};
 use super::halts::HaltParts;
-use super::headers::{self, Command, Failed, Reply, Session, Status};
+use super::headers::{self, Command, Failed, Query, Reply, Session, Status};
 use super::layout::{Laid, Layout, put};
 use super::run::{Run, RunWriter};
 use super::{Kind, Message, WireError};
@@ -48,7 +50,44 @@ impl CommandsWriter {
     }
 }
 
-/// The replies to a client's commands on their way out: each frame holds as many as there are.
+/// A client's reads on their way out: each frame holds as many of one level as there are.
+#[derive(Debug)]
+pub struct ReadsWriter {
+    run: RunWriter<Query>,
+    /// The number of the next read, and its level, if it goes into the same frame.
+    next: Option<(u64, ReadLevel)>,
+}
+
+impl Default for ReadsWriter {
+    fn default() -> Self {
+        Self { run: RunWriter::new(Kind::Reads), next: None }
+    }
+}
+
+impl ReadsWriter {
+    /// Adds the query that its client calls `number`; appends a frame to `out` if one is full.
+    pub fn put(&mut self, number: u64, level: ReadLevel, query: &[u8], out: &mut Outgoing) {
+        if self.next != Some((number, level)) {
+            self.run.end(out);
+        }
+        self.next = number.checked_add(1).map(|next| (next, level));
+        let (level, seen) = match level {
+            ReadLevel::Linearizable => (1, Watermark(0)),
+            ReadLevel::Sequential { seen } => (2, seen),
+            ReadLevel::Eventual => (3, Watermark(0)),
+        };
+        let head = headers::Reads { first: number.into(), level, seen: seen.lay_out() };
+        self.run.put(head, &Query { bytes: payload_bytes(query).into() }, query, out);
+    }
+
+    /// Appends what is left.
+    pub fn end(&mut self, out: &mut Outgoing) {
+        self.run.end(out);
+    }
+}
+
+/// The replies to a client's commands and reads on their way out: each frame holds as many as there
+/// are.
 #[derive(Debug)]
 pub struct RepliesWriter(RunWriter<Reply>);
 
@@ -59,8 +98,8 @@ impl Default for RepliesWriter {
 }
 
 impl RepliesWriter {
-    /// Adds the reply to the command that its client calls `number`, and where that was executed;
-    /// appends a frame to `out` if one is full.
+    /// Adds the reply to the command or read that its client calls `number`, and where that was
+    /// executed; appends a frame to `out` if one is full.
     #[inline]
     pub fn put(&mut self, number: u64, at: Position, reply: &[u8], out: &mut Outgoing) {
         let (position, bytes) = (at.lay_out(), payload_bytes(reply).into());
@@ -85,7 +124,7 @@ impl RepliesWriter {
     }
 }
 
-/// Appends why the command that its client calls `number` has no reply.
+/// Appends why the command or read that its client calls `number` has no reply.
 pub fn encode_failed(number: u64, failure: &Failure, out: &mut Outgoing) {
     let failure_number = failure_number(failure);
     let mut header = Failed { number: number.into(), failure: failure_number, ..Layout::ZERO };
@@ -167,7 +206,36 @@ impl Iterator for Commands {
     }
 }
 
-/// The replies to a client's commands, in any order.
+/// A client's reads of one level, in the order of their numbers.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reads {
+    run: Run<Query>,
+    level: ReadLevel,
+    /// The number of the next one.
+    next: u64,
+}
+
+impl Reads {
+    /// What each of them must reflect.
+    #[must_use]
+    pub fn level(&self) -> ReadLevel {
+        self.level
+    }
+}
+
+impl Iterator for Reads {
+    type Item = (u64, Payload);
+
+    /// Returns what the client calls the next read, and the query.
+    fn next(&mut self) -> Option<(u64, Payload)> {
+        let (_, payloads, range) = self.run.next()?;
+        let number = self.next;
+        self.next = number.wrapping_add(1); // a client's numbers may be any
+        Some((number, part(payloads, range)))
+    }
+}
+
+/// The replies to a client's commands and reads, in any order.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Replies(Run<Reply>);
 
@@ -178,8 +246,8 @@ impl Replies {
         self.0.count()
     }
 
-    /// Returns the number that the client gave the next command, where it was executed, and its
-    /// reply.
+    /// Returns the number that the client gave the next command or read, where it was executed, and
+    /// its reply.
     #[allow(clippy::should_implement_trait, reason = "replies are read where they lie")]
     #[inline]
     pub fn next(&mut self) -> Option<(u64, Position, &[u8])> {
@@ -194,6 +262,22 @@ pub(super) fn take_commands(from: &mut Cursor<'_>) -> Result<Message, WireError>
     let run: Run<Command> = Run::take(from)?;
     let next = run.head.first.into();
     Ok(Message::Commands(Commands { run, next }))
+}
+
+pub(super) fn take_reads(from: &mut Cursor<'_>) -> Result<Message, WireError> {
+    let run: Run<Query> = Run::take(from)?;
+    let headers::Reads { first, level, seen } = run.head;
+    let seen = Watermark::read(&seen)?;
+    let level = match level {
+        2 => ReadLevel::Sequential { seen },
+        value if seen > Watermark(0) => {
+            return Err(WireError::Discriminant { of: "level of a read with a bound", value });
+        }
+        1 => ReadLevel::Linearizable,
+        3 => ReadLevel::Eventual,
+        value => return Err(WireError::Discriminant { of: "level of a read", value }),
+    };
+    Ok(Message::Reads(Reads { run, level, next: first.into() }))
 }
 
 pub(super) fn take_replies(from: &mut Cursor<'_>) -> Result<Message, WireError> {

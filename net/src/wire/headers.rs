@@ -250,10 +250,15 @@ layouts! {
     /// From a client: the session that it has, or none, and then the key that it asks for one by.
     /// To a client: the session that it has got.
     layout Session { session: Maybe<SessionId>, key: u64_ule, }
-    /// As many [`Command`] or [`Reply`] entries follow.
+    /// As many [`Command`], [`Query`] or [`Reply`] entries follow.
     layout Run { count: u32_ule, payloads: Checked, }
     /// A [`Run`] follows: of commands whose numbers follow `first` by one.
     layout Commands { first: u64_ule, lowest_unanswered: u64_ule, }
+    /// A [`Run`] follows: of queries whose numbers follow `first` by one. `seen` is zero unless the
+    /// level is 2.
+    layout Reads { first: u64_ule, level: u8, seen: u64_ule, }
+    /// Entry: a client's query.
+    layout Query { bytes: u32_ule, }
     /// Entry: a client's command.
     layout Command { bytes: u32_ule, }
     /// Entry: the reply to a client's command.

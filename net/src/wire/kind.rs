@@ -100,6 +100,7 @@ kinds! {
         Skip = 0x09: client::take_skip,
         Failed = 0x0A: client::take_failed,
         Session = 0x0B: client::take_session,
+        Reads = 0x0C: client::take_reads,
     }
     Gateway: GatewayId, ToGateway {
         GatewayHeartbeat = 0x10: Heartbeat,

@@ -1,7 +1,7 @@
 //! Runs: many short things in one frame, such as a client's commands or the replies to them.
 //!
 //! ```text
-//!   header    │ of commands: their numbers │ how many, and the checksum of all payloads │ entry │ entry │ entry │
+//!   header    │ of commands and queries: their numbers │ how many, and the checksum of all payloads │ entry │ entry │ entry │
 //!   payloads                                               │ command │ command │ command │
 //! ```
 //!
@@ -18,7 +18,7 @@ use loggos_protocol::Payload;
 use super::cursor::Cursor;
 use super::encode::{checked, frame};
 use super::head::HEAD_BYTES;
-use super::headers::{self, Command, Commands, Reply};
+use super::headers::{self, Command, Commands, Query, Reads, Reply};
 use super::layout::{Layout, put, take};
 use super::{Kind, WireError};
 use crate::Outgoing;
@@ -40,6 +40,14 @@ impl Entry for Command {
     type Head = Commands;
 
     #[inline]
+    fn payload_bytes(&self) -> usize {
+        u32::from(self.bytes) as usize
+    }
+}
+
+impl Entry for Query {
+    type Head = Reads;
+
     fn payload_bytes(&self) -> usize {
         u32::from(self.bytes) as usize
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use loggos_net::Outgoing;
 use loggos_net::wire::{
     self, BatchPool, CommandsWriter, FrameReader, HEAD_BYTES, Hello, Kind, LogPosition, Message,
-    Purpose, Reason, Refusal, RepliesWriter, Welcome,
+    Purpose, ReadsWriter, Reason, Refusal, RepliesWriter, Welcome,
 };
 use loggos_protocol::{
     AcceptorId, AcceptorSet, Ask, Ballot, Batch, BatchId, Chosen, Content, DirectoryId, Envelope,
@@ -14,8 +14,8 @@ use loggos_protocol::{
     GatewayId, Halt, Halted, Heartbeat, HeartbeatAck, Identify, Incarnation, Listener,
     LoggedCommand, Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b, Payload, Position,
     PreRead, PreReadAck, PreVote, PreVoteAck, Probe, ProbeAck, Propose, ProposerId, ProxyLeaderId,
-    Read, ReadResults, Rememberer, Replay, Replayed, ReplicaId, Results, SessionId, Slot,
-    SnapshotId, SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway, ToProposer,
+    Read, ReadLevel, ReadResults, Rememberer, Replay, Replayed, ReplicaId, Results, SessionId,
+    Slot, SnapshotId, SnapshotInfo, Stage, Table, Time, To, ToAcceptor, ToGateway, ToProposer,
     ToProxyLeader, ToReplica, Truncated, Unserved, Value, Vote, Watcher, Watermark,
 };
 
@@ -494,6 +494,12 @@ fn connection_messages() -> Vec<Message> {
     all.extend(failures.zip(1..).map(|(failure, number)| Message::Failed { number, failure }));
     all.extend([&[SHORT][..], &[LONG], &[0, SHORT, 0, 4 * SHORT]].map(commands));
     all.extend([&[SHORT][..], &[LONG], &[0, SHORT, 0, 4 * SHORT]].map(replies));
+    let sequential = ReadLevel::Sequential { seen: Watermark(77) };
+    all.extend([
+        reads(ReadLevel::Linearizable, &[SHORT]),
+        reads(sequential, &[LONG]),
+        reads(ReadLevel::Eventual, &[0, SHORT, 0, 4 * SHORT]),
+    ]);
     all.extend([
         Message::Welcome(Welcome {
             version: 1,
@@ -527,6 +533,16 @@ pub(crate) fn commands(lengths: &[usize]) -> Message {
     for (number, bytes) in (1..).zip(lengths) {
         let command = vec![u8::try_from(number).unwrap_or(0); *bytes];
         writer.put(number, 1, &command, &mut out);
+    }
+    writer.end(&mut out);
+    read_out(&out)
+}
+
+/// Reads with so many bytes each.
+fn reads(level: ReadLevel, lengths: &[usize]) -> Message {
+    let (mut writer, mut out) = (ReadsWriter::default(), Outgoing::default());
+    for (number, bytes) in (1 << 63..).zip(lengths) {
+        writer.put(number, level, &vec![7; *bytes], &mut out);
     }
     writer.end(&mut out);
     read_out(&out)
@@ -570,6 +586,14 @@ pub(crate) fn encode(message: &Message, out: &mut Outgoing) {
             let lowest = commands.lowest_unanswered();
             for (number, command) in commands.clone() {
                 writer.put(number, lowest, command.as_slice(), out);
+            }
+            writer.end(out);
+        }
+        Message::Reads(reads) => {
+            let mut writer = ReadsWriter::default();
+            let level = reads.level();
+            for (number, query) in reads.clone() {
+                writer.put(number, level, query.as_slice(), out);
             }
             writer.end(out);
         }

@@ -80,9 +80,12 @@ pub struct ReadGroup {
     before: u64,
 }
 
-#[cfg(test)]
 impl ReadGroup {
+    /// The one group of all reads that go to a gateway which keeps them in order itself.
+    pub const ALL: Self = Self { kind: Kind::Any, before: 0 };
+
     /// The group after so many others.
+    #[cfg(test)]
     pub(crate) fn test(before: u64) -> Self {
         Self { kind: Kind::Probed, before }
     }

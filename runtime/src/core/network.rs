@@ -49,6 +49,9 @@ impl<M: StateMachine> Core<M> {
             Incoming::Command { call, command } => {
                 self.callers.submit_remote(call, command, now);
             }
+            Incoming::Read { call, level, query } => {
+                self.callers.read_remote(call, level, query, now);
+            }
             Incoming::StatusRequest(from) => self.ask_status(from, now),
             Incoming::Skip(command) => self.skip(command),
             Incoming::HandOver { core, handed_over } => {

@@ -21,12 +21,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use loggos_net::wire::{
-    self, BatchPool, CommandsWriter, FrameReader, Hello, Message, Purpose, Reason, Refusal, Welcome,
+    self, BatchPool, CommandsWriter, FrameReader, Hello, Message, Purpose, ReadsWriter, Reason,
+    Refusal, Welcome,
 };
 use loggos_net::{ConnectionId, Outgoing, Ring, RingEvent, RingOptions};
 use loggos_protocol::{ClientSession, Failure, FormationId, RunOwner, Time};
 use tracing::warn;
 
+use super::reads::Reads;
 use super::{FRAME_BYTES_MAX, RemoteOptions, Shared};
 use crate::callers::{CALLS_A_TICK, Callers};
 use crate::client::CallError;
@@ -49,7 +51,7 @@ const PACE: Pace = Pace { wait_first: BACK_OFF, wait_after_up: BACK_OFF, wait_ma
 /// The longest sleep of the thread.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// The most bytes that wait to be sent; more commands wait in the queue.
-const OUTGOING_BYTES_MAX: usize = 1 << 20;
+pub(super) const OUTGOING_BYTES_MAX: usize = 1 << 20;
 
 /// The connection's thread.
 #[derive(Debug)]
@@ -66,9 +68,12 @@ pub(super) struct Caller {
     limits: Limits,
     /// What was sent over the connection that is up, or the former one, and has no answer yet.
     session: ClientSession,
+    /// Likewise of reads.
+    reads: Reads,
     reader: FrameReader,
-    /// Commands on their way out.
+    /// Commands and reads on their way out.
     commands_writer: CommandsWriter,
+    reads_writer: ReadsWriter,
     /// The connection to a gateway that it has left, until another one welcomes.
     former: Option<Former>,
     /// Whether [`Shared::troubles`] has one of the gateway that is connected.
@@ -106,9 +111,9 @@ struct Outage {
 
 /// The limits that a gateway's welcome sets.
 #[derive(Clone, Copy, Debug, Default)]
-struct Limits {
-    commands_in_flight: u32,
-    command_bytes: u32,
+pub(super) struct Limits {
+    pub(super) commands_in_flight: u32,
+    pub(super) command_bytes: u32,
 }
 
 impl Outage {
@@ -130,8 +135,10 @@ impl Caller {
             dial: Dial::new(PACE),
             limits: Limits::default(),
             session: ClientSession::new(random_u64()),
+            reads: Reads::default(),
             reader: FrameReader::new(FRAME_BYTES_MAX),
             commands_writer: CommandsWriter::default(),
+            reads_writer: ReadsWriter::default(),
             former: None,
             is_troubled: false,
             outage: None,
@@ -276,7 +283,7 @@ impl Caller {
         if let Some(former) = self.former.take() {
             self.ring.close(former.connection);
         }
-        self.session.on_way_ended();
+        self.end_way();
         if let (Some(session), Some(outgoing)) = (self.session.id(), self.ring.outgoing(id)) {
             wire::encode_session(Some(session), 0, outgoing);
         }
@@ -291,12 +298,19 @@ impl Caller {
     fn take(&mut self, answer: Message, now: Time) -> bool {
         match answer {
             Message::Replies(mut replies) => {
+                let mut has_executed = false;
                 while let Some((number, at, reply)) = replies.next() {
-                    if let Some(tag) = self.session.on_reply(number) {
+                    let is_read = Reads::has(number);
+                    has_executed |= !is_read;
+                    let tag = match is_read {
+                        true => self.reads.on_answer(number),
+                        false => self.session.on_reply(number),
+                    };
+                    if let Some(tag) = tag {
                         self.callers.answer(tag, Ok((at, reply)));
                     }
                 }
-                true
+                has_executed
             }
             Message::Session { session: Some(session), .. } => {
                 self.session.on_opened(session);
@@ -305,6 +319,12 @@ impl Caller {
             Message::Failed { number: u64::MAX, failure } => {
                 self.session.on_not_opened(now);
                 self.callers.give_up_unsent_for(&failure);
+                false
+            }
+            Message::Failed { number, failure } if Reads::has(number) => {
+                if let Some(tag) = self.reads.on_answer(number) {
+                    self.callers.answer(tag, Err(failure));
+                }
                 false
             }
             Message::Failed { number, failure } => {
@@ -319,6 +339,7 @@ impl Caller {
             }
             Message::Session { session: None, .. }
             | Message::Commands(_)
+            | Message::Reads(_)
             | Message::Envelope(_)
             | Message::Hello(_)
             | Message::Welcome(_)
@@ -363,7 +384,7 @@ impl Caller {
     /// goes to the next gateway.
     fn end_former(&mut self, id: ConnectionId) {
         if self.former.take_if(|it| it.connection == id).is_some() {
-            self.session.on_way_ended();
+            self.end_way();
             self.ring.close(id);
         }
     }
@@ -442,7 +463,14 @@ impl Caller {
             let (callers, session) = (&mut self.callers, &mut self.session);
             let writer = &mut self.commands_writer;
             send(callers, session, writer, outgoing, (self.limits, now));
+            self.reads.send(callers, &mut self.reads_writer, outgoing, self.limits);
         }
+    }
+
+    /// What was sent over a connection, and has no answer, is sent again over the next.
+    fn end_way(&mut self) {
+        self.session.on_way_ended();
+        self.reads.on_way_ended(&self.callers);
     }
 
     fn call(&mut self, now: Time) {
@@ -475,7 +503,7 @@ impl Caller {
     /// The connection has ended: what was sent over it and has no answer goes to the next gateway.
     fn on_end(&mut self, now: Time, why: &str) {
         if self.dial.up().is_some() {
-            self.session.on_way_ended();
+            self.end_way();
         }
         self.on_down(now, why);
     }
@@ -510,7 +538,7 @@ impl Caller {
             DialState::Calling { since, .. } => Some(since + GREETING_MAX),
             DialState::Up { .. } => None,
         };
-        let again = self.session.next_timeout(self.callers.is_waiting());
+        let again = self.session.next_timeout(self.callers.has_commands());
         let again = again.filter(|_| self.dial.up().is_some());
         let due = due.into_iter().chain(again).chain(self.callers.next_timeout()).min();
         let most = due.map_or(SLEEP_MAX, |due| due.since(now).min(SLEEP_MAX));
@@ -544,7 +572,7 @@ fn send(
         RunOwner::NewClient { key } => wire::encode_session(None, key, outgoing),
         RunOwner::Gateway => unreachable!("commands have names in their session"),
     };
-    if let Some(wish) = session.ask(callers.is_waiting(), now) {
+    if let Some(wish) = session.ask(callers.has_commands(), now) {
         put(wish, &[], outgoing);
     }
     while outgoing.len() < OUTGOING_BYTES_MAX

@@ -70,6 +70,7 @@ fn ask(
                 | Message::Log(_)
                 | Message::Session { .. }
                 | Message::Commands(_)
+                | Message::Reads(_)
                 | Message::Replies(_)
                 | Message::Failed { .. }
                 | Message::StatusRequest

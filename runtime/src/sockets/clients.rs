@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use loggos_net::wire::{self, RepliesWriter};
 use loggos_net::{ConnectionId, Ring};
-use loggos_protocol::{RunOwner, SessionId, Time};
+use loggos_protocol::{Payload, ReadLevel, RunOwner, SessionId, Time};
 use tracing::warn;
 
 use super::Sockets;
 use super::budget::Budget;
-use super::connections::{Connection, Party, Stage};
+use super::connections::{Asked, Connection, Party, Stage};
 use super::handshake::not_served;
-use crate::callers::{RemoteCall, ToRemote};
+use crate::callers::{RemoteCall, RemoteName, ToRemote};
+
+/// What a client asks for: by which name, of which level if it is a read, and its bytes.
+pub(super) type NextAsked = (RemoteName, Option<ReadLevel>, Payload);
 
 /// Why a client is read no further.
 pub(super) enum Pause {
@@ -22,6 +25,30 @@ pub(super) enum Pause {
 }
 
 impl Connection {
+    /// Takes the next command or read out of the last frame; none if all are taken in.
+    ///
+    /// # Errors
+    ///
+    /// If it may not be asked for.
+    #[inline]
+    pub(super) fn next_asked(&mut self) -> Option<Result<NextAsked, &'static str>> {
+        match self.asked.as_mut()? {
+            Asked::Commands(commands) => {
+                let (first, command) = commands.next()?;
+                let lowest_unanswered = commands.lowest_unanswered();
+                let Some(session) = self.session else {
+                    return Some(Err("commands without a session"));
+                };
+                let owner = RunOwner::Client { session, first, lowest_unanswered };
+                Some(Ok((RemoteName::Command(owner), None, command)))
+            }
+            Asked::Reads(reads) => {
+                let (number, query) = reads.next()?;
+                Some(Ok((RemoteName::Read(number), Some(reads.level()), query)))
+            }
+        }
+    }
+
     /// Whether it is not to be read on, in a tick that takes in `room` more commands of clients.
     #[inline]
     pub(super) fn pause(&mut self, budget: &Budget, room: usize) -> Option<Pause> {
@@ -45,32 +72,42 @@ impl Sockets {
     /// Answers a client's command, unless it has gone. Replies are on their way only after
     /// [`Sockets::end_replies`].
     pub(crate) fn answer(&mut self, ring: &mut Ring, (call, result): ToRemote<'_>) {
-        let RemoteCall { connection: to, owner, charge } = call;
+        let RemoteCall { connection: to, name, charge } = call;
         let mut connection = self.connections.get_mut(&to);
         self.budget.refund(connection.as_mut().map(|it| &mut it.account), charge);
         let (Some(connection), Some(outgoing)) = (connection, ring.outgoing(to)) else { return };
         let unended_bytes =
             |connection: &Connection| connection.replies.as_ref().map_or(0, RepliesWriter::len);
         let before = outgoing.len() + unended_bytes(connection);
-        match (owner, result) {
-            (RunOwner::NewClient { .. }, Ok((_, name))) => {
+        match (name, result) {
+            (RemoteName::Command(RunOwner::NewClient { .. }), Ok((_, name))) => {
                 connection.session = SessionId::from_bytes(name);
                 wire::encode_session(connection.session, 0, outgoing);
             }
-            (RunOwner::NewClient { .. }, Err(why)) => {
+            (RemoteName::Command(RunOwner::NewClient { .. }), Err(why)) => {
                 wire::encode_failed(u64::MAX, &why, outgoing);
             }
-            (RunOwner::Client { first: number, .. }, Ok((at, reply))) => {
+            (
+                RemoteName::Command(RunOwner::Client { first: number, .. })
+                | RemoteName::Read(number),
+                Ok((at, reply)),
+            ) => {
                 let replies = connection.replies.get_or_insert_with(|| {
                     self.answered.push(to);
                     self.replies.pop().unwrap_or_default()
                 });
                 replies.put(number, at, reply, outgoing);
             }
-            (RunOwner::Client { first: number, .. }, Err(why)) => {
+            (
+                RemoteName::Command(RunOwner::Client { first: number, .. })
+                | RemoteName::Read(number),
+                Err(why),
+            ) => {
                 wire::encode_failed(number, &why, outgoing);
             }
-            (RunOwner::Gateway, _) => unreachable!("a connection's client has its own session"),
+            (RemoteName::Command(RunOwner::Gateway), _) => {
+                unreachable!("a connection's client has its own session")
+            }
         }
         let bytes = outgoing.len() + unended_bytes(connection) - before;
         let account = &mut connection.account;

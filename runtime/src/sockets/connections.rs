@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loggos_net::wire::{Commands, FrameReader, Hello, RepliesWriter};
+use loggos_net::wire::{Commands, FrameReader, Hello, Reads, RepliesWriter};
 use loggos_protocol::{SessionId, Time};
 
 use super::budget::Account;
@@ -32,6 +32,13 @@ pub(crate) const STATUS_MAX: usize = 16;
 /// one too many. Its checksum is checked before room is made for it.
 pub(super) const PEER_FRAME_BYTES_MAX: u32 = 256 << 20;
 
+/// What a client has asked for in one frame.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Commands(Commands),
+    Reads(Reads),
+}
+
 /// A connection, by what it has said so far.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -44,8 +51,8 @@ pub(super) struct Connection {
     pub(super) account: Account,
     /// The session that its commands belong to, once it has one.
     pub(super) session: Option<SessionId>,
-    /// Its commands that were not taken in yet, of the last frame that was read.
-    pub(super) commands: Option<Commands>,
+    /// Its commands or reads that were not taken in yet, of the last frame that was read.
+    pub(super) asked: Option<Asked>,
     /// The replies to it of this tick.
     pub(super) replies: Option<RepliesWriter>,
 }
@@ -98,7 +105,7 @@ impl Connection {
             admitted_at: Time(0),
             account: Account::default(),
             session: None,
-            commands: None,
+            asked: None,
             replies: None,
         }
     }
