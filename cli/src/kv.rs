@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use clap::{Args, Subcommand};
-use loggos::Position;
+use clap::{Args, Subcommand, ValueEnum};
 use loggos::kv::{Answer, Command};
+use loggos::{Consistency, Position};
 use serde_json::{Value, json};
 
 use crate::exit::{self, Exit};
@@ -16,7 +16,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     target: Target,
     /// Print an object in JSON: the key, its value if there is one to tell, and the slot and index
-    /// where the command was executed.
+    /// where the command was executed. What is read reflects all before its slot and index.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -29,6 +29,10 @@ enum Operation {
     Get {
         /// The key.
         key: String,
+        /// What the answer must reflect: all that was answered before; or, of this command that has
+        /// seen nothing yet, what any replica has executed.
+        #[arg(long, value_name = "LEVEL", default_value = "linearizable")]
+        read: Level,
     },
     /// Set the value of a key.
     Put {
@@ -52,11 +56,29 @@ enum Operation {
     },
 }
 
-/// Executes the command and prints its answer.
+/// What a read must reflect.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Level {
+    Linearizable,
+    Sequential,
+    Eventual,
+}
+
+impl From<Level> for Consistency {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Linearizable => Self::Linearizable,
+            Level::Sequential => Self::Sequential,
+            Level::Eventual => Self::Eventual,
+        }
+    }
+}
+
+/// Executes the command, or asks what is to be read, and prints the answer.
 pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let mut command = Vec::new();
     match &options.operation {
-        Operation::Get { key } => Command::Get { key: key.as_bytes() },
+        Operation::Get { key, .. } => Command::Get { key: key.as_bytes() },
         Operation::Put { key, value } => {
             Command::Put { key: key.as_bytes(), value: value.as_bytes() }
         }
@@ -64,7 +86,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         Operation::Incr { key, by } => Command::Increment { key: key.as_bytes(), by: *by },
     }
     .encode(&mut command)?;
-    let executed = options.target.execute(&command)?;
+    let executed = match options.operation {
+        Operation::Get { read, .. } => options.target.query(read.into(), &command)?,
+        Operation::Put { .. } | Operation::Del { .. } | Operation::Incr { .. } => {
+            options.target.execute(&command)?
+        }
+    };
     let answer = Answer::decode(executed.reply.as_slice())
         .map_err(|_| "unrecognised reply: is this cluster running another state machine?")?;
     let key = options.operation.key();
@@ -78,7 +105,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
 
 impl Operation {
     fn key(&self) -> &str {
-        let (Self::Get { key }
+        let (Self::Get { key, .. }
         | Self::Put { key, .. }
         | Self::Del { key }
         | Self::Incr { key, .. }) = self;
@@ -107,7 +134,8 @@ fn print(answer: Answer<'_>) -> std::io::Result<()> {
 }
 
 /// Returns the answer as an object: the key, what it holds now if that was asked for, and where the
-/// command was executed. A value that is no text is told in hexadecimal digits, as `value_hex`.
+/// command was executed, or what the answer reflects ends. A value that is no text is told in
+/// hexadecimal digits, as `value_hex`.
 fn to_json(key: &str, answer: Answer<'_>, at: Position) -> Value {
     let mut object = json!({ "key": key, "slot": at.slot.0, "index": at.index });
     let (name, value) = match answer {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 use loggos::{
-    Address, CallError, Config, Executed, NoAddress, NodeConfig, RemoteCluster, RemoteOptions,
-    RoleId,
+    Address, CallError, Client, Config, Consistency, Executed, NoAddress, NodeConfig,
+    RemoteCluster, RemoteOptions, RoleId,
 };
 
 use crate::node::DEFAULT_ADDRESS;
@@ -77,6 +77,20 @@ impl Target {
     pub(crate) fn execute(&self, command: &[u8]) -> Result<Executed, Box<dyn std::error::Error>> {
         Ok(execute(self.options()?, &self.nodes()?, command)?)
     }
+
+    /// Asks one query.
+    ///
+    /// # Errors
+    ///
+    /// Likewise.
+    pub(crate) fn query(
+        &self,
+        consistency: Consistency,
+        query: &[u8],
+    ) -> Result<Executed, Box<dyn std::error::Error>> {
+        let ask = |client: Client| client.query_blocking(consistency, query);
+        Ok(call(self.options()?, &self.nodes()?, query.len(), ask)?)
+    }
 }
 
 /// Executes one command at the cluster of `options`, whose `nodes` have names. Waits no longer than
@@ -90,10 +104,20 @@ pub(crate) fn execute(
     nodes: &[Named],
     command: &[u8],
 ) -> Result<Executed, String> {
+    call(options, nodes, command.len(), |client| client.execute_blocking(command))
+}
+
+/// Has `ask` ask a client of that cluster something of so many bytes, likewise.
+fn call(
+    options: RemoteOptions,
+    nodes: &[Named],
+    bytes: usize,
+    ask: impl FnOnce(Client) -> Result<Executed, CallError>,
+) -> Result<Executed, String> {
     let unreachable_after = Some(UNREACHABLE_AFTER);
     let cluster = RemoteCluster::connect(RemoteOptions { unreachable_after, ..options })
         .map_err(|error| error.to_string())?;
-    cluster.client().execute_blocking(command).map_err(|error| {
+    ask(cluster.client()).map_err(|error| {
         let troubles = cluster.troubles().into_iter().map(|(address, why)| {
             let is_it = |(name, of): &&Named| {
                 *name != of.to_string() && of.resolve().is_ok_and(|of| of == address)
@@ -104,7 +128,7 @@ pub(crate) fn execute(
         });
         let length = match (&error, cluster.command_bytes_max()) {
             (CallError::TooLarge, Some(most)) => {
-                format!(": {} bytes, where {most} are the most", command.len())
+                format!(": {bytes} bytes, where {most} are the most")
             }
             _ => String::new(),
         };

@@ -116,6 +116,9 @@ fn a_missing_key_and_a_failed_command_have_codes_of_their_own() {
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     wait_for("a value that is taken", || kv(&["put", "word", "ten"]).0 == 0);
+    for level in ["linearizable", "sequential", "eventual"] {
+        wait_for("that value", || kv(&["get", "word", "--read", level]) == (0, String::new()));
+    }
     assert_eq!(kv(&["get", "word"]), (0, String::new()));
     for (words, why) in [
         (&["get", "other"][..], "`other` has no value"),

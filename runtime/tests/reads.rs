@@ -2,8 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -13,9 +12,6 @@ use loggos::{
     Next, Node, NodeConfig, NotAQuery, Position, RemoteCluster, RemoteOptions, Reply, Resident,
     StateMachine,
 };
-use loggos_net::Outgoing;
-use loggos_net::wire::{self, BatchPool, FrameReader, Message, RepliesWriter, Welcome};
-use loggos_protocol::{FormationId, ReadLevel, Slot, Watermark};
 
 /// The longest that anything may take that must happen.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -244,95 +240,4 @@ fn r21_what_a_resident_reads_and_writes_takes_effect_in_its_order() {
     cluster.move_in(move || Alternating { turns: 0, tag: 0, unanswered: 0, done });
     assert_eq!(is_done.recv_timeout(DEADLINE).unwrap(), 200);
     cluster.stop().unwrap();
-}
-
-/// A gateway in a test's hands.
-struct Gateway {
-    stream: TcpStream,
-    reader: FrameReader,
-}
-
-impl Gateway {
-    fn accept(listener: &TcpListener) -> Self {
-        let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let mut gateway = Self { stream, reader: FrameReader::new(1 << 20) };
-        assert!(matches!(gateway.hear(), Message::Hello(_)), "it says what it is");
-        let welcome = Welcome {
-            version: wire::WIRE_VERSION,
-            nonce: 1,
-            formation: Some(FormationId(7)),
-            log: None,
-            commands_in_flight_max: 100,
-            command_bytes_max: 1_000,
-        };
-        gateway.say(|out| wire::encode_welcome(&welcome, out));
-        gateway
-    }
-
-    fn say(&mut self, encode: impl FnOnce(&mut Outgoing)) {
-        let mut out = Outgoing::default();
-        encode(&mut out);
-        out.pieces().for_each(|piece| self.stream.write_all(piece).unwrap());
-    }
-
-    fn hear(&mut self) -> Message {
-        loop {
-            if let Some(frame) = self.reader.next() {
-                return frame.unwrap().decode(&mut BatchPool::new(1)).unwrap();
-            }
-            let mut piece = vec![0; 1024];
-            let bytes = self.stream.read(&mut piece).unwrap();
-            assert!(bytes > 0, "the client has closed");
-            piece.truncate(bytes);
-            self.reader.push(piece.into());
-        }
-    }
-
-    /// The number of the next read, which is to be `expected`, and its level.
-    fn read(&mut self, expected: &[u8]) -> (u64, ReadLevel) {
-        let Message::Reads(reads) = self.hear() else { panic!("something else than a read") };
-        let level = reads.level();
-        let [(number, query)] = &reads.collect::<Vec<_>>()[..] else { panic!("several reads") };
-        assert_eq!(query.as_slice(), expected, "another query");
-        (*number, level)
-    }
-
-    fn answer(&mut self, number: u64, slot: u64, reply: &[u8]) {
-        let at = Position { slot: Slot(slot), index: 0 };
-        let mut writer = RepliesWriter::default();
-        self.say(|out| {
-            writer.put(number, at, reply, out);
-            writer.end(out);
-        });
-    }
-}
-
-/// It needs no session; what it has seen goes with it.
-#[test]
-fn a_read_whose_gateway_ends_is_asked_again_of_another() {
-    let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    let addresses: Vec<_> = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
-    let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses) };
-    let cluster = RemoteCluster::connect(options).unwrap();
-    std::thread::scope(|scope| {
-        let query = |consistency, query: &'static [u8]| {
-            let client = cluster.client();
-            scope.spawn(move || client.query_blocking(consistency, query).unwrap())
-        };
-        let first_read = query(Consistency::Linearizable, b"first");
-        let mut first = Gateway::accept(&listeners[0]);
-        let (number, level) = first.read(b"first");
-        assert_eq!(level, ReadLevel::Linearizable);
-        first.answer(number, 77, b"reply");
-        assert_eq!(first_read.join().unwrap().reply.as_slice(), b"reply");
-        let second_read = query(Consistency::Sequential, b"second");
-        let asked = first.read(b"second");
-        assert_eq!(asked.1, ReadLevel::Sequential { seen: Watermark(77) });
-        drop(first);
-        let mut second = Gateway::accept(&listeners[1]);
-        assert_eq!(second.read(b"second"), asked, "the same, and nothing else");
-        second.answer(asked.0, 80, b"of another");
-        assert_eq!(second_read.join().unwrap().reply.as_slice(), b"of another");
-    });
 }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use loggos::kv::{Answer, Command, Kv};
 use loggos::{
-    CallError, Config, Desk, Durability, Executed, Idle, Next, Node, NodeConfig, Position,
-    RemoteCluster, RemoteOptions, Resident, Settings,
+    CallError, Config, Consistency, Desk, Durability, Executed, Idle, Next, Node, NodeConfig,
+    Position, RemoteCluster, RemoteOptions, Resident, Settings,
 };
 use loggos_net::Outgoing;
 use loggos_net::wire::{
     self, BatchPool, FrameReader, Message, Reason, Refusal, RepliesWriter, Welcome,
 };
-use loggos_protocol::{FormationId, SessionId, Slot};
+use loggos_protocol::{FormationId, ReadLevel, SessionId, Slot, Watermark};
 
 /// The longest that anything may take that must happen.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -130,8 +130,17 @@ impl Gateway {
         }
     }
 
+    /// The number of the next read, which is to be `expected`, and its level.
+    fn read(&mut self, expected: &[u8]) -> (u64, ReadLevel) {
+        let Some(Message::Reads(reads)) = self.hear() else { panic!("no read") };
+        let level = reads.level();
+        let [(number, query)] = &reads.collect::<Vec<_>>()[..] else { panic!("several reads") };
+        assert_eq!(query.as_slice(), expected, "another query");
+        (*number, level)
+    }
+
     fn answer(&mut self, number: u64, reply: &[u8]) {
-        let at = Position { slot: Slot(1), index: 0 };
+        let at = Position { slot: Slot(77), index: 0 };
         let mut writer = RepliesWriter::default();
         self.say(|out| {
             writer.put(number, at, reply, out);
@@ -185,6 +194,35 @@ fn r37_a_client_of_a_gateway_that_is_not_served_goes_to_another_with_all_that_it
         first.answer(number, b"again of the first");
         assert_eq!(replies(last.join().unwrap()), b"again of the first");
         assert!(second.hear().is_none(), "nothing was due there");
+    });
+}
+
+/// It needs no session; what it has seen goes with it.
+#[test]
+fn a_read_whose_gateway_ends_is_asked_again_of_another() {
+    let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses: Vec<_> = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
+    let options = RemoteOptions { deadline: DEADLINE, ..RemoteOptions::new(addresses) };
+    let cluster = RemoteCluster::connect(options).unwrap();
+    std::thread::scope(|scope| {
+        let query = |consistency, query: &'static [u8]| {
+            let client = cluster.client();
+            scope.spawn(move || client.query_blocking(consistency, query).unwrap())
+        };
+        let first_read = query(Consistency::Linearizable, b"first");
+        let mut first = Gateway::accept(&listeners[0]);
+        let (number, level) = first.read(b"first");
+        assert_eq!(level, ReadLevel::Linearizable);
+        first.answer(number, b"reply");
+        assert_eq!(first_read.join().unwrap().reply.as_slice(), b"reply");
+        let second_read = query(Consistency::Sequential, b"second");
+        let asked = first.read(b"second");
+        assert_eq!(asked.1, ReadLevel::Sequential { seen: Watermark(77) });
+        drop(first);
+        let mut second = Gateway::accept(&listeners[1]);
+        assert_eq!(second.read(b"second"), asked, "the same, and nothing else");
+        second.answer(asked.0, b"of another");
+        assert_eq!(second_read.join().unwrap().reply.as_slice(), b"of another");
     });
 }
 

@@ -22,11 +22,12 @@ use loggos_net::wire::{
 };
 use loggos_protocol::{
     AcceptorId, Ask, Ballot, Batch, BatchId, DirectoryId, Envelope, Executed, Failure, Fetch,
-    Fetched, Form, FormationId, Formed, GatewayId, HeartbeatAck, Identify, Incarnation, Listener,
-    Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b, Payload, Position, PreVote, PreVoteAck,
-    Probe, ProbeAck, Propose, ProposerId, ProxyLeaderId, Rememberer, Replay, Replayed, ReplicaId,
-    Results, Rng, Slot, Table, Time, To, ToAcceptor, ToGateway, ToProposer, ToProxyLeader,
-    ToReplica, Truncated, Value, Watcher, Watermark,
+    Fetched, FillTo, Form, FormationId, Formed, GatewayId, HeartbeatAck, Identify, Incarnation,
+    Listener, Nack, Need, NotExecuted, NotLeader, P1a, P1b, P2a, P2b, Payload, Position, PreRead,
+    PreReadAck, PreVote, PreVoteAck, Probe, ProbeAck, Propose, ProposerId, ProxyLeaderId, Read,
+    ReadResults, Rememberer, Replay, Replayed, ReplicaId, Results, Rng, Slot, Table, Time, To,
+    ToAcceptor, ToGateway, ToProposer, ToProxyLeader, ToReplica, Truncated, Value, Watcher,
+    Watermark,
 };
 
 /// How long a node waits for a hello.
@@ -620,6 +621,8 @@ fn to_proposer() -> Vec<ToProposer> {
         probe_ack(Rememberer::Acceptor(acceptor)),
         probe_ack(Rememberer::Replica(replica)),
         ToProposer::Formed(Formed { acceptor, directory, table: table() }),
+        ToProposer::FillTo(FillTo { gateway: GatewayId(NOBODY), to: Watermark(1) }),
+        ToProposer::FillTo(FillTo { gateway: GatewayId(0), to: FAR.watermark_after() }),
         ToProposer::PreVoteAck(pre_vote_ack),
         p1b(OLD),
         ToProposer::Nack(NACK),
@@ -641,9 +644,15 @@ fn to_proxy_leader() -> [ToProxyLeader; 4] {
     ]
 }
 
-fn to_acceptor() -> [ToAcceptor; 7] {
+fn to_acceptor() -> [ToAcceptor; 9] {
     let proposer = ProposerId(NOBODY);
+    let pre_read = |gateway| {
+        let gateway = GatewayId(gateway);
+        ToAcceptor::PreRead(PreRead { gateway, incarnation: LIFE, probe: 0 })
+    };
     [
+        pre_read(NOBODY),
+        pre_read(0),
         ToAcceptor::Probe(PROBE),
         ToAcceptor::Form(Form { proposer, table: table() }),
         ToAcceptor::PreVote(PreVote { proposer, nonce: 1 }),
@@ -654,7 +663,7 @@ fn to_acceptor() -> [ToAcceptor; 7] {
     ]
 }
 
-fn to_replica() -> [ToReplica; 8] {
+fn to_replica() -> [ToReplica; 10] {
     let identify = |watcher| ToReplica::Identify(Identify { watcher, nonce: 1 });
     let (acceptor, directory, votes) = (ACCEPTOR, DIRECTORY, Vec::new());
     let replayed =
@@ -662,7 +671,15 @@ fn to_replica() -> [ToReplica; 8] {
     let (replica, slots) = (REPLICA, Vec::new());
     let fetched = Fetched { replica, first: FAR, slots, executed: Watermark(1 << 41) };
     let ask = Ask { batch: batch_id(NOBODY), attempt: 0, session: None, first: 0, count: 1 };
+    let read = |gateway| {
+        let queries = Payload::copy(b"no queries");
+        let (gateway, incarnation, at_least) = (GatewayId(gateway), LIFE, FAR.watermark_after());
+        let read = Read { gateway, incarnation, group: 0, first: u32::MAX, at_least, queries };
+        ToReplica::Read(Arc::new(read))
+    };
     [
+        read(NOBODY),
+        read(0),
         ToReplica::Probe(PROBE),
         identify(Watcher::Proposer(ProposerId(NOBODY))),
         identify(Watcher::Acceptor(ACCEPTOR)),
@@ -674,11 +691,28 @@ fn to_replica() -> [ToReplica; 8] {
     ]
 }
 
-fn to_gateway() -> [ToGateway; 3] {
+fn to_gateway() -> [ToGateway; 5] {
     let (proposer, hint) = (ProposerId(NOBODY), Some(ProposerId(NOBODY)));
     let (replica, batch, attempt) = (REPLICA, batch_id(0), 0);
     let (slot, outcomes) = (Slot(0), Payload::empty());
+    let results = ReadResults {
+        replica,
+        incarnation: LIFE,
+        group: 0,
+        first: 0,
+        executed: Watermark(0),
+        replies: Payload::copy(b"no replies"),
+    };
+    let ack = PreReadAck {
+        acceptor: ACCEPTOR,
+        directory: DIRECTORY,
+        incarnation: LIFE,
+        probe: 0,
+        vote_watermark: Some(FAR),
+    };
     [
+        ToGateway::ReadResults(Arc::new(results)),
+        ToGateway::PreReadAck(ack),
         ToGateway::NotLeader(NotLeader { proposer, batch, attempt, hint }),
         ToGateway::Results(Arc::new(Results { replica, batch, attempt, slot, outcomes })),
         ToGateway::NotExecuted(NotExecuted { replica, batch, attempt }),

@@ -353,6 +353,10 @@ impl Gateway {
     ///
     /// source: R21, R29
     pub fn on_read_results(&mut self, results: &ReadResults, now: Time, out: &mut Outbox) {
+        if results.replica.0 >= self.cluster.replicas {
+            self.counters.foreign += 1;
+            return out.ignored("ReadResults: of no replica of this cluster");
+        }
         self.hear(results.replica);
         let is_ours = results.incarnation == self.reads.incarnation;
         let Some(place) = self.reads.place_of(results.group).filter(|_| is_ours) else {

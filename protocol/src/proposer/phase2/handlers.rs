@@ -172,6 +172,10 @@ impl Phase2 {
         out: &mut Outbox,
     ) {
         let FillTo { gateway, to } = fill;
+        if gateway.0 >= shared.cluster.gateways {
+            shared.counters.foreign += 1;
+            return out.ignored("FillTo: of no gateway");
+        }
         let most = self.next.0.saturating_add(self.cluster.slot_window.into());
         if to.0 > most {
             shared.counters.fills_refused += 1;
