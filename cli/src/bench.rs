@@ -24,11 +24,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum};
 use loggos::kv::{EncodeError, Kv};
 use loggos::{
-    Config, CoreTrace, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions, RoleId,
-    Settings,
+    Config, Consistency, CoreTrace, Durability, Idle, LocalCluster, QuorumSystem, RemoteOptions,
+    RoleId, Settings,
 };
 
 use serde_json::Value;
@@ -92,9 +92,13 @@ pub(crate) struct Options {
     /// Bytes of a value.
     #[arg(long, value_name = "B", default_value_t = 16, value_parser = clap::value_parser!(u32).range(SIZES))]
     size: u32,
-    /// The part of operations that are reads, from 0 to 1.
+    /// The part of operations that are reads, from 0 to 1: see --consistency.
     #[arg(long, value_name = "PART", default_value_t = 0.0, value_parser = part)]
     reads: f64,
+    /// What a read must reflect. With `log` it is a command like the others; at all other levels a
+    /// replica is asked.
+    #[arg(long, value_name = "LEVEL", default_value = "linearizable")]
+    consistency: ReadAs,
     /// Keys, of 16 bytes each.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     keys: u32,
@@ -135,6 +139,37 @@ pub(crate) struct Options {
     /// Write the figures to this file as a page of HTML, with pictures of throughput and latency.
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
+}
+
+/// How a read is made.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum ReadAs {
+    Linearizable,
+    Sequential,
+    Eventual,
+    Log,
+}
+
+impl ReadAs {
+    /// What a query must reflect; `None` if a read is a command.
+    fn consistency(self) -> Option<Consistency> {
+        match self {
+            Self::Linearizable => Some(Consistency::Linearizable),
+            Self::Sequential => Some(Consistency::Sequential),
+            Self::Eventual => Some(Consistency::Eventual),
+            Self::Log => None,
+        }
+    }
+
+    /// Its name.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Linearizable => "linearizable",
+            Self::Sequential => "sequential",
+            Self::Eventual => "eventual",
+            Self::Log => "by the log",
+        }
+    }
 }
 
 /// Runs the benchmark and prints what it measured.

@@ -12,7 +12,7 @@ use loggos_protocol::{
 };
 
 use crate::client::{Answer, CallError, Executed, Operation, Port, Submission};
-use crate::resident::{Commands, MoveIn, Tenant};
+use crate::resident::{Commands, Entry, MoveIn, Tenant};
 use crate::sockets::Charge;
 
 /// The most commands that a tick takes from callers.
@@ -88,8 +88,7 @@ impl Callers {
 
     /// Takes a resident in.
     pub(crate) fn move_in(&mut self, MoveIn(make): MoveIn, now: Time) {
-        let order = self.port.take_order();
-        self.residents.push(Tenant::new(self.residents_count, order, make(), now));
+        self.residents.push(Tenant::new(self.residents_count, make(), now));
         self.residents_count += 1;
     }
 
@@ -128,9 +127,10 @@ impl Callers {
             if !tenant.is_due(now, share) {
                 continue;
             }
-            let (id, order) = (tenant.id, tenant.order);
+            let id = tenant.id;
             tenant.turn(&mut commands, share, now);
-            for (tag, consistency, bytes) in commands.iter() {
+            for (Entry { tag, caller, consistency, .. }, bytes) in commands.iter() {
+                let order = tenant.order(caller, &self.port);
                 let is_read = consistency.is_some();
                 let caller = Recipient::Resident { id, tag, is_read };
                 let start = Start { caller, order, now };
@@ -143,7 +143,7 @@ impl Callers {
         }
         self.commands = commands;
         for left in self.residents.extract_if(.., |tenant| tenant.has_left) {
-            self.port.give_order_back(left.order);
+            left.orders.iter().for_each(|order| self.port.give_order_back(*order));
         }
         self.client.under_way() - before
     }

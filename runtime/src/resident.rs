@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use loggos_protocol::{OrderId, Position, Time};
 
-use crate::client::{CallError, Consistency};
+use crate::client::{CallError, Consistency, Port};
 
 /// A caller that lives on the core of the first gateway.
 ///
@@ -54,21 +54,33 @@ pub struct Desk<'a> {
     commands: &'a mut Commands,
     room: usize,
     is_short: bool,
+    caller: u32,
 }
 
-/// The commands of one turn, with their bytes one after the other.
+/// The commands and queries of one turn, with their bytes one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Commands {
     bytes: Vec<u8>,
-    /// The tag of each command, or of a read, which has its consistency; and where its bytes end.
-    entries: Vec<(u64, Option<Consistency>, usize)>,
+    entries: Vec<Entry>,
+}
+
+/// A command, or a query, which has its consistency.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) tag: u64,
+    /// The resident's own number of the caller on whose behalf it is.
+    pub(crate) caller: u32,
+    pub(crate) consistency: Option<Consistency>,
+    /// Where its bytes end.
+    end: usize,
 }
 
 /// A resident, and when it wants its turn.
 pub(crate) struct Tenant {
     /// Never used again: no other resident gets its results.
     pub(crate) id: u64,
-    pub(crate) order: OrderId,
+    /// The orders of its callers, by their numbers.
+    pub(crate) orders: Vec<OrderId>,
     resident: Box<dyn Resident>,
     /// When it wants its next turn at the latest.
     pub(crate) due: Option<Time>,
@@ -81,6 +93,17 @@ pub(crate) struct Tenant {
 pub(crate) struct MoveIn(pub(crate) Box<dyn FnOnce() -> Box<dyn Resident> + Send>);
 
 impl Desk<'_> {
+    /// Submits from here on, in this turn, on behalf of the caller of that number: a resident
+    /// numbers its callers as it likes, from 0 on, without gaps. At first it is 0.
+    ///
+    /// What one caller executes and asks takes effect in its order: a query is held back behind
+    /// commands that have no answer yet, and commands behind queries. Callers do not wait for each
+    /// other.
+    pub fn caller(&mut self, caller: u32) -> &mut Self {
+        self.caller = caller;
+        self
+    }
+
     /// Submits `command`; its result will come with `tag`. Returns whether there was room. If not,
     /// nothing has happened, and the resident has another turn once there is room.
     ///
@@ -94,8 +117,6 @@ impl Desk<'_> {
     /// Asks the state machine `query`; its answer will come with `tag`: see
     /// [`Client::query`](crate::Client::query). Returns whether there was room, like
     /// [`execute`](Self::execute).
-    ///
-    /// What a resident reads and executes takes effect in the order in which it is put here.
     #[must_use = "without room nothing is asked"]
     pub fn query(&mut self, tag: u64, consistency: Consistency, query: &[u8]) -> bool {
         self.put(tag, Some(consistency), query)
@@ -109,20 +130,17 @@ impl Desk<'_> {
         }
         self.room -= 1;
         self.commands.bytes.extend_from_slice(bytes);
-        self.commands.entries.push((tag, consistency, self.commands.bytes.len()));
+        let (caller, end) = (self.caller, self.commands.bytes.len());
+        self.commands.entries.push(Entry { tag, caller, consistency, end });
         true
     }
 }
 
 impl Commands {
-    /// Returns all commands and reads, oldest first, each with its tag; reads with what they must
-    /// reflect.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Option<Consistency>, &[u8])> {
-        let starts = std::iter::once(0).chain(self.entries.iter().map(|(.., end)| *end));
-        let bytes = |start, end| &self.bytes[start..end];
-        starts
-            .zip(&self.entries)
-            .map(move |(start, (tag, it, end))| (*tag, *it, bytes(start, *end)))
+    /// Returns all commands and queries, oldest first, with their bytes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Entry, &[u8])> {
+        let starts = std::iter::once(0).chain(self.entries.iter().map(|entry| entry.end));
+        starts.zip(&self.entries).map(|(start, entry)| (*entry, &self.bytes[start..entry.end]))
     }
 
     /// Removes all commands, and keeps the memory.
@@ -133,10 +151,10 @@ impl Commands {
 }
 
 impl Tenant {
-    pub(crate) fn new(id: u64, order: OrderId, resident: Box<dyn Resident>, now: Time) -> Self {
+    pub(crate) fn new(id: u64, resident: Box<dyn Resident>, now: Time) -> Self {
         Self {
             id,
-            order,
+            orders: Vec::new(),
             resident,
             due: Some(now),
             has_result: false,
@@ -150,9 +168,19 @@ impl Tenant {
         self.has_result || self.was_short && room > 0 || self.due.is_some_and(|due| due <= now)
     }
 
+    /// The order of one of its callers.
+    #[inline]
+    pub(crate) fn order(&mut self, caller: u32, port: &Port) -> OrderId {
+        let place = caller as usize;
+        if place >= self.orders.len() {
+            self.orders.resize_with(place + 1, || port.take_order());
+        }
+        self.orders[place]
+    }
+
     /// Gives it its turn, and notes when it wants the next.
     pub(crate) fn turn(&mut self, commands: &mut Commands, room: usize, now: Time) {
-        let mut desk = Desk { commands, room, is_short: false };
+        let mut desk = Desk { commands, room, is_short: false, caller: 0 };
         let next = self.resident.turn(&mut desk);
         (self.has_result, self.was_short) = (false, desk.is_short);
         self.due = match next {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use loggos_protocol::{Rng, RoleId, Time, To};
+use loggos_protocol::{ReplicaId, Rng, RoleId, Time, To, ToReplica};
 
 use crate::sights::Sight;
 
@@ -25,6 +25,9 @@ pub(crate) struct NetworkPlan {
     /// sent comes then.
     pub(crate) slow_node_percent: u64,
     pub(crate) slow_node_max: Duration,
+    /// A replica that hears late of what is chosen, and by how much at the most: it stays behind
+    /// the others, as far as they let it.
+    pub(crate) lagging: Option<(ReplicaId, Duration)>,
     /// The number of messages that may be under way on a link, and as many again that are urgent;
     /// those beyond are dropped, after all has healed too.
     pub(crate) link_messages_max: Option<u32>,
@@ -107,6 +110,7 @@ impl Network {
         now: Time,
         rng: &mut Rng,
     ) -> impl Iterator<Item = Fate> + use<> {
+        let lag = self.lag(to, rng);
         let (to, is_urgent) = (to.role(), to.is_urgent());
         let plan = &self.plan;
         let hits = |rng: &mut Rng, percent: u64| !self.is_healed && rng.below(100) < percent;
@@ -125,7 +129,7 @@ impl Network {
                 } else {
                     let is_slow = hits(rng, plan.slow_percent);
                     let delay = rng.up_to(if is_slow { plan.slow_max } else { plan.delay_max });
-                    Fate::Arrives(now + delay + self.slowness(to, rng))
+                    Fate::Arrives(now + delay + lag + self.slowness(to, rng))
                 });
             }
         }
@@ -170,6 +174,16 @@ impl Network {
         let flapping = partition.and(self.flapping).map(|_| Sight::Flapping);
         let slow_node = self.slow_node.map(|_| Sight::SlowNode);
         partition.map(Partition::sight).into_iter().chain(flapping).chain(slow_node).collect()
+    }
+
+    /// How much later a replica hears of what is chosen because it lags.
+    fn lag(&self, to: &To, rng: &mut Rng) -> Duration {
+        match (self.plan.lagging.filter(|_| !self.is_healed), to) {
+            (Some((lagging, most)), To::Replica(id, ToReplica::Chosen(_))) if *id == lagging => {
+                rng.up_to(most)
+            }
+            (Some(_) | None, _) => Duration::ZERO,
+        }
     }
 
     /// How much later a message comes because its receiver is slow.

@@ -114,6 +114,7 @@ sights! {
     CutLinks = "single links cut",
     CutKinds = "one kind cut off from another",
     Flapping = "a partition that comes and goes",
+    Lagging = "a replica that hears late of what is chosen",
     SlowNode = "a slow node",
     GatewayCrashed = "a gateway crashed",
     ProposerCrashed = "a proposer crashed",

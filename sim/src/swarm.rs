@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use loggos_protocol::{ClusterSettings, QuorumSystem, Rng, Settings, Watermark};
+use loggos_protocol::{ClusterSettings, QuorumSystem, ReplicaId, Rng, Settings, Watermark};
 use loggos_storage::{Bounds, Options};
 
 use crate::network::NetworkPlan;
@@ -133,6 +133,7 @@ impl Plan {
             partition_percent: percent(&mut rng, 60),
             slow_node_percent: percent(&mut rng, 40),
             slow_node_max: Duration::from_millis(1 + rng.below(200)),
+            lagging: draw_lagging(&mut Rng::new(seed ^ 0x0001_A661), cluster.replicas),
             link_messages_max: draw_link(&mut Rng::new(seed ^ 0x0011_4B5F)),
         };
         let from = if rng.below(10) == 0 { 0 } else { 400 };
@@ -230,6 +231,14 @@ fn lengthen(load: LoadPlan, disks: Option<DiskPlan>) -> (LoadPlan, Option<DiskPl
         ..load
     };
     (load, disks)
+}
+
+/// Draws a replica that lags, for a third of the clusters.
+fn draw_lagging(rng: &mut Rng, replicas: u8) -> Option<(ReplicaId, Duration)> {
+    let lags = rng.below(3) == 0;
+    let replica = ReplicaId(small_u8(rng, replicas.into()));
+    let most = Duration::from_millis(5 + rng.below(60));
+    lags.then_some((replica, most))
 }
 
 /// Draws the number of clients that go from gateway to gateway, for half of the clusters, and what

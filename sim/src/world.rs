@@ -228,6 +228,9 @@ impl World {
     /// If an invariant does not hold, or a healed cluster makes no progress.
     #[must_use]
     pub fn run(mut self) -> Outcome {
+        if self.plan.network.lagging.is_some() {
+            self.witness.see(Sight::Lagging);
+        }
         let healed_at = START + self.plan.faults.until;
         let is_on_disk = self.plan.faults.disks.is_some();
         let bound = if is_on_disk { LIVENESS_BOUND_ON_DISK } else { LIVENESS_BOUND };

@@ -416,6 +416,7 @@ mod tests {
                 value_bytes: 18,
                 keys: 100_000,
                 reads: 0.125,
+                consistency: Some("linearizable"),
                 duration_s: 2.9,
                 commands_per_slot: 255.8,
             },
@@ -460,7 +461,13 @@ mod tests {
         let core = ["node &amp; 1", "50 %", "91 %", "8 %", "1 %", "41.2"];
         let turns = ["core 3", "replica 2: 2.5 µs", "tick: 10.0 µs"];
         let sockets = [">1.25<", ">2.50<", ">0.75<", ">0.50<"];
-        let load = ["257 clients × 16", "18-byte values", "100000 keys", "12.5 % reads", "255.8"];
+        let load = [
+            "257 clients × 16",
+            "18-byte values",
+            "100000 keys",
+            "12.5 % linearizable reads",
+            "255.8",
+        ];
         let read_back = ["99999 keys", "3 replicas equal", "110286", "a2f67aa381309c36"];
         let floor = ["21.5", "654.2", "3.74", "237.94"];
         let setting =

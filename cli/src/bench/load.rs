@@ -321,7 +321,15 @@ impl Resident for Callers {
                 return Next::After(started - now);
             }
             self.draw(place, started);
-            if !desk.execute(place.into(), &self.command) {
+            let options = &self.load.options;
+            let is_read = self.operations[place as usize].is_read;
+            let consistency = options.consistency.consistency().filter(|_| is_read);
+            let desk = desk.caller(place / options.pipeline);
+            let is_taken = match consistency {
+                None => desk.execute(place.into(), &self.command),
+                Some(it) => desk.query(place.into(), it, &self.command),
+            };
+            if !is_taken {
                 break;
             }
             self.idle.pop();

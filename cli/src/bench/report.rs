@@ -206,6 +206,9 @@ pub(super) struct LoadFigures {
     pub(super) value_bytes: u32,
     pub(super) keys: u32,
     pub(super) reads: f64,
+    /// How they are made, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) consistency: Option<&'static str>,
     pub(super) duration_s: f64,
     pub(super) commands_per_slot: f64,
 }
@@ -258,6 +261,7 @@ impl Report {
                 value_bytes: options.size,
                 keys: options.keys,
                 reads: options.reads,
+                consistency: (options.reads > 0.0).then(|| options.consistency.words()),
                 duration_s: measured.elapsed.as_secs_f64(),
                 commands_per_slot: ratio(operations, as_f64(slots)),
             },
@@ -455,12 +459,13 @@ impl fmt::Display for LoadFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} clients × {} in flight, {} keys of 16 bytes, {}-byte values, {} % reads, {:.1} commands a slot",
+            "{} clients × {} in flight, {} keys of 16 bytes, {}-byte values, {} % {}reads, {:.1} commands a slot",
             self.clients,
             self.pipeline,
             self.keys,
             self.value_bytes,
             self.reads * 100.0,
+            self.consistency.map(|it| format!("{it} ")).unwrap_or_default(),
             self.commands_per_slot
         )
     }
