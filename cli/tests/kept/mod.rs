@@ -251,6 +251,12 @@ impl Cluster {
         starting.into_iter().for_each(|(node, starting)| self.await_start(node, starting));
     }
 
+    /// Sends a signal to a node.
+    pub(crate) fn signal(&self, node: usize, signal: Signal) {
+        let child = self.running[node].as_ref().unwrap();
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+
     /// Kills nodes with no warning, and as much at once as can be.
     pub(crate) fn kill(&mut self, nodes: &[usize]) {
         for node in nodes {
