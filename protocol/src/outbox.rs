@@ -64,8 +64,9 @@ enum ReplyEntry {
     Reply { caller: Caller, at: Position, bytes: Range<usize> },
     /// One caller that gets no reply.
     Failure { caller: Caller, why: Failure },
-    /// Encoded replies to callers, one each, and where the first one's command was executed.
-    Run { callers: Range<usize>, at: Position, bytes: Range<usize> },
+    /// Encoded replies to callers, one each, and where the first one's command was executed; each
+    /// of the others is `step` further on.
+    Run { callers: Range<usize>, at: Position, step: u32, bytes: Range<usize> },
 }
 
 /// A caller, and what it is told.
@@ -76,6 +77,7 @@ struct EntryReplies<'a> {
     one: Option<Told<'a>>,
     callers: slice::Iter<'a, Caller>,
     at: Position,
+    step: u32,
     run: ReplyItems<'a>,
 }
 
@@ -191,20 +193,43 @@ impl Replies {
 
     /// Answers each of `callers` with one of `replies`, as far as there are both; the first one's
     /// command was executed at `at`, and the others right after it. Returns how many there are.
+    #[inline]
     pub(crate) fn push_run(
         &mut self,
         callers: impl Iterator<Item = Caller>,
         at: Position,
         replies: ReplyItems<'_>,
     ) -> u64 {
+        self.push_all(callers, at, replies, 1) as u64
+    }
+
+    /// Answers each of `callers` with one of `replies` to reads, as far as there are both, which all
+    /// reflect what is before `at`. Returns how many there are.
+    pub(crate) fn push_reads(
+        &mut self,
+        callers: &[Caller],
+        at: Position,
+        replies: ReplyItems<'_>,
+    ) -> usize {
+        self.push_all(callers.iter().copied(), at, replies, 0)
+    }
+
+    #[inline(always)]
+    fn push_all(
+        &mut self,
+        callers: impl Iterator<Item = Caller>,
+        at: Position,
+        replies: ReplyItems<'_>,
+        step: u32,
+    ) -> usize {
         let (first, start) = (self.callers.len(), self.bytes.len());
         self.callers.extend(callers);
         let count = replies.take(self.callers.len() - first).count();
         self.callers.truncate(first + count);
         self.bytes.extend_from_slice(replies.as_slice());
         let (callers, bytes) = (first..self.callers.len(), start..self.bytes.len());
-        self.entries.push(ReplyEntry::Run { callers, at, bytes });
-        count as u64
+        self.entries.push(ReplyEntry::Run { callers, at, step, bytes });
+        count
     }
 
     /// Tells `caller` that there is no reply.
@@ -222,19 +247,19 @@ impl Replies {
     /// next command would have been.
     pub fn iter(&self) -> impl Iterator<Item = (Caller, Result<(Position, &[u8]), Failure>)> {
         self.entries.iter().flat_map(|entry| {
-            let (mut at, mut one) = (Position::default(), None);
+            let (mut at, mut step, mut one) = (Position::default(), 0, None);
             let (mut callers, mut run) = (&[][..], ReplyItems::default());
             match entry {
                 ReplyEntry::Reply { caller, at, bytes } => {
                     one = Some((*caller, Ok((*at, &self.bytes[bytes.clone()]))));
                 }
                 ReplyEntry::Failure { caller, why } => one = Some((*caller, Err(why.clone()))),
-                ReplyEntry::Run { callers: range, at: first, bytes } => {
-                    (callers, at) = (&self.callers[range.clone()], *first);
+                ReplyEntry::Run { callers: range, at: first, step: by, bytes } => {
+                    (callers, at, step) = (&self.callers[range.clone()], *first, *by);
                     run = ReplyItems::new(&self.bytes[bytes.clone()]);
                 }
             }
-            EntryReplies { one, callers: callers.iter(), at, run }
+            EntryReplies { one, callers: callers.iter(), at, step, run }
         })
     }
 
@@ -252,7 +277,7 @@ impl<'a> Iterator for EntryReplies<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let Some(caller) = self.callers.next() else { return self.one.take() };
         let at = self.at;
-        self.at.index += 1;
+        self.at.index += self.step;
         let reply = self.run.next()?;
         Some((*caller, reply.map(|reply| (at, reply)).map_err(Failure::from)))
     }

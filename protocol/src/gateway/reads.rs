@@ -371,15 +371,8 @@ impl Gateway {
             return out.ignored("ReadResults: they reflect less than was asked for");
         }
         let at = Position { slot: results.executed.first_open(), index: 0 };
-        let mut told = 0;
-        let waiting = &group.callers[group.answered..];
-        for (caller, reply) in waiting.iter().zip(ReplyItems::new(results.replies.as_slice())) {
-            match reply {
-                Ok(reply) => out.replies.push(*caller, at, reply),
-                Err(why) => out.replies.fail(*caller, why.into()),
-            }
-            told += 1;
-        }
+        let replies = ReplyItems::new(results.replies.as_slice());
+        let told = out.replies.push_reads(&group.callers[group.answered..], at, replies);
         if told == 0 {
             return out.ignored("ReadResults: no reply");
         }
