@@ -203,8 +203,8 @@ impl Replies {
         self.push_all(callers, at, replies, 1) as u64
     }
 
-    /// Answers each of `callers` with one of `replies` to reads, as far as there are both, which all
-    /// reflect what is before `at`. Returns how many there are.
+    /// Answers each of `callers` with one of `replies` to reads, as far as there are both, which
+    /// all reflect what is before `at`. Returns how many there are.
     pub(crate) fn push_reads(
         &mut self,
         callers: &[Caller],
