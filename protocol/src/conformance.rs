@@ -8,7 +8,8 @@
 //!   again    all commands since the start, on a machine that was cleared
 //! ```
 //!
-//! All of them are given the same random commands; answers and hashes must be the same at each.
+//! All of them are given the same random commands; answers and hashes must be the same at each. The
+//! first and the second are also asked each command as a query, which must change neither.
 //! What cannot be found so is left to the machine's author: a command that takes too long, and
 //! what depends on another build, another machine or the time of day.
 
@@ -198,6 +199,7 @@ impl<M: StateMachine> History<M> {
             time.0 += self.rng.below(1 << 40);
             let index = u32::try_from(self.rng.below(9)).unwrap_or(0);
             self.execute(At { slot: Slot(slot), index, time }, commands)?;
+            self.query()?;
             self.go_on_freezing(make)?;
         }
         while self.frozen.is_some() {
@@ -224,6 +226,23 @@ impl<M: StateMachine> History<M> {
         same_hash("the same machine, asked again", hash, self.first.state_hash())?;
         let last = &self.done[self.done.len() - 1..];
         replay("a second machine, by apply_run", &mut self.second, last)
+    }
+
+    /// Asks both machines the commands of the last run as queries, and compares what they answer,
+    /// if they do, and what becomes of them.
+    fn query(&self) -> Result<(), Fault> {
+        let Some(Done { at, commands, hash, .. }) = self.done.last() else { return Ok(()) };
+        let at = At { slot: at.slot.next(), index: 0, time: at.time };
+        for query in commands {
+            let first = answer_to_query(&self.first, at, query)?;
+            let other = answer_to_query(&self.second, at, query)?;
+            if first != other {
+                let (first, other) = (first.unwrap_or_default(), other.unwrap_or_default());
+                return Err(Fault::Answers { by: "a second machine, by query", first, other });
+            }
+        }
+        same_hash("the same machine, after queries", *hash, self.first.state_hash())?;
+        same_hash("a second machine, after queries", *hash, self.second.state_hash())
     }
 
     /// Freezes the state now and then, and writes some of what is frozen.
@@ -367,6 +386,21 @@ fn in_a_run<M: StateMachine>(
         _ => Items::default(),
     };
     answers_to(at, |replies| guarded("apply_run", || machine.apply_run(at, commands, replies)))
+}
+
+/// The answer to a query, if it is one.
+fn answer_to_query<M: StateMachine>(
+    machine: &M,
+    at: At,
+    query: &[u8],
+) -> Result<Option<Vec<u8>>, Fault> {
+    let mut is_query = false;
+    let answers = answers_to(at, |replies| {
+        let answered = guarded("query", || machine.query(at, query, &mut replies.reply()))?;
+        is_query = answered.is_ok();
+        Ok(())
+    })?;
+    Ok(answers.into_iter().next().filter(|_| is_query))
 }
 
 /// The answers that `execute` writes.

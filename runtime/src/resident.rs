@@ -16,6 +16,9 @@ use loggos_protocol::{OrderId, Position, Time};
 
 use crate::client::{CallError, Consistency, Port};
 
+/// The callers of a resident, at the most: each has an order of its own.
+const CALLERS_MAX: u32 = 1 << 20;
+
 /// A caller that lives on the core of the first gateway.
 ///
 /// It shares that core with the roles there, so it must not block; if it panics, its core ends as
@@ -99,7 +102,12 @@ impl Desk<'_> {
     /// What one caller executes and asks takes effect in its order: a query is held back behind
     /// commands that have no answer yet, and commands behind queries. Callers do not wait for each
     /// other.
+    ///
+    /// # Panics
+    ///
+    /// If the number is no number of a caller: 2^20 or more.
     pub fn caller(&mut self, caller: u32) -> &mut Self {
+        assert!(caller < CALLERS_MAX, "caller {caller}: they are numbered from 0 on, without gaps");
         self.caller = caller;
         self
     }

@@ -1,7 +1,8 @@
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::{MalformedSnapshot, Reply};
+use crate::{MalformedSnapshot, NotAQuery, Reply};
 
 /// What is wrong with a [`Shelf`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,6 +26,9 @@ enum Bug {
     ReplacesTheLastPart,
     HasNoClear,
     RefusesItsParts,
+    QueriesAnswerByItsAge,
+    QueriesChangeIt,
+    PanicsAtAQuery,
 }
 
 /// Puts bytes on places: a command is a place and a byte, and is answered with what was there.
@@ -38,6 +42,7 @@ struct Shelf {
     age: u64,
     frozen_times: u64,
     is_restored: bool,
+    queries: Cell<u64>,
 }
 
 impl StateMachine for Shelf {
@@ -69,11 +74,24 @@ impl StateMachine for Shelf {
         }
     }
 
+    /// A query is a place of an even number.
+    fn query(&self, _: At, query: &[u8], reply: &mut Reply<'_>) -> Result<(), NotAQuery> {
+        assert!(self.bug != Bug::PanicsAtAQuery || query[0] < 200, "a place too far");
+        self.queries.set(self.queries.get() + 1);
+        reply.put(&[self.places.get(&query[0]).copied().unwrap_or_default()]);
+        if self.bug == Bug::QueriesAnswerByItsAge {
+            reply.put(&[u8::from(self.age % 50 == 49)]);
+        }
+        if query[0].is_multiple_of(2) { Ok(()) } else { Err(NotAQuery) }
+    }
+
     fn state_hash(&self) -> u64 {
         let hash = |hash: u64, (place, byte): (&u8, &u8)| {
             (hash.wrapping_mul(31) + u64::from(*place)).wrapping_mul(31) + u64::from(*byte)
         };
         let age = if self.bug == Bug::HashesItsAge { self.age } else { 0 };
+        let queries = if self.bug == Bug::QueriesChangeIt { self.queries.get() } else { 0 };
+        let age = age + queries;
         self.places.iter().fold(age, hash)
     }
 
@@ -196,6 +214,12 @@ fn each_kind_of_bug_is_found_and_named() {
     for (bug, at) in [(Bug::StaysFrozenOnClear, "freeze"), (Bug::PanicsOnDamage, "restore")] {
         assert!(matches!(fault(bug), Fault::Panicked { method, .. } if method == at), "{bug:?}");
     }
+    let by_query = fault(Bug::QueriesAnswerByItsAge);
+    assert!(matches!(by_query, Fault::Answers { by: "a second machine, by query", .. }));
+    let changed = fault(Bug::QueriesChangeIt);
+    assert!(matches!(changed, Fault::States { by: "the same machine, after queries", .. }));
+    let panicked = fault(Bug::PanicsAtAQuery);
+    assert!(matches!(panicked, Fault::Panicked { method: "query", .. }));
     assert_eq!(fault(Bug::WritesNothing), Fault::Endless);
     assert_eq!(fault(Bug::ReplacesTheLastPart), Fault::Endless);
     assert_eq!(fault(Bug::FreezesOnce), Fault::SometimesFrozen);
