@@ -108,6 +108,13 @@ fn r22_a_session_of_a_client_that_does_not_exist_is_an_error_of_its_own() {
 /// Commands of clients and others fill a batch up to its bounds, headers and all.
 #[test]
 fn r29_a_batch_of_many_clients_is_as_long_as_it_may_be() {
+    // Of some lengths, one more command without its headers would just fit.
+    for command_bytes in 60..=100 {
+        batches_of_many_clients(command_bytes);
+    }
+}
+
+fn batches_of_many_clients(command_bytes: usize) {
     let bytes_max = 1000;
     let (command_bytes_max, batch_bytes_max) = (100, bytes_max);
     let mut it =
@@ -121,7 +128,8 @@ fn r29_a_batch_of_many_clients_is_as_long_as_it_may_be() {
             let other = SessionId { index: session.index + 1, ..session };
             let session = if number % 2 == 0 { session } else { other };
             let owner = RunOwner::Client { session, first: number / 2, lowest_unanswered: 0 };
-            gateway.submit(caller, Submission { owner, command: &[b'y'; 90] }, now, out);
+            let command = vec![b'y'; command_bytes];
+            gateway.submit(caller, Submission { owner, command: &command }, now, out);
         }
         gateway.flush(now, out);
     });
