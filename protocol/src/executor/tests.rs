@@ -62,6 +62,15 @@ struct Log {
     time: Time,
     /// The session of each gateway, and the next number in it.
     gateways: [(SessionId, u64); 2],
+    last: Option<LastSent>,
+}
+
+/// The last block of commands that was sent, and what its gateway was told of each.
+struct LastSent {
+    block: Payload,
+    session: SessionId,
+    first: u64,
+    told: Vec<Told>,
 }
 
 /// What a gateway is told of a command: its reply, and where it was executed; or why there is none.
@@ -81,7 +90,8 @@ impl Log {
         let cluster = settings.check().unwrap();
         let executor = Executor::new(Tape::default(), &cluster);
         let gateways = [0, 1].map(|slot| (SessionId { slot: Slot(slot), index: 0 }, 0));
-        let mut log = Self { cluster, executor, next: Slot(0), time: Time(0), gateways };
+        let (next, time) = (Slot(0), Time(0));
+        let mut log = Self { cluster, executor, next, time, gateways, last: None };
         for gateway in [0, 1] {
             log.execute(BatchWriter::open(GatewayId(gateway), Incarnation(1)));
         }
@@ -108,10 +118,18 @@ impl Log {
         self.gateways[gateway].1 += u64::from(count);
         let outcomes = self.execute(block.clone());
         let told = told(&outcomes, session, first, count);
-        // Sent again, as after a lost answer: it is told the same.
-        let again = self.execute(block);
-        assert_eq!(self::told(&again, session, first, count), told, "sent again");
+        self.last = Some(LastSent { block, session, first, told: told.clone() });
+        self.send_again();
         told
+    }
+
+    /// Has the last block of commands sent again, as after a lost answer: it is told the same.
+    fn send_again(&mut self) {
+        let Some(last) = self.last.take() else { return };
+        let again = self.execute(last.block.clone());
+        let count = u32::try_from(last.told.len()).unwrap();
+        assert_eq!(told(&again, last.session, last.first, count), last.told, "sent again");
+        self.last = Some(last);
     }
 
     /// Has a client send commands by a gateway, the first under `first`; each is called by its
@@ -489,6 +507,7 @@ fn r23_each_command_of_a_client_is_executed_once_and_in_order_and_has_one_answer
             }
             if rng.below(5) == 0 {
                 log.move_on();
+                log.send_again();
             }
         }
         for (client, answers) in answers.iter().enumerate() {
