@@ -249,7 +249,7 @@ fn r19_where_acks_are_late_all_others_are_asked_by_the_same_probe() {
     desk.ack(1, 0, Some(6));
     let out = desk.ack(3, 0, Some(5));
     assert_eq!(only_read(&out).at_least, Watermark(7), "a0 had voted in slot 4, a1 in 6");
-    // The one that let it down is not asked again, but for now and then.
+    // The acceptor that did not answer in time is left out, and only now and then asked again.
     for probe in 1..4 {
         desk.read(probe, ReadLevel::Linearizable);
         assert_eq!(probed(&desk.flush()), [(1, probe), (3, probe)]);
